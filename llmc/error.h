@@ -1,0 +1,32 @@
+// Errors that end the program: each says what is wrong, names the value, and what to do; the type decides the exit code.
+#pragma once
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace llmc {
+
+// Process exit codes, the same for train_gpt2, train_gpt2.py and the scripts (README, "Exit codes").
+enum ExitCode { kExitOk = 0, kExitFailure = 1, kExitUsage = 2, kExitData = 3, kExitDiverged = 4, kExitSignal = 128 };
+
+struct Error : std::runtime_error {
+    Error(ExitCode code, const std::string& message) : std::runtime_error(message), exit_code(code) {}
+    ExitCode exit_code;
+};
+
+// Joins its arguments with operator<<: str("T is ", T, ", at most ", max).
+template <class... Args>
+std::string str(const Args&... args) {
+    std::ostringstream out;
+    (out << ... << args);
+    return out.str();
+}
+
+template <class... Args>
+[[noreturn]] void fail(const Args&... args) { throw Error(kExitFailure, str(args...)); }
+template <class... Args>
+[[noreturn]] void fail_usage(const Args&... args) { throw Error(kExitUsage, str(args...)); }
+template <class... Args>
+[[noreturn]] void fail_data(const Args&... args) { throw Error(kExitData, str(args...)); }
+
+}  // namespace llmc
