@@ -1,0 +1,150 @@
+#include "parameters.h"
+
+#include "llmc/error.h"
+#include "llmc/random.h"
+
+namespace llmc {
+namespace {
+
+int64_t product(const std::vector<int64_t>& shape) {
+    int64_t n = 1;
+    for (int64_t d : shape) n *= d;
+    return n;
+}
+
+constexpr int64_t kAlign = 256;  // bytes, of every tensor in the arena
+int64_t aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+// In memory the tables of token vectors have whole tiles of rows.
+int64_t stored_rows(const TensorSpec& spec, const ModelShape& shape) {
+    bool tokens = spec.name == "wte.weight" || spec.name == "lm_head.weight";
+    return tokens ? shape.padded_vocab() : spec.shape[0];
+}
+
+}  // namespace
+
+std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
+    const int64_t C = s.channels;
+    std::vector<TensorSpec> specs;
+    auto layer_norm = [&](const std::string& name) {
+        specs.push_back({.name = name + ".weight", .role = Role::vector, .shape = {C}, .gain = true});
+        specs.push_back({.name = name + ".bias", .role = Role::vector, .shape = {C}});
+    };
+    auto linear = [&](const std::string& name, int64_t out, int64_t in, bool residual_projection, int64_t query_rows) {
+        specs.push_back({.name = name + ".weight", .role = Role::hidden, .shape = {out, in}, .residual_projection = residual_projection, .query_rows = query_rows});
+        specs.push_back({.name = name + ".bias", .role = Role::vector, .shape = {out}});
+    };
+    specs.push_back({.name = "wte.weight", .role = Role::input, .shape = {s.vocab_size, C}});
+    specs.push_back({.name = "wpe.weight", .role = Role::input, .shape = {s.max_seq_len, C}});
+    for (int l = 0; l < s.depth; ++l) {
+        const std::string h = "h." + std::to_string(l);
+        layer_norm(h + ".ln_1");
+        linear(h + ".attn.c_attn", 3 * C, C, false, C);
+        linear(h + ".attn.c_proj", C, C, true, 0);
+        layer_norm(h + ".ln_2");
+        linear(h + ".mlp.c_fc", 4 * C, C, false, 0);
+        linear(h + ".mlp.c_proj", C, 4 * C, true, 0);
+    }
+    layer_norm("ln_f");
+    if (!s.tie_embeddings) specs.push_back({.name = "lm_head.weight", .role = Role::output, .shape = {s.vocab_size, C}});
+    return specs;
+}
+
+Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype) {
+    int64_t value_bytes = 0, grad_bytes = 0;
+    auto stored_shape = [&](const TensorSpec& spec) {
+        std::vector<int64_t> dims = spec.shape;
+        dims[0] = stored_rows(spec, shape);
+        return dims;
+    };
+    for (TensorSpec& spec : tensor_specs(shape)) {
+        int64_t n = product(stored_shape(spec));
+        value_bytes += aligned(n * size_of(dtype));
+        grad_bytes += aligned(n * 4);
+        Rule rule = rules.rule(spec);
+        all_.push_back({std::move(spec), rule, {}, {}});
+    }
+    values_ = device::Buffer(value_bytes);
+    grads_ = device::Buffer(grad_bytes);
+    char *value = values_.data(), *grad = grads_.data();
+    for (Parameter& p : all_) {
+        auto dims = stored_shape(p.spec);
+        auto view = [&](void* data, DType type) { return dims.size() == 1 ? Tensor(data, type, {dims[0]}) : Tensor(data, type, {dims[0], dims[1]}); };
+        p.value = view(value, dtype);
+        p.grad = view(grad, DType::f32);
+        value += aligned(p.value.bytes());
+        grad += aligned(p.grad.bytes());
+    }
+
+    auto layer_norm = [&](const std::string& name) { return LayerNormParameters{&find(name + ".weight"), &find(name + ".bias")}; };
+    auto linear = [&](const std::string& name) { return LinearParameters{&find(name + ".weight"), &find(name + ".bias")}; };
+    wte = &find("wte.weight");
+    wpe = &find("wpe.weight");
+    for (int l = 0; l < shape.depth; ++l) {
+        const std::string h = "h." + std::to_string(l);
+        blocks.push_back({layer_norm(h + ".ln_1"), linear(h + ".attn.c_attn"), linear(h + ".attn.c_proj"), layer_norm(h + ".ln_2"),
+                          linear(h + ".mlp.c_fc"), linear(h + ".mlp.c_proj")});
+    }
+    ln_f = layer_norm("ln_f");
+    lm_head = shape.tie_embeddings ? wte : &find("lm_head.weight");
+}
+
+Parameter& Parameters::find(const std::string& name) {
+    for (Parameter& p : all_) if (p.spec.name == name) return p;
+    fail("the model has no parameter named '", name, "'");
+}
+
+int64_t Parameters::count() const {
+    int64_t n = 0;
+    for (const Parameter& p : all_) n += product(p.spec.shape);
+    return n;
+}
+
+void Parameters::zero_grad() { device::fill_zero(grads_.data(), grads_.bytes()); }
+
+void Parameters::initialise(uint64_t seed) {
+    for (Parameter& p : all_) set(p, initial_values(p.spec, p.rule, seed));
+}
+
+std::vector<float> Parameters::get(const Parameter& p) const {
+    std::vector<float> values(product(p.spec.shape));
+    download(values.data(), p.value, int64_t(values.size()));
+    return values;
+}
+
+void Parameters::set(Parameter& p, const std::vector<float>& values) {
+    if (int64_t(values.size()) != product(p.spec.shape)) fail(p.spec.name, ": ", values.size(), " values given, ", product(p.spec.shape), " expected");
+    device::fill_zero(p.value.data, p.value.bytes());  // padding rows
+    upload(p.value, values.data(), int64_t(values.size()));
+}
+
+std::vector<float> initial_values(const TensorSpec& spec, const Rule& rule, uint64_t seed) {
+    const int64_t n = product(spec.shape), zeros = rule.zero_rows * (n / spec.shape[0]);
+    std::vector<float> values(n, float(rule.init_mean));
+    if (rule.init_std != 0) {
+        const uint32_t stream = stream_of(spec.name);
+#pragma omp parallel for schedule(static)
+        for (int64_t block = zeros / 4; block < (n + 3) / 4; ++block) {
+            auto z = normal4(draw(seed, Purpose::init, stream, uint64_t(block)));
+            for (int64_t i = 4 * block; i < std::min(4 * block + 4, n); ++i) values[i] = float(rule.init_mean + rule.init_std * z[i - 4 * block]);
+        }
+    }
+    std::fill(values.begin(), values.begin() + zeros, 0.0f);
+    return values;
+}
+
+void upload(Tensor dst, const float* src, int64_t count) {
+    if (dst.dtype == DType::f32) return device::copy_to_device(dst.data, src, count * 4);
+    std::vector<bf16> rounded(count);
+    for (int64_t i = 0; i < count; ++i) rounded[i] = to_bf16(src[i]);
+    device::copy_to_device(dst.data, rounded.data(), count * 2);
+}
+
+void download(float* dst, Tensor src, int64_t count) {
+    if (src.dtype == DType::f32) return device::copy_to_host(dst, src.data, count * 4);
+    std::vector<bf16> values(count);
+    device::copy_to_host(values.data(), src.data, count * 2);
+    for (int64_t i = 0; i < count; ++i) dst[i] = to_float(values[i]);
+}
+
+}  // namespace llmc

@@ -1,0 +1,72 @@
+// The parameters of a GPT-2: named tensors with their rules, and handles by which the forward and backward pass call them.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+#include "llmc/device.h"
+#include "llmc/parametrization.h"
+#include "llmc/tensor.h"
+
+namespace llmc {
+
+struct ModelShape {
+    int depth, heads, channels, max_seq_len, vocab_size;
+    bool tie_embeddings;
+
+    int padded_vocab() const { return (vocab_size + 127) / 128 * 128; }  // so that the head's rows suit every tile size
+    int head_dim() const { return channels / heads; }
+    Geometry geometry() const { return {depth, channels, heads, head_dim(), tie_embeddings}; }
+    bool operator==(const ModelShape&) const = default;
+};
+
+struct Parameter {
+    TensorSpec spec;           // shape without padding: (V, C) for wte
+    Rule rule;
+    Tensor value;              // fp32 or bf16, (Vp, C) for wte: padding rows are zero and stay zero
+    Tensor grad;               // fp32
+};
+
+struct LayerNormParameters { Parameter *weight, *bias; };  // (C), (C)
+struct LinearParameters { Parameter *weight, *bias; };     // (OC, C), (OC)
+struct BlockParameters {
+    LayerNormParameters ln_1;
+    LinearParameters attn_c_attn, attn_c_proj;  // (3C, C), (C, C)
+    LayerNormParameters ln_2;
+    LinearParameters mlp_c_fc, mlp_c_proj;      // (4C, C), (C, 4C)
+};
+
+// Names, roles and shapes, in the order of all tables and files.
+std::vector<TensorSpec> tensor_specs(const ModelShape& shape);
+
+class Parameters {
+public:
+    Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype);
+
+    std::vector<Parameter>& all() { return all_; }
+    Parameter& find(const std::string& name);   // throws Error naming the tensor
+    int64_t count() const;                      // trainable numbers, without padding
+    void zero_grad();
+    // Initial weights by the rules, from the counter-based generator (doc/formats.md): the same on every backend.
+    void initialise(uint64_t seed);
+
+    // Host copies in fp32, without padding rows; set rounds to the parameter's type.
+    std::vector<float> get(const Parameter& p) const;
+    void set(Parameter& p, const std::vector<float>& values);
+
+    Parameter *wte, *wpe;                       // (Vp, C), (maxT, C)
+    std::vector<BlockParameters> blocks;
+    LayerNormParameters ln_f;
+    Parameter* lm_head;                         // (Vp, C); wte when tied
+
+private:
+    std::vector<Parameter> all_;
+    device::Buffer values_, grads_;
+};
+
+// Values of a spec as float(mean + std * normal), its leading `zero_rows` rows zero.
+std::vector<float> initial_values(const TensorSpec& spec, const Rule& rule, uint64_t seed);
+// Copies between a host array of fp32 and a device tensor of either type.
+void upload(Tensor dst, const float* src, int64_t count);
+void download(float* dst, Tensor src, int64_t count);
+
+}  // namespace llmc
