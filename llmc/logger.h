@@ -1,0 +1,25 @@
+// The run's log, one JSON object a line (doc/formats.md).
+#pragma once
+#include <cstdint>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace llmc {
+
+class Logger {
+public:
+    Logger() = default;                               // writes nothing
+    // Appends to OUT/log.jsonl, after dropping what an interrupted run wrote past `resume_step` (-1: nothing is kept).
+    Logger(const std::string& out, int64_t resume_step);
+
+    // Adds "event" and "step" in front, writes the line and flushes.
+    void write(const std::string& event, int64_t step, const nlohmann::ordered_json& fields);
+    const std::string& path() const { return path_; }
+
+private:
+    std::string path_;
+    std::ofstream file_;
+};
+
+}  // namespace llmc
