@@ -1,0 +1,50 @@
+// The training loop: batches, accumulation, schedule, evaluation, samples, checkpoints, log, signals.
+#pragma once
+#include <chrono>
+#include <memory>
+#include "llmc/logger.h"
+#include "llmc/outlier.h"
+#include "llmc/trainer/progress.h"
+#include "llmc/trainer/setup.h"
+
+namespace llmc {
+
+class Trainer {
+public:
+    Trainer(Setup setup, const std::string& command);
+    int run();                    // the exit code
+
+private:
+    struct StepResult { double loss, grad_norm, lr, seconds; bool skipped; };
+
+    void announce(const std::string& command);
+    StepResult train_step();
+    void log(const StepResult& result);
+    void show(const StepResult& result);
+    void evaluate();
+    void sample_text();
+    void checkpoint();
+    void finish(const char* reason);
+    bool due(int64_t every) const { return every > 0 && state_.step % every == 0; }
+    double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+    Setup setup_;
+    Config& config_ = setup_.config;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    GPT2 model_;
+    Optimizer optimizer_;
+    TrainingState state_;
+    std::unique_ptr<TrainLoader> loader_;
+    std::unique_ptr<Tokenizer> tokenizer_;
+    OutlierDetector loss_outliers_, norm_outliers_;
+    CheckpointMetadata metadata_;
+    Logger logger_;
+    Progress progress_;
+    nlohmann::ordered_json last_;                    // the last of each figure, for the final line
+    double training_seconds_ = 0;
+    int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
+};
+
+int sample_command(const CommandLine& line);         // train_gpt2 sample CHECKPOINT
+
+}  // namespace llmc

@@ -1,0 +1,42 @@
+// train_gpt2: trains a GPT-2 under the standard or the maximal update parametrization. There is no CUDA syntax here: a host compiler and
+// nvcc both build it, and the backend (llmc/cpu, llmc/cuda, the emulator) is chosen when linking.
+#include <cstdio>
+
+#include "llmc/error.h"
+#include "llmc/options.h"
+#include "llmc/trainer/setup.h"
+#include "llmc/trainer/signals.h"
+#include "llmc/trainer/trainer.h"
+
+namespace {
+
+int run(int argc, char** argv) {
+    using namespace llmc;
+    const CommandLine line = parse_options(argc, argv);
+    install_signal_handlers();
+    device::initialize(line.config.threads);
+    if (line.command == CommandLine::Command::sample) return sample_command(line);
+
+    Setup setup = prepare(line);
+    if (line.dry_run) {
+        std::printf("%s\n%s", describe(setup).c_str(), rule_table(rules_json(setup)).c_str());
+        return kExitOk;
+    }
+    std::string command;
+    for (int i = 0; i < argc; ++i) command += (i ? " " : "") + std::string(argv[i]);
+    return Trainer(std::move(setup), command).run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return run(argc, argv);
+    } catch (const llmc::Error& error) {
+        std::fprintf(stderr, "train_gpt2: %s\n", error.what());
+        return error.exit_code;
+    } catch (const std::exception& error) {   // out of memory, a file system's trouble
+        std::fprintf(stderr, "train_gpt2: %s\n", error.what());
+        return llmc::kExitFailure;
+    }
+}
