@@ -43,9 +43,10 @@ train_gpt2: $(BUILD)/train_gpt2.o $(BUILD)/version.o $(call objects,$(COMMON) $(
 	$(CXX) $(FLAGS) $^ -o $@ -ldnnl -lpthread
 
 # The pybind11 module, built in place: `import llmc` from this folder.
-MODULE := llmc/_cpu.so
+EXT_SUFFIX = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))" 2>/dev/null)
+MODULE = llmc/_cpu$(EXT_SUFFIX)
 module: $(MODULE)
-$(MODULE): $(BUILD)/version.o $(call objects,$(COMMON) $(CPU) $(BINDING))
+llmc/_cpu$(EXT_SUFFIX): $(BUILD)/version.o $(call objects,$(COMMON) $(CPU) $(BINDING))
 	$(CXX) $(FLAGS) -shared $^ -o $@ -ldnnl -lpthread
 
 .PHONY: run test test-slow bench lint module toolchain venv venv-dev help clean FORCE

@@ -261,6 +261,7 @@ CommandLine parse_options(int argc, char** argv) {
     app.get_formatter()->column_width(46);
     app.set_version_flag("--version", std::string("llmc-mup ") + kVersion, "print the version and exit");
     app.get_option("--help")->description("print this and exit");
+    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // so that a script's options can be overridden by appending
     bool print_config = false;
     app.set_config("--config", "", "read options from a TOML file; the command line wins")->check(CLI::ExistingFile)->type_name("FILE");
     app.allow_config_extras(CLI::config_extras_mode::error);
@@ -278,6 +279,7 @@ CommandLine parse_options(int argc, char** argv) {
 
     CLI::App* sample = app.add_subcommand("sample", "generate text from a checkpoint: train_gpt2 sample CHECKPOINT --prompt TEXT");
     sample->add_option("CHECKPOINT", line.sample_checkpoint, "checkpoint folder or .safetensors file")->required();
+    sample->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     add_sampling_options(*sample, c);
     add_machine_options(*sample, c);
 

@@ -31,6 +31,12 @@ struct TensorSpec {
     bool gain = false;                 // starts at 1: layer norm weights
     bool residual_projection = false;  // writes to the residual stream: GPT-2 divides its init by sqrt(2 * depth)
     int64_t query_rows = 0;            // c_attn: so many leading rows make the queries
+
+    int64_t count() const {
+        int64_t n = 1;
+        for (int64_t d : shape) n *= d;
+        return n;
+    }
 };
 
 // The numbers of one tensor, resolved. `lr` is at the schedule's peak; decay per step is lr_t * weight_decay (scaled) or

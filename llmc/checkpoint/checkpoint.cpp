@@ -121,7 +121,7 @@ std::vector<fs::path> checkpoints_of(const fs::path& folder) {   // complete one
 void write_model(const fs::path& path, GPT2& model, const TrainingState& state, const CheckpointMetadata& metadata) {
     std::vector<SafetensorsEntry> entries;
     for (Parameter& p : model.parameters.all())
-        entries.push_back({p.spec.name, p.value.dtype, stored_shape(p.spec), [&model, &p] { return to_stored(p.spec, model.parameters.get(p)); }});
+        entries.push_back({p.spec.name, p.value.dtype, stored_shape(p.spec), [&p] { return to_stored(p.spec, Parameters::get(p)); }});
     write_safetensors(path, entries, {{"format", kFormat}, {"step", std::to_string(state.step)}, {"config", metadata.config.dump()},
                                       {"model", metadata.model.dump()}, {"parametrization", metadata.parametrization.dump()},
                                       {"tokenizer", metadata.tokenizer}, {"provenance", metadata.provenance.dump()}});
@@ -131,10 +131,7 @@ void write_optimizer(const fs::path& path, const Optimizer& optimizer, const Tra
     std::vector<SafetensorsEntry> entries;
     for (const Optimizer::State& s : optimizer.state())
         entries.push_back({s.name, DType::f32, stored_shape(s.parameter->spec), [&s] {
-            const TensorSpec& spec = s.parameter->spec;
-            std::vector<float> values(spec.shape.size() == 1 ? spec.shape[0] : spec.shape[0] * spec.shape[1]);
-            download(values.data(), s.value, int64_t(values.size()));
-            return to_stored(spec, std::move(values));
+            return to_stored(s.parameter->spec, download(s.value, s.parameter->spec.count()));
         }});
     const json remembered = {{"samples", state.samples}, {"tokens", state.tokens}, {"updates", state.updates}, {"seed", config.at("seed")},
                              {"optimizer", config.at("optimizer")}, {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}}};
@@ -171,7 +168,7 @@ void load_weights(const ModelFile& file, GPT2& model) {
                wanted.at("scales").at("attention") != float(std::sqrt(double(model.shape.head_dim())) / model.shape.head_dim())) {
         fail_data(file.path, " is a standard GPT-2: with scales ", wanted.at("scales").dump(), " it would be another function; use --parametrization sp and no multipliers");
     }
-    for (Parameter& p : model.parameters.all()) model.parameters.set(p, file.values(p.spec));
+    for (Parameter& p : model.parameters.all()) Parameters::set(p, file.values(p.spec));
 }
 
 std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer, const TrainingState& state, const CheckpointMetadata& metadata) {
@@ -218,8 +215,7 @@ TrainingState load_training_state(const std::string& folder, Optimizer& optimize
     }
     for (const Optimizer::State& s : optimizer.state()) {
         const TensorSpec& spec = s.parameter->spec;
-        const std::vector<float> values = from_stored(spec, file.read(s.name, stored_shape(spec)));
-        upload(s.value, values.data(), int64_t(values.size()));
+        upload(s.value, from_stored(spec, file.read(s.name, stored_shape(spec))));
     }
     return state;
 }

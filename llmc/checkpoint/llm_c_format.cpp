@@ -28,8 +28,7 @@ public:
         locate(h[7]);
     }
     std::vector<float> values(const TensorSpec& spec) const override {
-        int64_t n = 1;
-        for (int64_t d : spec.shape) n *= d;
+        const int64_t n = spec.count();
         in_.seekg(std::streamoff(1024 + offsets_.at(spec.name) * int64_t(size_of(dtype_))));
         std::vector<float> out(n);
         if (dtype_ == DType::f32) {

@@ -73,7 +73,7 @@ GPT2::Memory GPT2::memory(const ModelShape& shape, const GPT2Options& options) {
     counting.walk(shape, options, nullptr);
     size_t values = 0, grads = 0;
     for (const TensorSpec& spec : tensor_specs(shape)) {
-        size_t n = spec.shape.size() == 1 ? spec.shape[0] : (spec.shape[0] == shape.vocab_size ? shape.padded_vocab() : spec.shape[0]) * spec.shape[1];
+        size_t n = size_t(spec.count());
         values += n * size_of(options.dtype);
         grads += n * 4;
     }
@@ -104,12 +104,11 @@ float GPT2::loss() {
 
 std::vector<float> GPT2::logits(int64_t begin, int64_t count) {
     const int64_t V = shape.vocab_size, Vp = shape.padded_vocab();
-    std::vector<float> out(count * V), padded;
+    std::vector<float> out(count * V);
     for (int64_t row = 0; row < count; row += logits_.shape[0]) {
         const int64_t n = std::min(logits_.shape[0], count - row);
         head_logits(begin + row, n, logits_.row_slice(0, n));
-        padded.resize(n * Vp);
-        download(padded.data(), logits_, n * Vp);
+        const std::vector<float> padded = download(logits_, n * Vp);
         for (int64_t i = 0; i < n; ++i) std::copy_n(&padded[i * Vp], V, &out[(row + i) * V]);
     }
     return out;

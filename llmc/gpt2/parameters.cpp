@@ -1,16 +1,12 @@
 #include "parameters.h"
 
+#include <algorithm>
+
 #include "llmc/error.h"
 #include "llmc/random.h"
 
 namespace llmc {
 namespace {
-
-int64_t product(const std::vector<int64_t>& shape) {
-    int64_t n = 1;
-    for (int64_t d : shape) n *= d;
-    return n;
-}
 
 constexpr int64_t kAlign = 256;  // bytes, of every tensor in the arena
 int64_t aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
@@ -52,13 +48,8 @@ std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
 
 Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype) {
     int64_t value_bytes = 0, grad_bytes = 0;
-    auto stored_shape = [&](const TensorSpec& spec) {
-        std::vector<int64_t> dims = spec.shape;
-        dims[0] = stored_rows(spec, shape);
-        return dims;
-    };
     for (TensorSpec& spec : tensor_specs(shape)) {
-        int64_t n = product(stored_shape(spec));
+        int64_t n = spec.count() / spec.shape[0] * stored_rows(spec, shape);
         value_bytes += aligned(n * size_of(dtype));
         grad_bytes += aligned(n * 4);
         Rule rule = rules.rule(spec);
@@ -68,8 +59,8 @@ Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DT
     grads_ = device::Buffer(grad_bytes);
     char *value = values_.data(), *grad = grads_.data();
     for (Parameter& p : all_) {
-        auto dims = stored_shape(p.spec);
-        auto view = [&](void* data, DType type) { return dims.size() == 1 ? Tensor(data, type, {dims[0]}) : Tensor(data, type, {dims[0], dims[1]}); };
+        const int64_t rows = stored_rows(p.spec, shape);
+        auto view = [&](void* data, DType type) { return p.spec.shape.size() == 1 ? Tensor(data, type, {rows}) : Tensor(data, type, {rows, p.spec.shape[1]}); };
         p.value = view(value, dtype);
         p.grad = view(grad, DType::f32);
         value += aligned(p.value.bytes());
@@ -96,7 +87,7 @@ Parameter& Parameters::find(const std::string& name) {
 
 int64_t Parameters::count() const {
     int64_t n = 0;
-    for (const Parameter& p : all_) n += product(p.spec.shape);
+    for (const Parameter& p : all_) n += p.spec.count();
     return n;
 }
 
@@ -106,20 +97,14 @@ void Parameters::initialise(uint64_t seed) {
     for (Parameter& p : all_) set(p, initial_values(p.spec, p.rule, seed));
 }
 
-std::vector<float> Parameters::get(const Parameter& p) const {
-    std::vector<float> values(product(p.spec.shape));
-    download(values.data(), p.value, int64_t(values.size()));
-    return values;
-}
-
 void Parameters::set(Parameter& p, const std::vector<float>& values) {
-    if (int64_t(values.size()) != product(p.spec.shape)) fail(p.spec.name, ": ", values.size(), " values given, ", product(p.spec.shape), " expected");
+    if (int64_t(values.size()) != p.spec.count()) fail(p.spec.name, ": ", values.size(), " values given, ", p.spec.count(), " expected");
     device::fill_zero(p.value.data, p.value.bytes());  // padding rows
-    upload(p.value, values.data(), int64_t(values.size()));
+    upload(p.value, values);
 }
 
 std::vector<float> initial_values(const TensorSpec& spec, const Rule& rule, uint64_t seed) {
-    const int64_t n = product(spec.shape), zeros = rule.zero_rows * (n / spec.shape[0]);
+    const int64_t n = spec.count(), zeros = rule.zero_rows * (n / spec.shape[0]);
     std::vector<float> values(n, float(rule.init_mean));
     if (rule.init_std != 0) {
         const uint32_t stream = stream_of(spec.name);
@@ -133,18 +118,23 @@ std::vector<float> initial_values(const TensorSpec& spec, const Rule& rule, uint
     return values;
 }
 
-void upload(Tensor dst, const float* src, int64_t count) {
-    if (dst.dtype == DType::f32) return device::copy_to_device(dst.data, src, count * 4);
-    std::vector<bf16> rounded(count);
-    for (int64_t i = 0; i < count; ++i) rounded[i] = to_bf16(src[i]);
-    device::copy_to_device(dst.data, rounded.data(), count * 2);
+void upload(Tensor dst, const std::vector<float>& values) {
+    if (dst.dtype == DType::f32) return device::copy_to_device(dst.data, values.data(), values.size() * 4);
+    std::vector<bf16> rounded(values.size());
+    std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
+    device::copy_to_device(dst.data, rounded.data(), values.size() * 2);
 }
 
-void download(float* dst, Tensor src, int64_t count) {
-    if (src.dtype == DType::f32) return device::copy_to_host(dst, src.data, count * 4);
+std::vector<float> download(Tensor src, int64_t count) {
+    std::vector<float> out(count);
+    if (src.dtype == DType::f32) {
+        device::copy_to_host(out.data(), src.data, count * 4);
+        return out;
+    }
     std::vector<bf16> values(count);
     device::copy_to_host(values.data(), src.data, count * 2);
-    for (int64_t i = 0; i < count; ++i) dst[i] = to_float(values[i]);
+    std::transform(values.begin(), values.end(), out.begin(), [](bf16 x) { return to_float(x); });
+    return out;
 }
 
 }  // namespace llmc

@@ -38,6 +38,10 @@ struct BlockParameters {
 // Names, roles and shapes, in the order of all tables and files.
 std::vector<TensorSpec> tensor_specs(const ModelShape& shape);
 
+// Copies between a host array of fp32 and the first elements of a device tensor of either float type.
+void upload(Tensor dst, const std::vector<float>& values);
+std::vector<float> download(Tensor src, int64_t count);
+
 class Parameters {
 public:
     Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype);
@@ -50,8 +54,8 @@ public:
     void initialise(uint64_t seed);
 
     // Host copies in fp32, without padding rows; set rounds to the parameter's type.
-    std::vector<float> get(const Parameter& p) const;
-    void set(Parameter& p, const std::vector<float>& values);
+    static std::vector<float> get(const Parameter& p) { return download(p.value, p.spec.count()); }
+    static void set(Parameter& p, const std::vector<float>& values);
 
     Parameter *wte, *wpe;                       // (Vp, C), (maxT, C)
     std::vector<BlockParameters> blocks;
@@ -65,8 +69,5 @@ private:
 
 // Values of a spec as float(mean + std * normal), its leading `zero_rows` rows zero.
 std::vector<float> initial_values(const TensorSpec& spec, const Rule& rule, uint64_t seed);
-// Copies between a host array of fp32 and a device tensor of either type.
-void upload(Tensor dst, const float* src, int64_t count);
-void download(float* dst, Tensor src, int64_t count);
 
 }  // namespace llmc

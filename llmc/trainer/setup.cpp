@@ -105,7 +105,7 @@ nlohmann::ordered_json rules_json(const Setup& s) { return s.rules->to_json(tens
 std::string describe(const Setup& s) {
     const Config& c = s.config;
     int64_t count = 0;
-    for (const TensorSpec& spec : tensor_specs(s.shape)) count += spec.shape.size() == 1 ? spec.shape[0] : spec.shape[0] * spec.shape[1];
+    for (const TensorSpec& spec : tensor_specs(s.shape)) count += spec.count();
     const GPT2::Memory memory = GPT2::memory(s.shape, {.batch_size = c.batch_size, .seq_len = c.seq_len, .dtype = s.dtype});
     const size_t optimizer = Optimizer::state_bytes(s.shape, c), total = memory.parameters + memory.gradients + memory.activations + optimizer;
     const double MiB = 1 << 20;

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# What `make run` does once everything is built: the default corpus, a small muP model, its loss curve, and what to try next.
+# STEPS=200 scripts/first_run.sh shortens it. Everything lands in runs/first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=runs/first
+.venv/bin/python dev/data/pystdlib.py
+./train_gpt2 --config scripts/first_run.toml ${STEPS:+--steps "$STEPS"} --out "$out" --overwrite
+.venv/bin/python dev/loss_visualize.py "$out/log.jsonl" --out "$out/loss.png"
+cat <<TEXT
+
+The loss curve is $out/loss.png. Next:
+  ./train_gpt2 sample $(ls -d $out/checkpoints/step_* | tail -n 1) --prompt 'def main('      more text from this model
+  ./train_gpt2 --config scripts/first_run.toml --width 256 --dry-run                                  the rules at twice the width
+  ./train_gpt2 --config scripts/first_run.toml --width 256 --out runs/wide                            train it: same learning rate
+  .venv/bin/python dev/data/text.py FOLDER --out data/mine                                            your own text
+  make test                                                                                           prove it against PyTorch
+TEXT

@@ -1,0 +1,60 @@
+"""Runs ./train_gpt2 (and train_gpt2.py) as a person would, and reads what they leave behind."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARY = ROOT / "train_gpt2"
+# A model that trains in a blink; its sizes are no multiples of vector widths.
+TINY = ["--depth", 2, "--width", 48, "--heads", 3, "--seq-len", 40, "--batch-size", 4, "--threads", 1]
+
+
+def run(*arguments, expect=0, program=None, timeout=120, **kwargs):
+    """Runs the program and returns (stdout, stderr). expect: the exit code it must end with."""
+    command = [str(word) for word in [*(program or [BINARY]), *arguments]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, errors="replace", **kwargs)
+    assert done.returncode == expect, f"exit {done.returncode}, not {expect}: {' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout, done.stderr
+
+
+def start(*arguments):
+    """Starts the program in the background."""
+    return subprocess.Popen([str(word) for word in [BINARY, *arguments]], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run_python(*arguments, **kwargs):
+    return run("--device", "cpu", *arguments, program=[sys.executable, ROOT / "train_gpt2.py"], **kwargs)
+
+
+def log(out, event=None):
+    """The events of OUT/log.jsonl, all or of one kind."""
+    events = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+    return [e for e in events if event is None or e["event"] == event]
+
+
+def losses(out):
+    return [e["loss"] for e in log(out, "train")]
+
+
+def checkpoints(out):
+    return sorted((Path(out) / "checkpoints").glob("step_*"))
+
+
+def tensors(checkpoint):
+    """All tensors of a checkpoint, the model's and the optimizer's, fp32 (bf16 ones by their bits)."""
+    import torch
+    from safetensors.torch import load_file as load_torch
+
+    model = {name: t.float().numpy() if t.dtype == torch.bfloat16 else t.numpy()
+             for name, t in load_torch(str(Path(checkpoint) / "model.safetensors")).items()}
+    return model | load_file(str(Path(checkpoint) / "optimizer.safetensors"))
+
+
+def snapshot(folder):
+    """Every file below a folder with its content: to show that nothing changed."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
