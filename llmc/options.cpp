@@ -237,7 +237,6 @@ void validate(const CLI::App& app, Config& c) {
         c.heads = c.width / c.head_dim;
     }
     c.head_dim = 0;  // from here on heads says it
-    if (c.width % c.heads) fail_usage("--heads ", c.heads, " does not divide --width ", c.width, "; choose a divisor");
     if (c.resume && c.out.empty()) fail_usage("--resume needs --out, the folder of the run to go on with");
     if (c.resume && c.overwrite) fail_usage("--resume and --overwrite contradict each other: keep the earlier run, or delete it?");
     if (c.checkpoint_every > 0 && c.out.empty()) fail_usage("--checkpoint-every ", c.checkpoint_every, " needs --out, a folder to write to");

@@ -48,6 +48,12 @@ json parse_metadata(const SafetensorsFile& file, const std::string& key) {
     return value;
 }
 
+int64_t step_of(const SafetensorsFile& file) {
+    const std::string& text = file.metadata("step");
+    if (text.empty() || text.find_first_not_of("0123456789") != std::string::npos) fail_data(file.path, " is damaged: its step is '", text, "'");
+    return std::stoll(text);
+}
+
 class SafetensorsModel : public ModelFile {
 public:
     explicit SafetensorsModel(const std::string& p) : file_(p) {
@@ -72,6 +78,7 @@ private:
         parametrization = parse_metadata(file_, "parametrization");
         config = parse_metadata(file_, "config");
         tokenizer = file_.metadata("tokenizer");
+        step = step_of(file_);
     }
     // A file of Hugging Face's GPT2LMHeadModel says everything but the number of heads by its tensors.
     void infer_shape() {
@@ -204,7 +211,7 @@ TrainingState load_training_state(const std::string& folder, Optimizer& optimize
     const json remembered = parse_metadata(file, "state");
     TrainingState state;
     try {
-        state.step = std::stoll(file.metadata("step"));
+        state.step = step_of(file);
         state.samples = remembered.at("samples");
         state.tokens = remembered.at("tokens");
         state.updates = remembered.at("updates");

@@ -29,6 +29,7 @@ public:
     std::string path;
     bool heads_known = true;                      // false: guessed from GPT-2's head size of 64
     nlohmann::json parametrization, config;       // null where the file does not say
+    int64_t step = 0;                             // optimizer steps it has seen
     std::string tokenizer = "unknown";
     std::string tokenizer_path;                   // of tokenizer.bin, empty if there is none
     virtual std::vector<float> values(const TensorSpec& spec) const = 0;   // (out, in), without padding rows

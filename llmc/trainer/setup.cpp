@@ -1,5 +1,6 @@
 #include "setup.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -34,6 +35,22 @@ void take_shape(Setup& s, const CommandLine& line) {
     if (c.seq_len > shape.max_seq_len)
         fail_data("--seq-len ", c.seq_len, " is longer than the ", shape.max_seq_len, " learned positions of ", path, ": shorten it");
     s.shape = shape;
+}
+
+bool is_one_of(const std::string& key, std::initializer_list<const char*> list) { return std::find(list.begin(), list.end(), key) != list.end(); }
+
+// What a resumed run must have in common with its checkpoint; other options may change, and are named.
+void compare_with_checkpoint(Setup& s) {
+    const nlohmann::ordered_json now = to_json(s.config);
+    const nlohmann::json& then = s.weights->config;
+    for (auto& [key, value] : now.items()) {
+        if (!then.is_object() || !then.contains(key) || then.at(key) == value) continue;
+        if (is_one_of(key, {"optimizer", "dtype", "seq_len", "parametrization"}))
+            fail_data("--resume: the checkpoint ", *s.resume_from, " has ", key, " = ", then.at(key).dump(), ", this run ", value.dump(),
+                      ": give the same, or start a new run with --init and another --out");
+        if (!is_one_of(key, {"resume", "overwrite", "out", "init", "threads"})) s.changed.push_back(str(key, ": ", then.at(key).dump(), " -> ", value.dump()));
+    }
+    if (s.weights->step > s.steps) fail_usage("--resume: the checkpoint is at step ", s.weights->step, ", beyond the ", s.steps, " steps asked for: raise --steps");
 }
 
 void open_data(Setup& s, bool required) {
@@ -90,9 +107,11 @@ Setup prepare(const CommandLine& line) {
     resolve_batch(c);
     open_data(s, !line.dry_run && c.steps != 0);
     if (!c.tie_embeddings) c.tie_embeddings = Parametrization::ties_by_default(c.parametrization);
+    if (!s.weights && c.width % c.heads) fail_usage("--heads ", c.heads, " does not divide --width ", c.width, "; choose a divisor");
     if (!s.weights) s.shape = {c.depth, c.heads, c.width, c.seq_len, c.vocab_size, *c.tie_embeddings};
     choose_tokenizer(s);
     s.steps = length_in_steps(s);
+    if (s.resume_from) compare_with_checkpoint(s);
     s.rules = std::make_unique<Parametrization>(c, s.shape.geometry());
     const bool used = fs::exists(fs::path(c.out) / "log.jsonl") || newest_checkpoint(c.out);
     if (!line.dry_run && !c.out.empty() && used && !c.resume && !c.overwrite)

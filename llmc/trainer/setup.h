@@ -21,6 +21,7 @@ struct Setup {
     int64_t steps = 0;
     std::string tokenizer, tokenizer_path;       // "byte", "gpt2" or "unknown"; tokenizer.bin
     std::unique_ptr<Parametrization> rules;
+    std::vector<std::string> changed;            // options that --resume found changed, "lr: 0.01 -> 0.02"
 };
 
 // Refuses (usage and data errors) whatever cannot work, before anything is touched.

@@ -57,10 +57,10 @@ void Trainer::announce(const std::string& command) {
     std::snprintf(rule, sizeof rule, "rules   %s, width_mult %g, attention scale %g, output scale %g (--dry-run shows every tensor)", config_.parametrization.c_str(),
                   setup_.rules->width_mult(), double(setup_.rules->scales().attention), double(setup_.rules->head().multiplier));
     progress_.note(rule);
+    for (const std::string& change : setup_.changed) progress_.note("changed since the checkpoint: " + change);
     if (setup_.resume_from) progress_.note(str("resumed from ", *setup_.resume_from, " at step ", state_.step));
     else if (config_.resume) progress_.note(str("nothing to resume in ", config_.out, ": starting afresh"));
     else if (setup_.weights) progress_.note(str("weights of ", setup_.weights->path));
-    if (state_.step > setup_.steps) fail_usage("the checkpoint is at step ", state_.step, ", beyond the ", setup_.steps, " steps asked for: raise --steps");
 }
 
 int Trainer::run() {
