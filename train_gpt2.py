@@ -1,0 +1,1466 @@
+"""train_gpt2.py: the PyTorch reference of train_gpt2 (C++). Trains a GPT-2 under the standard or the maximal update
+parametrization. Same options, same files in and out (doc/formats.md), same numbers up to rounding. One file, in order:
+errors, options, random numbers, parametrization, model, data, optimizer, checkpoints, text, trainer, main.
+
+    python train_gpt2.py --train-data 'data/*_train_*.bin' --parametrization mup --base-width 256 --out runs/a
+    torchrun --nproc-per-node 8 train_gpt2.py ...          # data parallel
+    python train_gpt2.py sample runs/a --prompt "def "
+
+On the CPU, equal inputs and an equal number of threads give equal bits, also across --resume. On a GPU, PyTorch's flash
+attention adds its gradients in no fixed order.
+"""
+import argparse
+import contextlib
+import functools
+import glob
+import json
+import math
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Errors. Each says what is wrong, names the value and what to do; its class decides the exit code.
+
+FAILURE, USAGE, DATA, DIVERGED = 1, 2, 3, 4  # 0: done; 128 + signal: stopped by it, after saving
+
+
+class Error(Exception):
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+
+
+def check(condition, code, message):
+    if not condition:
+        raise Error(code, message)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Options: (name, type, default, what is allowed, help). Allowed: a unit; a list of choices; or (low, high, unit).
+
+ANY, MANY = math.inf, 2**60
+# Depth, width, heads, positions. Radford et al. 2019; Brown et al. 2020, Table 2.1 (13B: 5120 for the paper's 5140).
+PRESETS = {
+    "gpt2": (12, 768, 12, 1024), "gpt2-medium": (24, 1024, 16, 1024), "gpt2-large": (36, 1280, 20, 1024),
+    "gpt2-xl": (48, 1600, 25, 1024), "gpt3-125m": (12, 768, 12, 2048), "gpt3-350m": (24, 1024, 16, 2048),
+    "gpt3-760m": (24, 1536, 16, 2048), "gpt3-1.3b": (24, 2048, 16, 2048), "gpt3-2.7b": (32, 2560, 32, 2048),
+    "gpt3-6.7b": (32, 4096, 32, 2048), "gpt3-13b": (40, 5120, 40, 2048),
+}
+OPTIONS = {
+    "Data": [
+        ("train-data", str, "", "GLOB", "token shards to train on (dev/data/*.py make them)"),
+        ("val-data", str, "", "GLOB", "token shards to evaluate on; without it nothing is evaluated"),
+        ("tokenizer", str, "auto", ["auto", "byte", "gpt2"], "how tokens become text; auto: as the shards say"),
+        ("shuffle", bool, True, "", "visit shards and windows in random order (--no-shuffle: file order)"),
+        ("overfit-single-batch", bool, False, "",
+         "train on the first batch in file order only, to see the loss go to 0"),
+    ],
+    "Model": [
+        ("preset", str, "", list(PRESETS), "depth, width, heads, sequence length of a published model; options below "
+         "override it"),
+        ("init", str, "", "CHECKPOINT", "start from the weights of this checkpoint (folder, .safetensors, or llm.c "
+         ".bin)"),
+        ("depth", int, 12, (1, 10000, "BLOCKS"), "transformer blocks"),
+        ("width", int, 768, (1, 1000000, "CHANNELS"), "channels of the residual stream"),
+        ("heads", int, 12, (1, 1000000, "HEADS"), "attention heads; must divide the width"),
+        ("head-dim", int, 0, (0, 1000000, "CHANNELS"), "head size, instead of --heads"),
+        ("seq-len", int, 1024, (1, 10000000, "TOKENS"), "tokens per sequence, and learned positions of a new model"),
+        ("vocab-size", int, 0, (0, 2**30, "TOKENS"), "vocabulary; 0: as the training data says"),
+        ("tie-embeddings", bool, None, "", "head shares wte's weights [on for sp, off for mup]"),
+    ],
+    "Batch and length": [
+        ("batch-size", int, 4, (1, 1000000, "SEQUENCES"), "sequences per micro-batch (and rank)"),
+        ("total-batch-size", int, 0, (0, MANY, "TOKENS"),
+         "tokens per optimizer step, a multiple of batch size x sequence length; 0: one micro-batch"),
+        ("steps", int, -1, (-1, MANY, "STEPS"),
+         "optimizer steps to run; 0 writes the initial checkpoint; -1: one epoch"),
+        ("tokens", int, -1, (-1, MANY, "TOKENS"), "length of the run in tokens, instead of --steps"),
+        ("epochs", float, -1.0, (-1, 1e9, "EPOCHS"), "length of the run in passes over the data, instead of --steps"),
+        ("dtype", str, "fp32", ["fp32", "bf16"], "weights and activations; bf16 keeps fp32 master weights"),
+        ("rounding", str, "nearest", ["nearest", "stochastic"], "of bf16 weights from their masters"),
+    ],
+    "Parametrization (mup.md)": [
+        ("parametrization", str, "sp", ["sp", "mup"], "how init, learning rates and multipliers follow the width"),
+        ("base-width", int, 0, (0, 1000000, "CHANNELS"),
+         "width at which mup is the standard parametrization; width_mult = width / base width"),
+        ("base-heads", int, 0, (0, 1000000, "HEADS"), "heads of the base model [what keeps the head size]"),
+        ("attn-mult", float, None, (0, ANY, "FACTOR"), "attention logits = attn_mult / head_dim * q.k [sqrt of the "
+         "base head size]"),
+        ("output-mult", float, 1.0, (0, ANY, "FACTOR"), "multiplies the logits"),
+        ("embed-mult", float, 1.0, (0, ANY, "FACTOR"), "multiplies the sum of the embeddings"),
+        ("init-std", float, 0.02, (0, ANY, "STD"), "of every weight at the base width"),
+        ("zero-init-query", bool, None, "", "start the query weights at 0 [on for mup]"),
+        ("zero-init-head", bool, None, "", "start an untied head at 0 [on for mup]"),
+        ("scale-eps", bool, True, "", "mup scales Adam's epsilon too"),
+    ],
+    "Optimizer": [
+        ("optimizer", str, "adamw", ["adamw", "sgd"], "the update rule"),
+        ("lr", float, 3e-4, (0, ANY, "RATE"), "peak learning rate of the base model"),
+        ("warmup-steps", int, 0, (0, MANY, "STEPS"), "linear warm-up"),
+        ("schedule", str, "cosine", ["cosine", "linear", "constant", "wsd"],
+         "after the warm-up; wsd: constant, then 1-sqrt over the last fifth"),
+        ("final-lr-frac", float, 0.0, (0, 1, "FRACTION"), "learning rate at the end, as a part of the peak"),
+        ("weight-decay", float, 0.0, (0, ANY, "LAMBDA"), "of matrices and embeddings (not of biases and layer norms)"),
+        ("weight-decay-mode", str, "scaled", ["scaled", "independent"],
+         "scaled: lr x lambda alike at every width; independent: schedule x lambda, not x lr"),
+        ("beta1", float, 0.9, (0, 0.999999999, ""), "AdamW, first moment"),
+        ("beta2", float, 0.95, (0, 0.999999999, ""), "AdamW, second moment"),
+        ("eps", float, 1e-8, (0, ANY, ""), "AdamW, of the base model"),
+        ("momentum", float, 0.9, (0, 0.999999999, ""), "SGD"),
+        ("grad-clip", float, 1.0, (0, ANY, "NORM"), "largest global gradient norm; 0: no clipping"),
+        ("skip-loss-zscore", float, 0.0, (0, ANY, "Z"), "skip updates whose loss is this many deviations above the "
+         "last 128; 0: never"),
+        ("skip-grad-zscore", float, 0.0, (0, ANY, "Z"), "the same for the gradient norm; 0: never"),
+    ],
+    "Evaluation and samples": [
+        ("eval-every", int, 100, (0, MANY, "STEPS"), "validate at every so many steps and at the end; 0: at the end "
+         "only"),
+        ("eval-batches", int, 20, (0, MANY, "BATCHES"), "validation batches; 0: all of --val-data"),
+        ("sample-every", int, 0, (0, MANY, "STEPS"), "generate text at every so many steps and at the end; 0: never"),
+        ("prompt", str, "", "TEXT", "text to continue; empty: start of a document"),
+        ("temperature", float, 0.8, (0, 1000, ""), "0: always the likeliest token"),
+        ("top-k", int, 0, (0, 2**30, "K"), "choose among the k likeliest tokens; 0: all"),
+        ("sample-tokens", int, 256, (1, 2**30, "TOKENS"), "length of a sample"),
+    ],
+    "Output": [
+        ("out", str, "", "FOLDER", "folder for log.jsonl and checkpoints; without it nothing is written"),
+        ("overwrite", bool, False, "", "delete an earlier run's log and checkpoints in --out"),
+        ("resume", bool, False, "", "go on from the newest checkpoint in --out; start afresh where there is none"),
+        ("checkpoint-every", int, 0, (0, MANY, "STEPS"), "checkpoint at every so many steps and at the end; 0: at the "
+         "end only"),
+        ("keep", int, 2, (1, 2**30, "COUNT"), "checkpoints that stay"),
+    ],
+    "Machine": [
+        ("seed", int, 42, (0, 2**64 - 1, "SEED"), "of initial weights, data order, rounding and samples"),
+        ("threads", int, 0, (0, 4096, "THREADS"), "CPU threads; 0: one per core"),
+        ("device", str, "auto", ["auto", "cpu", "cuda"], "where to compute; auto: cuda if there is one"),
+        ("compile", bool, False, "", "torch.compile the forward and backward pass"),
+    ],
+}
+BY_NAME = {option[0]: option for group in OPTIONS.values() for option in group}
+SAMPLE_OPTIONS = ["prompt", "temperature", "top-k", "sample-tokens", "seed", "threads", "device", "tokenizer"]
+
+
+def parse_value(name, raw):
+    """The value of one option, from the command line (text) or a TOML file (any type)."""
+    _, kind, default, allowed, _ = BY_NAME[name]
+    if kind is bool:
+        check(isinstance(raw, bool), USAGE, f"--{name}: '{raw}' is not true or false")
+        return raw
+    try:
+        check(not isinstance(raw, bool) and (kind is not str or isinstance(raw, str)), USAGE, f"--{name}: {raw!r} is "
+              f"no {kind.__name__}")
+        value = kind(raw) if kind is not int or isinstance(raw, int) else int(str(raw))
+    except ValueError:
+        raise Error(USAGE, f"--{name}: '{raw}' is not {'a whole number' if kind is int else 'a number'}") from None
+    if isinstance(allowed, list):
+        check(value in allowed or value == default, USAGE, f"--{name}: '{value}' is not one of {'|'.join(allowed)}")
+    elif isinstance(allowed, tuple):
+        low, high, _ = allowed
+        check(not math.isnan(value) and low <= value <= high, USAGE, f"--{name}: '{raw}' is out of range: "
+              + (f"at least {low}" if high >= 1e9 else f"between {low} and {high}"))
+    return value
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Error(USAGE, f"{message}; --help lists the options")
+
+
+def add_options(parser, names=None):
+    for group, options in OPTIONS.items():
+        shown = [option for option in options if names is None or option[0] in names]
+        section = parser.add_argument_group(group) if shown else None
+        for name, kind, default, allowed, text in shown:
+            if kind is bool:
+                text += "" if default is None else f" [{'on' if default else 'off'}]"
+                section.add_argument(f"--{name}", help=text, default=argparse.SUPPRESS,
+                                     action=argparse.BooleanOptionalAction)
+            else:
+                unit = allowed[2] if isinstance(allowed, tuple) else allowed
+                unit = "|".join(unit) if isinstance(unit, list) else unit or "NUMBER"
+                text += "" if default in (None, "") else f" [{default}]"
+                section.add_argument(f"--{name}", help=text, metavar=unit, default=argparse.SUPPRESS)
+
+
+def read_config_file(path):
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        try:
+            import tomli as tomllib
+        except ImportError:
+            raise Error(USAGE, "--config needs Python 3.11 or newer, or 'pip install tomli'") from None
+    try:
+        table = tomllib.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise Error(USAGE, f"--config {path} cannot be read: {error}") from None
+    names = {key.replace("_", "-"): value for key, value in table.items()}
+    for name in names:
+        check(name in BY_NAME, USAGE, f"unknown key in the config file {path}: '{name}'; --help lists the options")
+    return names
+
+
+def parse_args(argv=None):
+    """Options from defaults < preset < --config file < command line. `given`: the names set by the last two."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    sampling = argv[:1] == ["sample"]
+    parser = Parser(prog="train_gpt2.py" + (" sample" if sampling else ""), allow_abbrev=False,
+                    description="Trains a GPT-2 with the maximal update parametrization (muP), in PyTorch; "
+                    "'train_gpt2.py sample CHECKPOINT' generates text from a checkpoint.",
+                    formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=46, width=140))
+    if sampling:
+        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint folder, .safetensors file, or a run's "
+                            "--out")
+    else:
+        parser.add_argument("--version", action="version", version="llmc-mup train_gpt2.py, PyTorch "
+                            f"{torch.__version__}")
+        parser.add_argument("--config", metavar="FILE", help="read options from a TOML file; the command line wins")
+        parser.add_argument("--print-config", action="store_true", help="print the resolved options as TOML and exit")
+        parser.add_argument("--dry-run", action="store_true", help="print shapes, tokens and the rule of every tensor, "
+                            "and exit")
+    add_options(parser, SAMPLE_OPTIONS if sampling else None)
+    flags = vars(parser.parse_args(argv[1:] if sampling else argv))
+    extra = {key: flags.pop(key, None) for key in ("checkpoint", "config", "print_config", "dry_run")}
+    given = read_config_file(extra["config"]) if extra["config"] else {}
+    given |= {key.replace("_", "-"): value for key, value in flags.items()}
+    given = {name: parse_value(name, value) for name, value in given.items()}
+
+    values = {name: option[2] for name, option in BY_NAME.items()}
+    if given.get("preset"):
+        values |= dict(zip(("depth", "width", "heads", "seq-len"), PRESETS[given["preset"]], strict=True))
+    args = argparse.Namespace(**{name.replace("-", "_"): value for name, value in (values | given).items()}, **extra,
+                              given=set(given))
+    if not sampling:
+        validate(args)
+    if args.print_config:
+        print(to_toml(args), end="")
+        raise SystemExit(0)
+    return args
+
+
+def validate(args):
+    """What no single option can see; fills in what follows from other options."""
+    for pair in (("heads", "head-dim"), ("steps", "tokens"), ("steps", "epochs"), ("tokens", "epochs")):
+        check(not set(pair) <= args.given, USAGE, f"--{pair[0]} excludes --{pair[1]}: give one of the two")
+    args.source = str((args.resume and newest_checkpoint(args.out)) or args.init)  # of the initial weights
+    if args.source:
+        take_shape(args, open_checkpoint(args.source))
+    if args.head_dim:
+        check(args.width % args.head_dim == 0, USAGE,
+              f"--head-dim {args.head_dim} does not divide --width {args.width}")
+        args.heads = args.width // args.head_dim
+    check(args.width % args.heads == 0, USAGE, f"--heads {args.heads} does not divide --width {args.width}; choose a "
+          "divisor")
+    args.head_dim = args.width // args.heads
+    if not args.source:
+        args.max_seq_len = args.seq_len
+    if args.tie_embeddings is None:
+        args.tie_embeddings = args.parametrization == "sp"
+    base_shape(args)
+    check(not (args.zero_init_head and args.tie_embeddings), USAGE, "--zero-init-head with tied embeddings would start "
+          "all token embeddings at zero: add --no-tie-embeddings, or drop it")
+    micro = args.batch_size * args.seq_len * world_size()
+    args.total_batch_size = args.total_batch_size or micro
+    times = args.total_batch_size // micro
+    check(args.total_batch_size == micro * times, USAGE, f"--total-batch-size {args.total_batch_size} is not a "
+          f"multiple of --batch-size x --seq-len x ranks = {micro} tokens; the nearest are {max(1, times) * micro} and "
+          f"{(times + 1) * micro}")
+    check(args.out or not args.resume, USAGE, "--resume needs --out, the folder of the run to go on with")
+    check(not (args.resume and args.overwrite), USAGE, "--resume and --overwrite contradict each other: keep the "
+          "earlier run, or delete it?")
+    check(args.out or not args.checkpoint_every, USAGE, f"--checkpoint-every {args.checkpoint_every} needs --out, a "
+          "folder to write to")
+
+
+def options_dict(args):
+    """All options by their long name with underscores, as the log and checkpoints keep them."""
+    return {key: getattr(args, key) for key in (name.replace("-", "_") for name in BY_NAME) if key != "head_dim"}
+
+
+def to_toml(args):
+    unset = {key for key, value in options_dict(args).items() if value is None or value == ""}
+    unset |= {key for key in ("steps", "tokens", "epochs") if getattr(args, key) < 0}  # they exclude each other
+    return "".join(f"{key.replace('_', '-')} = {json.dumps(value)}\n" for key, value in options_dict(args).items()
+                   if key not in unset)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Random numbers: Philox4x32-10, a function of (seed, purpose, stream, index) and of nothing else.
+
+INIT, SHARD_ORDER, WINDOW_ORDER, ROUNDING, SAMPLING = 1, 2, 3, 4, 5  # purposes
+MASK = 0xFFFFFFFF
+
+
+def philox(counter, key):
+    """Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+
+    counter: four, key: two 32-bit numbers. Works alike on Python ints, numpy uint64 and torch int64 (whose products
+    wrap: the masks undo the sign).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = ((p1 >> 32) & MASK) ^ c1 ^ k0, p1 & MASK, ((p0 >> 32) & MASK) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
+    return c0, c1, c2, c3
+
+
+def draw(seed, purpose, stream, index):
+    return philox((index & MASK, index >> 32, purpose, stream), (seed & MASK, seed >> 32))
+
+
+def stream_of(name):
+    """FNV-1a, 32 bits: a tensor's values do not depend on which other tensors exist."""
+    value = 2166136261
+    for byte in name.encode():
+        value = ((value ^ byte) * 16777619) & MASK
+    return value
+
+
+def uniform(x):
+    return (x + 0.5) / 2**32  # in (0, 1), neither 0 nor 1
+
+
+def normals(seed, name, count):
+    """The first `count` standard normals of a tensor, by Box-Muller in double. In pieces that fit the cache."""
+    out = np.empty((-(-count // 4), 4))
+    for begin in range(0, len(out), 1 << 15):
+        index = np.arange(begin, min(begin + (1 << 15), len(out)), dtype=np.uint64)
+        x = [uniform(bits.astype(np.float64)) for bits in draw(seed, INIT, stream_of(name), index)]
+        for i in (0, 2):
+            radius, angle = np.sqrt(-2 * np.log(x[i])), 2 * math.pi * x[i + 1]
+            out[begin:begin + len(index), i] = radius * np.cos(angle)
+            out[begin:begin + len(index), i + 1] = radius * np.sin(angle)
+    return out.reshape(-1)[:count]
+
+
+def random_order(count, seed, purpose, stream):
+    x0, x1, _, _ = draw(seed, purpose, stream & MASK, np.arange(count, dtype=np.uint64))
+    return np.argsort(x0 | (x1 << np.uint64(32)), kind="stable")
+
+
+def stochastic_bf16(master, seed, name, step):
+    """bf16 neighbours of fp32 values, the upper with probability equal to the discarded fraction."""
+    index = torch.arange(-(-master.numel() // 4), device=master.device) + (step << 40)
+    bits = torch.stack(draw(seed, ROUNDING, stream_of(name), index),
+                       1).view(-1)[:master.numel()].view(master.shape) & 0xFFFF
+    raised = ((master.view(torch.int32) + bits.int()) >> 16).to(torch.int16).view(torch.bfloat16)
+    return torch.where(master.isfinite(), raised, master.bfloat16())  # inf and NaN have no neighbour
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Parametrization: (role of the tensor, width multiplier, scheme) -> init std, multiplier, learning rate, decay, eps.
+
+
+def base_shape(config):
+    """Width and head size of the base model, at which mup is the standard parametrization."""
+    if config.parametrization == "sp":
+        check(not (config.base_width or config.base_heads), USAGE,
+              "--base-width and --base-heads have no meaning under --parametrization sp: leave them out, or choose mup")
+        return config.width, config.head_dim
+    check(config.base_width, USAGE, f"--parametrization {config.parametrization} needs --base-width: the width at "
+          "which your learning rate was tuned (equal to --width for the base model itself)")
+    heads = config.base_heads
+    if not heads:  # what keeps the head size
+        heads, rest = divmod(config.base_width, config.head_dim)
+        check(rest == 0, USAGE, f"the head size {config.head_dim} does not divide --base-width {config.base_width}: "
+              "give --base-heads")
+    check(config.base_width % heads == 0, USAGE, f"--base-heads {heads} does not divide --base-width "
+          f"{config.base_width}")
+    return config.base_width, config.base_width // heads
+
+
+def parametrization(config):
+    """The rule of every tensor and the forward pass's scales, as a plain JSON table.
+
+    sp: the standard parametrization. mup: Table 8 of Yang et al., "Tensor Programs V", arXiv 2203.03466. With
+    m = width / base width:
+
+        role                     multiplier      init std     AdamW lr   SGD lr   eps
+        input  (wte, wpe)        1               s            lr         lr m     eps/m
+        hidden (matrices)        1               s/sqrt(m)    lr/m       lr       eps/m
+        output (head)            output_mult/m   s            lr         lr m     eps/m
+        vector (biases, gains)   1               -            lr         lr m     eps/m
+
+    attn.c_proj and mlp.c_proj start smaller by sqrt(2 depth), as in GPT-2. Attention logits are attn_mult / head_dim *
+    q.k with attn_mult = sqrt(base head size), so that the base model is exactly sp. Weight decay "scaled": lambda /
+    (the rate's factor), so that rate x decay, a step's shrink, is alike everywhere; "independent": schedule x lambda.
+    """
+    base_width, base_head_dim = base_shape(config)
+    mup = config.parametrization == "mup"
+    m = config.width / base_width
+    tied = config.tie_embeddings
+    zero_query = mup if config.zero_init_query is None else config.zero_init_query
+    zero_head = mup and not tied if config.zero_init_head is None else config.zero_init_head
+    attn_mult = math.sqrt(base_head_dim) if config.attn_mult is None else config.attn_mult
+    scales = {"embedding": config.embed_mult, "attention": attn_mult / config.head_dim,
+              "output": config.output_mult / m}
+    scales = {key: float(np.float32(value)) for key, value in scales.items()}
+    tensors = []
+
+    def add(name, role, shape, std=0.0, zero_rows=0):
+        factor = 1.0
+        if mup and config.optimizer == "adamw" and role == "hidden":
+            factor = 1 / m
+        if mup and config.optimizer == "sgd" and role != "hidden":
+            factor = m
+        decay = 0.0 if role == "vector" else config.weight_decay
+        tensors.append({"name": name, "role": role, "shape": list(shape), "init_std": std, "zero_rows": zero_rows,
+                        "multiplier": scales["output"] if role == "output" else 1.0, "lr": config.lr * factor,
+                        "weight_decay": decay / factor if config.weight_decay_mode == "scaled" else decay,
+                        "eps": 0.0 if config.optimizer == "sgd" else config.eps / m if mup and config.scale_eps
+                        else config.eps})
+
+    def layer_norm(name):
+        add(name + ".weight", "vector", (C,))
+        add(name + ".bias", "vector", (C,))
+
+    def linear(name, out, inp, std, zero_rows=0):
+        add(name + ".weight", "hidden", (out, inp), std, zero_rows)
+        add(name + ".bias", "vector", (out,))
+
+    C, V = config.width, config.vocab_size
+    hidden_std = config.init_std / math.sqrt(m)
+    proj_std = hidden_std / math.sqrt(2 * config.depth)
+    add("wte.weight", "input", (V, C), config.init_std)
+    add("wpe.weight", "input", (config.max_seq_len, C), config.init_std)
+    for i in range(config.depth):
+        layer_norm(f"h.{i}.ln_1")
+        linear(f"h.{i}.attn.c_attn", 3 * C, C, hidden_std, C if zero_query
+               else 0)  # rows: C of queries, C of keys, C of values
+        linear(f"h.{i}.attn.c_proj", C, C, proj_std)
+        layer_norm(f"h.{i}.ln_2")
+        linear(f"h.{i}.mlp.c_fc", 4 * C, C, hidden_std)
+        linear(f"h.{i}.mlp.c_proj", C, 4 * C, proj_std)
+    layer_norm("ln_f")
+    if not tied:
+        add("lm_head.weight", "output", (V, C), 0.0 if zero_head else config.init_std)
+    return {"scheme": config.parametrization, "base_width": base_width, "base_head_dim": base_head_dim, "width_mult": m,
+            "tensors": tensors, "scales": scales}
+
+
+def rule_table(rules):
+    """The table for people, as --dry-run prints it."""
+    out = (f"parametrization {rules['scheme']}: width_mult {rules['width_mult']:.10g} (base width "
+           f"{rules['base_width']}, base head size {rules['base_head_dim']})\nscales: embedding "
+           f"{rules['scales']['embedding']:g}, attention logits {rules['scales']['attention']:g}, output logits "
+           f"{rules['scales']['output']:g}\n")
+    columns = ("init_std", "multiplier", "lr", "weight_decay", "eps")
+    titles = " ".join(f"{c.replace('weight_', ''):>10}" for c in columns)
+    out += f"{'tensor':<26} {'role':<7} {'shape':<14} {titles}\n"
+    for t in rules["tensors"]:
+        shape = " x ".join(map(str, t["shape"]))
+        out += f"{t['name']:<26} {t['role']:<7} {shape:<14} " + " ".join(f"{t[c]:>10.4g}" for c in columns) + "\n"
+        if t["zero_rows"]:
+            out += f"    (its first {t['zero_rows']} rows, the queries, start at zero)\n"
+    return out
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The model: GPT-2 (Radford et al., 2019). B batch, T sequence length, C channels, H heads, D = C / H, V vocabulary, Vp
+# padded vocabulary.
+
+
+class Rounded(torch.autograd.Function):
+    """Computes with a tensor's bf16 copy; the gradient goes to its fp32 master, where micro-batches add up."""
+
+    @staticmethod
+    def forward(ctx, master, copy):
+        return copy.view_as(copy)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.float(), None
+
+
+class Weights(nn.Module):
+    """A weight and, mostly, a bias: always fp32. A bf16 model computes with copies that every update refreshes."""
+
+    def __init__(self, config, *shape, bias=True):
+        super().__init__()
+        self.bf16 = config.dtype == "bf16"
+        self.weight = nn.Parameter(torch.zeros(shape))
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        if self.bf16:
+            self.register_buffer("weight_bf16", torch.zeros(shape, dtype=torch.bfloat16), persistent=False)
+            if bias:
+                self.register_buffer("bias_bf16", torch.zeros(shape[0], dtype=torch.bfloat16), persistent=False)
+
+    def tensors(self):
+        if not self.bf16:
+            return self.weight, self.bias
+        bias = None if self.bias is None else Rounded.apply(self.bias, self.bias_bf16)
+        return Rounded.apply(self.weight, self.weight_bf16), bias
+
+
+class Linear(Weights):  # weight (out, in)
+    def forward(self, x):
+        return F.linear(x, *self.tensors())
+
+
+class LayerNorm(Weights):
+    def forward(self, x):
+        return F.layer_norm(x, x.shape[-1:], *self.tensors(), eps=1e-5)
+
+
+class Embedding(Weights):
+    def forward(self, index):
+        rows = F.embedding(index, self.weight)
+        return Rounded.apply(rows,
+                             F.embedding(index,
+                                         self.weight_bf16)) if self.bf16 else rows  # the gradient's sums are fp32
+
+
+class Attention(nn.Module):
+    def __init__(self, config, scale):
+        super().__init__()
+        self.heads, self.scale = config.heads, scale
+        self.c_attn = Linear(config, 3 * config.width, config.width)
+        self.c_proj = Linear(config, config.width, config.width)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        # (B, H, T, D) each
+        q, k, v = (a.view(B, T, self.heads, -1).transpose(1, 2) for a in self.c_attn(x).split(C, dim=2))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc = Linear(config, 4 * config.width, config.width)
+        self.c_proj = Linear(config, config.width, 4 * config.width)
+
+    def forward(self, x):
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, config, attention_scale):
+        super().__init__()
+        self.ln_1 = LayerNorm(config, config.width)
+        self.attn = Attention(config, attention_scale)
+        self.ln_2 = LayerNorm(config, config.width)
+        self.mlp = MLP(config)
+
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT2(nn.Module):
+    """Parameters have the names and the order of the rule table. `config` needs a vocab_size."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.rules = config, parametrization(config)
+        self.scales = self.rules["scales"]
+        padded = -(-config.vocab_size // 128) * 128  # whole tiles for the matrix units; the extra rows stay 0
+        self.wte = Embedding(config, padded, config.width, bias=False)
+        self.wpe = Embedding(config, config.max_seq_len, config.width, bias=False)
+        self.h = nn.ModuleList(Block(config, self.scales["attention"]) for _ in range(config.depth))
+        self.ln_f = LayerNorm(config, config.width)
+        self.lm_head = None if config.tie_embeddings else Embedding(config, padded, config.width, bias=False)
+
+    def forward(self, tokens, targets=None):
+        """tokens, targets: (B, T). Mean loss (nats/token, fp32); without targets the last position's logits, (B, V)."""
+        x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))  # (B, T, C)
+        if self.scales["embedding"] != 1:
+            x = x * self.scales["embedding"]
+        for block in self.h:
+            x = block(x)
+        x = self.ln_f(x if targets is not None else x[:, -1:])
+        logits = F.linear(x, (self.lm_head or self.wte).tensors()[0])  # (B, T, Vp)
+        logits = logits[..., :self.config.vocab_size].float()
+        if self.scales["output"] != 1:
+            logits = logits * self.scales["output"]
+        if targets is None:
+            return logits[:, -1]
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def named_rules(self):
+        """(rule, parameter) pairs; a parameter may have padding rows below the rule's shape."""
+        parameters = dict(self.named_parameters())
+        return [(rule, parameters[rule["name"]]) for rule in self.rules["tensors"]]
+
+    @functools.cached_property
+    def copies(self):
+        """(name, fp32 master, bf16 copy) of every parameter of a bf16 model."""
+        buffers = dict(self.named_buffers())
+        return [(name, p.detach(), buffers[name + "_bf16"]) for name, p in self.named_parameters() if name
+                + "_bf16" in buffers]
+
+    @torch.no_grad()
+    def round_copies(self, stochastic_step=None):
+        for name, master, copy in self.copies:
+            nearest = stochastic_step is None
+            copy.copy_(master if nearest else stochastic_bf16(master, self.config.seed, name, stochastic_step))
+
+    @torch.no_grad()
+    def set_weights(self, values):
+        """values: rule -> tensor of the rule's shape."""
+        for rule, parameter in self.named_rules():
+            parameter[:rule["shape"][0]].copy_(values(rule))
+            if self.config.dtype == "bf16":
+                parameter.copy_(parameter.bfloat16())  # a master starts at what the model computes with
+        self.round_copies()
+
+
+def initialise(model, seed):
+    """Initial weights of doc/formats.md: layer norm gains 1, biases 0, the rest normal with the rule's std."""
+    def values(rule):
+        if rule["role"] == "vector":
+            return torch.full(rule["shape"], float(rule["name"].endswith("weight")))
+        if rule["init_std"] == 0:
+            return torch.zeros(rule["shape"])
+        value = rule["init_std"] * normals(seed, rule["name"], math.prod(rule["shape"]))
+        value = torch.from_numpy(value.astype(np.float32)).view(rule["shape"])
+        value[:rule["zero_rows"]] = 0
+        return value
+    model.set_weights(values)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Data: token shards and the order in which training reads them.
+
+
+class Dataset:
+    """All shards of a glob pattern, sorted by path, as windows of seq_len tokens and their successors."""
+
+    def __init__(self, pattern, seq_len, option="--train-data", seed=0, shuffle=True):
+        self.seq_len, self.seed, self.shuffle = seq_len, seed, shuffle
+        self.paths = sorted(glob.glob(pattern))
+        check(self.paths, DATA, f"{option} '{pattern}' matches no file: make shards with dev/data/*.py, or correct the "
+              "pattern (quoted, so that the shell leaves it alone)")
+        self.shards, headers = [], []
+        for path in self.paths:
+            shard, header = self.open_shard(path)
+            self.shards.append(shard)
+            headers.append(header)
+            check((header[3:5] == headers[0][3:5]).all(), DATA,
+                  f"{option}: {path} was made with another tokenizer or vocabulary than {self.paths[0]}")
+        self.vocab_size = int(headers[0][3])  # 0: unknown
+        self.tokenizer = {1: "byte", 2: "gpt2"}.get(int(headers[0][4]), "unknown")
+        self.sha256 = headers[0][8:16].tobytes().hex() if headers[0][8:16].any() else ""
+        self.tokens = sum(len(shard) for shard in self.shards)
+        sizes = [int(header[5].view(np.uint32)) + (int(header[6].view(np.uint32)) << 32) for header in headers]
+        self.tokens_per_byte = self.tokens / sum(sizes) if all(sizes) else None
+        self.windows_of = [(len(shard) - 1) // seq_len for shard in self.shards]
+        self.windows = sum(self.windows_of)
+        check(self.windows, DATA, f"{option} '{pattern}' holds {self.tokens} tokens, fewer than one sequence of "
+              f"{seq_len} and its target: shorten --seq-len or use more text")
+        self.shard_order = functools.lru_cache(2)(self.shard_order)
+        self.window_order = functools.lru_cache(2)(self.window_order)
+
+    @staticmethod
+    def open_shard(path):
+        try:
+            size = os.path.getsize(path)
+            check(size >= 1024, DATA, f"{path} is no token shard: {size} bytes, where the header alone has 1024")
+            header = np.fromfile(path, dtype="<i4", count=256)
+        except OSError as error:
+            raise Error(DATA, f"cannot open the token shard {path}: {error.strerror}") from None
+        check(header[0] == 20240520, DATA, f"{path} is no token shard: its magic number is {header[0]}, not 20240520; "
+              "make one with dev/data/text.py")
+        check(header[1] in (1, 2), DATA, f"{path} has shard version {header[1]}; this program reads 1 (uint16) and 2 "
+              "(uint32)")
+        count, width = int(header[2].view(np.uint32)), 2 * int(header[1])
+        check(size == 1024 + width * count, DATA, f"{path} is truncated or damaged: {count} tokens need "
+              f"{1024 + width * count} bytes, the file has {size}; make it again")
+        check(count >= 2, DATA, f"{path} holds {count} tokens: too few for an input and its target")
+        return np.memmap(path, dtype=f"<u{width}", mode="r", offset=1024, shape=(count,)), header
+
+    def shard_order(self, epoch):
+        """Shards in the epoch's order, and the epoch's sample at which each begins."""
+        count = len(self.shards)
+        order = random_order(count, self.seed, SHARD_ORDER, epoch) if self.shuffle else np.arange(count)
+        return order, np.concatenate(([0], np.cumsum(np.array(self.windows_of)[order])))
+
+    def window_order(self, epoch, shard):
+        return random_order(self.windows_of[shard], self.seed, WINDOW_ORDER, epoch * 65536 + shard)
+
+    def locate(self, sample):
+        """(shard, window) of sample number 0, 1, 2, ..."""
+        epoch, within = divmod(sample, self.windows)
+        order, begins = self.shard_order(epoch)
+        visit = int(np.searchsorted(begins, within, side="right")) - 1
+        shard, window = int(order[visit]), within - int(begins[visit])
+        return shard, int(self.window_order(epoch, shard)[window]) if self.shuffle else window
+
+    def batch(self, samples, vocab_size, device="cpu"):
+        """tokens and targets, (rows, T) int64 each, of the given sample numbers."""
+        rows = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
+        for row, sample in zip(rows, samples, strict=True):
+            shard, window = self.locate(sample)
+            row[:] = self.shards[shard][window * self.seq_len:(window + 1) * self.seq_len + 1]
+            check(row.max() < vocab_size, DATA, f"{self.paths[shard]}: a token in window {window} is {row.max()}, but "
+                  f"the vocabulary has {vocab_size} entries: give the --vocab-size that the shard was made with")
+        rows = torch.from_numpy(rows)
+        rows = rows.pin_memory().to(device, non_blocking=True) if "cuda" in str(device) else rows
+        return rows[:, :-1], rows[:, 1:]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Optimizer: torch's fused AdamW or SGD. Tensors whose rules agree form one group: an update is a few launches.
+
+
+def lr_factor(config, t, steps):
+    """Learning rate at step t (from 0), as a part of the peak. wsd: Hu et al., "MiniCPM"; Haegele et al., both 2024."""
+    warmup, f = config.warmup_steps, config.final_lr_frac
+    if t < warmup:
+        return (t + 1) / warmup
+    x = min(1.0, (t - warmup) / max(1, steps - warmup))
+    if config.schedule == "cosine":
+        return f + (1 - f) * 0.5 * (1 + math.cos(math.pi * x))
+    if config.schedule == "linear":
+        return 1 - (1 - f) * x
+    if config.schedule == "wsd" and x >= 0.8:
+        return f + (1 - f) * (1 - math.sqrt(min(1.0, (x - 0.8) / 0.2)))
+    return 1.0
+
+
+class Optimizer:
+    """AdamW: m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
+              w = (1 - decay) w - lr (m/(1-beta1^n)) / (sqrt(v/(1-beta2^n)) + eps)
+    SGD:   m = momentum m + g; w = (1 - decay) w - lr m
+    Loshchilov, Hutter, "Decoupled weight decay regularization", 2019.
+
+    `set_rates` computes each group's rate from its rule at every step: writing one rate to all groups would undo muP.
+    """
+
+    def __init__(self, model, config):
+        self.model, self.config, self.updates = model, config, 0
+        self.adam = config.optimizer == "adamw"
+        groups = {}
+        for rule, parameter in model.named_rules():
+            groups.setdefault((rule["lr"], rule["weight_decay"], rule["eps"]), []).append(parameter)
+        groups = [{"params": parameters, "lr": lr, "peak_lr": lr, "rule_decay": decay}
+                  | ({"eps": eps} if self.adam else {})
+                  for (lr, decay, eps), parameters in groups.items()]
+        if self.adam:
+            self.torch = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), weight_decay=0.0, fused=True)
+        else:
+            self.torch = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        self.names = {"m": "exp_avg", "v": "exp_avg_sq"} if self.adam else {"m": "momentum_buffer"}
+        for parameter in model.parameters():
+            state = {key: torch.zeros_like(parameter) for key in self.names.values()}
+            step = {"step": torch.zeros((), device=parameter.device)} if self.adam else {}
+            self.torch.state[parameter] = state | step
+        self.parameters = list(model.parameters())
+
+    def set_rates(self, factor):
+        """Rates of this step: factor = lr_t / lr_peak."""
+        for group in self.torch.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+            decay = group["rule_decay"] * (group["lr"] if self.config.weight_decay_mode == "scaled" else factor)
+            if self.adam and group["lr"] > 0:
+                group["weight_decay"] = decay / group["lr"]  # torch multiplies it by the rate
+            elif decay > 0:
+                torch._foreach_mul_([p.data for p in group["params"]], 1 - decay)
+
+    def norm(self):
+        return nn.utils.get_total_norm([p.grad for p in self.parameters])
+
+    def step(self, factor, norm):
+        """One update; norm: of the gradient, which is clipped here."""
+        self.updates += 1
+        self.set_rates(factor)
+        if 0 < self.config.grad_clip < norm:
+            torch._foreach_mul_([p.grad for p in self.parameters], self.config.grad_clip / norm)
+        self.torch.step()
+        if self.config.dtype == "bf16":
+            self.model.round_copies(self.updates if self.config.rounding == "stochastic" else None)
+
+    def state(self):
+        """Tensors of the checkpoint by name, parameter by parameter."""
+        out = {}
+        for name, parameter in self.model.named_parameters():
+            out |= {f"{short}.{name}": self.torch.state[parameter][long] for short, long in self.names.items()}
+            if self.config.dtype == "bf16":
+                out["master." + name] = parameter.detach()
+        return out
+
+    def set_updates(self, updates):
+        self.updates = updates
+        for state in self.torch.state.values():
+            if self.adam:
+                state["step"].fill_(updates)
+
+
+class Outliers:
+    """z-scores against the last 128 values. An outlier is not added: it must not widen the window for the next."""
+
+    def __init__(self, threshold):
+        self.threshold, self.window = threshold, []
+
+    def sees(self, value):
+        if self.threshold > 0 and len(self.window) == 128:
+            mean, deviation = np.mean(self.window), np.std(self.window)
+            if deviation > 0 and (value - mean) / deviation > self.threshold:
+                return True
+        self.window = [*self.window, value][-128:]
+        return False
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checkpoints: OUT/checkpoints/step_*/model.safetensors and optimizer.safetensors, in Hugging Face's names and layout.
+
+
+class Checkpoint:
+    """A model file opened for reading: its shape, metadata and tensors."""
+
+    def __init__(self, path):
+        self.path, self.prefix, self.config = str(path), "", {}
+        self.parametrization, self.tokenizer = None, "unknown"
+        self.llmc = self.path.endswith(".bin")
+        if self.llmc:
+            self.open_llmc()
+            return
+        try:
+            self.file = safe_open(path, "pt")
+        except (OSError, SafetensorError) as error:
+            raise Error(DATA, f"{path} cannot be read as safetensors: {error}") from None
+        metadata, names = self.file.metadata() or {}, set(self.file.keys())
+        self.heads_known = "model" in metadata
+        try:
+            if self.heads_known:
+                self.shape = json.loads(metadata["model"])
+                self.parametrization = json.loads(metadata["parametrization"])
+                self.config, self.tokenizer = json.loads(metadata["config"]), metadata["tokenizer"]
+                return
+        except (ValueError, KeyError) as error:
+            raise Error(DATA, f"{path} is damaged: its metadata cannot be read ({error})") from None
+        self.prefix = "transformer." if "transformer.wte.weight" in names else ""  # a file of Hugging Face's
+        check({self.prefix + "wte.weight", self.prefix + "wpe.weight"} <= names, DATA, f"{path} has no matrix "
+              "'wte.weight' or 'wpe.weight': it is no GPT-2 checkpoint")
+        V, C = self.file.get_slice(self.prefix + "wte.weight").get_shape()
+        depth = sum(name.endswith(".ln_1.weight") for name in names)
+        self.shape = {"num_layers": depth, "num_heads": max(1, C // 64), "channels": C, "vocab_size": V,
+                      "max_seq_len": self.file.get_slice(self.prefix + "wpe.weight").get_shape()[0],
+                      "tie_embeddings": "lm_head.weight" not in names}
+
+    def open_llmc(self):
+        """llm.c's: 256 int32 (magic, version 3 fp32 or 5 bf16, T, V, L, H, C, Vp), then each tensor for all layers."""
+        header = np.fromfile(self.path, dtype="<i4", count=256)
+        check(len(header) == 256 and header[0] == 20240326 and header[1] in (3, 5), DATA, f"{self.path} is no llm.c "
+              "model of version 3 or 5 (magic 20240326)")
+        T, V, L, H, C, Vp = (int(x) for x in header[2:8])
+        self.shape = {"num_layers": L, "num_heads": H, "channels": C, "max_seq_len": T, "vocab_size": V,
+                      "tie_embeddings": True}
+        self.heads_known, self.tokenizer, self.width, self.offsets = True, "gpt2", 4 if header[1] == 3 else 2, {}
+        end = 0
+        for name, size in [("wte.weight", Vp * C), ("wpe.weight", T * C), ("ln_1.weight", C), ("ln_1.bias", C),
+                           ("attn.c_attn.weight", 3 * C * C), ("attn.c_attn.bias", 3 * C),
+                           ("attn.c_proj.weight", C * C), ("attn.c_proj.bias", C), ("ln_2.weight", C),
+                           ("ln_2.bias", C), ("mlp.c_fc.weight", 4 * C * C), ("mlp.c_fc.bias", 4 * C),
+                           ("mlp.c_proj.weight", 4 * C * C), ("mlp.c_proj.bias", C), ("ln_f.weight", C),
+                           ("ln_f.bias", C)]:
+            for full in [name] if name.startswith(("wte", "wpe", "ln_f")) else [f"h.{i}.{name}" for i in range(L)]:
+                self.offsets[full] = end
+                end += size
+        check(os.path.getsize(self.path) == 1024 + end * self.width, DATA, f"{self.path} is truncated or damaged: its "
+              f"header's shape has {1024 + end * self.width} bytes")
+
+    def values(self, rule):
+        """The tensor of a rule, fp32, (out, in)."""
+        name, shape = rule["name"], rule["shape"]
+        if self.llmc:
+            raw = np.fromfile(self.path, dtype=f"<u{self.width}", count=math.prod(shape),
+                              offset=1024 + self.offsets[name] * self.width)
+            if self.width == 2:
+                return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16).view(shape).float()
+            return torch.from_numpy(raw.view(np.float32)).view(shape)
+        return read_tensor(self.file, self.path, self.prefix + name if name != "lm_head.weight" else name, rule).float()
+
+
+def read_tensor(file, path, name, rule):
+    stored = rule["shape"][::-1] if rule["role"] == "hidden" else rule["shape"]
+    check(name in set(file.keys()), DATA, f"{path} has no tensor '{name}'")
+    value = file.get_tensor(name)
+    check(list(value.shape) == stored, DATA, f"{path}: the tensor '{name}' has shape {list(value.shape)}, wanted "
+          f"{stored}")
+    return value.T if rule["role"] == "hidden" else value
+
+
+def newest_checkpoint(out):
+    found = sorted(Path(out).glob("checkpoints/step_*")) if out else []
+    return found[-1] if found else None
+
+
+def open_checkpoint(path):
+    path = Path(path)
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        path = newest_checkpoint(path) or path
+    path = path / "model.safetensors" if path.is_dir() else path
+    check(path.is_file(), DATA, f"there is no checkpoint at {path}: name a checkpoint, such as "
+          "OUT/checkpoints/step_00000100")
+    return Checkpoint(path)
+
+
+def take_shape(args, checkpoint):
+    """The checkpoint's shape is the model's; options that were given must agree with it."""
+    shape = checkpoint.shape
+    given = args.given | ({"depth", "width", "heads"} if args.preset else set())
+    if "head-dim" in given:
+        args.heads = max(1, args.width // args.head_dim)
+    if not checkpoint.heads_known and given & {"heads", "head-dim"}:
+        shape["num_heads"] = args.heads
+    for name, key in (("depth", "num_layers"), ("width", "channels"), ("heads", "num_heads"),
+                      ("vocab-size", "vocab_size"), ("tie-embeddings", "tie_embeddings")):
+        option = name.replace("-", "_")
+        check(name not in given or getattr(args, option) in (shape[key], 0 if name == "vocab-size" else None), DATA,
+              f"--{name} {getattr(args, option)} does not fit the checkpoint {checkpoint.path}, which has "
+              f"{shape[key]}: leave the option out, or choose another checkpoint")
+        setattr(args, option, shape[key])
+    args.head_dim = args.width // args.heads
+    args.max_seq_len = shape["max_seq_len"]
+    args.seq_len = args.seq_len if "seq-len" in given else shape["max_seq_len"]
+    check(args.seq_len <= args.max_seq_len, DATA, f"--seq-len {args.seq_len} is longer than the {args.max_seq_len} "
+          f"learned positions of {checkpoint.path}: shorten it")
+
+
+def check_rules(checkpoint, rules):
+    """Refuses weights that this run's options would make another function of."""
+    theirs = checkpoint.parametrization
+    if theirs is None:  # a standard GPT-2
+        head_dim = checkpoint.shape["channels"] // checkpoint.shape["num_heads"]
+        attention = float(np.float32(math.sqrt(head_dim) / head_dim))
+        theirs = rules | {"scales": {"embedding": 1.0, "attention": attention, "output": 1.0}}
+    for key in ("scheme", "width_mult", "scales"):
+        check(theirs[key] == rules[key], DATA, f"{checkpoint.path} was trained under another parametrization: its "
+              f"{key} is {json.dumps(theirs[key])}, this run's is {json.dumps(rules[key])}; give the options it was "
+              "trained with")
+
+
+def stored(tensor, rule):
+    """As the files have it: without padding rows; a block's matrices as (in, out)."""
+    tensor = tensor.detach()[:rule["shape"][0]]
+    return (tensor.T if rule["role"] == "hidden" else tensor).contiguous().cpu()
+
+
+def save_checkpoint(out, keep, step, model, optimizer, state, metadata, tokenizer_file=None):
+    """Writes a temporary folder, syncs it to the disk, then renames it: a folder named step_* is complete."""
+    folder = Path(out) / "checkpoints"
+    final, temporary = folder / f"step_{step:08d}", folder / f".tmp-step_{step:08d}"
+    rules = {rule["name"]: rule for rule in model.rules["tensors"]}
+    source = dict(model.named_parameters()) | {name: copy for name, _, copy in model.copies}
+    moments = {name: stored(value, rules[name.split(".", 1)[1]]) for name, value in optimizer.state().items()}
+    head = {"format": "llmc-mup 1", "step": str(step)}
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file({name: stored(source[name], rule) for name, rule in rules.items()}, temporary / "model.safetensors",
+                  head | metadata)
+        save_file(moments, temporary / "optimizer.safetensors", head | {"state": json.dumps(state)})
+        if tokenizer_file:
+            shutil.copyfile(tokenizer_file, temporary / "tokenizer.bin")
+        for path in [*temporary.iterdir(), temporary]:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors leaves files that only their owner can read
+            sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise Error(FAILURE,
+                    f"cannot write the checkpoint {final}: {error}; free some space, or choose another --out") from None
+    for old in sorted(folder.glob("step_*"))[:-keep]:
+        shutil.rmtree(old)
+    return str(final)
+
+
+def sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+@torch.no_grad()
+def load_optimizer(folder, model, optimizer):
+    """Restores moments and masters; returns (step, state)."""
+    path = Path(folder) / "optimizer.safetensors"
+    rules = {rule["name"]: rule for rule in model.rules["tensors"]}
+    try:
+        with safe_open(path, "pt") as file:
+            step, state = int(file.metadata()["step"]), json.loads(file.metadata()["state"])
+            for name, value in optimizer.state().items():
+                rule = rules[name.split(".", 1)[1]]
+                value[:rule["shape"][0]].copy_(read_tensor(file, path, name, rule))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise Error(DATA, f"{path} is missing or damaged: {error}") from None
+    optimizer.set_updates(state["updates"])
+    return step, state
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+class Tokenizer:
+    """byte: the 256 byte values and 256 = end of document. gpt2: byte-pair encoding by tiktoken."""
+
+    def __init__(self, kind):
+        check(kind in ("byte", "gpt2"), USAGE, "text cannot be sampled: the data does not say which tokenizer made it "
+              "(give --tokenizer)")
+        self.end, self.bpe = 256, None
+        if kind == "gpt2":
+            try:
+                import tiktoken
+                self.bpe = tiktoken.get_encoding("gpt2")
+            except Exception as error:  # not installed, or its table is neither cached nor downloadable
+                raise Error(FAILURE, "the gpt2 tokenizer needs tiktoken and, once, the network to fetch its table "
+                            f"({type(error).__name__}); run it once online, or set TIKTOKEN_CACHE_DIR to a folder that "
+                            "holds the table") from None
+            self.end = self.bpe.eot_token
+
+    def encode(self, text):
+        return self.bpe.encode_ordinary(text) if self.bpe else list(text.encode())
+
+    def decode(self, tokens):
+        return self.bpe.decode(tokens) if self.bpe else bytes(t for t in tokens if t < 256).decode(errors="replace")
+
+
+def choose_token(logits, temperature, top_k, u):
+    """Index drawn from softmax(logits / temperature) among the top_k largest, by a uniform u. Ties: lower first."""
+    logits = logits.astype(np.float64)
+    if temperature == 0:
+        return int(np.argmax(logits))
+    order = np.argsort(-logits, kind="stable")[:top_k] if 0 < top_k < len(logits) else np.arange(len(logits))
+    cumulative = np.cumsum(np.exp((logits[order] - logits.max()) / temperature))
+    return int(order[min(np.searchsorted(cumulative, u * cumulative[-1]), len(order) - 1)])
+
+
+@torch.no_grad()
+def generate(model, tokenizer, args, stream=0):
+    """The continuation of args.prompt. Longer contexts than the model's slide: it sees the last max_seq_len tokens."""
+    tokens = [tokenizer.end, *tokenizer.encode(args.prompt)]  # documents start after it in training
+    begin, device = len(tokens), model.wte.weight.device
+    check(max(tokens) < model.config.vocab_size, DATA, f"the tokenizer's token {max(tokens)} is beyond the model's "
+          f"vocabulary of {model.config.vocab_size}: give the right --tokenizer")
+    for _ in range(args.sample_tokens):
+        logits = model(torch.tensor([tokens[-model.config.seq_len:]], device=device))[0].cpu().numpy()
+        u = uniform(draw(args.seed, SAMPLING, stream, len(tokens))[0])
+        token = choose_token(logits, args.temperature, args.top_k, u)
+        if token == tokenizer.end:
+            break
+        tokens.append(token)
+    return tokenizer.decode(tokens[begin:])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The trainer
+
+
+def world_size():
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def pick_device(args):
+    cuda = torch.cuda.is_available()
+    check(cuda or args.device != "cuda", USAGE, "--device cuda: PyTorch finds no CUDA device; use --device cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and args.device != "cpu" else "cpu")
+
+
+def provenance(dataset, device):
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        commit = ""
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    return {"program": "train_gpt2.py", "commit": commit or "unknown", "torch": torch.__version__,
+            "backend": device.type, "device": name, "host": socket.gethostname(),
+            "data_sha256": dataset.sha256 if dataset else "",
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+class Logger:
+    """OUT/log.jsonl: one JSON object a line. A resumed run first drops what was written past its checkpoint."""
+
+    def __init__(self, out, resume_step):
+        path, kept = Path(out) / "log.jsonl", ""
+        if resume_step >= 0 and path.exists():
+            for line in path.read_text().splitlines(keepends=True):
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a crash cut short
+                    event = json.loads(line)
+                    whole = line.endswith("\n") and event["event"] != "final"
+                    kept += line if whole and event["step"] <= resume_step else ""
+        path.with_suffix(".tmp").write_text(kept)
+        path.with_suffix(".tmp").rename(path)
+        self.file = open(path, "a")  # noqa: SIM115 - open as long as the run
+
+    def write(self, event, step, fields):
+        bad = [key for key, value in fields.items() if isinstance(value, float) and not math.isfinite(value)]
+        clean = fields | dict.fromkeys(bad)  # JSON has no NaN
+        self.file.write(json.dumps({"event": event, "step": step} | clean) + "\n")
+        self.file.flush()
+
+
+class Trainer:
+    def __init__(self, args):
+        self.args, self.rank, self.world = args, int(os.environ.get("RANK", 0)), world_size()
+        self.device = pick_device(args)
+        self.begin, self.step, self.samples, self.tokens_done, self.last = time.perf_counter(), 0, 0, 0, {}
+        self.saved_at = self.evaluated_at = self.sampled_at = -1
+        self.received = 0  # signal
+        resume_from = args.source if args.resume and args.source != args.init else None
+        checkpoint = open_checkpoint(args.source) if args.source else None
+        self.open_data(checkpoint)
+        self.steps = self.length_in_steps()
+        used = args.out and (newest_checkpoint(args.out) or (Path(args.out) / "log.jsonl").exists())
+        check(not used or args.resume or args.overwrite or args.dry_run, USAGE, f"--out {args.out} holds an earlier "
+              "run: go on with it (--resume), delete it (--overwrite), or choose another folder")
+        self.rules = parametrization(args)
+        if args.dry_run:
+            return
+        if checkpoint:
+            check_rules(checkpoint, self.rules)
+        for key in ("optimizer", "dtype", "seq_len", "parametrization") if resume_from else ():
+            then, now = checkpoint.config.get(key), getattr(args, key)
+            check(then == now, DATA, f"--resume: the checkpoint {resume_from} has {key} = {then}, this run {now}: give "
+                  "the same, or start a new run with --init and another --out")
+        self.build(checkpoint)
+        if resume_from:
+            self.step, state = load_optimizer(resume_from, self.model, self.optimizer)
+            self.samples, self.tokens_done, self.saved_at = state["samples"], state["tokens"], self.step
+            self.loss_outliers.window = state["outlier"]["loss"]
+            self.norm_outliers.window = state["outlier"]["grad_norm"]
+            check(self.step <= self.steps, USAGE, f"the checkpoint is at step {self.step}, beyond the {self.steps} "
+                  "steps asked for: raise --steps")
+        self.first_step = self.step
+        self.announce(resume_from)
+
+    def open_data(self, checkpoint):
+        args = self.args
+        check(args.train_data or args.dry_run or args.steps == 0, USAGE, "--train-data is missing: name token shards, "
+              "such as 'data/*_train_*.bin' (dev/data/*.py make them)")
+        self.train_set = self.val_set = None
+        if args.train_data:
+            self.train_set = Dataset(args.train_data, args.seq_len, "--train-data", args.seed, args.shuffle)
+        if args.val_data:
+            self.val_set = Dataset(args.val_data, args.seq_len, "--val-data", shuffle=False)
+        a, b = self.train_set, self.val_set
+        check(not (a and b) or (a.vocab_size, a.tokenizer) == (b.vocab_size, b.tokenizer), DATA,
+              "--train-data and --val-data were made with different tokenizers or vocabularies")
+        data_vocab = a.vocab_size if a else 0
+        args.vocab_size = args.vocab_size or data_vocab or 50257
+        check(data_vocab <= args.vocab_size, DATA, f"the training data has a vocabulary of {data_vocab} tokens, the "
+              f"model of {args.vocab_size}: raise --vocab-size, or choose other data")
+        if args.overfit_single_batch and a:
+            check(a.windows >= args.batch_size, DATA, f"--overfit-single-batch needs {args.batch_size} sequences, the "
+                  f"training data holds {a.windows}")
+            a.shuffle = False
+        source = a or checkpoint
+        self.tokenizer_name = source.tokenizer if source else "unknown"
+        if args.tokenizer != "auto":
+            self.tokenizer_name = args.tokenizer
+        elif self.tokenizer_name == "unknown" and args.vocab_size == 50257:
+            self.tokenizer_name = "gpt2"  # llm.c's own shards do not say
+        self.tokenizer = Tokenizer(self.tokenizer_name) if args.sample_every else None
+        beside = [a.paths[0]] if a else []
+        beside += [checkpoint.path] if checkpoint else []
+        self.tokenizer_file = next((p for p in (Path(p).parent / "tokenizer.bin" for p in beside) if p.exists()), None)
+
+    def length_in_steps(self):
+        args = self.args
+        if args.steps >= 0:
+            return args.steps
+        if args.tokens >= 0:
+            return -(-args.tokens // args.total_batch_size)
+        epochs = args.epochs if args.epochs >= 0 else 1.0
+        windows = self.train_set.windows if self.train_set else 0
+        return max(int(epochs > 0 and windows > 0), int(epochs * windows / (args.total_batch_size // args.seq_len)))
+
+    def build(self, checkpoint):
+        args = self.args
+        self.model = GPT2(args).to(self.device)
+        if checkpoint:
+            self.model.set_weights(checkpoint.values)
+        else:
+            initialise(self.model, args.seed)
+        self.optimizer = Optimizer(self.model, args)
+        self.loss_outliers, self.norm_outliers = Outliers(args.skip_loss_zscore), Outliers(args.skip_grad_zscore)
+        self.network = torch.compile(self.model, dynamic=False) if args.compile else self.model
+        self.parallel = self.network
+        if self.world > 1:
+            self.parallel = DistributedDataParallel(self.network, broadcast_buffers=False)
+
+    def announce(self, resumed_from):
+        args, self.log = self.args, None
+        count = sum(math.prod(rule["shape"]) for rule in self.rules["tensors"])
+        shape = {"num_layers": args.depth, "num_heads": args.heads, "channels": args.width,
+                 "max_seq_len": args.max_seq_len, "vocab_size": args.vocab_size,
+                 "tie_embeddings": args.tie_embeddings}
+        record = {"config": options_dict(args), "model": shape, "parametrization": self.rules,
+                  "provenance": provenance(self.train_set, self.device)}
+        self.metadata = {key: json.dumps(value) for key, value in record.items()} | {"tokenizer": self.tokenizer_name}
+        if self.rank == 0 and args.out:
+            try:
+                Path(args.out).mkdir(parents=True, exist_ok=True)
+                if args.overwrite:
+                    shutil.rmtree(Path(args.out) / "checkpoints", ignore_errors=True)
+                self.log = Logger(args.out, self.step if resumed_from else -1)
+            except OSError as error:
+                raise Error(FAILURE, f"cannot write to --out {args.out}: {error.strerror}") from None
+        self.write("config", record | {"parameters": count, "command": shlex.join(sys.argv)}
+                   | ({"resumed_from": str(resumed_from)} if resumed_from else {}))
+        self.note(self.describe())
+        if resumed_from:
+            self.note(f"resumed from {resumed_from} at step {self.step}")
+        elif args.resume:
+            self.note(f"nothing to resume in {args.out}: starting afresh")
+
+    def describe(self):
+        args = self.args
+        count = sum(math.prod(rule["shape"]) for rule in self.rules["tensors"])
+        ranks = f" x {self.world} ranks" if self.world > 1 else ""
+        return (f"device  {self.device}, {args.dtype}{', compiled' if args.compile else ''}\n"
+                f"model   depth {args.depth}, width {args.width}, heads {args.heads} x {args.head_dim}, positions "
+                f"{args.max_seq_len}, vocabulary {args.vocab_size}, head "
+                f"{'tied' if args.tie_embeddings else 'untied'}: {count:,} parameters\n"
+                + (f"data    {self.train_set.tokens:,} training tokens in {len(self.train_set.shards)} shard(s), "
+                   f"tokenizer {self.tokenizer_name}\n" if self.train_set else "")
+                + f"run     {self.steps:,} steps of {args.total_batch_size:,} tokens ({self.micro_steps()} x "
+                f"{args.batch_size} x {args.seq_len}{ranks})\n"
+                f"rules   {args.parametrization}, width_mult {self.rules['width_mult']:g}, attention scale "
+                f"{self.rules['scales']['attention']:g}, output scale {self.rules['scales']['output']:g} (--dry-run "
+                "shows every tensor)")
+
+    def micro_steps(self):
+        return self.args.total_batch_size // (self.args.batch_size * self.args.seq_len * self.world)
+
+    def elapsed(self):
+        return time.perf_counter() - self.begin
+
+    def note(self, text):
+        if text and self.rank == 0:
+            print(text, flush=True)
+
+    def write(self, event, fields):
+        if self.log:
+            self.log.write(event, self.step, fields)
+
+    def batches(self):
+        """All the run's micro-batches of this rank: of each R * B samples the r-th B."""
+        B, first = self.args.batch_size, self.samples
+        for i in range((self.steps - self.step) * self.micro_steps()):
+            begin = 0 if self.args.overfit_single_batch else first + (i * self.world + self.rank) * B
+            yield self.train_set.batch(range(begin, begin + B), self.args.vocab_size, self.device)
+
+    def train_step(self):
+        """One optimizer step. It waits for the device once, for loss and norm; the next batch is ready by then."""
+        args, micro_steps, start = self.args, self.micro_steps(), time.perf_counter()
+        factor = lr_factor(args, self.step, self.steps)
+        self.optimizer.torch.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for micro in range(micro_steps):
+            last = micro == micro_steps - 1  # ranks exchange gradients once a step
+            with contextlib.nullcontext() if last or self.world == 1 else self.parallel.no_sync():
+                loss = self.parallel(*self.batch) / micro_steps
+                self.batch = next(self.stream, None)
+                loss.backward()
+            total += loss.detach()
+        stop = self.received
+        if self.world > 1:  # mean loss; and all ranks stop at the same step
+            shared = torch.stack([total / self.world, torch.tensor(float(stop > 0), device=self.device)])
+            dist.all_reduce(shared)
+            total, stop = shared[0], stop or (signal.SIGTERM if shared[1] > 0 else 0)
+        loss, norm = torch.stack([total, self.optimizer.norm()]).tolist()
+        skipped = False
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if finite:
+            skipped = self.loss_outliers.sees(loss) | self.norm_outliers.sees(norm)
+            if not skipped:
+                self.optimizer.step(factor, norm)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()  # for the clock; the update is short
+        self.step += 1
+        self.samples += args.total_batch_size // args.seq_len
+        self.tokens_done += args.total_batch_size
+        self.record(loss, norm, args.lr * factor, skipped, args.total_batch_size / (time.perf_counter() - start))
+        if not finite:
+            self.finish("diverged")
+            kept = f" (the checkpoint of step {self.saved_at} is intact)" if self.saved_at >= 0 else ""
+            raise Error(DIVERGED, f"training diverged at step {self.step}: loss {loss}, gradient norm {norm}; lower "
+                        f"--lr or raise --warmup-steps{kept}")
+        return stop
+
+    def record(self, loss, norm, lr, skipped, rate):
+        fields = {"loss": loss, "grad_norm": norm, "lr": lr, "tokens": self.tokens_done,
+                  "tokens_per_second": round(rate), "elapsed": self.elapsed()}
+        self.write("train", fields | ({"skipped": True} if skipped else {}))
+        self.last |= {key: fields[key] for key in ("loss", "lr", "grad_norm", "tokens_per_second")}
+
+    def show(self):
+        done, now = self.step - self.first_step, self.elapsed()
+        important = done == 1 or self.step in (self.steps, self.evaluated_at)
+        if not important and now - self.shown < (0.5 if sys.stdout.isatty() else 5):
+            return
+        self.shown, last = now, self.last
+        val = f" | val {last['val_loss']:.4f}" if "val_loss" in last else ""
+        val += f" ({last['bits_per_byte']:.3f} bits/byte)" if "bits_per_byte" in last else ""
+        eta = (now - self.loop_begin) / done * (self.steps - self.step)
+        self.note(f"step {self.step:{len(str(self.steps))}d}/{self.steps} | loss {last['loss']:.4f}{val} | norm "
+                  f"{last['grad_norm']:.3f} | lr {last['lr']:.2e} | {last['tokens_per_second']:.0f} tok/s | ETA "
+                  f"{eta:.0f}s")
+
+    @torch.no_grad()
+    def evaluate(self):
+        if not self.val_set or self.evaluated_at == self.step:
+            return
+        self.evaluated_at, B = self.step, self.args.batch_size
+        windows = min(self.val_set.windows, self.args.eval_batches * B or self.val_set.windows)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for first in list(range(0, windows, B))[self.rank::self.world]:
+            rows = range(first, min(first + B, windows))
+            total += self.network(*self.val_set.batch(rows, self.args.vocab_size, self.device)).double() * len(rows)
+        if self.world > 1:
+            dist.all_reduce(total)
+        fields = {"val_loss": total.item() / windows}
+        if self.val_set.tokens_per_byte:
+            fields["bits_per_byte"] = fields["val_loss"] / math.log(2) * self.val_set.tokens_per_byte
+        self.last |= fields
+        self.write("eval", fields | {"elapsed": self.elapsed()})
+
+    def sample_text(self):
+        if not self.tokenizer or self.sampled_at == self.step or self.rank:
+            return
+        self.sampled_at = self.step
+        text = generate(self.model, self.tokenizer, self.args, self.step)
+        self.write("sample", {"prompt": self.args.prompt, "text": text})
+        self.note(f"---- sample at step {self.step} ----\n{self.args.prompt}{text}\n----")
+
+    def checkpoint(self):
+        if not self.args.out or self.saved_at == self.step:
+            return
+        self.saved_at = self.step
+        if self.rank:
+            return
+        state = {"samples": self.samples, "tokens": self.tokens_done, "updates": self.optimizer.updates,
+                 "seed": self.args.seed, "optimizer": self.args.optimizer,
+                 "outlier": {"loss": self.loss_outliers.window, "grad_norm": self.norm_outliers.window}}
+        path = save_checkpoint(self.args.out, self.args.keep, self.step, self.model, self.optimizer, state,
+                               self.metadata, self.tokenizer_file)
+        self.write("checkpoint", {"path": path})
+
+    def finish(self, reason):
+        self.write("final", self.last | {"elapsed": self.elapsed(), "reason": reason})
+
+    def run(self):
+        """Returns the exit code."""
+        args, due = self.args, lambda every: every > 0 and self.step % every == 0
+        self.stream = self.batches()
+        self.batch = next(self.stream, None)
+        self.loop_begin = self.shown = self.elapsed()
+        stop = 0
+        while self.step < self.steps and not stop:
+            stop = self.train_step()
+            if due(args.eval_every):
+                self.evaluate()
+            self.show()
+            if stop:
+                break
+            if due(args.sample_every):
+                self.sample_text()
+            if due(args.checkpoint_every):
+                self.checkpoint()
+        if not stop:
+            self.evaluate()
+            self.sample_text()
+        self.checkpoint()
+        self.finish("signal" if stop else "done")
+        if stop:
+            self.note(f"stopped by signal {stop} after step "
+                      f"{self.step}{'; --resume goes on from here' if args.out else '; nothing was saved (no --out)'}")
+        elif "val_loss" in self.last:
+            self.note(f"done in {self.elapsed():.0f}s: validation loss {self.last['val_loss']:.4f} nats/token")
+        return 128 + stop if stop else 0
+
+
+def train(args):
+    """Runs; returns the exit code. SIGINT and SIGTERM let the step finish and save; a second one kills."""
+    group = world_size() > 1 and not dist.is_initialized()
+    handlers = {}
+    try:
+        if group:
+            device = pick_device(args)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        trainer = Trainer(args)
+        if args.dry_run:
+            trainer.note(trainer.describe() + "\n" + rule_table(trainer.rules).rstrip("\n"))
+            return 0
+
+        def handle(number, frame):
+            trainer.received = number
+            signal.signal(number, signal.SIG_DFL)
+
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return trainer.run()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if group and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def sample(args):
+    """The sample command: the shape and the rules are the checkpoint's."""
+    checkpoint, device = open_checkpoint(args.checkpoint), pick_device(args)
+    take_shape(args, checkpoint)
+    args.dtype = checkpoint.config.get("dtype", "fp32")
+    tokenizer = Tokenizer(args.tokenizer if args.tokenizer != "auto" else checkpoint.tokenizer)
+    model = GPT2(args).to(device)
+    if checkpoint.parametrization:
+        model.rules = checkpoint.parametrization
+        model.scales = model.rules["scales"]
+        for block in model.h:
+            block.attn.scale = model.scales["attention"]
+    model.set_weights(checkpoint.values)
+    print(args.prompt + generate(model, tokenizer, args))
+    return 0
+
+
+def main(argv=None):
+    try:
+        args = parse_args(argv)
+        return sample(args) if args.checkpoint else train(args)
+    except Error as error:
+        print(f"train_gpt2.py: {error}", file=sys.stderr)
+        return error.code
+    except OSError as error:  # a full disk, a lost file system
+        print(f"train_gpt2.py: {error}", file=sys.stderr)
+        return FAILURE
+    except torch.OutOfMemoryError:
+        print("train_gpt2.py: out of device memory: lower --batch-size (and keep --total-batch-size)", file=sys.stderr)
+        return FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
