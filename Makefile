@@ -72,8 +72,9 @@ test-slow: venv-dev   ## the long ones
 bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes
 	@$(MAKE) --no-print-directory -j2 train_gpt2
 	$(PYTHON) dev/bench.py
-lint: venv-dev        ## style of the Python and shell sources
+lint: venv-dev        ## style of the sources
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(shell git ls-files '*.cpp' '*.h' '*.cu')
 	@for f in scripts/*.sh .ci/run; do bash -n $$f || exit 1; done
 
 help:                 ## this list

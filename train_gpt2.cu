@@ -1,5 +1,5 @@
-// train_gpt2: trains a GPT-2 under the standard or the maximal update parametrization. There is no CUDA syntax here: a host compiler and
-// nvcc both build it, and the backend (llmc/cpu, llmc/cuda, the emulator) is chosen when linking.
+// train_gpt2: trains a GPT-2 under the standard or the maximal update parametrization. There is no CUDA syntax here: a
+// host compiler and nvcc both build it, and the backend (llmc/cpu, llmc/cuda, the emulator) is chosen when linking.
 #include <cstdio>
 
 #include "llmc/error.h"
@@ -35,7 +35,7 @@ int main(int argc, char** argv) {
     } catch (const llmc::Error& error) {
         std::fprintf(stderr, "train_gpt2: %s\n", error.what());
         return error.exit_code;
-    } catch (const std::exception& error) {   // out of memory, a file system's trouble
+    } catch (const std::exception& error) {  // out of memory, a file system's trouble
         std::fprintf(stderr, "train_gpt2: %s\n", error.what());
         return llmc::kExitFailure;
     }

@@ -11,27 +11,40 @@ template <class ConfigType, class Visitor>
 void for_each_option(ConfigType& c, Visitor visit) {
 #define OPTION(name) visit(#name, c.name)
     OPTION(train_data), OPTION(val_data), OPTION(tokenizer), OPTION(shuffle), OPTION(overfit_single_batch);
-    OPTION(preset), OPTION(init), OPTION(depth), OPTION(width), OPTION(heads), OPTION(seq_len), OPTION(vocab_size), OPTION(tie_embeddings);
-    OPTION(batch_size), OPTION(total_batch_size), OPTION(steps), OPTION(tokens), OPTION(epochs), OPTION(dtype), OPTION(rounding);
-    OPTION(parametrization), OPTION(base_width), OPTION(base_heads), OPTION(attn_mult), OPTION(output_mult), OPTION(embed_mult);
+    OPTION(preset), OPTION(init), OPTION(depth), OPTION(width), OPTION(heads), OPTION(seq_len), OPTION(vocab_size),
+        OPTION(tie_embeddings);
+    OPTION(batch_size), OPTION(total_batch_size), OPTION(steps), OPTION(tokens), OPTION(epochs), OPTION(dtype),
+        OPTION(rounding);
+    OPTION(parametrization), OPTION(base_width), OPTION(base_heads), OPTION(attn_mult), OPTION(output_mult),
+        OPTION(embed_mult);
     OPTION(init_std), OPTION(zero_init_query), OPTION(zero_init_head), OPTION(scale_eps);
     OPTION(optimizer), OPTION(lr), OPTION(warmup_steps), OPTION(schedule), OPTION(final_lr_frac), OPTION(weight_decay);
     OPTION(weight_decay_mode), OPTION(beta1), OPTION(beta2), OPTION(eps), OPTION(momentum), OPTION(grad_clip);
     OPTION(skip_loss_zscore), OPTION(skip_grad_zscore);
-    OPTION(eval_every), OPTION(eval_batches), OPTION(sample_every), OPTION(prompt), OPTION(temperature), OPTION(top_k), OPTION(sample_tokens);
-    OPTION(out), OPTION(overwrite), OPTION(resume), OPTION(checkpoint_every), OPTION(keep), OPTION(seed), OPTION(threads);
+    OPTION(eval_every), OPTION(eval_batches), OPTION(sample_every), OPTION(prompt), OPTION(temperature), OPTION(top_k),
+        OPTION(sample_tokens);
+    OPTION(out), OPTION(overwrite), OPTION(resume), OPTION(checkpoint_every), OPTION(keep), OPTION(seed),
+        OPTION(threads);
 #undef OPTION
 }
 
 template <class T>
-nlohmann::ordered_json json_of(const T& value) { return value; }
+nlohmann::ordered_json json_of(const T& value) {
+    return value;
+}
 template <class T>
-nlohmann::ordered_json json_of(const std::optional<T>& value) { return value ? nlohmann::ordered_json(*value) : nullptr; }
+nlohmann::ordered_json json_of(const std::optional<T>& value) {
+    return value ? nlohmann::ordered_json(*value) : nullptr;
+}
 
 template <class T>
-void take(const nlohmann::json& json, T& value) { value = json.get<T>(); }
+void take(const nlohmann::json& json, T& value) {
+    value = json.get<T>();
+}
 template <class T>
-void take(const nlohmann::json& json, std::optional<T>& value) { value = json.get<T>(); }
+void take(const nlohmann::json& json, std::optional<T>& value) {
+    value = json.get<T>();
+}
 
 }  // namespace
 

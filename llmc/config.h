@@ -16,15 +16,15 @@ struct Config {
     bool overfit_single_batch = false;
 
     // Model
-    std::string preset;                // gpt2, gpt2-medium, ..., gpt3-13b; the numbers below override it
-    std::string init;                  // checkpoint whose weights to start from
+    std::string preset;  // gpt2, gpt2-medium, ..., gpt3-13b; the numbers below override it
+    std::string init;    // checkpoint whose weights to start from
     int depth = 12, width = 768, heads = 12, head_dim = 0, seq_len = 1024;
-    int vocab_size = 0;                // 0: from the data
+    int vocab_size = 0;  // 0: from the data
     std::optional<bool> tie_embeddings;
 
     // Batch and length of the run
     int batch_size = 4;
-    int64_t total_batch_size = 0;      // tokens per optimizer step; 0: batch_size * seq_len
+    int64_t total_batch_size = 0;  // tokens per optimizer step; 0: batch_size * seq_len
     int64_t steps = -1, tokens = -1;
     double epochs = -1;
     std::string dtype = "fp32";        // fp32, bf16
@@ -33,7 +33,7 @@ struct Config {
     // Parametrization
     std::string parametrization = "sp";
     int base_width = 0, base_heads = 0;
-    std::optional<double> attn_mult;   // default sqrt(head size of the base model)
+    std::optional<double> attn_mult;  // default sqrt(head size of the base model)
     double output_mult = 1, embed_mult = 1, init_std = 0.02;
     std::optional<bool> zero_init_query, zero_init_head;
     bool scale_eps = true;
@@ -42,12 +42,12 @@ struct Config {
     std::string optimizer = "adamw";
     double lr = 3e-4;
     int64_t warmup_steps = 0;
-    std::string schedule = "cosine";   // cosine, linear, constant, wsd
+    std::string schedule = "cosine";  // cosine, linear, constant, wsd
     double final_lr_frac = 0;
     double weight_decay = 0;
     std::string weight_decay_mode = "scaled";  // scaled, independent
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, momentum = 0.9;
-    double grad_clip = 1;              // 0: off
+    double grad_clip = 1;                               // 0: off
     double skip_loss_zscore = 0, skip_grad_zscore = 0;  // 0: off
 
     // Evaluation and sampling

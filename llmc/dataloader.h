@@ -27,7 +27,7 @@ public:
 private:
     void* map_ = nullptr;
     size_t map_size_ = 0;
-    bool wide_ = false;         // uint32 tokens
+    bool wide_ = false;  // uint32 tokens
 };
 
 // All shards of a glob pattern, sorted by path, seen as windows of seq_len tokens and their successors.
@@ -38,9 +38,9 @@ public:
     int64_t windows() const { return windows_; }
     int64_t windows_of(size_t shard) const { return (shards_[shard].tokens - 1) / seq_len_; }
     int64_t tokens() const;
-    double tokens_per_byte() const;            // 0: unknown
-    int vocab_size() const;                    // 0: unknown
-    std::string tokenizer() const;             // "byte", "gpt2" or "unknown"
+    double tokens_per_byte() const;  // 0: unknown
+    int vocab_size() const;          // 0: unknown
+    std::string tokenizer() const;   // "byte", "gpt2" or "unknown"
     const std::string& source_sha256() const { return shards_[0].source_sha256; }
     const std::vector<Shard>& shards() const { return shards_; }
     int seq_len() const { return seq_len_; }
@@ -58,17 +58,23 @@ private:
 };
 
 struct Batch {
-    std::vector<int32_t> inputs, targets;   // (B, T)
+    std::vector<int32_t> inputs, targets;  // (B, T)
 };
 
 // The endless stream of training batches. Its whole state is `position`: the number of samples (sequences) handed out.
 class TrainLoader {
 public:
-    struct Options { int batch_size; bool shuffle, overfit_single_batch; uint64_t seed; };
+    struct Options {
+        int batch_size;
+        bool shuffle, overfit_single_batch;
+        uint64_t seed;
+    };
     TrainLoader(const Dataset& dataset, const Options& options, int64_t position);
-    ~TrainLoader() { if (next_.valid()) next_.wait(); }
+    ~TrainLoader() {
+        if (next_.valid()) next_.wait();
+    }
 
-    Batch next();                            // prepared by another thread while the last one was in use
+    Batch next();  // prepared by another thread while the last one was in use
     int64_t position() const { return position_; }
     double epoch() const { return double(position_) / double(dataset_.windows()); }
 
@@ -83,7 +89,7 @@ private:
     std::future<Batch> next_;
     // What `sample` last looked at; only the loading thread uses these.
     int64_t epoch_ = -1;
-    std::vector<int64_t> shard_order_, first_sample_;   // per visited shard: its first sample within the epoch
+    std::vector<int64_t> shard_order_, first_sample_;  // per visited shard: its first sample within the epoch
     int64_t open_shard_ = -1;
     std::vector<int64_t> window_order_;
 };

@@ -1,21 +1,23 @@
-// Memory and order of execution: one half of a backend (the other is ops.h). Everything is enqueued on one stream, in order.
-// On the CPU "device" memory is host memory and every call has finished when it returns.
+// Memory and order of execution: one half of a backend (the other is ops.h). Everything is enqueued on one stream, in
+// order. On the CPU "device" memory is host memory and every call has finished when it returns.
 #pragma once
 #include <cstddef>
-#include <utility>
 #include <string>
+#include <utility>
 #include "tensor.h"
 
 namespace llmc::device {
 
-// Chooses the device and the number of host threads (0: one per core this process may use). Call once, before anything else here.
+// Chooses the device and the number of host threads (0: one per core this process may use). Call once, before anything
+// else here.
 void initialize(int threads);
 
-std::string name();                 // "cpu (Intel Xeon ..., 2 threads, AVX-512)"
-std::string backend();              // "cpu", "cuda" or "emulated"
+std::string name();     // "cpu (Intel Xeon ..., 2 threads, AVX-512)"
+std::string backend();  // "cpu", "cuda" or "emulated"
 int threads();
-size_t memory_total();              // bytes a model may hope for
-// Matrix-product rate of this machine, FLOP/s: measured once per dtype by the backend's own matmul. The 100% of "percent of peak".
+size_t memory_total();  // bytes a model may hope for
+// Matrix-product rate of this machine, FLOP/s: measured once per dtype by the backend's own matmul. The 100% of
+// "percent of peak".
 double peak_flops(DType dtype);
 
 // 64-byte aligned (256 on GPUs), zeroed. Throws Error naming the size when there is not enough.
@@ -25,7 +27,7 @@ void* allocate_host(size_t bytes);  // page-locked where that speeds copies up
 void deallocate_host(void* pointer);
 
 void copy_to_device(void* device, const void* host, size_t bytes);
-void copy_to_host(void* host, const void* device, size_t bytes);   // returns when the bytes are there
+void copy_to_host(void* host, const void* device, size_t bytes);  // returns when the bytes are there
 void fill_zero(void* device, size_t bytes);
 void synchronize();
 
@@ -34,9 +36,18 @@ class Buffer {
 public:
     Buffer() = default;
     explicit Buffer(size_t bytes) : data_(allocate(bytes)), bytes_(bytes) {}
-    Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; other.bytes_ = 0; }
-    Buffer& operator=(Buffer&& other) noexcept { std::swap(data_, other.data_); std::swap(bytes_, other.bytes_); return *this; }
-    ~Buffer() { if (data_) deallocate(data_); }
+    Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) {
+        other.data_ = nullptr;
+        other.bytes_ = 0;
+    }
+    Buffer& operator=(Buffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
+    ~Buffer() {
+        if (data_) deallocate(data_);
+    }
     char* data() const { return static_cast<char*>(data_); }
     size_t bytes() const { return bytes_; }
 

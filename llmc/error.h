@@ -1,4 +1,5 @@
-// Errors that end the program: each says what is wrong, names the value, and what to do; the type decides the exit code.
+// Errors that end the program: each says what is wrong, names the value, and what to do; the type decides the exit
+// code.
 #pragma once
 #include <sstream>
 #include <stdexcept>
@@ -23,10 +24,16 @@ std::string str(const Args&... args) {
 }
 
 template <class... Args>
-[[noreturn]] void fail(const Args&... args) { throw Error(kExitFailure, str(args...)); }
+[[noreturn]] void fail(const Args&... args) {
+    throw Error(kExitFailure, str(args...));
+}
 template <class... Args>
-[[noreturn]] void fail_usage(const Args&... args) { throw Error(kExitUsage, str(args...)); }
+[[noreturn]] void fail_usage(const Args&... args) {
+    throw Error(kExitUsage, str(args...));
+}
 template <class... Args>
-[[noreturn]] void fail_data(const Args&... args) { throw Error(kExitData, str(args...)); }
+[[noreturn]] void fail_data(const Args&... args) {
+    throw Error(kExitData, str(args...));
+}
 
 }  // namespace llmc

@@ -32,7 +32,8 @@ void Logger::write(const std::string& event, int64_t step, const ordered_json& f
     if (path_.empty()) return;
     ordered_json line = {{"event", event}, {"step", step}};
     for (auto& [key, value] : fields.items())
-        line[key] = value.is_number_float() && !std::isfinite(value.get<double>()) ? ordered_json(nullptr) : value;  // JSON has no NaN
+        // JSON has no NaN
+        line[key] = value.is_number_float() && !std::isfinite(value.get<double>()) ? ordered_json(nullptr) : value;
     file_ << line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) << "\n" << std::flush;
     if (!file_) fail("cannot write ", path_, ": ", std::strerror(errno), "; free some space, or choose another --out");
 }

@@ -9,7 +9,7 @@ namespace llmc {
 
 class Logger {
 public:
-    Logger() = default;                               // writes nothing
+    Logger() = default;  // writes nothing
     // Appends to OUT/log.jsonl, after dropping what an interrupted run wrote past `resume_step` (-1: nothing is kept).
     Logger(const std::string& out, int64_t resume_step);
 

@@ -1,13 +1,19 @@
-// Every op a backend provides: llmc/cpu, llmc/cuda and the emulator implement exactly this list. Ops are pure functions of tensors and
-// plain numbers: they allocate nothing that outlives a call, keep no state, and know neither GPT-2 nor any parametrization.
+// Every op a backend provides: llmc/cpu, llmc/cuda and the emulator implement exactly this list. Ops are pure functions
+// of tensors and plain numbers: they allocate nothing that outlives a call, keep no state, and know neither GPT-2 nor
+// any parametrization.
 //
 // Conventions, for all of them:
-//  * B batch, T sequence length, N = B*T rows, C channels, OC output channels, H heads, D = C/H head size, V vocabulary, Vp padded.
-//  * Activations, weights and activation gradients are fp32 or bf16, one and the same type within a call; sums are taken in fp32.
-//  * Parameter gradients (dweight, dbias, dwte, dwpe), moments, master weights, statistics (mean, rstd, lse) and losses are fp32.
+//  * B batch, T sequence length, N = B*T rows, C channels, OC output channels, H heads, D = C/H head size, V
+//    vocabulary, Vp padded.
+//  * Activations, weights and activation gradients are fp32 or bf16, one and the same type within a call; sums are
+//    taken in fp32.
+//  * Parameter gradients (dweight, dbias, dwte, dwpe), moments, master weights, statistics (mean, rstd, lse) and losses
+//    are fp32.
 //  * Parameter gradients are accumulated (+=); every other output is overwritten, so it may hold anything before.
-//  * Backward ops take their own scales: a scheme such as u-muP uses other numbers in the backward pass than the chain rule gives.
-//  * An optional tensor is absent when empty (`Tensor{}`). FLOPs count a multiply-add as 2; bytes are for elements of s bytes.
+//  * Backward ops take their own scales: a scheme such as u-muP uses other numbers in the backward pass than the chain
+//    rule gives.
+//  * An optional tensor is absent when empty (`Tensor{}`). FLOPs count a multiply-add as 2; bytes are for elements of s
+//    bytes.
 //  * Same inputs, same number of threads: same bits.
 #pragma once
 #include <cstdint>
@@ -47,9 +53,10 @@ struct LayerNormForward {
 };
 void layernorm_forward(const LayerNormForward& args);
 
-// dinp = skip_scale * dskip + dinp_scale * (layer norm's input gradient): the two ways by which the residual stream gets its gradient.
-// dinp may be dskip's memory. With w = weight_scale*weight, xhat = (inp-mean)*rstd, g = w*dout:
-//   input gradient = rstd * (g - mean_C(g) - xhat * mean_C(g*xhat));  dweight += dweight_scale * sum_N(dout*xhat);  dbias += dbias_scale * sum_N(dout).
+// dinp = skip_scale * dskip + dinp_scale * (layer norm's input gradient): the two ways by which the residual stream
+// gets its gradient. dinp may be dskip's memory. With w = weight_scale*weight, xhat = (inp-mean)*rstd, g = w*dout:
+//   input gradient = rstd * (g - mean_C(g) - xhat * mean_C(g*xhat));  dweight += dweight_scale * sum_N(dout*xhat);
+//   dbias += dbias_scale * sum_N(dout).
 struct LayerNormBackward {
     Tensor dinp;            // (N, C)
     Tensor dweight, dbias;  // (C) fp32, +=
@@ -62,8 +69,8 @@ struct LayerNormBackward {
 void layernorm_backward(const LayerNormBackward& args);
 
 // linear = scale * inp @ weight^T + bias_scale * bias
-// out    = skip_scale * residual + (pre_gelu ? gelu(linear) : linear);  pre_gelu, if given, receives `linear`.   FLOPs: 2*N*OC*C
-// gelu(x) = u(gelu_scale * x) / gelu_scale,  u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+// out    = skip_scale * residual + (pre_gelu ? gelu(linear) : linear);  pre_gelu, if given, receives `linear`.
+// gelu(x) = u(gelu_scale * x) / gelu_scale,  u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).   FLOPs: 2*N*OC*C
 struct MatmulForward {
     Tensor out;         // (N, OC)
     Tensor inp;         // (N, C)
@@ -102,7 +109,8 @@ struct AttentionForward {
 void attention_forward(const AttentionForward& args);
 
 // dqkv from dout. With P = exp(logit_scale * q k^T - lse) and delta_t = dout_t . out_t:
-//   dv = out_scale * P^T dout;  dS = P * (out_scale * dout v^T - delta);  dq = logit_scale * dS k;  dk = logit_scale * dS^T q.
+//   dv = out_scale * P^T dout;            dS = P * (out_scale * dout v^T - delta);
+//   dq = logit_scale * dS k;              dk = logit_scale * dS^T q.
 struct AttentionBackward {
     Tensor dqkv;  // (B, T, 3C)
     Tensor dout;  // (B, T, C)
@@ -127,7 +135,8 @@ struct GeluBackward {
 void gelu_backward(const GeluBackward& args);
 
 // losses[n] = -log softmax(logit_scale * logits[n, :vocab_size])[targets[n]]; columns from vocab_size on take no part.
-// If dloss is not 0, logits is overwritten by d(dloss * sum of losses)/d(logits), padding columns by 0.     bytes: 2*s*N*Vp
+// If dloss is not 0, logits is overwritten by d(dloss * sum of losses)/d(logits), padding columns by 0.
+// bytes: 2*s*N*Vp
 struct Classifier {
     Tensor losses;   // (N) fp32
     Tensor logits;   // (N, Vp), in and out
@@ -165,15 +174,18 @@ struct ParameterUpdate {
 };
 struct OptimizerStep {
     std::span<const ParameterUpdate> parameters;
-    Tensor grad_norm{};   // (1) fp32 on the device: the gradient is multiplied by min(1, grad_clip / grad_norm); absent: no clipping
+    // (1) fp32 on the device: the gradient is multiplied by min(1, grad_clip / grad_norm); absent: no clipping
+    Tensor grad_norm{};
     float grad_clip = 0;
-    int64_t step;         // 1 for the first update
+    int64_t step;  // 1 for the first update
     bool stochastic_rounding = false;
     uint64_t seed = 0;
 };
 
-// m = beta1 m + (1-beta1) g;  v = beta2 v + (1-beta2) g^2;  w = (1 - decay) w - lr * (m/(1-beta1^step)) / (sqrt(v/(1-beta2^step)) + eps).
-// Loshchilov, Hutter, "Decoupled weight decay regularization", 2019. One launch over all tensors.   bytes: 28 a parameter (bf16: 30)
+// m = beta1 m + (1-beta1) g;  v = beta2 v + (1-beta2) g^2;
+// w = (1 - decay) w - lr * (m/(1-beta1^step)) / (sqrt(v/(1-beta2^step)) + eps).
+// Loshchilov, Hutter, "Decoupled weight decay regularization", 2019. One launch over all tensors.
+// bytes a parameter: 28, in bf16 30
 void adamw_step(const OptimizerStep& args, float beta1, float beta2);
 
 // m = momentum m + g (m = g at step 1);  w = (1 - decay) w - lr * m.

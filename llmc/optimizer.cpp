@@ -20,8 +20,15 @@ Optimizer::Optimizer(GPT2& model, const Config& config) : model_(model), config_
         return t;
     };
     for (const Parameter& p : parameters) {
-        updates_.push_back({.param = p.value, .master = masters ? take("master.", p) : Tensor{}, .grad = p.grad, .m = take("m.", p),
-                            .v = adam ? take("v.", p) : Tensor{}, .lr = 0, .decay = 0, .eps = float(p.rule.eps), .stream = stream_of(p.spec.name)});
+        updates_.push_back({.param = p.value,
+                            .master = masters ? take("master.", p) : Tensor{},
+                            .grad = p.grad,
+                            .m = take("m.", p),
+                            .v = adam ? take("v.", p) : Tensor{},
+                            .lr = 0,
+                            .decay = 0,
+                            .eps = float(p.rule.eps),
+                            .stream = stream_of(p.spec.name)});
         grads_.push_back(p.grad);
     }
 }
@@ -50,13 +57,18 @@ void Optimizer::step(double schedule, int64_t step) {
         updates_[i].lr = float(parameters[i].rule.lr * schedule);
         updates_[i].decay = float(model_.rules.decay(parameters[i].rule, schedule));
     }
-    OptimizerStep args{.parameters = updates_, .step = step, .stochastic_rounding = config_.rounding == "stochastic", .seed = config_.seed};
+    OptimizerStep args{.parameters = updates_,
+                       .step = step,
+                       .stochastic_rounding = config_.rounding == "stochastic",
+                       .seed = config_.seed};
     if (config_.grad_clip > 0) {
         args.grad_norm = {norm_.data(), DType::f32, {1}};
         args.grad_clip = float(config_.grad_clip);
     }
-    if (config_.optimizer == "adamw") adamw_step(args, float(config_.beta1), float(config_.beta2));
-    else sgd_step(args, float(config_.momentum));
+    if (config_.optimizer == "adamw")
+        adamw_step(args, float(config_.beta1), float(config_.beta2));
+    else
+        sgd_step(args, float(config_.momentum));
 }
 
 }  // namespace llmc

@@ -1,4 +1,5 @@
-// The command line: long options by CLI11, in groups, with units and defaults; `--config FILE.toml` sets any of them, the command line wins.
+// The command line: long options by CLI11, in groups, with units and defaults; `--config FILE.toml` sets any of them,
+// the command line wins.
 #pragma once
 #include "config.h"
 
@@ -13,10 +14,12 @@ struct CommandLine {
     bool depth_given = false, width_given = false, heads_given = false, seq_len_given = false, vocab_size_given = false;
 };
 
-// Parses and validates. Prints and exits 0 for --help, --version and --print-config; throws Error(kExitUsage) for what cannot be meant.
+// Parses and validates. Prints and exits 0 for --help, --version and --print-config; throws Error(kExitUsage) for what
+// cannot be meant.
 CommandLine parse_options(int argc, char** argv);
 
-// Fills in --total-batch-size and checks that micro-batches divide it. Apart, because --init may bring another sequence length.
+// Fills in --total-batch-size and checks that micro-batches divide it. Apart, because --init may bring another sequence
+// length.
 void resolve_batch(Config& config);
 
 }  // namespace llmc

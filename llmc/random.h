@@ -1,6 +1,6 @@
-// The one source of randomness: Philox4x32-10, a counter-based generator. A value depends on (seed, purpose, stream, index) and on
-// nothing else, so neither thread count, rank count nor a resume changes it. train_gpt2.py draws the same numbers.
-// Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+// The one source of randomness: Philox4x32-10, a counter-based generator. A value depends on (seed, purpose, stream,
+// index) and on nothing else, so neither thread count, rank count nor a resume changes it. train_gpt2.py draws the same
+// numbers. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 #pragma once
 #include <array>
 #include <cmath>
@@ -9,7 +9,8 @@
 
 namespace llmc {
 
-// What a draw is for. Part of the counter: purposes never share numbers. The values are a file format (a resume depends on them).
+// What a draw is for. Part of the counter: purposes never share numbers. The values are a file format (a resume depends
+// on them).
 enum class Purpose : uint32_t { init = 1, shard_order = 2, window_order = 3, rounding = 4, sampling = 5 };
 
 using Philox = std::array<uint32_t, 4>;
@@ -18,7 +19,8 @@ inline Philox philox(uint64_t seed, Philox counter) {
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     for (int round = 0; round < 10; ++round) {
         uint64_t p0 = uint64_t{0xD2511F53u} * counter[0], p1 = uint64_t{0xCD9E8D57u} * counter[2];
-        counter = {uint32_t(p1 >> 32) ^ counter[1] ^ k0, uint32_t(p1), uint32_t(p0 >> 32) ^ counter[3] ^ k1, uint32_t(p0)};
+        counter = {uint32_t(p1 >> 32) ^ counter[1] ^ k0, uint32_t(p1), uint32_t(p0 >> 32) ^ counter[3] ^ k1,
+                   uint32_t(p0)};
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }

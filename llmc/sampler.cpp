@@ -26,10 +26,12 @@ int32_t choose_token(const std::vector<float>& logits, double temperature, int t
 }
 
 std::string sample(GPT2& model, const Tokenizer& tokenizer, int seq_len, const SampleOptions& options) {
-    std::vector<int32_t> tokens = {tokenizer.end_of_document()};   // documents start after it in training
+    std::vector<int32_t> tokens = {tokenizer.end_of_document()};  // documents start after it in training
     for (int32_t token : tokenizer.encode(options.prompt)) tokens.push_back(token);
     for (int32_t token : tokens)
-        if (token >= model.shape.vocab_size) fail_data("the tokenizer's token ", token, " is beyond the model's vocabulary of ", model.shape.vocab_size, ": give the right --tokenizer");
+        if (token >= model.shape.vocab_size)
+            fail_data("the tokenizer's token ", token, " is beyond the model's vocabulary of ", model.shape.vocab_size,
+                      ": give the right --tokenizer");
     std::vector<int32_t> generated;
     for (int i = 0; i < options.count; ++i) {
         const int T = std::min<int>(int(tokens.size()), seq_len);

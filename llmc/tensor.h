@@ -37,9 +37,16 @@ inline bf16 to_bf16_stochastic(float x, uint32_t random16) {
     return {uint16_t((bits + (random16 & 0xffffu)) >> 16)};
 }
 
-template <class T> inline T from_float(float x);
-template <> inline float from_float<float>(float x) { return x; }
-template <> inline bf16 from_float<bf16>(float x) { return to_bf16(x); }
+template <class T>
+inline T from_float(float x);
+template <>
+inline float from_float<float>(float x) {
+    return x;
+}
+template <>
+inline bf16 from_float<bf16>(float x) {
+    return to_bf16(x);
+}
 
 struct Tensor {
     void* data = nullptr;
@@ -59,13 +66,20 @@ struct Tensor {
         return rank == 0 ? 0 : n;
     }
     size_t bytes() const { return numel() * size_of(dtype); }
-    int64_t last() const { return shape[rank - 1]; }     // extent of the contiguous dimension
-    int64_t rows() const { return numel() / last(); }    // product of all the others
-    template <class T> T* as() const { return static_cast<T*>(data); }
+    int64_t last() const { return shape[rank - 1]; }   // extent of the contiguous dimension
+    int64_t rows() const { return numel() / last(); }  // product of all the others
+    template <class T>
+    T* as() const {
+        return static_cast<T*>(data);
+    }
 
     // Rows [begin, begin + count) of the tensor seen as (rows(), last()).
     Tensor row_slice(int64_t begin, int64_t count) const {
         return {static_cast<char*>(data) + begin * last() * int64_t(size_of(dtype)), dtype, {count, last()}};
+    }
+    // Elements [begin, begin + count) in memory order.
+    Tensor slice(int64_t begin, int64_t count) const {
+        return {static_cast<char*>(data) + begin * int64_t(size_of(dtype)), dtype, {count}};
     }
     // Same memory, other shape; the caller answers for the element count not growing.
     Tensor reshape(std::initializer_list<int64_t> dims) const { return {data, dtype, dims}; }

@@ -49,7 +49,8 @@ size_t end_of_run(const std::string& text, size_t i, Kind kind) {
 
 size_t contraction_at(const std::string& text, size_t i) {
     for (const char* ending : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
-        if (text.compare(i, std::char_traits<char>::length(ending), ending) == 0) return std::char_traits<char>::length(ending);
+        if (text.compare(i, std::char_traits<char>::length(ending), ending) == 0)
+            return std::char_traits<char>::length(ending);
     return 0;
 }
 
@@ -60,7 +61,8 @@ std::vector<std::string> split_words(const std::string& text) {
     for (size_t i = 0; i < text.size();) {
         size_t end = i + contraction_at(text, i);
         if (end == i) {
-            const size_t start = text[i] == ' ' && i + 1 < text.size() ? i + 1 : i;  // one leading space belongs to the word
+            // one leading space belongs to the word
+            const size_t start = text[i] == ' ' && i + 1 < text.size() ? i + 1 : i;
             const Kind kind = character_at(text, start).kind;
             if (kind != Kind::space) {
                 end = end_of_run(text, start, kind);
@@ -91,15 +93,18 @@ Tokenizer Tokenizer::byte() {
 Tokenizer Tokenizer::load(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
     int32_t header[256] = {};
-    if (!in.read(reinterpret_cast<char*>(header), sizeof header)) fail_data("cannot read the tokenizer ", path, ": make it with a dev/data script and --tokenizer gpt2");
+    if (!in.read(reinterpret_cast<char*>(header), sizeof header))
+        fail_data("cannot read the tokenizer ", path, ": make it with a dev/data script and --tokenizer gpt2");
     if (header[0] != 20240328 || header[1] != 2)
-        fail_data(path, " is no tokenizer file of version 2 (magic ", header[0], ", version ", header[1], "): make it with a dev/data script and --tokenizer gpt2");
+        fail_data(path, " is no tokenizer file of version 2 (magic ", header[0], ", version ", header[1],
+                  "): make it with a dev/data script and --tokenizer gpt2");
     Tokenizer t;
     t.end_of_document_ = header[3];
     for (int i = 0; i < header[2]; ++i) {
         const int length = in.get();
         std::string piece(length > 0 ? length : 0, '\0');
-        if (length < 0 || !in.read(piece.data(), length)) fail_data(path, " is truncated at token ", i, " of ", header[2]);
+        if (length < 0 || !in.read(piece.data(), length))
+            fail_data(path, " is truncated at token ", i, " of ", header[2]);
         if (i != t.end_of_document_) t.ids_.emplace(piece, i);
         t.pieces_.push_back(std::move(piece));
     }
@@ -124,14 +129,16 @@ void Tokenizer::encode_word(const std::string& word, std::vector<int32_t>& out) 
         int32_t best = INT32_MAX;
         size_t at = 0;
         for (size_t i = 0; i + 1 < parts.size(); ++i)
-            if (auto found = ids_.find(parts[i] + parts[i + 1]); found != ids_.end() && found->second < best) best = found->second, at = i;
+            if (auto found = ids_.find(parts[i] + parts[i + 1]); found != ids_.end() && found->second < best)
+                best = found->second, at = i;
         if (best == INT32_MAX) break;
         parts[at] += parts[at + 1];
         parts.erase(parts.begin() + long(at) + 1);
     }
     for (const std::string& part : parts) {
         auto found = ids_.find(part);
-        if (found == ids_.end()) fail_data("the tokenizer has no token for byte ", int(static_cast<unsigned char>(part[0])));
+        if (found == ids_.end())
+            fail_data("the tokenizer has no token for byte ", int(static_cast<unsigned char>(part[0])));
         out.push_back(found->second);
     }
 }

@@ -1,5 +1,5 @@
-// Text to tokens and back, for prompts and samples. `byte`: the 256 byte values and 256 = end of document. `gpt2`: byte-pair encoding from
-// llm.c's tokenizer.bin (doc/formats.md), whose token numbers are the merge ranks.
+// Text to tokens and back, for prompts and samples. `byte`: the 256 byte values and 256 = end of document. `gpt2`:
+// byte-pair encoding from llm.c's tokenizer.bin (doc/formats.md), whose token numbers are the merge ranks.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -11,7 +11,7 @@ namespace llmc {
 class Tokenizer {
 public:
     static Tokenizer byte();
-    static Tokenizer load(const std::string& path);   // tokenizer.bin; throws a data error that names the file
+    static Tokenizer load(const std::string& path);  // tokenizer.bin; throws a data error that names the file
 
     std::vector<int32_t> encode(const std::string& text) const;
     std::string decode(const std::vector<int32_t>& tokens) const;
@@ -21,14 +21,15 @@ public:
 private:
     void encode_word(const std::string& word, std::vector<int32_t>& out) const;
 
-    std::vector<std::string> pieces_;                 // bytes of each token
+    std::vector<std::string> pieces_;  // bytes of each token
     std::unordered_map<std::string, int32_t> ids_;
     int32_t end_of_document_ = 0;
 };
 
 // GPT-2's split of a text into words, within which pairs are merged:
 //   's|'t|'re|'ve|'m|'ll|'d| ?letters| ?digits| ?other|spaces not before a word|spaces
-// Beyond ASCII, letters and digits are what the C library's UTF-8 locale says, which may differ from Unicode's newest tables.
+// Beyond ASCII, letters and digits are what the C library's UTF-8 locale says, which may differ from Unicode's newest
+// tables.
 std::vector<std::string> split_words(const std::string& text);
 
 }  // namespace llmc

@@ -4,7 +4,7 @@
 namespace llmc {
 
 extern const char* const kVersion;
-extern const char* const kGitCommit;   // with "-dirty" where the tree had changes
-extern const char* const kCompiler;    // and its flags
+extern const char* const kGitCommit;  // with "-dirty" where the tree had changes
+extern const char* const kCompiler;   // and its flags
 
 }  // namespace llmc

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 
@@ -28,7 +28,8 @@ std::vector<int64_t> stored_shape(const TensorSpec& spec) {
     return stored_transposed(spec) ? std::vector<int64_t>{spec.shape[1], spec.shape[0]} : spec.shape;
 }
 
-std::vector<float> transposed(const std::vector<float>& values, int64_t rows, int64_t cols) {   // (rows, cols) -> (cols, rows)
+// (rows, cols) -> (cols, rows)
+std::vector<float> transposed(const std::vector<float>& values, int64_t rows, int64_t cols) {
     std::vector<float> out(values.size());
     for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < cols; ++j) out[j * rows + i] = values[i * cols + j];
@@ -50,7 +51,8 @@ json parse_metadata(const SafetensorsFile& file, const std::string& key) {
 
 int64_t step_of(const SafetensorsFile& file) {
     const std::string& text = file.metadata("step");
-    if (text.empty() || text.find_first_not_of("0123456789") != std::string::npos) fail_data(file.path, " is damaged: its step is '", text, "'");
+    if (text.empty() || text.find_first_not_of("0123456789") != std::string::npos)
+        fail_data(file.path, " is damaged: its step is '", text, "'");
     return std::stoll(text);
 }
 
@@ -58,8 +60,10 @@ class SafetensorsModel : public ModelFile {
 public:
     explicit SafetensorsModel(const std::string& p) : file_(p) {
         path = p;
-        if (file_.metadata().contains("model")) read_own_metadata();
-        else infer_shape();
+        if (file_.metadata().contains("model"))
+            read_own_metadata();
+        else
+            infer_shape();
         const fs::path beside = fs::path(p).parent_path() / "tokenizer.bin";
         if (fs::exists(beside)) tokenizer_path = beside.string();
     }
@@ -71,7 +75,8 @@ private:
     void read_own_metadata() {
         const json model = parse_metadata(file_, "model");
         try {
-            shape = {model.at("num_layers"), model.at("num_heads"), model.at("channels"), model.at("max_seq_len"), model.at("vocab_size"), model.at("tie_embeddings")};
+            shape = {model.at("num_layers"),  model.at("num_heads"),  model.at("channels"),
+                     model.at("max_seq_len"), model.at("vocab_size"), model.at("tie_embeddings")};
         } catch (const json::exception& error) {
             fail_data(path, " is damaged: its metadata 'model' is incomplete (", error.what(), ")");
         }
@@ -86,14 +91,16 @@ private:
             if (file_.has(prefix + std::string("wte.weight"))) prefix_ = prefix;
         auto dims = [&](const std::string& name) {
             auto found = file_.entries().find(prefix_ + name);
-            if (found == file_.entries().end() || found->second.shape.size() != 2) fail_data(path, " has no matrix '", name, "': it is no GPT-2 checkpoint");
+            if (found == file_.entries().end() || found->second.shape.size() != 2)
+                fail_data(path, " has no matrix '", name, "': it is no GPT-2 checkpoint");
             return found->second.shape;
         };
         auto wte = dims("wte.weight"), wpe = dims("wpe.weight");
         int depth = 0;
         while (file_.has(str(prefix_, "h.", depth, ".ln_1.weight"))) ++depth;
         heads_known = false;
-        shape = {depth, std::max(1, int(wte[1]) / 64), int(wte[1]), int(wpe[0]), int(wte[0]), !file_.has("lm_head.weight")};
+        shape = {depth,       std::max(1, int(wte[1]) / 64), int(wte[1]), int(wpe[0]),
+                 int(wte[0]), !file_.has("lm_head.weight")};
     }
     SafetensorsFile file_;
     std::string prefix_;
@@ -112,11 +119,12 @@ void sync_folder(const fs::path& folder) {
 void commit(const fs::path& temporary, const fs::path& final) {
     if (!fs::exists(final)) return fs::rename(temporary, final);
     if (renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final.c_str(), RENAME_EXCHANGE) != 0)
-        fail("cannot replace the checkpoint ", final.string(), ": ", std::strerror(errno), "; delete it, or choose another --out");
+        fail("cannot replace the checkpoint ", final.string(), ": ", std::strerror(errno),
+             "; delete it, or choose another --out");
     fs::remove_all(temporary);
 }
 
-std::vector<fs::path> checkpoints_of(const fs::path& folder) {   // complete ones, oldest first
+std::vector<fs::path> checkpoints_of(const fs::path& folder) {  // complete ones, oldest first
     std::vector<fs::path> found;
     if (fs::is_directory(folder))
         for (auto& entry : fs::directory_iterator(folder))
@@ -128,34 +136,47 @@ std::vector<fs::path> checkpoints_of(const fs::path& folder) {   // complete one
 void write_model(const fs::path& path, GPT2& model, const TrainingState& state, const CheckpointMetadata& metadata) {
     std::vector<SafetensorsEntry> entries;
     for (Parameter& p : model.parameters.all())
-        entries.push_back({p.spec.name, p.value.dtype, stored_shape(p.spec), [&p] { return to_stored(p.spec, Parameters::get(p)); }});
-    write_safetensors(path, entries, {{"format", kFormat}, {"step", std::to_string(state.step)}, {"config", metadata.config.dump()},
-                                      {"model", metadata.model.dump()}, {"parametrization", metadata.parametrization.dump()},
-                                      {"tokenizer", metadata.tokenizer}, {"provenance", metadata.provenance.dump()}});
+        entries.push_back(
+            {p.spec.name, p.value.dtype, stored_shape(p.spec), [&p] { return to_stored(p.spec, Parameters::get(p)); }});
+    write_safetensors(path, entries,
+                      {{"format", kFormat},
+                       {"step", std::to_string(state.step)},
+                       {"config", metadata.config.dump()},
+                       {"model", metadata.model.dump()},
+                       {"parametrization", metadata.parametrization.dump()},
+                       {"tokenizer", metadata.tokenizer},
+                       {"provenance", metadata.provenance.dump()}});
 }
 
 void write_optimizer(const fs::path& path, const Optimizer& optimizer, const TrainingState& state, const json& config) {
     std::vector<SafetensorsEntry> entries;
     for (const Optimizer::State& s : optimizer.state())
         entries.push_back({s.name, DType::f32, stored_shape(s.parameter->spec), [&s] {
-            return to_stored(s.parameter->spec, download(s.value, s.parameter->spec.count()));
-        }});
-    const json remembered = {{"samples", state.samples}, {"tokens", state.tokens}, {"updates", state.updates}, {"seed", config.at("seed")},
-                             {"optimizer", config.at("optimizer")}, {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}}};
-    write_safetensors(path, entries, {{"format", kFormat}, {"step", std::to_string(state.step)}, {"state", remembered.dump()}});
+                               return to_stored(s.parameter->spec, download(s.value, s.parameter->spec.count()));
+                           }});
+    const json remembered = {{"samples", state.samples},
+                             {"tokens", state.tokens},
+                             {"updates", state.updates},
+                             {"seed", config.at("seed")},
+                             {"optimizer", config.at("optimizer")},
+                             {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}}};
+    write_safetensors(path, entries,
+                      {{"format", kFormat}, {"step", std::to_string(state.step)}, {"state", remembered.dump()}});
 }
 
 }  // namespace
 
 nlohmann::ordered_json to_json(const ModelShape& s) {
-    return {{"num_layers", s.depth}, {"num_heads", s.heads}, {"channels", s.channels}, {"max_seq_len", s.max_seq_len}, {"vocab_size", s.vocab_size}, {"tie_embeddings", s.tie_embeddings}};
+    return {{"num_layers", s.depth},        {"num_heads", s.heads},       {"channels", s.channels},
+            {"max_seq_len", s.max_seq_len}, {"vocab_size", s.vocab_size}, {"tie_embeddings", s.tie_embeddings}};
 }
 
 std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
     fs::path path = given;
     if (fs::is_directory(path)) {
         if (!fs::exists(path / "model.safetensors"))
-            fail_data("the folder ", given, " holds no model.safetensors: name a checkpoint, such as OUT/checkpoints/step_00000100");
+            fail_data("the folder ", given,
+                      " holds no model.safetensors: name a checkpoint, such as OUT/checkpoints/step_00000100");
         path /= "model.safetensors";
     }
     if (!fs::exists(path)) fail_data("there is no checkpoint at ", given);
@@ -164,24 +185,31 @@ std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
 }
 
 void load_weights(const ModelFile& file, GPT2& model) {
-    if (file.shape != model.shape) fail_data(file.path, " is a model of another shape: ", to_json(file.shape).dump(), ", wanted ", to_json(model.shape).dump());
+    if (file.shape != model.shape)
+        fail_data(file.path, " is a model of another shape: ", to_json(file.shape).dump(), ", wanted ",
+                  to_json(model.shape).dump());
     const json wanted = model.rules.to_json({});
     if (!file.parametrization.is_null()) {
         for (const char* key : {"scheme", "width_mult", "scales"})
             if (file.parametrization.value(key, json()) != wanted.at(key))
-                fail_data(file.path, " was trained under another parametrization: its ", key, " is ", file.parametrization.value(key, json()).dump(), ", this run's is ",
-                          wanted.at(key).dump(), "; give the options it was trained with");
+                fail_data(file.path, " was trained under another parametrization: its ", key, " is ",
+                          file.parametrization.value(key, json()).dump(), ", this run's is ", wanted.at(key).dump(),
+                          "; give the options it was trained with");
     } else if (wanted.at("scales").at("output") != 1.0f || wanted.at("scales").at("embedding") != 1.0f ||
-               wanted.at("scales").at("attention") != float(std::sqrt(double(model.shape.head_dim())) / model.shape.head_dim())) {
-        fail_data(file.path, " is a standard GPT-2: with scales ", wanted.at("scales").dump(), " it would be another function; use --parametrization sp and no multipliers");
+               wanted.at("scales").at("attention") !=
+                   float(std::sqrt(double(model.shape.head_dim())) / model.shape.head_dim())) {
+        fail_data(file.path, " is a standard GPT-2: with scales ", wanted.at("scales").dump(),
+                  " it would be another function; use --parametrization sp and no multipliers");
     }
     for (Parameter& p : model.parameters.all()) Parameters::set(p, file.values(p.spec));
 }
 
-std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer, const TrainingState& state, const CheckpointMetadata& metadata) {
+std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer,
+                            const TrainingState& state, const CheckpointMetadata& metadata) {
     char name[32];
     std::snprintf(name, sizeof name, "step_%08lld", static_cast<long long>(state.step));
-    const fs::path folder = fs::path(out) / "checkpoints", final = folder / name, temporary = folder / (std::string(".tmp-") + name);
+    const fs::path folder = fs::path(out) / "checkpoints", final = folder / name,
+                   temporary = folder / (std::string(".tmp-") + name);
     try {
         fs::create_directories(folder);
         fs::remove_all(temporary);

@@ -25,23 +25,29 @@ int64_t count_of(const std::vector<int64_t>& shape) {
 
 std::string shape_string(const std::vector<int64_t>& shape) { return json(shape).dump(); }
 
-class Output {   // a file descriptor whose writes either succeed or throw
+class Output {  // a file descriptor whose writes either succeed or throw
 public:
-    explicit Output(const std::string& path) : path_(path), fd_(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644)) {
+    explicit Output(const std::string& path)
+        : path_(path), fd_(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644)) {
         if (fd_ < 0) fail("cannot create ", path_, ": ", std::strerror(errno));
     }
-    ~Output() { if (fd_ >= 0) close(fd_); }
+    ~Output() {
+        if (fd_ >= 0) close(fd_);
+    }
     void write(const void* data, size_t bytes) {
         for (const char* p = static_cast<const char*>(data); bytes > 0;) {
             const ssize_t n = ::write(fd_, p, bytes);
             if (n < 0 && errno == EINTR) continue;
-            if (n <= 0) fail("cannot write ", path_, ": ", std::strerror(errno), "; free some space, or choose another --out; earlier checkpoints are intact");
+            if (n <= 0)
+                fail("cannot write ", path_, ": ", std::strerror(errno),
+                     "; free some space, or choose another --out; earlier checkpoints are intact");
             p += n;
             bytes -= size_t(n);
         }
     }
     void finish() {
-        if (fsync(fd_) != 0) fail("cannot write ", path_, " to disk: ", std::strerror(errno), "; earlier checkpoints are intact");
+        if (fsync(fd_) != 0)
+            fail("cannot write ", path_, " to disk: ", std::strerror(errno), "; earlier checkpoints are intact");
         close(fd_);
         fd_ = -1;
     }
@@ -67,7 +73,9 @@ SafetensorsFile::SafetensorsFile(const std::string& p) : path(p) {
     map_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
     if (map_ == MAP_FAILED) fail_data("cannot map ", path, " into memory: ", std::strerror(errno));
-    if (length > size_ - 8) fail_data(path, " is no safetensors file, or truncated: its header is said to have ", length, " bytes, the file has ", size_);
+    if (length > size_ - 8)
+        fail_data(path, " is no safetensors file, or truncated: its header is said to have ", length,
+                  " bytes, the file has ", size_);
     data_offset_ = 8 + length;
     parse(std::string(static_cast<char*>(map_) + 8, length), size_ - data_offset_);
 }
@@ -87,13 +95,19 @@ void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
                 continue;
             }
             const std::string dtype = value.at("dtype");
-            if (dtype != "F32" && dtype != "BF16") fail_data(path, ": tensor ", name, " has dtype ", dtype, "; this program reads F32 and BF16");
-            Entry e{dtype == "F32" ? DType::f32 : DType::bf16, value.at("shape"), value.at("data_offsets").at(0), value.at("data_offsets").at(1)};
-            for (int64_t d : e.shape) if (d < 0 || size_t(d) > data_bytes) fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape));
+            if (dtype != "F32" && dtype != "BF16")
+                fail_data(path, ": tensor ", name, " has dtype ", dtype, "; this program reads F32 and BF16");
+            Entry e{dtype == "F32" ? DType::f32 : DType::bf16, value.at("shape"), value.at("data_offsets").at(0),
+                    value.at("data_offsets").at(1)};
+            for (int64_t d : e.shape)
+                if (d < 0 || size_t(d) > data_bytes)
+                    fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape));
             if (e.begin > e.end || e.end > data_bytes)
-                fail_data(path, " is truncated or damaged: tensor ", name, " is said to lie at bytes ", e.begin, " to ", e.end, " of ", data_bytes);
+                fail_data(path, " is truncated or damaged: tensor ", name, " is said to lie at bytes ", e.begin, " to ",
+                          e.end, " of ", data_bytes);
             if (e.end - e.begin != size_t(count_of(e.shape)) * size_of(e.dtype))
-                fail_data(path, " is damaged: tensor ", name, " with shape ", shape_string(e.shape), " and dtype ", dtype, " cannot have ", e.end - e.begin, " bytes");
+                fail_data(path, " is damaged: tensor ", name, " with shape ", shape_string(e.shape), " and dtype ",
+                          dtype, " cannot have ", e.end - e.begin, " bytes");
             ranges.push_back({e.begin, e.end});
             entries_[name] = e;
         }
@@ -119,7 +133,9 @@ std::vector<float> SafetensorsFile::read(const std::string& name, const std::vec
     auto found = entries_.find(name);
     if (found == entries_.end()) fail_data(path, " has no tensor '", name, "': is it a checkpoint of another model?");
     const Entry& e = found->second;
-    if (e.shape != shape) fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape), ", the model needs ", shape_string(shape));
+    if (e.shape != shape)
+        fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape), ", the model needs ",
+                  shape_string(shape));
     const char* data = static_cast<const char*>(map_) + data_offset_ + e.begin;
     std::vector<float> values(count_of(shape));
     if (e.dtype == DType::f32) {
@@ -132,13 +148,16 @@ std::vector<float> SafetensorsFile::read(const std::string& name, const std::vec
     return values;
 }
 
-void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
+                       const std::map<std::string, std::string>& metadata) {
     nlohmann::ordered_json header;
     header["__metadata__"] = metadata;
     size_t offset = 0;
     for (const SafetensorsEntry& e : entries) {
         const size_t bytes = size_t(count_of(e.shape)) * size_of(e.dtype);
-        header[e.name] = {{"dtype", e.dtype == DType::f32 ? "F32" : "BF16"}, {"shape", e.shape}, {"data_offsets", {offset, offset + bytes}}};
+        header[e.name] = {{"dtype", e.dtype == DType::f32 ? "F32" : "BF16"},
+                          {"shape", e.shape},
+                          {"data_offsets", {offset, offset + bytes}}};
         offset += bytes;
     }
     // Bytes that are no UTF-8 (a prompt, say) must not make a checkpoint fail: they are replaced.

@@ -1,5 +1,5 @@
-// The safetensors format: 8 bytes of header length, a JSON header {"name": {"dtype", "shape", "data_offsets"}, "__metadata__": {...}}, raw data.
-// https://huggingface.co/docs/safetensors
+// The safetensors format: 8 bytes of header length, a JSON header {"name": {"dtype", "shape", "data_offsets"},
+// "__metadata__": {...}}, raw data. https://huggingface.co/docs/safetensors
 #pragma once
 #include <functional>
 #include <map>
@@ -11,16 +11,20 @@ namespace llmc {
 
 class SafetensorsFile {
 public:
-    // Maps the file and checks all of its header: lengths, dtypes, shapes, and that the data neither overlaps nor leaves gaps.
-    // Throws a data error (exit 3) that names the file and what is wrong.
+    // Maps the file and checks all of its header: lengths, dtypes, shapes, and that the data neither overlaps nor
+    // leaves gaps. Throws a data error (exit 3) that names the file and what is wrong.
     explicit SafetensorsFile(const std::string& path);
     ~SafetensorsFile();
     SafetensorsFile(const SafetensorsFile&) = delete;
 
-    struct Entry { DType dtype; std::vector<int64_t> shape; size_t begin, end; };
+    struct Entry {
+        DType dtype;
+        std::vector<int64_t> shape;
+        size_t begin, end;
+    };
     const std::map<std::string, Entry>& entries() const { return entries_; }
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
-    const std::string& metadata(const std::string& key) const;       // data error if absent
+    const std::string& metadata(const std::string& key) const;  // data error if absent
     // Values as fp32; data error if the tensor is absent or its shape is another.
     std::vector<float> read(const std::string& name, const std::vector<int64_t>& shape) const;
     bool has(const std::string& name) const { return entries_.contains(name); }
@@ -38,9 +42,11 @@ struct SafetensorsEntry {
     std::string name;
     DType dtype;
     std::vector<int64_t> shape;
-    std::function<std::vector<float>()> values;   // called when its turn comes, so that one tensor is in memory at a time
+    // called when its turn comes, so that one tensor is in memory at a time
+    std::function<std::vector<float>()> values;
 };
 // Writes and fsyncs. A full disk or any other trouble is an Error that names the path; the file may then be partial.
-void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries, const std::map<std::string, std::string>& metadata);
+void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
+                       const std::map<std::string, std::string>& metadata);
 
 }  // namespace llmc

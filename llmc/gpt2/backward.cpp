@@ -1,19 +1,30 @@
-// The backward pass of GPT-2, from the gradient of ln_f's output (left in dbranch_ by loss_and_head_backward) down to the embeddings.
-// dresidual_ is the gradient of the residual stream on its way down; dbranch_, dwide_ and dattn_ hold what a branch needs.
+// The backward pass of GPT-2, from the gradient of ln_f's output (left in dbranch_ by loss_and_head_backward) down to
+// the embeddings. dresidual_ is the gradient of the residual stream on its way down; dbranch_, dwide_ and dattn_ hold
+// what a branch needs.
 #include "gpt2.h"
 
 namespace llmc {
 namespace {
 
 // dinp = the layer norm's input gradient.
-LayerNormBackward layernorm(const LayerNormParameters& p, const LayerNormActivations& a, Tensor dinp, Tensor dout, Tensor inp) {
-    return {.dinp = dinp, .dweight = p.weight->grad, .dbias = p.bias->grad, .dout = dout, .inp = inp, .weight = p.weight->value,
-            .mean = a.mean, .rstd = a.rstd, .weight_scale = p.weight->rule.multiplier,
-            .dweight_scale = p.weight->rule.dweight_multiplier, .dbias_scale = p.bias->rule.dweight_multiplier};
+LayerNormBackward layernorm(const LayerNormParameters& p, const LayerNormActivations& a, Tensor dinp, Tensor dout,
+                            Tensor inp) {
+    return {.dinp = dinp,
+            .dweight = p.weight->grad,
+            .dbias = p.bias->grad,
+            .dout = dout,
+            .inp = inp,
+            .weight = p.weight->value,
+            .mean = a.mean,
+            .rstd = a.rstd,
+            .weight_scale = p.weight->rule.multiplier,
+            .dweight_scale = p.weight->rule.dweight_multiplier,
+            .dbias_scale = p.bias->rule.dweight_multiplier};
 }
 
 // dx = dskip * dx + dsplit * (the layer norm's input gradient), in place: where a branch leaves the residual stream.
-LayerNormBackward layernorm_to_residual(const LayerNormParameters& p, const LayerNormActivations& a, Tensor dx, Tensor dout, Tensor inp, const Residual& scale) {
+LayerNormBackward layernorm_to_residual(const LayerNormParameters& p, const LayerNormActivations& a, Tensor dx,
+                                        Tensor dout, Tensor inp, const Residual& scale) {
     LayerNormBackward args = layernorm(p, a, dx, dout, inp);
     args.dskip = dx;
     args.skip_scale = scale.dskip;
@@ -22,11 +33,19 @@ LayerNormBackward layernorm_to_residual(const LayerNormParameters& p, const Laye
 }
 
 MatmulBackward linear(const LinearParameters& p, Tensor dinp, Tensor dout, Tensor inp) {
-    return {.dinp = dinp, .dweight = p.weight->grad, .dbias = p.bias->grad, .dout = dout, .inp = inp, .weight = p.weight->value,
-            .dinp_scale = p.weight->rule.dinp_multiplier, .dweight_scale = p.weight->rule.dweight_multiplier, .dbias_scale = p.bias->rule.dweight_multiplier};
+    return {.dinp = dinp,
+            .dweight = p.weight->grad,
+            .dbias = p.bias->grad,
+            .dout = dout,
+            .inp = inp,
+            .weight = p.weight->value,
+            .dinp_scale = p.weight->rule.dinp_multiplier,
+            .dweight_scale = p.weight->rule.dweight_multiplier,
+            .dbias_scale = p.bias->rule.dweight_multiplier};
 }
 
-MatmulBackward linear_to_residual(const LinearParameters& p, Tensor dinp, Tensor dout, Tensor inp, const Residual& scale) {
+MatmulBackward linear_to_residual(const LinearParameters& p, Tensor dinp, Tensor dout, Tensor inp,
+                                  const Residual& scale) {
     MatmulBackward args = linear(p, dinp, dout, inp);
     args.dinp_scale *= scale.dbranch;
     args.dweight_scale *= scale.dbranch;
@@ -40,9 +59,13 @@ void GPT2::backward() {
     const Tensor dx = rows(dresidual_);
     const Tensor top = shape.depth ? blocks_.back().residual_mlp : embedding_;
     layernorm_backward(layernorm(parameters.ln_f, rows(ln_f_), dx, rows(dbranch_), rows(top)));
-    for (int l = shape.depth - 1; l >= 0; --l) block_backward(l, rows(l > 0 ? blocks_[l - 1].residual_mlp : embedding_));
-    embedding_backward({.dwte = parameters.wte->grad, .dwpe = parameters.wpe->grad, .dout = dx.reshape({B_, T_, shape.channels}),
-                        .tokens = tokens_.reshape({B_, T_}), .scale = rules.scales().embedding_grad});
+    for (int l = shape.depth - 1; l >= 0; --l)
+        block_backward(l, rows(l > 0 ? blocks_[l - 1].residual_mlp : embedding_));
+    embedding_backward({.dwte = parameters.wte->grad,
+                        .dwpe = parameters.wpe->grad,
+                        .dout = dx.reshape({B_, T_, shape.channels}),
+                        .tokens = tokens_.reshape({B_, T_}),
+                        .scale = rules.scales().embedding_grad});
 }
 
 void GPT2::block_backward(int l, Tensor x) {
@@ -62,9 +85,13 @@ void GPT2::block_backward(int l, Tensor x) {
 
     matmul_backward(linear_to_residual(p.attn_c_proj, dattn, dx, rows(a.attn), attn_scale));
     const Tensor dqkv = dwide_.reshape({int64_t{B_} * T_, 3 * C});
-    attention_backward({.dqkv = dqkv.reshape({B_, T_, 3 * C}), .dout = dattn.reshape({B_, T_, C}), .out = a.attn.reshape({B_, T_, C}),
-                        .lse = a.lse.reshape({B_, shape.heads, T_}), .qkv = a.qkv.reshape({B_, T_, 3 * C}),
-                        .logit_scale = scales.attention, .out_scale = scales.attention_out});
+    attention_backward({.dqkv = dqkv.reshape({B_, T_, 3 * C}),
+                        .dout = dattn.reshape({B_, T_, C}),
+                        .out = a.attn.reshape({B_, T_, C}),
+                        .lse = a.lse.reshape({B_, shape.heads, T_}),
+                        .qkv = a.qkv.reshape({B_, T_, 3 * C}),
+                        .logit_scale = scales.attention,
+                        .out_scale = scales.attention_out});
     matmul_backward(linear(p.attn_c_attn, dbranch, dqkv, rows(a.ln_1.out)));
     layernorm_backward(layernorm_to_residual(p.ln_1, rows(a.ln_1), dx, dbranch, x, attn_scale));
 }

@@ -7,17 +7,28 @@ namespace llmc {
 namespace {
 
 void layernorm(const LayerNormParameters& p, const LayerNormActivations& a, Tensor inp) {
-    layernorm_forward({.out = a.out, .mean = a.mean, .rstd = a.rstd, .inp = inp, .weight = p.weight->value, .bias = p.bias->value,
-                       .weight_scale = p.weight->rule.multiplier, .bias_scale = p.bias->rule.multiplier});
+    layernorm_forward({.out = a.out,
+                       .mean = a.mean,
+                       .rstd = a.rstd,
+                       .inp = inp,
+                       .weight = p.weight->value,
+                       .bias = p.bias->value,
+                       .weight_scale = p.weight->rule.multiplier,
+                       .bias_scale = p.bias->rule.multiplier});
 }
 
 MatmulForward linear(const LinearParameters& p, Tensor out, Tensor inp) {
-    return {.out = out, .inp = inp, .weight = p.weight->value, .bias = p.bias->value,
-            .scale = p.weight->rule.multiplier, .bias_scale = p.bias->rule.multiplier};
+    return {.out = out,
+            .inp = inp,
+            .weight = p.weight->value,
+            .bias = p.bias->value,
+            .scale = p.weight->rule.multiplier,
+            .bias_scale = p.bias->rule.multiplier};
 }
 
 // out = skip * residual + branch * linear(inp): the branch's scale is the matmul's.
-MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor inp, Tensor residual, const Residual& scale) {
+MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor inp, Tensor residual,
+                                 const Residual& scale) {
     MatmulForward args = linear(p, out, inp);
     args.residual = residual;
     args.scale *= scale.branch;
@@ -29,8 +40,11 @@ MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor i
 }  // namespace
 
 void GPT2::forward() {
-    embedding_forward({.out = embedding_.reshape({B_, T_, shape.channels}), .tokens = tokens_.reshape({B_, T_}), .wte = parameters.wte->value,
-                       .wpe = parameters.wpe->value, .scale = rules.scales().embedding});
+    embedding_forward({.out = embedding_.reshape({B_, T_, shape.channels}),
+                       .tokens = tokens_.reshape({B_, T_}),
+                       .wte = parameters.wte->value,
+                       .wpe = parameters.wpe->value,
+                       .scale = rules.scales().embedding});
     observe("embedding", rows(embedding_));
     Tensor x = embedding_;
     for (int l = 0; l < shape.depth; ++l) {
@@ -53,8 +67,11 @@ void GPT2::block_forward(int l, Tensor x) {
     observe("h.", l, ".ln_1", ln_1.out);
     matmul_forward(linear(p.attn_c_attn, rows(a.qkv), ln_1.out));
     observe("h.", l, ".attn.c_attn", rows(a.qkv));
-    attention_forward({.out = a.attn.reshape({B_, T_, C}), .lse = a.lse.reshape({B_, shape.heads, T_}), .qkv = a.qkv.reshape({B_, T_, 3 * C}),
-                       .logit_scale = scales.attention, .out_scale = scales.attention_out});
+    attention_forward({.out = a.attn.reshape({B_, T_, C}),
+                       .lse = a.lse.reshape({B_, shape.heads, T_}),
+                       .qkv = a.qkv.reshape({B_, T_, 3 * C}),
+                       .logit_scale = scales.attention,
+                       .out_scale = scales.attention_out});
     observe("h.", l, ".attn", rows(a.attn));
     matmul_forward(linear_to_residual(p.attn_c_proj, rows(a.residual_attn), rows(a.attn), x, scales.residual[2 * l]));
     observe("h.", l, ".resid_attn", rows(a.residual_attn));
@@ -67,43 +84,43 @@ void GPT2::block_forward(int l, Tensor x) {
     matmul_forward(fc);
     observe("h.", l, ".mlp.c_fc", rows(a.fc));
     observe("h.", l, ".mlp.gelu", rows(a.fc_gelu));
-    matmul_forward(linear_to_residual(p.mlp_c_proj, rows(a.residual_mlp), rows(a.fc_gelu), rows(a.residual_attn), scales.residual[2 * l + 1]));
+    matmul_forward(linear_to_residual(p.mlp_c_proj, rows(a.residual_mlp), rows(a.fc_gelu), rows(a.residual_attn),
+                                      scales.residual[2 * l + 1]));
     observe("h.", l, ".resid_mlp", rows(a.residual_mlp));
 }
 
 void GPT2::head_logits(int64_t begin, int64_t count, Tensor logits) {
-    matmul_forward({.out = logits, .inp = ln_f_.out.row_slice(begin, count), .weight = parameters.lm_head->value, .scale = rules.head().multiplier});
+    matmul_forward({.out = logits,
+                    .inp = ln_f_.out.row_slice(begin, count),
+                    .weight = parameters.lm_head->value,
+                    .scale = rules.head().multiplier});
 }
 
-void GPT2::evaluate(float loss_scale) {
+void GPT2::head(float loss_scale, bool backward) {
     const int64_t N = int64_t{B_} * T_, chunk = logits_.shape[0];
+    const Rule rule = rules.head();
     for (int64_t begin = 0; begin < N; begin += chunk) {
         const int64_t n = std::min(chunk, N - begin);
         const Tensor logits = logits_.row_slice(0, n);
         head_logits(begin, n, logits);
         observe("logits", logits);
-        classifier({.losses = losses_.reshape({N, 1}).row_slice(begin, n).reshape({n}), .logits = logits,
-                    .targets = targets_.reshape({N, 1}).row_slice(begin, n).reshape({n}), .vocab_size = shape.vocab_size, .logit_scale = rules.scales().loss});
+        classifier({.losses = losses_.slice(begin, n),
+                    .logits = logits,
+                    .targets = targets_.slice(begin, n),
+                    .vocab_size = shape.vocab_size,
+                    .logit_scale = rules.scales().loss,
+                    .dloss = backward ? loss_scale : 0});
+        if (!backward) continue;
+        // logits now holds their gradient; dbranch receives that of ln_f's output
+        matmul_backward({.dinp = dbranch_.row_slice(begin, n),
+                         .dweight = parameters.lm_head->grad,
+                         .dout = logits,
+                         .inp = ln_f_.out.row_slice(begin, n),
+                         .weight = parameters.lm_head->value,
+                         .dinp_scale = rule.dinp_multiplier,
+                         .dweight_scale = rule.dweight_multiplier});
     }
-    accumulate_sum({.out = loss_, .inp = losses_.reshape({N}), .scale = loss_scale});
-}
-
-void GPT2::loss_and_head_backward(float loss_scale) {
-    const int64_t N = int64_t{B_} * T_, chunk = logits_.shape[0];
-    const Rule head = rules.head();
-    for (int64_t begin = 0; begin < N; begin += chunk) {
-        const int64_t n = std::min(chunk, N - begin);
-        const Tensor logits = logits_.row_slice(0, n);
-        head_logits(begin, n, logits);
-        observe("logits", logits);
-        classifier({.losses = losses_.reshape({N, 1}).row_slice(begin, n).reshape({n}), .logits = logits,
-                    .targets = targets_.reshape({N, 1}).row_slice(begin, n).reshape({n}), .vocab_size = shape.vocab_size,
-                    .logit_scale = rules.scales().loss, .dloss = loss_scale});
-        // dbranch receives the gradient of ln_f's output
-        matmul_backward({.dinp = dbranch_.row_slice(begin, n), .dweight = parameters.lm_head->grad, .dout = logits, .inp = ln_f_.out.row_slice(begin, n),
-                         .weight = parameters.lm_head->value, .dinp_scale = head.dinp_multiplier, .dweight_scale = head.dweight_multiplier});
-    }
-    accumulate_sum({.out = loss_, .inp = losses_.reshape({N}), .scale = loss_scale});
+    accumulate_sum({.out = loss_, .inp = losses_.slice(0, N), .scale = loss_scale});
 }
 
 }  // namespace llmc

@@ -22,7 +22,8 @@ struct GPT2::Layout {
     }
     static int64_t logits_rows(const ModelShape& shape, const GPT2Options& o) {
         int64_t N = int64_t{o.batch_size} * o.seq_len;
-        int64_t rows = o.logits_rows ? o.logits_rows : (int64_t{128} << 20) / (shape.padded_vocab() * int64_t(size_of(o.dtype)));
+        int64_t rows = o.logits_rows ? o.logits_rows
+                                     : (int64_t{128} << 20) / (shape.padded_vocab() * int64_t(size_of(o.dtype)));
         return std::clamp<int64_t>(rows, 1, N);
     }
     // `model` may be null: then only `used` is of interest.
@@ -35,9 +36,14 @@ struct GPT2::Layout {
                 blocks.push_back(blocks[0]);
                 continue;
             }
-            blocks.push_back({.ln_1 = layer_norm(o.dtype, N, C), .qkv = take(o.dtype, {N, 3 * C}), .attn = take(o.dtype, {N, C}),
-                              .lse = take(DType::f32, {B, shape.heads, T}), .residual_attn = take(o.dtype, {N, C}),
-                              .ln_2 = layer_norm(o.dtype, N, C), .fc = take(o.dtype, {N, 4 * C}), .fc_gelu = take(o.dtype, {N, 4 * C}),
+            blocks.push_back({.ln_1 = layer_norm(o.dtype, N, C),
+                              .qkv = take(o.dtype, {N, 3 * C}),
+                              .attn = take(o.dtype, {N, C}),
+                              .lse = take(DType::f32, {B, shape.heads, T}),
+                              .residual_attn = take(o.dtype, {N, C}),
+                              .ln_2 = layer_norm(o.dtype, N, C),
+                              .fc = take(o.dtype, {N, 4 * C}),
+                              .fc_gelu = take(o.dtype, {N, 4 * C}),
                               .residual_mlp = take(o.dtype, {N, C})});
         }
         LayerNormActivations ln_f = layer_norm(o.dtype, N, C);
@@ -51,7 +57,8 @@ struct GPT2::Layout {
             dattn = take(o.dtype, {N, C});
         }
         if (!model) return;
-        model->tokens_ = tokens, model->targets_ = targets, model->embedding_ = embedding, model->blocks_ = blocks, model->ln_f_ = ln_f;
+        model->tokens_ = tokens, model->targets_ = targets, model->embedding_ = embedding, model->blocks_ = blocks,
+        model->ln_f_ = ln_f;
         model->logits_ = logits, model->losses_ = losses, model->loss_ = loss;
         model->dresidual_ = dresidual, model->dbranch_ = dbranch, model->dwide_ = dwide, model->dattn_ = dattn;
     }
@@ -60,7 +67,8 @@ struct GPT2::Layout {
 GPT2::GPT2(const ModelShape& shape, const Parametrization& rules, const GPT2Options& options)
     : shape(shape), rules(rules), parameters(shape, rules, options.dtype), options_(options) {
     if (options.seq_len > shape.max_seq_len)
-        fail_usage("--seq-len ", options.seq_len, " is longer than the model's ", shape.max_seq_len, " learned positions: shorten it, or train a model with more");
+        fail_usage("--seq-len ", options.seq_len, " is longer than the model's ", shape.max_seq_len,
+                   " learned positions: shorten it, or train a model with more");
     Layout counting{nullptr};
     counting.walk(shape, options, nullptr);
     arena_ = device::Buffer(counting.used);
@@ -87,7 +95,8 @@ double GPT2::flops_per_token(const ModelShape& s, int seq_len) {
 
 void GPT2::set_batch(const int32_t* tokens, const int32_t* targets, int B, int T) {
     if (B < 1 || T < 1 || B > options_.batch_size || T > options_.seq_len)
-        fail("a batch of ", B, " x ", T, " tokens does not fit the model's activations for ", options_.batch_size, " x ", options_.seq_len);
+        fail("a batch of ", B, " x ", T, " tokens does not fit the model's activations for ", options_.batch_size,
+             " x ", options_.seq_len);
     B_ = B, T_ = T;
     const size_t bytes = size_t(B) * T * sizeof(int32_t);
     device::copy_to_device(tokens_.data, tokens, bytes);

@@ -27,7 +27,11 @@ std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
         specs.push_back({.name = name + ".bias", .role = Role::vector, .shape = {C}});
     };
     auto linear = [&](const std::string& name, int64_t out, int64_t in, bool residual_projection, int64_t query_rows) {
-        specs.push_back({.name = name + ".weight", .role = Role::hidden, .shape = {out, in}, .residual_projection = residual_projection, .query_rows = query_rows});
+        specs.push_back({.name = name + ".weight",
+                         .role = Role::hidden,
+                         .shape = {out, in},
+                         .residual_projection = residual_projection,
+                         .query_rows = query_rows});
         specs.push_back({.name = name + ".bias", .role = Role::vector, .shape = {out}});
     };
     specs.push_back({.name = "wte.weight", .role = Role::input, .shape = {s.vocab_size, C}});
@@ -42,7 +46,8 @@ std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
         linear(h + ".mlp.c_proj", C, 4 * C, true, 0);
     }
     layer_norm("ln_f");
-    if (!s.tie_embeddings) specs.push_back({.name = "lm_head.weight", .role = Role::output, .shape = {s.vocab_size, C}});
+    if (!s.tie_embeddings)
+        specs.push_back({.name = "lm_head.weight", .role = Role::output, .shape = {s.vocab_size, C}});
     return specs;
 }
 
@@ -60,28 +65,35 @@ Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DT
     char *value = values_.data(), *grad = grads_.data();
     for (Parameter& p : all_) {
         const int64_t rows = stored_rows(p.spec, shape);
-        auto view = [&](void* data, DType type) { return p.spec.shape.size() == 1 ? Tensor(data, type, {rows}) : Tensor(data, type, {rows, p.spec.shape[1]}); };
+        auto view = [&](void* data, DType type) {
+            return p.spec.shape.size() == 1 ? Tensor(data, type, {rows}) : Tensor(data, type, {rows, p.spec.shape[1]});
+        };
         p.value = view(value, dtype);
         p.grad = view(grad, DType::f32);
         value += aligned(p.value.bytes());
         grad += aligned(p.grad.bytes());
     }
 
-    auto layer_norm = [&](const std::string& name) { return LayerNormParameters{&find(name + ".weight"), &find(name + ".bias")}; };
-    auto linear = [&](const std::string& name) { return LinearParameters{&find(name + ".weight"), &find(name + ".bias")}; };
+    auto layer_norm = [&](const std::string& name) {
+        return LayerNormParameters{&find(name + ".weight"), &find(name + ".bias")};
+    };
+    auto linear = [&](const std::string& name) {
+        return LinearParameters{&find(name + ".weight"), &find(name + ".bias")};
+    };
     wte = &find("wte.weight");
     wpe = &find("wpe.weight");
     for (int l = 0; l < shape.depth; ++l) {
         const std::string h = "h." + std::to_string(l);
-        blocks.push_back({layer_norm(h + ".ln_1"), linear(h + ".attn.c_attn"), linear(h + ".attn.c_proj"), layer_norm(h + ".ln_2"),
-                          linear(h + ".mlp.c_fc"), linear(h + ".mlp.c_proj")});
+        blocks.push_back({layer_norm(h + ".ln_1"), linear(h + ".attn.c_attn"), linear(h + ".attn.c_proj"),
+                          layer_norm(h + ".ln_2"), linear(h + ".mlp.c_fc"), linear(h + ".mlp.c_proj")});
     }
     ln_f = layer_norm("ln_f");
     lm_head = shape.tie_embeddings ? wte : &find("lm_head.weight");
 }
 
 Parameter& Parameters::find(const std::string& name) {
-    for (Parameter& p : all_) if (p.spec.name == name) return p;
+    for (Parameter& p : all_)
+        if (p.spec.name == name) return p;
     fail("the model has no parameter named '", name, "'");
 }
 
@@ -98,7 +110,8 @@ void Parameters::initialise(uint64_t seed) {
 }
 
 void Parameters::set(Parameter& p, const std::vector<float>& values) {
-    if (int64_t(values.size()) != p.spec.count()) fail(p.spec.name, ": ", values.size(), " values given, ", p.spec.count(), " expected");
+    if (int64_t(values.size()) != p.spec.count())
+        fail(p.spec.name, ": ", values.size(), " values given, ", p.spec.count(), " expected");
     device::fill_zero(p.value.data, p.value.bytes());  // padding rows
     upload(p.value, values);
 }
@@ -111,7 +124,8 @@ std::vector<float> initial_values(const TensorSpec& spec, const Rule& rule, uint
 #pragma omp parallel for schedule(static)
         for (int64_t block = zeros / 4; block < (n + 3) / 4; ++block) {
             auto z = normal4(draw(seed, Purpose::init, stream, uint64_t(block)));
-            for (int64_t i = 4 * block; i < std::min(4 * block + 4, n); ++i) values[i] = float(rule.init_mean + rule.init_std * z[i - 4 * block]);
+            for (int64_t i = 4 * block; i < std::min(4 * block + 4, n); ++i)
+                values[i] = float(rule.init_mean + rule.init_std * z[i - 4 * block]);
         }
     }
     std::fill(values.begin(), values.begin() + zeros, 0.0f);

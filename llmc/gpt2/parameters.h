@@ -1,4 +1,5 @@
-// The parameters of a GPT-2: named tensors with their rules, and handles by which the forward and backward pass call them.
+// The parameters of a GPT-2: named tensors with their rules, and handles by which the forward and backward pass call
+// them.
 #pragma once
 #include <memory>
 #include <string>
@@ -20,19 +21,23 @@ struct ModelShape {
 };
 
 struct Parameter {
-    TensorSpec spec;           // shape without padding: (V, C) for wte
+    TensorSpec spec;  // shape without padding: (V, C) for wte
     Rule rule;
-    Tensor value;              // fp32 or bf16, (Vp, C) for wte: padding rows are zero and stay zero
-    Tensor grad;               // fp32
+    Tensor value;  // fp32 or bf16, (Vp, C) for wte: padding rows are zero and stay zero
+    Tensor grad;   // fp32
 };
 
-struct LayerNormParameters { Parameter *weight, *bias; };  // (C), (C)
-struct LinearParameters { Parameter *weight, *bias; };     // (OC, C), (OC)
+struct LayerNormParameters {
+    Parameter *weight, *bias;
+};  // (C), (C)
+struct LinearParameters {
+    Parameter *weight, *bias;
+};  // (OC, C), (OC)
 struct BlockParameters {
     LayerNormParameters ln_1;
     LinearParameters attn_c_attn, attn_c_proj;  // (3C, C), (C, C)
     LayerNormParameters ln_2;
-    LinearParameters mlp_c_fc, mlp_c_proj;      // (4C, C), (C, 4C)
+    LinearParameters mlp_c_fc, mlp_c_proj;  // (4C, C), (C, 4C)
 };
 
 // Names, roles and shapes, in the order of all tables and files.
@@ -47,8 +52,8 @@ public:
     Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype);
 
     std::vector<Parameter>& all() { return all_; }
-    Parameter& find(const std::string& name);   // throws Error naming the tensor
-    int64_t count() const;                      // trainable numbers, without padding
+    Parameter& find(const std::string& name);  // throws Error naming the tensor
+    int64_t count() const;                     // trainable numbers, without padding
     void zero_grad();
     // Initial weights by the rules, from the counter-based generator (doc/formats.md): the same on every backend.
     void initialise(uint64_t seed);
@@ -57,10 +62,10 @@ public:
     static std::vector<float> get(const Parameter& p) { return download(p.value, p.spec.count()); }
     static void set(Parameter& p, const std::vector<float>& values);
 
-    Parameter *wte, *wpe;                       // (Vp, C), (maxT, C)
+    Parameter *wte, *wpe;  // (Vp, C), (maxT, C)
     std::vector<BlockParameters> blocks;
     LayerNormParameters ln_f;
-    Parameter* lm_head;                         // (Vp, C); wte when tied
+    Parameter* lm_head;  // (Vp, C); wte when tied
 
 private:
     std::vector<Parameter> all_;

@@ -1,8 +1,8 @@
 // GPT2 and the parametrization's rule table, for Python.
-#include <map>
-#include <nlohmann/json.hpp>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
+#include <map>
+#include <nlohmann/json.hpp>
 
 #include "llmc/checkpoint/checkpoint.h"
 #include "llmc/error.h"
@@ -23,7 +23,8 @@ Config config_of(const py::kwargs& options) {
     const auto json = nlohmann::json::parse(py::module_::import("json").attr("dumps")(options).cast<std::string>());
     const auto known = to_json(Config{});
     for (auto& [key, value] : json.items())
-        if (!known.contains(key)) fail_usage("unknown option '", key, "': the names are train_gpt2's long options with underscores");
+        if (!known.contains(key))
+            fail_usage("unknown option '", key, "': the names are train_gpt2's long options with underscores");
     Config c = from_json(json);
     if (c.heads < 1 || c.width % c.heads) fail_usage("heads ", c.heads, " does not divide width ", c.width);
     if (c.vocab_size == 0) c.vocab_size = 50257;
@@ -34,7 +35,9 @@ Config config_of(const py::kwargs& options) {
 
 ModelShape shape_of(const Config& c) { return {c.depth, c.heads, c.width, c.seq_len, c.vocab_size, *c.tie_embeddings}; }
 
-py::object to_python(const nlohmann::ordered_json& json) { return py::module_::import("json").attr("loads")(json.dump()); }
+py::object to_python(const nlohmann::ordered_json& json) {
+    return py::module_::import("json").attr("loads")(json.dump());
+}
 
 Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape) {
     Floats out(shape);
@@ -45,8 +48,12 @@ Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape
 class PythonGPT2 {
 public:
     PythonGPT2(const Config& config, const ModelShape& shape, int64_t logits_rows)
-        : config_(config), model_(shape, Parametrization(config, shape.geometry()),
-                                  {.batch_size = config.batch_size, .seq_len = config.seq_len, .dtype = config.dtype == "bf16" ? DType::bf16 : DType::f32, .logits_rows = logits_rows}),
+        : config_(config),
+          model_(shape, Parametrization(config, shape.geometry()),
+                 {.batch_size = config.batch_size,
+                  .seq_len = config.seq_len,
+                  .dtype = config.dtype == "bf16" ? DType::bf16 : DType::f32,
+                  .logits_rows = logits_rows}),
           optimizer_(model_, config) {
         model_.parameters.initialise(config.seed);
         optimizer_.masters_from_parameters();
@@ -65,7 +72,7 @@ public:
         model_.zero_loss();
         model_.loss_and_head_backward(float(1.0 / double(total_tokens > 0 ? total_tokens : int64_t{B_} * T_)));
         model_.backward();
-        has_targets_ = false;   // the activations' gradients have replaced what another backward() would need
+        has_targets_ = false;  // the activations' gradients have replaced what another backward() would need
         return model_.loss();
     }
     double step(double schedule) {
@@ -75,22 +82,26 @@ public:
     }
     py::dict parameters() {
         py::dict out;
-        for (Parameter& p : model_.parameters.all()) out[py::str(p.spec.name)] = array(Parameters::get(p), p.spec.shape);
+        for (Parameter& p : model_.parameters.all())
+            out[py::str(p.spec.name)] = array(Parameters::get(p), p.spec.shape);
         return out;
     }
     py::dict gradients() {
         py::dict out;
-        for (Parameter& p : model_.parameters.all()) out[py::str(p.spec.name)] = array(download(p.grad, p.spec.count()), p.spec.shape);
+        for (Parameter& p : model_.parameters.all())
+            out[py::str(p.spec.name)] = array(download(p.grad, p.spec.count()), p.spec.shape);
         return out;
     }
     py::dict state() {
         py::dict out;
-        for (const Optimizer::State& s : optimizer_.state()) out[py::str(s.name)] = array(download(s.value, s.parameter->spec.count()), s.parameter->spec.shape);
+        for (const Optimizer::State& s : optimizer_.state())
+            out[py::str(s.name)] = array(download(s.value, s.parameter->spec.count()), s.parameter->spec.shape);
         return out;
     }
     void set_parameter(const std::string& name, const Floats& values) {
         Parameter& p = model_.parameters.find(name);
-        if (std::vector<int64_t>(values.shape(), values.shape() + values.ndim()) != p.spec.shape) fail_usage(name, " has another shape than the array given");
+        if (std::vector<int64_t>(values.shape(), values.shape() + values.ndim()) != p.spec.shape)
+            fail_usage(name, " has another shape than the array given");
         Parameters::set(p, std::vector<float>(values.data(), values.data() + values.size()));
         optimizer_.masters_from_parameters();
     }
@@ -106,7 +117,8 @@ public:
         forward(tokens, targets);
         model_.observer = nullptr;
         py::dict out;
-        for (auto& [name, values] : seen) out[py::str(name)] = array(values.first, {int64_t(values.first.size()) / values.second, values.second});
+        for (auto& [name, values] : seen)
+            out[py::str(name)] = array(values.first, {int64_t(values.first.size()) / values.second, values.second});
         return out;
     }
     void load(const std::string& path) {
@@ -118,12 +130,15 @@ public:
 
 private:
     void set_batch(const Tokens& tokens, const std::optional<Tokens>& targets) {
-        if (tokens.ndim() != 2) fail_usage("tokens must have the shape (B, T), they have ", tokens.ndim(), " dimensions");
+        if (tokens.ndim() != 2)
+            fail_usage("tokens must have the shape (B, T), they have ", tokens.ndim(), " dimensions");
         for (const Tokens* t : {&tokens, targets ? &*targets : nullptr}) {
             if (!t) continue;
-            if (t->ndim() != 2 || t->shape(0) != tokens.shape(0) || t->shape(1) != tokens.shape(1)) fail_usage("targets must have the shape of tokens");
+            if (t->ndim() != 2 || t->shape(0) != tokens.shape(0) || t->shape(1) != tokens.shape(1))
+                fail_usage("targets must have the shape of tokens");
             for (int64_t i = 0; i < t->size(); ++i)
-                if (t->data()[i] < 0 || t->data()[i] >= model_.shape.vocab_size) fail_usage("token ", t->data()[i], " is outside the vocabulary of ", model_.shape.vocab_size);
+                if (t->data()[i] < 0 || t->data()[i] >= model_.shape.vocab_size)
+                    fail_usage("token ", t->data()[i], " is outside the vocabulary of ", model_.shape.vocab_size);
         }
         B_ = int(tokens.shape(0)), T_ = int(tokens.shape(1));
         model_.set_batch(tokens.data(), targets ? targets->data() : nullptr, B_, T_);
@@ -141,34 +156,60 @@ private:
 }  // namespace
 
 void bind_model(py::module_& m) {
-    m.def("parametrization", [](const py::kwargs& options) {
-        const Config c = config_of(options);
-        const ModelShape shape = shape_of(c);
-        return to_python(Parametrization(c, shape.geometry()).to_json(tensor_specs(shape)));
-    }, "The resolved rule of every tensor, as train_gpt2 --dry-run prints it: a dict. Keyword arguments are train_gpt2's long options with underscores.");
-    m.def("encode", [](const std::string& text, const std::string& tokenizer_path) {
-        return (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).encode(text);
-    }, "Tokens of a text, by bytes or by a tokenizer.bin.", py::arg("text"), py::arg("tokenizer") = "");
-    m.def("decode", [](const std::vector<int32_t>& tokens, const std::string& tokenizer_path) {
-        return py::bytes((tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).decode(tokens));
-    }, "The text of tokens, as bytes.", py::arg("tokens"), py::arg("tokenizer") = "");
-    m.def("choose_token", &choose_token, "The sampler's choice from logits, given a uniform number.", py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
-
-    py::class_<PythonGPT2>(m, "GPT2", "GPT-2 with its optimizer. Keyword arguments are train_gpt2's long options with underscores (width=128, parametrization=\"mup\", ...); "
-                                      "batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at a time (0: automatic).")
-        .def(py::init([](int64_t logits_rows, const py::kwargs& options) {
+    m.def(
+        "parametrization",
+        [](const py::kwargs& options) {
             const Config c = config_of(options);
-            return std::make_unique<PythonGPT2>(c, shape_of(c), logits_rows);
-        }), py::arg("logits_rows") = 0)
-        .def("forward", &PythonGPT2::forward, "tokens (B, T) -> logits (B, T, V), or with targets (B, T) the mean loss in nats.", py::arg("tokens"), py::arg("targets") = py::none())
-        .def("backward", &PythonGPT2::backward, "Adds the gradients of the last forward()'s loss, sum / total_tokens (default: B*T), and returns that loss.", py::arg("total_tokens") = 0)
-        .def("step", &PythonGPT2::step, "One optimizer step with all learning rates times `schedule`; returns the gradient norm before clipping.", py::arg("schedule") = 1.0)
+            const ModelShape shape = shape_of(c);
+            return to_python(Parametrization(c, shape.geometry()).to_json(tensor_specs(shape)));
+        },
+        "The resolved rule of every tensor, as train_gpt2 --dry-run prints it: a dict. Keyword arguments are "
+        "train_gpt2's long options with underscores.");
+    m.def(
+        "encode",
+        [](const std::string& text, const std::string& tokenizer_path) {
+            return (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).encode(text);
+        },
+        "Tokens of a text, by bytes or by a tokenizer.bin.", py::arg("text"), py::arg("tokenizer") = "");
+    m.def(
+        "decode",
+        [](const std::vector<int32_t>& tokens, const std::string& tokenizer_path) {
+            return py::bytes(
+                (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).decode(tokens));
+        },
+        "The text of tokens, as bytes.", py::arg("tokens"), py::arg("tokenizer") = "");
+    m.def("choose_token", &choose_token, "The sampler's choice from logits, given a uniform number.", py::arg("logits"),
+          py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
+
+    py::class_<PythonGPT2>(
+        m, "GPT2",
+        "GPT-2 with its optimizer. Keyword arguments are train_gpt2's long options with underscores (width=128, "
+        "parametrization=\"mup\", ...); "
+        "batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at a time (0: automatic).")
+        .def(py::init([](int64_t logits_rows, const py::kwargs& options) {
+                 const Config c = config_of(options);
+                 return std::make_unique<PythonGPT2>(c, shape_of(c), logits_rows);
+             }),
+             py::arg("logits_rows") = 0)
+        .def("forward", &PythonGPT2::forward,
+             "tokens (B, T) -> logits (B, T, V), or with targets (B, T) the mean loss in nats.", py::arg("tokens"),
+             py::arg("targets") = py::none())
+        .def("backward", &PythonGPT2::backward,
+             "Adds the gradients of the last forward()'s loss, sum / total_tokens (default: B*T), and returns that "
+             "loss.",
+             py::arg("total_tokens") = 0)
+        .def("step", &PythonGPT2::step,
+             "One optimizer step with all learning rates times `schedule`; returns the gradient norm before clipping.",
+             py::arg("schedule") = 1.0)
         .def("zero_grad", &PythonGPT2::zero_grad, "Sets all gradients to 0.")
-        .def("parameters", &PythonGPT2::parameters, "Copies of all parameters by name, (out, in), without padding rows.")
+        .def("parameters", &PythonGPT2::parameters,
+             "Copies of all parameters by name, (out, in), without padding rows.")
         .def("gradients", &PythonGPT2::gradients, "Copies of all gradients by name, accumulated since zero_grad().")
         .def("optimizer_state", &PythonGPT2::state, "Copies of the moments and master weights by name.")
-        .def("set_parameter", &PythonGPT2::set_parameter, "Overwrites one parameter.", py::arg("name"), py::arg("values"))
-        .def("activations", &PythonGPT2::activations, "Every activation of a forward pass by name, (B*T, channels).", py::arg("tokens"), py::arg("targets"))
+        .def("set_parameter", &PythonGPT2::set_parameter, "Overwrites one parameter.", py::arg("name"),
+             py::arg("values"))
+        .def("activations", &PythonGPT2::activations, "Every activation of a forward pass by name, (B*T, channels).",
+             py::arg("tokens"), py::arg("targets"))
         .def("load", &PythonGPT2::load, "Takes the weights of a checkpoint.", py::arg("checkpoint"))
         .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.");
 }

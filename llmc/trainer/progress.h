@@ -1,4 +1,5 @@
-// What a person sees while a run goes on: on a terminal one line that is rewritten, elsewhere a plain line now and then.
+// What a person sees while a run goes on: on a terminal one line that is rewritten, elsewhere a plain line now and
+// then.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -16,8 +17,8 @@ struct Status {
 class Progress {
 public:
     Progress();
-    void step(const Status& status, bool important);   // important: always printed
-    void note(const std::string& text);                // a line of its own
+    void step(const Status& status, bool important);  // important: always printed
+    void note(const std::string& text);               // a line of its own
 
 private:
     bool terminal_;
@@ -25,6 +26,6 @@ private:
     std::chrono::steady_clock::time_point last_;
 };
 
-std::string duration(double seconds);                  // "1h02m", "2m05s", "7s"
+std::string duration(double seconds);  // "1h02m", "2m05s", "7s"
 
 }  // namespace llmc

@@ -4,6 +4,6 @@
 namespace llmc {
 
 void install_signal_handlers();
-int received_signal();   // 0: none
+int received_signal();  // 0: none
 
 }  // namespace llmc

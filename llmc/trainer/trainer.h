@@ -12,10 +12,13 @@ namespace llmc {
 class Trainer {
 public:
     Trainer(Setup setup, const std::string& command);
-    int run();                    // the exit code
+    int run();  // the exit code
 
 private:
-    struct StepResult { double loss, grad_norm, lr, seconds; bool skipped; };
+    struct StepResult {
+        double loss, grad_norm, lr, seconds;
+        bool skipped;
+    };
 
     void announce(const std::string& command);
     StepResult train_step();
@@ -40,11 +43,11 @@ private:
     CheckpointMetadata metadata_;
     Logger logger_;
     Progress progress_;
-    nlohmann::ordered_json last_;                    // the last of each figure, for the final line
+    nlohmann::ordered_json last_;  // the last of each figure, for the final line
     double training_seconds_ = 0;
     int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
 };
 
-int sample_command(const CommandLine& line);         // train_gpt2 sample CHECKPOINT
+int sample_command(const CommandLine& line);  // train_gpt2 sample CHECKPOINT
 
 }  // namespace llmc
