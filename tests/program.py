@@ -1,4 +1,5 @@
 """Runs ./train_gpt2 (and train_gpt2.py) as a person would, and reads what they leave behind."""
+
 import json
 import subprocess
 import sys
@@ -15,14 +16,24 @@ TINY = ["--depth", 2, "--width", 48, "--heads", 3, "--seq-len", 40, "--batch-siz
 def run(*arguments, expect=0, program=None, timeout=120, **kwargs):
     """Runs the program and returns (stdout, stderr). expect: the exit code it must end with."""
     command = [str(word) for word in [*(program or [BINARY]), *arguments]]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, errors="replace", **kwargs)
-    assert done.returncode == expect, f"exit {done.returncode}, not {expect}: {' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, errors="replace", **kwargs
+    )
+    assert done.returncode == expect, (
+        f"exit {done.returncode}, not {expect}: {' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    )
     return done.stdout, done.stderr
 
 
 def start(*arguments):
     """Starts the program in the background."""
-    return subprocess.Popen([str(word) for word in [BINARY, *arguments]], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [str(word) for word in [BINARY, *arguments]],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run_python(*arguments, **kwargs):
@@ -48,13 +59,13 @@ def tensors(checkpoint):
     import torch
     from safetensors.torch import load_file as load_torch
 
-    model = {name: t.float().numpy() if t.dtype == torch.bfloat16 else t.numpy()
-             for name, t in load_torch(str(Path(checkpoint) / "model.safetensors")).items()}
+    model = {
+        name: t.float().numpy() if t.dtype == torch.bfloat16 else t.numpy()
+        for name, t in load_torch(str(Path(checkpoint) / "model.safetensors")).items()
+    }
     return model | load_file(str(Path(checkpoint) / "optimizer.safetensors"))
 
 
 def snapshot(folder):
     """Every file below a folder with its content: to show that nothing changed."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
-
-

@@ -1,4 +1,5 @@
 """What cannot work ends with one clear sentence, the documented exit code, and every file as it was."""
+
 import json
 import resource
 import struct
@@ -27,34 +28,41 @@ def refuse(code, mentions, *arguments, **kwargs):
     return lines[0]
 
 
-@pytest.mark.parametrize("arguments, mentions", [
-    (["--learning-rate", 1], ["unknown argument", "--learning-rate"]),
-    (["--warmup-stpes", 1], ["--warmup-stpes", "did you mean --warmup-steps"]),
-    (["--lr", "abc"], ["--lr", "'abc'", "not a number"]),
-    (["--lr", "-1"], ["--lr", "-1", "at least 0"]),
-    (["--lr", "nan"], ["--lr", "nan"]),
-    (["--steps", "1.5"], ["--steps", "1.5"]),
-    (["--beta1", 1], ["--beta1", "between 0 and"]),
-    (["--batch-size", 0], ["--batch-size", "'0'"]),
-    (["--dtype", "fp16"], ["--dtype", "fp16", "fp32|bf16"]),
-    (["--schedule", "cos"], ["--schedule", "'cos'", "cosine"]),
-    (["--preset", "gpt5"], ["--preset", "gpt5"]),
-    (["--heads", 5, "--width", 48], ["--heads 5", "--width 48"]),
-    (["--head-dim", 20, "--width", 48], ["--head-dim 20", "48"]),
-    (["--heads", 3, "--head-dim", 16], ["--head-dim", "--heads"]),
-    (["--steps", 3, "--epochs", 1], ["--epochs", "--steps"]),
-    (["--total-batch-size", 100, "--seq-len", 40, "--batch-size", 2], ["100", "80", "160"]),
-    (["--resume"], ["--resume", "--out"]),
-    (["--checkpoint-every", 5], ["--checkpoint-every", "--out"]),
-    (["--parametrization", "mup"], ["--base-width"]),
-    (["--base-width", 32], ["--base-width", "sp"]),
-    (["--parametrization", "mup", "--base-width", 40, "--width", 48, "--heads", 3], ["16", "40", "--base-heads"]),
-    (["--parametrization", "mup", "--base-width", 48, "--base-heads", 7, "--width", 48, "--heads", 3], ["--base-heads 7", "48"]),
-    (["--zero-init-head"], ["--zero-init-head", "--no-tie-embeddings"]),
-    (["--prompt"], ["--prompt"]),
-    (["sample"], ["CHECKPOINT"]),
-    (["--config", "/nowhere/c.toml"], ["/nowhere/c.toml"]),
-], ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None)
+@pytest.mark.parametrize(
+    "arguments, mentions",
+    [
+        (["--learning-rate", 1], ["unknown argument", "--learning-rate"]),
+        (["--warmup-stpes", 1], ["--warmup-stpes", "did you mean --warmup-steps"]),
+        (["--lr", "abc"], ["--lr", "'abc'", "not a number"]),
+        (["--lr", "-1"], ["--lr", "-1", "at least 0"]),
+        (["--lr", "nan"], ["--lr", "nan"]),
+        (["--steps", "1.5"], ["--steps", "1.5"]),
+        (["--beta1", 1], ["--beta1", "between 0 and"]),
+        (["--batch-size", 0], ["--batch-size", "'0'"]),
+        (["--dtype", "fp16"], ["--dtype", "fp16", "fp32|bf16"]),
+        (["--schedule", "cos"], ["--schedule", "'cos'", "cosine"]),
+        (["--preset", "gpt5"], ["--preset", "gpt5"]),
+        (["--heads", 5, "--width", 48], ["--heads 5", "--width 48"]),
+        (["--head-dim", 20, "--width", 48], ["--head-dim 20", "48"]),
+        (["--heads", 3, "--head-dim", 16], ["--head-dim", "--heads"]),
+        (["--steps", 3, "--epochs", 1], ["--epochs", "--steps"]),
+        (["--total-batch-size", 100, "--seq-len", 40, "--batch-size", 2], ["100", "80", "160"]),
+        (["--resume"], ["--resume", "--out"]),
+        (["--checkpoint-every", 5], ["--checkpoint-every", "--out"]),
+        (["--parametrization", "mup"], ["--base-width"]),
+        (["--base-width", 32], ["--base-width", "sp"]),
+        (["--parametrization", "mup", "--base-width", 40, "--width", 48, "--heads", 3], ["16", "40", "--base-heads"]),
+        (
+            ["--parametrization", "mup", "--base-width", 48, "--base-heads", 7, "--width", 48, "--heads", 3],
+            ["--base-heads 7", "48"],
+        ),
+        (["--zero-init-head"], ["--zero-init-head", "--no-tie-embeddings"]),
+        (["--prompt"], ["--prompt"]),
+        (["sample"], ["CHECKPOINT"]),
+        (["--config", "/nowhere/c.toml"], ["/nowhere/c.toml"]),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
+)
 def test_usage(text, arguments, mentions):
     refuse(USAGE, mentions, *([] if arguments[0] == "sample" else [*text, "--steps", 1]), *arguments)
 
@@ -75,7 +83,7 @@ def damaged_shards(folder):
     raw = good.read_bytes()
 
     def header(field, value):
-        return raw[:4 * field] + struct.pack("<i", value) + raw[4 * field + 4:]
+        return raw[: 4 * field] + struct.pack("<i", value) + raw[4 * field + 4 :]
 
     return {
         "empty": (b"", ["no token shard", "0 bytes"]),
@@ -90,7 +98,9 @@ def damaged_shards(folder):
     }
 
 
-@pytest.mark.parametrize("kind", ["empty", "short", "foreign", "llama3", "version", "truncated", "too long", "one token", "tiny"])
+@pytest.mark.parametrize(
+    "kind", ["empty", "short", "foreign", "llama3", "version", "truncated", "too long", "one token", "tiny"]
+)
 def test_shards(tmp_path, kind):
     content, mentions = damaged_shards(tmp_path)[kind]
     (tmp_path / "bad.bin").write_bytes(content)
@@ -109,7 +119,18 @@ def test_token_beyond_the_vocabulary(tmp_path):
     tokens = np.arange(2000) % 200
     tokens[1234] = 250
     shard = write_shard(tmp_path / "d.bin", tokens, vocab_size=0, tokenizer="unknown")
-    refuse(DATA, ["d.bin", "token 1234 is 250", "--vocab-size"], "--train-data", shard, *TINY, "--vocab-size", 201, "--no-shuffle", "--steps", 30)
+    refuse(
+        DATA,
+        ["d.bin", "token 1234 is 250", "--vocab-size"],
+        "--train-data",
+        shard,
+        *TINY,
+        "--vocab-size",
+        201,
+        "--no-shuffle",
+        "--steps",
+        30,
+    )
     mixed = [write_shard(tmp_path / f"m{v}.bin", tokens, vocab_size=v) for v in (257, 300)]
     refuse(DATA, [mixed[1].name, "vocabulary"], "--train-data", tmp_path / "m*.bin", *TINY, "--steps", 1)
     refuse(DATA, ["257", "--vocab-size"], "--train-data", mixed[0], *TINY, "--vocab-size", 100, "--steps", 1)
@@ -125,7 +146,7 @@ def trained(text, tmp_path_factory):
 def split_safetensors(path):
     raw = path.read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
-    return json.loads(raw[8:8 + length]), raw[8 + length:]
+    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
 
 
 def join_safetensors(path, header, data):
@@ -161,8 +182,25 @@ def corruptions(path):
     }
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "header length", "header cut", "data cut", "header no json", "dtype", "shape", "other shape",
-                                  "overlap", "outside", "trailing", "absent", "metadata"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "empty",
+        "text",
+        "header length",
+        "header cut",
+        "data cut",
+        "header no json",
+        "dtype",
+        "shape",
+        "other shape",
+        "overlap",
+        "outside",
+        "trailing",
+        "absent",
+        "metadata",
+    ],
+)
 def test_corrupt_checkpoints(text, trained, tmp_path, kind):
     content, mentions = corruptions(checkpoints(trained)[0] / "model.safetensors")[kind]
     bad = tmp_path / "model.safetensors"
@@ -170,7 +208,19 @@ def test_corrupt_checkpoints(text, trained, tmp_path, kind):
         bad.write_bytes(content)
     else:
         join_safetensors(bad, *content)
-    refuse(DATA, ["model.safetensors", *mentions], *text, "--batch-size", 2, "--init", bad, "--steps", 1, "--out", tmp_path / "run")
+    refuse(
+        DATA,
+        ["model.safetensors", *mentions],
+        *text,
+        "--batch-size",
+        2,
+        "--init",
+        bad,
+        "--steps",
+        1,
+        "--out",
+        tmp_path / "run",
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -181,7 +231,20 @@ def test_checkpoints_that_do_not_fit(text, trained, tmp_path):
     refuse(DATA, ["--width 64", "48"], *text, "--init", checkpoint, "--width", 64, "--steps", 1)
     refuse(DATA, ["--depth 3", "2"], *text, "--init", checkpoint, "--depth", 3, "--steps", 1)
     refuse(DATA, ["--seq-len 41", "40"], *text, "--init", checkpoint, "--seq-len", 41, "--steps", 1)
-    refuse(DATA, ["parametrization", '"sp"', '"mup"'], *text, "--init", checkpoint, "--parametrization", "mup", "--base-width", 16, "--tie-embeddings", "--steps", 1)
+    refuse(
+        DATA,
+        ["parametrization", '"sp"', '"mup"'],
+        *text,
+        "--init",
+        checkpoint,
+        "--parametrization",
+        "mup",
+        "--base-width",
+        16,
+        "--tie-embeddings",
+        "--steps",
+        1,
+    )
     refuse(DATA, ["parametrization", "scales"], *text, "--init", checkpoint, "--output-mult", 2, "--steps", 1)
     (tmp_path / "model.bin").write_bytes(struct.pack("<8i", 20240326, 3, 8, 300, 1, 2, 16, 384) + bytes(1024 - 32))
     refuse(DATA, ["truncated"], *text, "--init", tmp_path / "model.bin", "--steps", 1)
@@ -193,7 +256,19 @@ def test_resume_of_another_run(text, trained):
     before = snapshot(trained)
     refuse(DATA, ["--width 96", "48"], *text, *TINY, "--width", 96, "--out", trained, "--resume", "--steps", 4)
     refuse(DATA, ["parametrization"], *text, *TINY, "--embed-mult", 3, "--out", trained, "--resume", "--steps", 4)
-    refuse(DATA, ["optimizer", "adamw", "sgd"], *text, *TINY, "--optimizer", "sgd", "--out", trained, "--resume", "--steps", 4)
+    refuse(
+        DATA,
+        ["optimizer", "adamw", "sgd"],
+        *text,
+        *TINY,
+        "--optimizer",
+        "sgd",
+        "--out",
+        trained,
+        "--resume",
+        "--steps",
+        4,
+    )
     refuse(DATA, ["fp32", "bf16"], *text, *TINY, "--dtype", "bf16", "--out", trained, "--resume", "--steps", 4)
     refuse(USAGE, ["step 2", "--steps"], *text, *TINY, "--out", trained, "--resume", "--steps", 1)
     assert snapshot(trained) == before
@@ -202,7 +277,9 @@ def test_resume_of_another_run(text, trained):
 def test_an_earlier_run_is_not_overwritten(text, trained):
     before = snapshot(trained)
     refuse(USAGE, [str(trained), "--resume", "--overwrite"], *text, *TINY, "--steps", 1, "--out", trained)
-    refuse(DATA, ["matches no file"], "--train-data", "/nowhere/*", *TINY, "--steps", 1, "--out", trained, "--overwrite")
+    refuse(
+        DATA, ["matches no file"], "--train-data", "/nowhere/*", *TINY, "--steps", 1, "--out", trained, "--overwrite"
+    )
     refuse(USAGE, ["--resume", "--overwrite"], *text, *TINY, "--steps", 1, "--out", trained, "--resume", "--overwrite")
     assert snapshot(trained) == before
 
@@ -212,8 +289,15 @@ def test_full_disk(text, tmp_path):
     options = [*text, *TINY, "--out", tmp_path, "--checkpoint-every", 2, "--keep", 9]
     run(*options, "--steps", 4)
     before = snapshot(tmp_path / "checkpoints")
-    error = refuse(FAILURE, ["step_00000006", "earlier checkpoints are intact"], *options, "--steps", 8, "--resume",
-                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)))
+    error = refuse(
+        FAILURE,
+        ["step_00000006", "earlier checkpoints are intact"],
+        *options,
+        "--steps",
+        8,
+        "--resume",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
     assert "File too large" in error or "No space left" in error
     assert snapshot(tmp_path / "checkpoints") == before, "no half-written checkpoint, and nothing lost"
     run(*options, "--steps", 8, "--resume")
@@ -228,11 +312,15 @@ def test_out_is_a_file(text, tmp_path):
 
 def test_divergence(text, tmp_path):
     options = [*text, *TINY, "--schedule", "constant", "--checkpoint-every", 1, "--keep", 99, "--out", tmp_path]
-    error = refuse(DIVERGED, ["diverged at step", "nan", "--lr"], *options, "--lr", 1e30, "--grad-clip", 0, "--steps", 50)
+    error = refuse(
+        DIVERGED, ["diverged at step", "nan", "--lr"], *options, "--lr", 1e30, "--grad-clip", 0, "--steps", 50
+    )
     assert "is intact" in error
     final = log(tmp_path, "final")[0]
     assert final["reason"] == "diverged"
-    assert not any(c.name == f"step_{final['step']:08d}" for c in checkpoints(tmp_path)), "the broken state is not saved"
+    assert not any(c.name == f"step_{final['step']:08d}" for c in checkpoints(tmp_path)), (
+        "the broken state is not saved"
+    )
     assert all(np.isfinite(float(e["loss"])) for e in log(tmp_path, "train")[:-1])
 
 
@@ -242,4 +330,14 @@ def test_sample_command(trained, text, tmp_path):
     write_shard(tmp_path / "d.bin", np.arange(2000) % 200, vocab_size=300, tokenizer="unknown")
     run("--train-data", tmp_path / "d.bin", *TINY, "--steps", 0, "--out", tmp_path / "run")
     refuse(DATA, ["tokenizer"], "sample", checkpoints(tmp_path / "run")[0])
-    refuse(USAGE, ["--sample-every", "tokenizer"], "--train-data", tmp_path / "d.bin", *TINY, "--steps", 1, "--sample-every", 1)
+    refuse(
+        USAGE,
+        ["--sample-every", "tokenizer"],
+        "--train-data",
+        tmp_path / "d.bin",
+        *TINY,
+        "--steps",
+        1,
+        "--sample-every",
+        1,
+    )

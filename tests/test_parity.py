@@ -4,6 +4,7 @@ Gradients are compared as they are, before an optimizer: Adam would hide a wrong
 sums (about 1e-6 relative here; 1e-4 allowed over 20 steps). In bf16 the programs round at different places (PyTorch rounds
 weight gradients to bf16, this program keeps them in fp32; attention probabilities likewise), 2^-9 = 0.2% each time.
 """
+
 import itertools
 
 import numpy as np
@@ -15,11 +16,14 @@ from shards import random_text, write_text_shards
 import llmc
 import train_gpt2 as reference
 
-pytestmark = pytest.mark.skipif(not BINARY.exists() or "cpu" not in llmc.backends(), reason="not built: run make train_gpt2 module")
+pytestmark = pytest.mark.skipif(
+    not BINARY.exists() or "cpu" not in llmc.backends(), reason="not built: run make train_gpt2 module"
+)
 
 SHAPE = {"depth": 2, "width": 64, "heads": 4, "seq_len": 40, "batch_size": 4, "vocab_size": 257}
 SCHEMES = {"sp": {"parametrization": "sp"}} | {
-    f"mup x{ratio}": {"parametrization": "mup", "base_width": int(64 / ratio)} for ratio in (0.5, 1, 4)}
+    f"mup x{ratio}": {"parametrization": "mup", "base_width": int(64 / ratio)} for ratio in (0.5, 1, 4)
+}
 
 
 def command_line(options):
@@ -56,7 +60,14 @@ RULES = [
     {"parametrization": "sp"},
     {"parametrization": "sp", "optimizer": "sgd", "weight_decay_mode": "independent", "tie_embeddings": False},
     {"parametrization": "mup", "base_width": 64},
-    {"parametrization": "mup", "base_width": 16, "attn_mult": 3.0, "output_mult": 2.5, "embed_mult": 7.0, "init_std": 0.3},
+    {
+        "parametrization": "mup",
+        "base_width": 16,
+        "attn_mult": 3.0,
+        "output_mult": 2.5,
+        "embed_mult": 7.0,
+        "init_std": 0.3,
+    },
     {"parametrization": "mup", "base_width": 128, "tie_embeddings": True},
     {"parametrization": "mup", "base_width": 48, "zero_init_query": False, "zero_init_head": False},
     {"parametrization": "mup", "base_width": 16, "base_heads": 4, "optimizer": "sgd"},
@@ -70,7 +81,9 @@ def test_rule_tables_agree(options):
     ours = llmc.cpu.parametrization(**options)
     theirs = reference.parametrization(reference.parse_args(command_line(options)))
     assert [t["name"] for t in ours["tensors"]] == [t["name"] for t in theirs["tensors"]]
-    assert {k: ours[k] for k in ("scheme", "base_width", "base_head_dim")} == {k: theirs[k] for k in ("scheme", "base_width", "base_head_dim")}
+    assert {k: ours[k] for k in ("scheme", "base_width", "base_head_dim")} == {
+        k: theirs[k] for k in ("scheme", "base_width", "base_head_dim")
+    }
     assert ours["width_mult"] == theirs["width_mult"]
     assert ours["scales"] == pytest.approx(theirs["scales"], rel=1e-7)
     for a, b in zip(ours["tensors"], theirs["tensors"], strict=True):
@@ -82,8 +95,14 @@ def test_rule_tables_agree(options):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_mup_at_the_base_width_is_sp_bit_for_bit(data, tmp_path, optimizer, tied):
-    switches = {"tie_embeddings": tied, "zero_init_query": True, "zero_init_head": not tied, "optimizer": optimizer,
-                "lr": 0.01 if optimizer == "adamw" else 0.3, "weight_decay": 0.1}
+    switches = {
+        "tie_embeddings": tied,
+        "zero_init_query": True,
+        "zero_init_head": not tied,
+        "optimizer": optimizer,
+        "lr": 0.01 if optimizer == "adamw" else 0.3,
+        "weight_decay": 0.1,
+    }
     options = [*data, *command_line(SHAPE | switches), "--steps", 20, "--threads", 1]
     run(*options, "--out", tmp_path / "sp")
     run(*options, "--parametrization", "mup", "--base-width", 64, "--out", tmp_path / "mup")
@@ -93,6 +112,7 @@ def test_mup_at_the_base_width_is_sp_bit_for_bit(data, tmp_path, optimizer, tied
 
 
 # --- Where both start ----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_initial_weights_agree(data, tmp_path, scheme):
@@ -106,7 +126,9 @@ def test_initial_weights_agree(data, tmp_path, scheme):
         np.testing.assert_allclose(a[name], b[name], rtol=2e-7, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("extra", [[], ["--no-shuffle"], ["--overfit-single-batch"], ["--total-batch-size", 320, "--seed", 3]], ids=str)
+@pytest.mark.parametrize(
+    "extra", [[], ["--no-shuffle"], ["--overfit-single-batch"], ["--total-batch-size", 320, "--seed", 3]], ids=str
+)
 def test_data_order_agrees(data, tmp_path, extra):
     """With a learning rate of 0 the losses are a fingerprint of the batches: more than one epoch of them."""
     options = [*data, *command_line(SHAPE), "--lr", 0, "--steps", 200, "--width", 8, "--heads", 1, "--depth", 1, *extra]
@@ -119,6 +141,7 @@ def test_data_order_agrees(data, tmp_path, extra):
 
 # --- Logits and gradients --------------------------------------------------------------------------------------------
 
+
 def both_models(options, seed=0):
     """One model in each program with the same weights, everything away from its initial value, zeros included."""
     ours = llmc.cpu.GPT2(logits_rows=64, **options)
@@ -127,13 +150,15 @@ def both_models(options, seed=0):
     theirs = reference.GPT2(args)
     rng = np.random.default_rng(seed)
     for rule, parameter in theirs.named_rules():
-        gain = 1.0 if ".ln_" in rule["name"] and rule["name"].endswith("weight") or rule["name"] == "ln_f.weight" else 0.0
+        gain = (
+            1.0 if (".ln_" in rule["name"] and rule["name"].endswith("weight")) or rule["name"] == "ln_f.weight" else 0.0
+        )
         values = (gain + rng.normal(0, 0.1, rule["shape"])).astype(np.float32)
-        if options.get("dtype") == "bf16":   # numbers that both can hold
+        if options.get("dtype") == "bf16":  # numbers that both can hold
             values = torch.from_numpy(values).bfloat16().float().numpy()
         ours.set_parameter(rule["name"], values)
         with torch.no_grad():
-            parameter[:rule["shape"][0]] = torch.from_numpy(values)
+            parameter[: rule["shape"][0]] = torch.from_numpy(values)
     if options.get("dtype") == "bf16":
         theirs.round_copies()
     return ours, theirs
@@ -141,7 +166,11 @@ def both_models(options, seed=0):
 
 @pytest.mark.parametrize("scheme, tied, dtype", list(itertools.product(SCHEMES, [True, False], ["fp32", "bf16"])))
 def test_logits_and_every_gradient(scheme, tied, dtype):
-    options = SHAPE | SCHEMES[scheme] | {"tie_embeddings": tied, "dtype": dtype, "output_mult": 1.7, "embed_mult": 1.3, "attn_mult": 2.9}
+    options = (
+        SHAPE
+        | SCHEMES[scheme]
+        | {"tie_embeddings": tied, "dtype": dtype, "output_mult": 1.7, "embed_mult": 1.3, "attn_mult": 2.9}
+    )
     ours, theirs = both_models(options)
     rng = np.random.default_rng(1)
     tokens, targets = rng.integers(0, 257, (2, 4, 33), dtype=np.int32)
@@ -157,10 +186,12 @@ def test_logits_and_every_gradient(scheme, tied, dtype):
     assert ours.backward() == pytest.approx(loss.item(), rel=tolerance / 10)
     gradients = ours.gradients()
     for rule, parameter in theirs.named_rules():
-        expected = parameter.grad[:rule["shape"][0]].numpy()
+        expected = parameter.grad[: rule["shape"][0]].numpy()
         error = relative(gradients[rule["name"]], expected)
-        assert error < tolerance, f"{rule['name']}: {error:.2e}; ratio of norms {np.linalg.norm(gradients[rule['name']]) / np.linalg.norm(expected):.4f}"
-        assert np.all(parameter.grad[rule["shape"][0]:].numpy() == 0), "padding rows get no gradient"
+        assert error < tolerance, (
+            f"{rule['name']}: {error:.2e}; ratio of norms {np.linalg.norm(gradients[rule['name']]) / np.linalg.norm(expected):.4f}"
+        )
+        assert np.all(parameter.grad[rule["shape"][0] :].numpy() == 0), "padding rows get no gradient"
 
 
 def test_activations_are_announced_under_their_names():
@@ -170,7 +201,11 @@ def test_activations_are_announced_under_their_names():
     seen = ours.activations(tokens, targets)
     expected = {}
     for name, module in theirs.named_modules():
-        module.register_forward_hook(lambda _, __, out, name=name: expected.__setitem__(name, out.detach().reshape(-1, out.shape[-1]).numpy()) if out.dim() > 1 else None)
+        module.register_forward_hook(
+            lambda _, __, out, name=name: (
+                expected.__setitem__(name, out.detach().reshape(-1, out.shape[-1]).numpy()) if out.dim() > 1 else None
+            )
+        )
     theirs(torch.from_numpy(tokens).long(), torch.from_numpy(targets).long())
     for i in range(2):
         for name in (f"h.{i}.ln_1", f"h.{i}.attn.c_attn", f"h.{i}.ln_2", f"h.{i}.mlp.c_fc"):
@@ -182,11 +217,26 @@ def test_activations_are_announced_under_their_names():
 
 # --- Twenty steps ----------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("scheme, tied, dtype", list(itertools.product(SCHEMES, [True, False], ["fp32", "bf16"])))
 def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
     """From one checkpoint, with accumulation, weight decay, clipping, warm-up and cosine in play."""
-    options = [*data, *command_line(SHAPE | SCHEMES[scheme] | {"tie_embeddings": tied, "dtype": dtype}),
-               "--lr", 0.002, "--warmup-steps", 5, "--weight-decay", 0.1, "--grad-clip", 0.5, "--total-batch-size", 320, "--final-lr-frac", 0.1]
+    options = [
+        *data,
+        *command_line(SHAPE | SCHEMES[scheme] | {"tie_embeddings": tied, "dtype": dtype}),
+        "--lr",
+        0.002,
+        "--warmup-steps",
+        5,
+        "--weight-decay",
+        0.1,
+        "--grad-clip",
+        0.5,
+        "--total-batch-size",
+        320,
+        "--final-lr-frac",
+        0.1,
+    ]
     run(*options, "--steps", 0, "--out", tmp_path / "start")
     options += ["--init", checkpoints(tmp_path / "start")[0], "--steps", 20, "--eval-every", 10]
     run(*options, "--threads", 1, "--out", tmp_path / "ours")
@@ -199,19 +249,47 @@ def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
         np.testing.assert_allclose(a, b, rtol=factor * tolerance, err_msg=key)
     a, b = ([e["val_loss"] for e in log(tmp_path / name, "eval")] for name in ("ours", "theirs"))
     np.testing.assert_allclose(a, b, rtol=tolerance)
-    if dtype == "fp32":   # an optimizer rule that is wrong for one tensor shows in that tensor's way travelled
+    if dtype == "fp32":  # an optimizer rule that is wrong for one tensor shows in that tensor's way travelled
         start, a, b = (tensors(checkpoints(tmp_path / name)[-1]) for name in ("start", "ours", "theirs"))
         for name in (n for n in a if not n.startswith(("m.", "v."))):
             assert relative(a[name] - start[name], b[name] - start[name]) < 0.02, name
 
 
-@pytest.mark.parametrize("extra", [
-    ["--optimizer", "sgd", "--lr", 0.3, "--parametrization", "mup", "--base-width", 16],
-    ["--schedule", "wsd", "--weight-decay-mode", "independent", "--weight-decay", 0.01],
-    ["--schedule", "linear", "--parametrization", "mup", "--base-width", 16, "--base-heads", 4, "--no-scale-eps", "--eps", 1e-4],
-], ids=lambda extra: "-".join(map(str, extra)))
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--optimizer", "sgd", "--lr", 0.3, "--parametrization", "mup", "--base-width", 16],
+        ["--schedule", "wsd", "--weight-decay-mode", "independent", "--weight-decay", 0.01],
+        [
+            "--schedule",
+            "linear",
+            "--parametrization",
+            "mup",
+            "--base-width",
+            16,
+            "--base-heads",
+            4,
+            "--no-scale-eps",
+            "--eps",
+            1e-4,
+        ],
+    ],
+    ids=lambda extra: "-".join(map(str, extra)),
+)
 def test_other_optimizers_and_schedules(data, tmp_path, extra):
-    options = [*data, *command_line(SHAPE), "--lr", 0.01, "--warmup-steps", 3, "--weight-decay", 0.1, "--steps", 20, *extra]
+    options = [
+        *data,
+        *command_line(SHAPE),
+        "--lr",
+        0.01,
+        "--warmup-steps",
+        3,
+        "--weight-decay",
+        0.1,
+        "--steps",
+        20,
+        *extra,
+    ]
     run(*options, "--threads", 1, "--out", tmp_path / "ours")
     run_reference(*options, "--out", tmp_path / "theirs")
     np.testing.assert_allclose(losses(tmp_path / "ours"), losses(tmp_path / "theirs"), rtol=1e-4)
@@ -219,26 +297,56 @@ def test_other_optimizers_and_schedules(data, tmp_path, extra):
 
 # --- Checkpoints both ways -------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("first, second", [("ours", "theirs"), ("theirs", "ours")])
 def test_each_resumes_the_other(data, tmp_path, first, second, dtype):
     """Ten steps in one program and ten in the other are twenty in either."""
     programs = {"ours": run, "theirs": run_reference}
-    options = [*data, *command_line(SHAPE | SCHEMES["mup x4"] | {"dtype": dtype}), "--lr", 0.01, "--weight-decay", 0.1, "--steps", 20, "--checkpoint-every", 10,
-               "--keep", 5, "--skip-loss-zscore", 9]
+    options = [
+        *data,
+        *command_line(SHAPE | SCHEMES["mup x4"] | {"dtype": dtype}),
+        "--lr",
+        0.01,
+        "--weight-decay",
+        0.1,
+        "--steps",
+        20,
+        "--checkpoint-every",
+        10,
+        "--keep",
+        5,
+        "--skip-loss-zscore",
+        9,
+    ]
     programs[first](*options, "--out", tmp_path / "whole")
     programs[first](*options, "--out", tmp_path / "mixed")
     checkpoints(tmp_path / "mixed")[1].rename(tmp_path / "set-aside")
     programs[second](*options, "--resume", "--out", tmp_path / "mixed")
     assert [e["step"] for e in log(tmp_path / "mixed", "train")] == list(range(1, 21))
-    np.testing.assert_allclose(losses(tmp_path / "mixed"), losses(tmp_path / "whole"), rtol=1e-4 if dtype == "fp32" else 5e-3)
+    np.testing.assert_allclose(
+        losses(tmp_path / "mixed"), losses(tmp_path / "whole"), rtol=1e-4 if dtype == "fp32" else 5e-3
+    )
     a, b = tensors(checkpoints(tmp_path / "mixed")[-1]), tensors(checkpoints(tmp_path / "whole")[-1])
     assert a.keys() == b.keys() and all(a[name].shape == b[name].shape for name in a)
 
 
 def test_samples_agree(data, tmp_path, capsys):
     run(*data, *command_line(SHAPE | SCHEMES["mup x4"]), "--lr", 0.02, "--steps", 60, "--out", tmp_path)
-    arguments = ["sample", checkpoints(tmp_path)[0], "--prompt", "ab", "--temperature", 0.5, "--top-k", 20, "--sample-tokens", 60, "--seed", 5]
+    arguments = [
+        "sample",
+        checkpoints(tmp_path)[0],
+        "--prompt",
+        "ab",
+        "--temperature",
+        0.5,
+        "--top-k",
+        20,
+        "--sample-tokens",
+        60,
+        "--seed",
+        5,
+    ]
     ours, _ = run(*arguments)
     capsys.readouterr()
     reference.main([str(word) for word in arguments])

@@ -1,4 +1,5 @@
 """The C++ program from outside: resume, signals, determinism, accumulation, data order, checkpoints, samples, the log."""
+
 import json
 import signal
 import struct
@@ -29,13 +30,17 @@ def same(a, b):
     assert not different, f"differ: {different}"
 
 
-@pytest.mark.parametrize("extra", [
-    ["--dtype", "fp32"],
-    ["--dtype", "bf16", "--rounding", "stochastic"],
-    ["--dtype", "bf16", "--parametrization", "mup", "--base-width", 16],
-    ["--optimizer", "sgd", "--lr", 0.1],
-    ["--skip-loss-zscore", 3, "--schedule", "wsd"],
-], ids=lambda extra: "-".join(str(word).strip("-") for word in extra))
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--dtype", "fp32"],
+        ["--dtype", "bf16", "--rounding", "stochastic"],
+        ["--dtype", "bf16", "--parametrization", "mup", "--base-width", 16],
+        ["--optimizer", "sgd", "--lr", 0.1],
+        ["--skip-loss-zscore", 3, "--schedule", "wsd"],
+    ],
+    ids=lambda extra: "-".join(str(word).strip("-") for word in extra),
+)
 def test_resume_is_bit_exact(data, tmp_path, extra):
     options = [*data, *TINY, *TRAINING, *extra, "--steps", 20, "--total-batch-size", 320]
     run(*options, "--out", tmp_path / "whole")
@@ -79,7 +84,9 @@ def test_same_bits_twice_and_same_weights_for_any_thread_count(data, tmp_path):
         run(*options, "--threads", threads, "--steps", 0, "--out", tmp_path / f"init{threads}")
         run(*options, "--threads", threads, "--steps", 4, "--out", tmp_path / f"run{threads}")
     same(checkpoints(tmp_path / "init1")[0], checkpoints(tmp_path / "init2")[0])
-    np.testing.assert_allclose(losses(tmp_path / "run1"), losses(tmp_path / "run2"), rtol=1e-5)  # same data, sums in another order
+    np.testing.assert_allclose(
+        losses(tmp_path / "run1"), losses(tmp_path / "run2"), rtol=1e-5
+    )  # same data, sums in another order
 
 
 def test_seed_changes_weights_and_data(data, tmp_path):
@@ -98,16 +105,56 @@ def test_accumulation_is_a_larger_batch(data, tmp_path):
 
 
 def test_overfits_a_single_batch(data, tmp_path):
-    run(*data, *TINY, "--overfit-single-batch", "--steps", 150, "--lr", 0.01, "--schedule", "constant", "--eval-every", 0, "--out", tmp_path)
+    run(
+        *data,
+        *TINY,
+        "--overfit-single-batch",
+        "--steps",
+        150,
+        "--lr",
+        0.01,
+        "--schedule",
+        "constant",
+        "--eval-every",
+        0,
+        "--out",
+        tmp_path,
+    )
     assert losses(tmp_path)[0] > 4 and losses(tmp_path)[-1] < 0.3
 
 
 def test_log_has_what_the_formats_page_says(data, tmp_path):
-    run(*data, *TINY, *TRAINING, "--steps", 4, "--eval-every", 2, "--sample-every", 4, "--sample-tokens", 5, "--checkpoint-every", 2, "--out", tmp_path)
+    run(
+        *data,
+        *TINY,
+        *TRAINING,
+        "--steps",
+        4,
+        "--eval-every",
+        2,
+        "--sample-every",
+        4,
+        "--sample-tokens",
+        5,
+        "--checkpoint-every",
+        2,
+        "--out",
+        tmp_path,
+    )
     events = log(tmp_path)
     assert [(e["event"], e["step"]) for e in events] == [
-        ("config", 0), ("train", 1), ("train", 2), ("eval", 2), ("checkpoint", 2), ("train", 3), ("train", 4), ("eval", 4),
-        ("sample", 4), ("checkpoint", 4), ("final", 4)]
+        ("config", 0),
+        ("train", 1),
+        ("train", 2),
+        ("eval", 2),
+        ("checkpoint", 2),
+        ("train", 3),
+        ("train", 4),
+        ("eval", 4),
+        ("sample", 4),
+        ("checkpoint", 4),
+        ("final", 4),
+    ]
     config = events[0]
     assert config["config"]["lr"] == 0.003 and config["model"]["channels"] == 48
     assert len(config["parametrization"]["tensors"]) == 2 + 2 * 12 + 2
@@ -117,7 +164,9 @@ def test_log_has_what_the_formats_page_says(data, tmp_path):
     tokens_per_byte = 8001 / 8000
     assert evaluation["bits_per_byte"] == pytest.approx(evaluation["val_loss"] / np.log(2) * tokens_per_byte, rel=1e-6)
     final = events[-1]
-    assert final["reason"] == "done" and final["val_loss"] == events[7]["val_loss"] and final["loss"] == events[6]["loss"]
+    assert (
+        final["reason"] == "done" and final["val_loss"] == events[7]["val_loss"] and final["loss"] == events[6]["loss"]
+    )
 
 
 def test_keep_leaves_the_newest_checkpoints(data, tmp_path):
@@ -131,7 +180,18 @@ def test_outliers_are_skipped(tmp_path):
     rng = np.random.default_rng(0)
     quiet, noise = np.tile(np.arange(40), 4 * 140), rng.integers(0, 256, 40 * 8)
     write_shard(tmp_path / "d.bin", np.concatenate([quiet, noise, quiet]))
-    options = ["--train-data", tmp_path / "d.bin", *TINY, "--no-shuffle", "--steps", 150, "--lr", 0.003, "--schedule", "constant"]
+    options = [
+        "--train-data",
+        tmp_path / "d.bin",
+        *TINY,
+        "--no-shuffle",
+        "--steps",
+        150,
+        "--lr",
+        0.003,
+        "--schedule",
+        "constant",
+    ]
     run(*options, "--skip-loss-zscore", 6, "--out", tmp_path / "run")
     skipped = [e["step"] for e in log(tmp_path / "run", "train") if e.get("skipped")]
     assert skipped and set(skipped) <= {140, 141, 142, 143}
@@ -143,14 +203,25 @@ def write_llmc_model(path, version, shape, rng):
     padded = (vocab + 127) // 128 * 128
     header = np.zeros(256, dtype="<i4")
     header[:8] = 20240326, version, positions, vocab, depth, heads, channels, padded
-    per_layer = {"ln_1.weight": (channels,), "ln_1.bias": (channels,), "attn.c_attn.weight": (3 * channels, channels), "attn.c_attn.bias": (3 * channels,),
-                 "attn.c_proj.weight": (channels, channels), "attn.c_proj.bias": (channels,), "ln_2.weight": (channels,), "ln_2.bias": (channels,),
-                 "mlp.c_fc.weight": (4 * channels, channels), "mlp.c_fc.bias": (4 * channels,), "mlp.c_proj.weight": (channels, 4 * channels), "mlp.c_proj.bias": (channels,)}
+    per_layer = {
+        "ln_1.weight": (channels,),
+        "ln_1.bias": (channels,),
+        "attn.c_attn.weight": (3 * channels, channels),
+        "attn.c_attn.bias": (3 * channels,),
+        "attn.c_proj.weight": (channels, channels),
+        "attn.c_proj.bias": (channels,),
+        "ln_2.weight": (channels,),
+        "ln_2.bias": (channels,),
+        "mlp.c_fc.weight": (4 * channels, channels),
+        "mlp.c_fc.bias": (4 * channels,),
+        "mlp.c_proj.weight": (channels, 4 * channels),
+        "mlp.c_proj.bias": (channels,),
+    }
     names = [("wte.weight", (padded, channels)), ("wpe.weight", (positions, channels))]
     names += [(f"h.{layer}.{name}", dims) for name, dims in per_layer.items() for layer in range(depth)]
     names += [("ln_f.weight", (channels,)), ("ln_f.bias", (channels,))]
     weights = {name: rng.normal(0, 0.1, dims).astype(np.float32) for name, dims in names}
-    if version == 5:   # keep 16 bits, so that both sides hold the same numbers
+    if version == 5:  # keep 16 bits, so that both sides hold the same numbers
         weights = {name: (w.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, w in weights.items()}
     data = [w.view(np.uint32) >> 16 if version == 5 else w for w in weights.values()]
     path.write_bytes(header.tobytes() + b"".join((d.astype("<u2") if version == 5 else d).tobytes() for d in data))
@@ -170,7 +241,9 @@ def test_llmc_model_can_be_loaded(tmp_path, version):
 def test_hugging_face_layout(data, tmp_path):
     """Names and shapes are GPT2LMHeadModel's: a block's matrices are (in, out), there is no padding, a tied head is absent."""
     run(*data, *TINY, "--steps", 0, "--out", tmp_path)
-    found = {name: t.shape for name, t in tensors(checkpoints(tmp_path)[0]).items() if not name.startswith(("m.", "v."))}
+    found = {
+        name: t.shape for name, t in tensors(checkpoints(tmp_path)[0]).items() if not name.startswith(("m.", "v."))
+    }
     assert found["wte.weight"] == (257, 48) and found["wpe.weight"] == (40, 48)
     assert found["h.1.attn.c_attn.weight"] == (48, 144) and found["h.1.mlp.c_fc.weight"] == (48, 192)
     assert found["h.1.mlp.c_proj.weight"] == (192, 48) and "lm_head.weight" not in found
@@ -180,14 +253,43 @@ def test_sample_command_reproduces_training_logits(data, tmp_path):
     """Text sampled by the loop and by `train_gpt2 sample` from its checkpoint is the same: greedy, under muP's multipliers too."""
     for extra in ([], ["--parametrization", "mup", "--base-width", 16, "--output-mult", 3, "--embed-mult", 2]):
         out = tmp_path / str(len(extra))
-        run(*data, *TINY, *TRAINING, *extra, "--steps", 40, "--sample-every", 40, "--sample-tokens", 60, "--temperature", 0, "--prompt", "ab", "--out", out)
+        run(
+            *data,
+            *TINY,
+            *TRAINING,
+            *extra,
+            "--steps",
+            40,
+            "--sample-every",
+            40,
+            "--sample-tokens",
+            60,
+            "--temperature",
+            0,
+            "--prompt",
+            "ab",
+            "--out",
+            out,
+        )
         text, _ = run("sample", checkpoints(out)[-1], "--prompt", "ab", "--temperature", 0, "--sample-tokens", 60)
         assert text.rstrip("\n") == "ab" + log(out, "sample")[0]["text"]
         assert len(set(text)) > 3
 
 
 def test_dry_run_prints_the_rules_and_touches_nothing(data, tmp_path):
-    out, _ = run(*data, *TINY, "--parametrization", "mup", "--base-width", 12, "--base-heads", 3, "--dry-run", "--out", tmp_path / "none")
+    out, _ = run(
+        *data,
+        *TINY,
+        "--parametrization",
+        "mup",
+        "--base-width",
+        12,
+        "--base-heads",
+        3,
+        "--dry-run",
+        "--out",
+        tmp_path / "none",
+    )
     assert "width_mult 4 " in out and "h.1.mlp.c_proj.weight" in out and "memory" in out
     assert not (tmp_path / "none").exists()
 
@@ -217,7 +319,7 @@ def test_uint32_shards(tmp_path):
 def test_metadata_of_a_checkpoint(data, tmp_path):
     run(*data, *TINY, *TRAINING, "--steps", 2, "--out", tmp_path)
     raw = (checkpoints(tmp_path)[0] / "model.safetensors").read_bytes()
-    header = json.loads(raw[8:8 + struct.unpack("<Q", raw[:8])[0]])
+    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
     metadata = header["__metadata__"]
     assert metadata["step"] == "2" and metadata["tokenizer"] == "byte"
     assert json.loads(metadata["parametrization"])["scheme"] == "sp"

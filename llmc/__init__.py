@@ -1,0 +1,40 @@
+"""llmc-µP from Python: the backends built beside this file, each a module with the ops of llmc/ops.h and the model.
+
+    import llmc
+    llmc.backends()              # ["cpu", "emulated"]: those that are built and can run here
+    llmc.cpu.gelu_forward(x)     # x: a float32 NumPy array
+"""
+import importlib
+import importlib.util
+
+_MODULES = {"cpu": "_cpu", "emulated": "_emu", "cuda": "_cuda"}
+
+
+def backend(name):
+    """The module of a backend. Raises ImportError, with the reason, where it is not built or cannot be loaded."""
+    if name not in _MODULES:
+        raise ImportError(f'no backend "{name}": choose from {", ".join(_MODULES)}')
+    if importlib.util.find_spec(f"{__name__}.{_MODULES[name]}") is None:
+        raise ImportError(f'backend "{name}" is not built: run make')
+    return importlib.import_module(f".{_MODULES[name]}", __name__)
+
+
+def backends():
+    """Names of the backends that load on this machine."""
+    names = []
+    for name in _MODULES:
+        try:
+            backend(name)
+        except ImportError:
+            continue
+        names.append(name)
+    return names
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return backend(name)
+    except ImportError as error:
+        raise AttributeError(str(error)) from error

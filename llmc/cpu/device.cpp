@@ -1,0 +1,158 @@
+// The CPU as a device: host memory, OpenMP threads.
+#include "llmc/device.h"
+#include <omp.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include "llmc/cpu/parallel.h"
+#include "llmc/error.h"
+#include "llmc/ops.h"
+
+namespace llmc {
+namespace {
+
+int g_threads = 0;
+
+// Cores this process may use: its affinity mask, and the container's quota where there is one ("200000 100000" = 2 cores).
+int usable_cores() {
+    int cores = omp_get_num_procs();
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
+    std::ifstream file("/sys/fs/cgroup/cpu.max");
+    double quota, period;
+    if (file >> quota >> period && quota > 0 && period > 0) cores = std::min(cores, std::max(1, int(std::ceil(quota / period))));
+    return std::max(cores, 1);
+}
+
+std::string processor() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);) {
+        if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+    }
+    return "unknown processor";
+}
+
+const char* instruction_set() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) return __builtin_cpu_supports("avx512bf16") ? "AVX-512 with bf16" : "AVX-512";
+    if (__builtin_cpu_supports("avx2")) return "AVX2";
+    return "x86-64";
+#elif defined(__aarch64__)
+    return "aarch64";
+#else
+    return "portable code";
+#endif
+}
+
+}  // namespace
+
+namespace device {
+
+void initialize(int threads) {
+    if (threads < 0) fail_usage("the number of threads is ", threads, ", it must be 0 (one per core) or more");
+    // An OMP_NUM_THREADS in the environment is already in omp_get_max_threads().
+    if (threads == 0) threads = std::getenv("OMP_NUM_THREADS") ? omp_get_max_threads() : usable_cores();
+    g_threads = threads;
+    omp_set_num_threads(threads);  // oneDNN asks OpenMP
+}
+
+int threads() {
+    if (g_threads == 0) initialize(0);
+    return g_threads;
+}
+
+std::string name() { return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ", instruction_set(), ")"); }
+std::string backend() { return "cpu"; }
+
+size_t memory_total() {
+    size_t bytes = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGE_SIZE));
+    std::ifstream file("/sys/fs/cgroup/memory.max");
+    size_t limit;
+    if (file >> limit) bytes = std::min(bytes, limit);  // "max" is no number
+    return bytes;
+}
+
+double peak_flops(DType dtype) {
+    static double measured[2] = {0, 0};
+    double& best = measured[dtype == DType::bf16];
+    if (best > 0) return best;
+    constexpr int64_t n = 1024;
+    Buffer a(n * n * size_of(dtype)), b(n * n * size_of(dtype)), c(n * n * size_of(dtype));
+    MatmulForward args{.out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
+    using Clock = std::chrono::steady_clock;
+    matmul_forward(args);  // builds the primitive, touches the memory
+    auto begin = Clock::now();
+    for (int i = 0; i < 3 || Clock::now() - begin < std::chrono::milliseconds(20); ++i) {
+        auto start = Clock::now();
+        matmul_forward(args);
+        best = std::max(best, 2.0 * n * n * n / std::chrono::duration<double>(Clock::now() - start).count());
+    }
+    return best;
+}
+
+void* allocate(size_t bytes) {
+    constexpr size_t kHuge = size_t{2} << 20;
+    size_t alignment = bytes >= 2 * kHuge ? kHuge : 64;
+    size_t rounded = std::max<size_t>((bytes + alignment - 1) / alignment * alignment, alignment);
+    // Linux promises memory it does not have: ask before the kernel ends the process.
+    void* pointer = rounded <= memory_total() ? std::aligned_alloc(alignment, rounded) : nullptr;
+    if (!pointer) fail("cannot allocate ", bytes, " bytes (", double(bytes) / 0x1p30, " GiB): this machine has ", double(memory_total()) / 0x1p30, " GiB");
+    if (alignment == kHuge) madvise(pointer, rounded, MADV_HUGEPAGE);  // fewer TLB misses; only a hint
+    fill_zero(pointer, bytes);
+    return pointer;
+}
+
+void deallocate(void* pointer) { std::free(pointer); }
+void* allocate_host(size_t bytes) { return allocate(bytes); }
+void deallocate_host(void* pointer) { std::free(pointer); }
+
+void copy_to_device(void* device, const void* host, size_t bytes) { std::memcpy(device, host, bytes); }
+void copy_to_host(void* host, const void* device, size_t bytes) { std::memcpy(host, device, bytes); }
+void synchronize() {}
+
+void fill_zero(void* device, size_t bytes) {
+    cpu::parallel_for(int64_t(bytes), 1 << 18, [&](int64_t begin, int64_t end) { std::memset(static_cast<char*>(device) + begin, 0, end - begin); });
+}
+
+}  // namespace device
+
+namespace cpu {
+namespace {
+
+struct ScratchBuffers {
+    void* data[int(Scratch::count)] = {};
+    int64_t count[int(Scratch::count)] = {};
+    ~ScratchBuffers() {
+        for (void* p : data) std::free(p);
+    }
+};
+thread_local ScratchBuffers g_scratch;
+
+}  // namespace
+
+float* scratch(Scratch use, int64_t count) {
+    void*& data = g_scratch.data[int(use)];
+    int64_t& have = g_scratch.count[int(use)];
+    if (count > have) {
+        std::free(data);
+        data = nullptr;
+        have = 0;
+        size_t bytes = (size_t(count) * sizeof(float) + 4095) / 4096 * 4096;
+        data = std::aligned_alloc(4096, bytes);
+        if (!data) fail("cannot allocate ", bytes, " bytes of scratch memory");
+        if (bytes >= (size_t{4} << 20)) madvise(data, bytes, MADV_HUGEPAGE);
+        have = count;
+    }
+    return static_cast<float*>(data);
+}
+
+}  // namespace cpu
+}  // namespace llmc

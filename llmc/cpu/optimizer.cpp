@@ -1,0 +1,188 @@
+// Parameter updates and the reductions and conversions around them. Formulas: llmc/ops.h.
+//
+// All tensors of a step are cut into blocks of a fixed size, and threads share the blocks: sums are taken per block, in double, and
+// added in order, so no result depends on the number of threads.
+#include <cmath>
+#include <vector>
+#include "llmc/cpu/checks.h"
+#include "llmc/cpu/parallel.h"
+#include "llmc/cpu/vector.h"
+#include "llmc/ops.h"
+#include "llmc/random.h"
+
+namespace llmc {
+
+using namespace cpu;
+
+namespace {
+
+constexpr int64_t kBlock = 16384;  // a multiple of 4: a draw of random numbers serves four elements
+
+struct Block {
+    size_t tensor;
+    int64_t begin, end;
+};
+
+template <class Tensors, class Count>
+std::vector<Block> cut(const Tensors& tensors, Count&& count) {
+    std::vector<Block> blocks;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+        for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock) blocks.push_back({i, begin, std::min(begin + kBlock, n)});
+    }
+    return blocks;
+}
+
+template <class Term>
+double sum_of(const float* x, int64_t n, Term&& term) {
+    double sum = 0;
+    #pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) sum += term(double(x[i]));
+    return sum;
+}
+
+// sum of term(x) over all elements of all tensors.
+template <class Term>
+double sum_over(std::span<const Tensor> tensors, Term&& term) {
+    std::vector<Block> blocks = cut(tensors, [](const Tensor& t) { return t.numel(); });
+    std::vector<double> partial(blocks.size());
+    parallel_for(int64_t(blocks.size()), 2, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const Block& b = blocks[i];
+            partial[i] = sum_of(tensors[b.tensor].as<float>() + b.begin, b.end - b.begin, term);
+        }
+    });
+    double total = 0;
+    for (double p : partial) total += p;
+    return total;
+}
+
+}  // namespace
+
+void accumulate_sum(const Sum& args) {
+    require_count("accumulate_sum", "out", args.out, 1, DType::f32);
+    require_type("accumulate_sum", "inp", args.inp, DType::f32);
+    double total = sum_over(std::span(&args.inp, 1), [](double x) { return x; });
+    *args.out.as<float>() += float(args.scale * total);
+}
+
+void global_norm(Tensor out, std::span<const Tensor> tensors) {
+    require_count("global_norm", "out", out, 1, DType::f32);
+    for (const Tensor& t : tensors) require_type("global_norm", "tensors", t, DType::f32);
+    *out.as<float>() = float(std::sqrt(sum_over(tensors, [](double x) { return x * x; })));
+}
+
+void cast(Tensor dst, Tensor src) {
+    require_count("cast", "dst", dst, src.numel(), dst.dtype);
+    with_type("cast", "src", src.dtype, [&]<class S>(S) {
+        with_type("cast", "dst", dst.dtype, [&]<class D>(D) {
+            D* to = dst.as<D>();
+            const S* from = src.as<S>();
+            parallel_for(src.numel(), kBlock, [=](int64_t begin, int64_t end) {
+                #pragma omp simd
+                for (int64_t i = begin; i < end; ++i) to[i] = from_float<D>(to_float(from[i]));
+            });
+        });
+    });
+}
+
+namespace {
+
+// The low 16 bits of the four numbers of draw `index`, for `count` <= kDraws draws: random16[4 * i + j] = x_j of draw i.
+constexpr int kDraws = 64;
+void draw_rounding(uint32_t* random16, uint64_t seed, uint32_t stream, uint64_t index) {
+    #pragma omp simd
+    for (int i = 0; i < kDraws; ++i) {
+        Philox x = draw(seed, Purpose::rounding, stream, index + i);
+        for (int j = 0; j < 4; ++j) random16[4 * i + j] = x[j] & 0xffffu;
+    }
+}
+
+// param = weights, rounded as the step wants; `begin` is the position of weights[0] in the tensor, a multiple of 4.
+void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const float* weights, int64_t begin, int64_t n) {
+    bf16* param = p.param.as<bf16>() + begin;
+    if (!args.stochastic_rounding) return from_floats(param, weights, n);
+    uint32_t random16[4 * kDraws];
+    for (int64_t i = 0; i < n; i += 4 * kDraws) {
+        draw_rounding(random16, args.seed, p.stream, uint64_t(begin + i) / 4 + (uint64_t(args.step) << 40));
+        int64_t count = std::min<int64_t>(4 * kDraws, n - i);
+        #pragma omp simd
+        for (int64_t j = 0; j < count; ++j) param[i + j] = to_bf16_stochastic(weights[i + j], random16[j]);
+    }
+}
+
+void check_update(const char* op, const ParameterUpdate& p, bool second_moment) {
+    int64_t n = p.param.numel();
+    if (p.param.dtype == DType::i32) fail(op, ": param is int32, it must be fp32 or bf16");
+    require_count(op, "grad", p.grad, n, DType::f32);
+    require_count(op, "m", p.m, n, DType::f32);
+    if (second_moment) require_count(op, "v", p.v, n, DType::f32);
+    if (p.master) require_count(op, "master", p.master, n, DType::f32);
+}
+
+// What the gradient is multiplied by. A norm that is NaN gives NaN: better a visible failure than a step without clipping.
+float clip_factor(const OptimizerStep& args) {
+    if (!args.grad_norm) return 1;
+    require_count("optimizer step", "grad_norm", args.grad_norm, 1, DType::f32);
+    float norm = *args.grad_norm.as<float>();
+    return norm <= args.grad_clip ? 1 : args.grad_clip / norm;
+}
+
+// Runs update(p, weights, begin, end) on all blocks, with `weights` the fp32 weights of [begin, end), updated in place.
+template <class Update>
+void step(const char* op, const OptimizerStep& args, bool second_moment, Update&& update) {
+    for (const ParameterUpdate& p : args.parameters) check_update(op, p, second_moment);
+    std::vector<Block> blocks = cut(args.parameters, [](const ParameterUpdate& p) { return p.param.numel(); });
+    parallel_for(int64_t(blocks.size()), 1, [&](int64_t first, int64_t last) {
+        alignas(64) float converted[1024];
+        for (int64_t i = first; i < last; ++i) {
+            const ParameterUpdate& p = args.parameters[blocks[i].tensor];
+            // Pieces small enough for the first-level cache, where `weights` is written and read again.
+            for (int64_t begin = blocks[i].begin; begin < blocks[i].end; begin += 1024) {
+                int64_t end = std::min(begin + 1024, blocks[i].end);
+                bool is_float = p.param.dtype == DType::f32;
+                float* weights = p.master ? p.master.as<float>() + begin : is_float ? p.param.as<float>() + begin : converted;
+                if (weights == converted) to_floats(converted, p.param.as<bf16>() + begin, end - begin);
+                update(p, weights, begin, end - begin);
+                if (!is_float) store_rounded(args, p, weights, begin, end - begin);
+                else if (p.master) std::copy(weights, weights + (end - begin), p.param.as<float>() + begin);
+            }
+        }
+    });
+}
+
+}  // namespace
+
+void adamw_step(const OptimizerStep& args, float beta1, float beta2) {
+    float clip = clip_factor(args);
+    // Bias corrections in double: 1 - beta2^step loses digits in float at the first steps.
+    float correction1 = float(1 / (1 - std::pow(double(beta1), double(args.step))));
+    float correction2 = float(1 / (1 - std::pow(double(beta2), double(args.step))));
+    step("adamw_step", args, true, [=](const ParameterUpdate& p, float* weights, int64_t begin, int64_t n) {
+        const float* grad = p.grad.as<float>() + begin;
+        float *moment1 = p.m.as<float>() + begin, *moment2 = p.v.as<float>() + begin;
+        float keep = 1 - p.decay, rate = p.lr * correction1, eps = p.eps;
+        #pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            float g = clip * grad[i];
+            float m = moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+            float v = moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+            weights[i] = keep * weights[i] - rate * m / (std::sqrt(v * correction2) + eps);
+        }
+    });
+}
+
+void sgd_step(const OptimizerStep& args, float momentum) {
+    float clip = clip_factor(args);
+    bool first = args.step == 1;  // the momentum buffer holds nothing yet
+    step("sgd_step", args, false, [=](const ParameterUpdate& p, float* weights, int64_t begin, int64_t n) {
+        const float* grad = p.grad.as<float>() + begin;
+        float *moment = p.m.as<float>() + begin, keep = 1 - p.decay, rate = p.lr;
+        #pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            float m = moment[i] = (first ? 0.0f : momentum * moment[i]) + clip * grad[i];
+            weights[i] = keep * weights[i] - rate * m;
+        }
+    });
+}
+
+}  // namespace llmc

@@ -1,0 +1,10 @@
+// The parts of the Python module, one function per file.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace llmc {
+
+void bind_ops(pybind11::module_& module);  // bind_ops.cpp: every op of llmc/ops.h, for tests
+void bind_model(pybind11::module_& module);  // bind_model.cpp: GPT2, the rule table, the tokenizer
+
+}  // namespace llmc
