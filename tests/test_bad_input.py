@@ -285,7 +285,7 @@ def test_an_earlier_run_is_not_overwritten(text, trained):
 
 
 def test_full_disk(text, tmp_path):
-    """A file size limit stands in for a full disk: the third checkpoint cannot be written, the earlier ones stay whole."""
+    """A file size limit stands in for a full disk: the third checkpoint cannot be written, the earlier ones stay."""
     options = [*text, *TINY, "--out", tmp_path, "--checkpoint-every", 2, "--keep", 9]
     run(*options, "--steps", 4)
     before = snapshot(tmp_path / "checkpoints")

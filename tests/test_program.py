@@ -1,4 +1,4 @@
-"""The C++ program from outside: resume, signals, determinism, accumulation, data order, checkpoints, samples, the log."""
+"""The C++ program from outside: resume, signals, determinism, accumulation, checkpoints, samples, the log."""
 
 import json
 import signal
@@ -239,7 +239,7 @@ def test_llmc_model_can_be_loaded(tmp_path, version):
 
 
 def test_hugging_face_layout(data, tmp_path):
-    """Names and shapes are GPT2LMHeadModel's: a block's matrices are (in, out), there is no padding, a tied head is absent."""
+    """Names and shapes are GPT2LMHeadModel's: a block's matrices are (in, out), no padding, a tied head is absent."""
     run(*data, *TINY, "--steps", 0, "--out", tmp_path)
     found = {
         name: t.shape for name, t in tensors(checkpoints(tmp_path)[0]).items() if not name.startswith(("m.", "v."))
@@ -250,7 +250,7 @@ def test_hugging_face_layout(data, tmp_path):
 
 
 def test_sample_command_reproduces_training_logits(data, tmp_path):
-    """Text sampled by the loop and by `train_gpt2 sample` from its checkpoint is the same: greedy, under muP's multipliers too."""
+    """The loop and `train_gpt2 sample` from its checkpoint give the same text: greedy, under muP's multipliers too."""
     for extra in ([], ["--parametrization", "mup", "--base-width", 16, "--output-mult", 3, "--embed-mult", 2]):
         out = tmp_path / str(len(extra))
         run(
