@@ -1,7 +1,8 @@
 """Every op of llmc/ops.h against PyTorch in float64, on every built backend and in both element types.
 
-Inputs are rounded to the element type first, so that only the op's own rounding is left: relative Frobenius error below 1e-5 in fp32, 1e-2 in
-bf16. Results that an op overwrites hold NaN before the call (llmc/python/arrays.h), so an element left out shows. Scales are never 1.
+Inputs are rounded to the element type first, so that only the op's own rounding is left: relative Frobenius error below
+1e-5 in fp32, 1e-2 in bf16. Results that an op overwrites hold NaN before the call (llmc/python/arrays.h), so an element
+left out shows. Scales are never 1. The optimizers have their own file, test_optimizers.py.
 """
 
 import math
@@ -10,48 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
-
-
-class Data:
-    """Random arrays, rounded to the element type."""
-
-    def __init__(self, seed, dtype):
-        self.generator, self.dtype = np.random.default_rng(seed), dtype
-
-    def normal(self, *shape, scale=1.0):
-        x = (scale * self.generator.standard_normal(shape)).astype(np.float32)
-        return x if self.dtype == "fp32" else torch.from_numpy(x).bfloat16().float().numpy()
-
-    def normal32(self, *shape):
-        """For what is fp32 whatever the element type is: parameter gradients, moments."""
-        return self.generator.standard_normal(shape).astype(np.float32)
-
-    def integers(self, high, *shape):
-        return self.generator.integers(0, high, shape).astype(np.int32)
-
-
-def double(x, grad=False):
-    return torch.from_numpy(np.asarray(x)).double().requires_grad_(grad)
-
-
-def assert_close(actual, expected, tolerance):
-    expected = expected.detach().numpy() if torch.is_tensor(expected) else np.asarray(expected)
-    actual = np.asarray(actual, dtype=np.float64)
-    assert actual.shape == expected.shape
-    assert np.isfinite(actual).all(), (
-        f"{np.count_nonzero(~np.isfinite(actual))} elements of {actual.size} are not finite"
-    )
-    error = np.linalg.norm(actual - expected) / max(np.linalg.norm(expected), 1e-30)
-    assert error < tolerance, f"relative error {error:.3g}, allowed {tolerance}"
+from op_tools import TOLERANCE, Data, assert_close, double, parameter
 
 
 def gelu(x, scale):
     return F.gelu(scale * x, approximate="tanh") / scale
 
 
-# ---------------------------------------------------------------------------------------------------------------------- embedding
+# --- embedding ---
 
 EMBEDDING_SHAPES = [
     (2, 5, 7, 11, 9),
@@ -83,7 +50,7 @@ def test_embedding_backward_accumulates(backend, dtype, B, T, C, V, maxT):
     assert_close(result["dwpe"], positions, 1e-5)
 
 
-# --------------------------------------------------------------------------------------------------------------------- layer norm
+# --- layer norm ---
 
 LAYERNORM_SHAPES = [(1, 1), (1, 16), (7, 13), (64, 128), (33, 257), (130, 768), (5, 1600)]  # N, C
 
@@ -137,7 +104,7 @@ def test_layernorm_backward(backend, dtype, N, C, skip):
     assert_close(result["dbias"], double(dbias) + 1.9 * b.grad, 1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------------------- matmul
+# --- matmul ---
 
 MATMUL_SHAPES = [
     (1, 1, 1),
@@ -252,7 +219,7 @@ def test_matmul_backward_parts(backend, dtype, part):
     assert_close(result[part], expected[part], TOLERANCE[dtype] if part == "dinp" else 1e-5)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- attention
+# --- attention ---
 
 ATTENTION_SHAPES = [
     (1, 1, 1, 4),
@@ -318,7 +285,7 @@ def test_attention_large_logits(backend, dtype):
     assert_close(forward["lse"], lse, TOLERANCE[dtype])
 
 
-# --------------------------------------------------------------------------------------------------------------- gelu, classifier
+# --- gelu, classifier ---
 
 
 @pytest.mark.parametrize("N,C", [(1, 1), (3, 7), (33, 65), (100, 512)])
@@ -388,7 +355,7 @@ def test_nan_is_not_lost(backend, dtype):
     assert np.isnan(backend.global_norm([np.array([1, np.nan], np.float32)])).all()
 
 
-# ----------------------------------------------------------------------------------------------------------------- reductions, cast
+# --- reductions, cast ---
 
 
 @pytest.mark.parametrize("n", [1, 3, 1000, 100_003])
@@ -431,7 +398,7 @@ def test_cast_edges(backend):
     actual = backend.cast(CAST_EDGES, src_dtype="fp32", dst_dtype="bf16")
     expected = torch.from_numpy(CAST_EDGES).bfloat16().float().numpy()
     np.testing.assert_array_equal(actual.view(np.uint32), expected.view(np.uint32))
-    # NaNs of every kind stay NaN, also one whose mantissa bits all lie in the half that is cut off, or would carry into the sign.
+    # NaNs stay NaN, also where the mantissa lies in the half that is cut off, or would carry into the sign.
     nans = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0xFF800001, 0x7FC00000], np.uint32).view(np.float32)
     assert np.isnan(backend.cast(nans, src_dtype="fp32", dst_dtype="bf16")).all()
 
@@ -445,161 +412,7 @@ def test_cast(backend, n):
     np.testing.assert_array_equal(backend.cast(x, src_dtype="fp32", dst_dtype="fp32"), x)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- optimizers
-
-
-def parameter(data, dtype, *shape, master=True, second=True, **numbers):
-    weights = data.normal32(*shape)
-    entry = {"param": weights, "grad": data.normal32(*shape), "m": 0.1 * data.normal32(*shape), **numbers}
-    if second:
-        entry["v"] = np.abs(data.normal32(*shape)) * 0.01
-    if dtype == "bf16":
-        entry["param"] = torch.from_numpy(weights).bfloat16().float().numpy()
-        if master:
-            entry["master"] = weights
-    return entry
-
-
-def adamw_reference(p, step, beta1, beta2, clip=1.0):
-    g, m, v = clip * double(p["grad"]), double(p["m"]), double(p["v"])
-    w = double(p.get("master", p["param"]))
-    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
-    w = (1 - p["decay"]) * w - p["lr"] * (m / (1 - beta1**step)) / (torch.sqrt(v / (1 - beta2**step)) + p["eps"])
-    return w, m, v
-
-
-@pytest.mark.parametrize("grad_norm", [None, 0.5, 4.0])
-@pytest.mark.parametrize("step", [1, 10])
-def test_adamw(backend, dtype, step, grad_norm):
-    """Three tensors of sizes that fit no block, each with its own rates."""
-    data = Data(17, dtype)
-    shapes, rates = [(1,), (129, 257), (3, 5)], [0.1, 0.02, 0.5]
-    parameters = [parameter(data, dtype, *s, lr=r, decay=0.1 * r, eps=1e-3 * r) for s, r in zip(shapes, rates)]
-    results = backend.adamw_step(
-        parameters, step=step, beta1=0.9, beta2=0.95, grad_norm=grad_norm, grad_clip=1.0, dtype=dtype
-    )
-    clip = 1.0 if grad_norm is None else min(1.0, 1.0 / grad_norm)
-    for entry, result in zip(parameters, results):
-        w, m, v = adamw_reference(entry, step, 0.9, 0.95, clip)
-        assert_close(result["m"], m, 1e-6)
-        assert_close(result["v"], v, 1e-6)
-        assert_close(result["param"], w, TOLERANCE[dtype])
-        if dtype == "bf16":
-            assert_close(result["master"], w, 1e-6)
-            np.testing.assert_array_equal(result["param"], torch.from_numpy(result["master"]).bfloat16().float())
-
-
-def test_adamw_without_master(backend):
-    data = Data(18, "bf16")
-    entry = parameter(data, "bf16", 100, master=False, lr=0.1, decay=0.01, eps=1e-8)
-    (result,) = backend.adamw_step([entry], step=3, beta1=0.9, beta2=0.95, dtype="bf16")
-    assert_close(result["param"], adamw_reference(entry, 3, 0.9, 0.95)[0], 1e-2)
-
-
-def test_adamw_against_torch(backend):
-    """Five steps of torch.optim.AdamW itself, not only of the formula."""
-    data = Data(19, "fp32")
-    w0, grads = data.normal(50), [data.normal(50) for _ in range(5)]
-    theirs = double(w0, True)
-    optimizer = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
-    entry = {
-        "param": w0,
-        "m": np.zeros(50, np.float32),
-        "v": np.zeros(50, np.float32),
-        "lr": 0.01,
-        "decay": 0.001,
-        "eps": 1e-8,
-    }
-    for step, grad in enumerate(grads, 1):
-        theirs.grad = double(grad)
-        optimizer.step()
-        (result,) = backend.adamw_step([{**entry, "grad": grad}], step=step, beta1=0.9, beta2=0.95)
-        entry.update(result)
-    assert_close(entry["param"], theirs, 1e-6)
-
-
-@pytest.mark.parametrize("grad_norm", [None, 4.0])
-@pytest.mark.parametrize("step", [1, 2])
-def test_sgd(backend, dtype, step, grad_norm):
-    data = Data(20, dtype)
-    parameters = [parameter(data, dtype, *s, second=False, lr=0.1, decay=0.02) for s in [(5,), (40, 33)]]
-    if step == 1:  # the buffer holds nothing before the first step
-        for entry in parameters:
-            entry["m"] = np.full_like(entry["m"], np.nan)
-    results = backend.sgd_step(parameters, step=step, momentum=0.9, grad_norm=grad_norm, grad_clip=1.0, dtype=dtype)
-    for entry, result in zip(parameters, results):
-        g = double(entry["grad"]) * (1.0 if grad_norm is None else 1.0 / grad_norm)
-        m = g if step == 1 else 0.9 * double(entry["m"]) + g
-        assert_close(result["m"], m, 1e-6)
-        assert_close(result["param"], 0.98 * double(entry.get("master", entry["param"])) - 0.1 * m, TOLERANCE[dtype])
-
-
-def test_clipping_shows_a_nan(backend):
-    entry = {"param": np.ones(3, np.float32), "grad": np.ones(3, np.float32), "m": np.zeros(3, np.float32), "lr": 0.1}
-    (result,) = backend.sgd_step([entry], step=1, momentum=0.9, grad_norm=math.nan, grad_clip=1.0)
-    assert np.isnan(result["param"]).all()
-
-
-def philox(seed, counter):
-    """Philox4x32-10 on arrays of counters: doc/formats.md, written from Salmon et al., 2011."""
-    c = [np.asarray(x, np.uint64) for x in counter]
-    keys, low = [seed & 0xFFFFFFFF, seed >> 32], np.uint64(0xFFFFFFFF)
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        c = [
-            (p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(keys[0]),
-            p1 & low,
-            (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(keys[1]),
-            p0 & low,
-        ]
-        keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return c
-
-
-def test_philox_known_answer():
-    """The known answers that the authors published with Random123."""
-    assert [int(x) for x in philox(0, (0, 0, 0, 0))] == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-    assert [int(x) for x in philox(2**64 - 1, (2**32 - 1,) * 4)] == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
-
-
-def stochastic_step(backend, weights, seed, step, stream, master=True):
-    n = weights.size
-    zeros = {"grad": np.zeros(n, np.float32), "m": np.zeros(n, np.float32)}
-    entry = {"param": np.zeros(n, np.float32), "master": weights, **zeros, "lr": 0.0, "stream": stream}
-    if not master:
-        del entry["master"]
-        entry["param"] = weights
-    (result,) = backend.sgd_step([entry], step=step, momentum=0.0, stochastic_rounding=True, seed=seed, dtype="bf16")
-    return result["param"]
-
-
-@pytest.mark.parametrize("n", [1, 7, 1025, 20_003])
-def test_stochastic_rounding_formula(backend, n):
-    """Bit for bit what doc/formats.md says: purpose 4, index = element // 4 + step * 2^40, low 16 bits of x[element mod 4]."""
-    weights, seed, step, stream = Data(21, "fp32").normal(n), 0x123456789ABCDEF, 300, 0xDEADBEEF
-    index = np.arange((n + 3) // 4, dtype=np.uint64) + (np.uint64(step) << np.uint64(40))
-    x = philox(
-        seed,
-        (index & np.uint64(0xFFFFFFFF), index >> np.uint64(32), np.full_like(index, 4), np.full_like(index, stream)),
-    )
-    random16 = (np.stack(x, 1).reshape(-1)[:n] & np.uint64(0xFFFF)).astype(np.uint32)
-    expected = ((weights.view(np.uint32) + random16) & np.uint32(0xFFFF0000)).view(np.float32)
-    np.testing.assert_array_equal(stochastic_step(backend, weights, seed, step, stream), expected)
-
-
-def test_stochastic_rounding_unbiased(backend):
-    n, value = 40_000, 1 + 0.3 * 2**-7  # 0.3 of the way between two bf16 numbers
-    rounded = stochastic_step(backend, np.full(n, value, np.float32), 7, 1, 5)
-    assert set(np.unique(rounded)) == {np.float32(1), np.float32(1 + 2**-7)}
-    up = (rounded > 1).mean()
-    assert abs(up - 0.3) < 5 * math.sqrt(0.3 * 0.7 / n)
-    other = stochastic_step(backend, np.full(n, value, np.float32), 7, 2, 5)
-    assert 0.35 < (rounded != other).mean() < 0.49  # steps draw different numbers: 2 * 0.3 * 0.7
-    special = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1.5], np.float32)
-    np.testing.assert_array_equal(stochastic_step(backend, special, 7, 1, 5, master=False), special)
-
-
-# ------------------------------------------------------------------------------------------------------- determinism, bad arguments
+# --- determinism, bad arguments ---
 
 
 def results_of_all_ops(backend, dtype):
@@ -632,7 +445,7 @@ def results_of_all_ops(backend, dtype):
 
 
 def test_same_bits_twice(backend, dtype):
-    for first, second in zip(results_of_all_ops(backend, dtype), results_of_all_ops(backend, dtype)):
+    for first, second in zip(*(results_of_all_ops(backend, dtype) for _ in range(2)), strict=True):
         for name in first:
             np.testing.assert_array_equal(first[name].view(np.uint32), second[name].view(np.uint32), err_msg=name)
 

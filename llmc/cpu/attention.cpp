@@ -1,7 +1,9 @@
-// Causal attention by blocks of queries and keys, softmax on the fly. Formulas: llmc/ops.h; Dao, "FlashAttention-2", 2023.
+// Causal attention by blocks of queries and keys, softmax on the fly. Formulas: llmc/ops.h; Dao, "FlashAttention-2",
+// 2023.
 //
-// A head's q, k, v lie 3C apart, possibly in bf16: they are copied once into dense fp32 matrices, (T, Dp) with D padded by zeros to whole
-// vectors, and k, v also transposed in panels (small_matmul.h). Memory per thread grows as T * D, never as T * T.
+// A head's q, k, v lie 3C apart, possibly in bf16: they are copied once into dense fp32 matrices, (T, Dp) with D padded
+// by zeros to whole vectors, and k, v also transposed in panels (small_matmul.h). Memory per thread grows as T * D,
+// never as T * T.
 #include <cmath>
 #include <limits>
 #include "llmc/cpu/checks.h"
@@ -16,9 +18,10 @@ using namespace cpu;
 
 namespace {
 
-constexpr int64_t kQueries = 32;              // rows of a tile of scores
-constexpr int64_t kKeys = 256;                // columns: a tile takes 32 KB
-constexpr int64_t kTileRow = kKeys + 16;      // its row stride, no power of two: a column of the tile then spreads over the cache
+constexpr int64_t kQueries = 32;  // rows of a tile of scores
+constexpr int64_t kKeys = 256;    // columns: a tile takes 32 KB
+constexpr int64_t kTileRow = kKeys +
+                             16;  // its row stride, no power of two: a column of the tile then spreads over the cache
 
 struct Shape {
     int64_t B, T, H, D, Dp, Tp;  // D and T rounded up to whole vectors and panels
@@ -29,7 +32,10 @@ Shape shape_of(const char* op, const Tensor& out, const Tensor& lse, const Tenso
     require_rank(op, "out", out, 3);
     require_rank(op, "lse", lse, 3);
     int64_t B = out.shape[0], T = out.shape[1], C = out.shape[2], H = lse.shape[1];
-    if (H < 1 || C % H != 0) fail(op, ": ", C, " channels cannot be divided among ", H, " heads (out has shape ", out.shape_string(), ", lse ", lse.shape_string(), ")");
+    if (H < 1 || C % H != 0) {
+        fail(op, ": ", C, " channels cannot be divided among ", H, " heads (out has shape ", out.shape_string(),
+             ", lse ", lse.shape_string(), ")");
+    }
     require(op, "lse", lse, B * H, T, DType::f32);
     require(op, "qkv", qkv, B * T, 3 * C, out.dtype);
     return {B, T, H, C / H, round_up(C / H, kLanes), round_up(T, kPanel)};
@@ -68,18 +74,18 @@ void transpose_to_panels(float* dst, const float* src, int64_t rows, const Shape
 Right panels_at(const float* panels, int64_t key, const Shape& s) { return {panels + key * s.D, kPanel, s.D * kPanel}; }
 Right rows_at(const float* rows, int64_t row, const Shape& s) { return {rows + row * s.Dp, s.Dp, kPanel}; }
 
-// One row of a tile: turns scores into exp(scale * score - maximum) and updates the row's running maximum and sum. Returns by how much the
-// output so far has to be multiplied.
+// One row of a tile: turns scores into exp(scale * score - maximum) and updates the row's running maximum and sum.
+// Returns by how much the output so far has to be multiplied.
 float softmax_row(float* score, int64_t valid, int64_t columns, float scale, float& maximum, float& sum) {
     int64_t whole = round_up(valid, kLanes);  // whole vectors: loops over the rest would take longer than the row
     float largest = maximum, added = 0;
-    #pragma omp simd reduction(max : largest)
+#pragma omp simd reduction(max : largest)
     for (int64_t j = 0; j < whole; ++j) {
         float z = j < valid ? scale * score[j] : -std::numeric_limits<float>::infinity();
         score[j] = z;
         largest = largest > z ? largest : z;
     }
-    #pragma omp simd reduction(+ : added)
+#pragma omp simd reduction(+ : added)
     for (int64_t j = 0; j < whole; ++j) {
         float p = fast_exp(score[j] - largest);
         score[j] = p;
@@ -94,7 +100,8 @@ float softmax_row(float* score, int64_t valid, int64_t columns, float scale, flo
 
 // Queries [q0, q0 + rows) of one head, against all keys up to them.
 template <class T>
-void forward_queries(const AttentionForward& args, const Shape& s, int64_t b, int64_t h, int64_t q0, const float* key_panels, const float* v, Arena arena) {
+void forward_queries(const AttentionForward& args, const Shape& s, int64_t b, int64_t h, int64_t q0,
+                     const float* key_panels, const float* v, Arena arena) {
     int64_t rows = std::min(kQueries, s.T - q0), end = q0 + rows;
     float *q = arena.take(kQueries * s.Dp), *out = arena.take(kQueries * s.Dp), *tile = arena.take(kQueries * kTileRow);
     load_rows(q, args.qkv.as<T>() + (b * s.T + q0) * 3 * s.C() + h * s.D, rows, 3 * s.C(), s);
@@ -102,7 +109,8 @@ void forward_queries(const AttentionForward& args, const Shape& s, int64_t b, in
     std::fill(maximum, maximum + kQueries, -std::numeric_limits<float>::infinity());
     for (int64_t k0 = 0; k0 < end; k0 += kKeys) {
         int64_t keys = std::min(kKeys, end - k0);
-        multiply_small(rows, round_up(keys, kLanes), s.D, {q, s.Dp, 1}, panels_at(key_panels, k0, s), tile, kTileRow, false);
+        multiply_small(rows, round_up(keys, kLanes), s.D, {q, s.Dp, 1}, panels_at(key_panels, k0, s), tile, kTileRow,
+                       false);
         for (int64_t i = 0; i < rows; ++i) {
             int64_t valid = std::clamp<int64_t>(q0 + i + 1 - k0, 0, keys);
             float correction = softmax_row(tile + i * kTileRow, valid, keys, args.logit_scale, maximum[i], sum[i]);
@@ -115,7 +123,7 @@ void forward_queries(const AttentionForward& args, const Shape& s, int64_t b, in
     for (int64_t i = 0; i < rows; ++i) {
         T* dst = args.out.as<T>() + (b * s.T + q0 + i) * s.C() + h * s.D;
         float scale = args.out_scale / sum[i];
-        #pragma omp simd
+#pragma omp simd
         for (int64_t d = 0; d < s.D; ++d) dst[d] = from_float<T>(scale * out[i * s.Dp + d]);
         args.lse.as<float>()[(b * s.H + h) * s.T + q0 + i] = maximum[i] + std::log(sum[i]);
     }
@@ -131,7 +139,8 @@ void forward_head(const AttentionForward& args, const Shape& s, int64_t b, int64
     load_rows(k, qkv + s.C(), keys, stride, s);
     load_rows(v, qkv + 2 * s.C(), keys, stride, s);
     transpose_to_panels(panels, k, keys, s);
-    for (int64_t block = first; block < last; ++block) forward_queries<T>(args, s, b, h, block * kQueries, panels, v, arena);
+    for (int64_t block = first; block < last; ++block)
+        forward_queries<T>(args, s, b, h, block * kQueries, panels, v, arena);
 }
 
 }  // namespace
@@ -153,12 +162,12 @@ namespace {
 
 // One head's operands and gradients as dense fp32 matrices.
 struct HeadBackward {
-    float *q, *k, *v, *dout;            // (T, Dp)
-    float *key_panels, *value_panels;   // (T / kPanel, D, kPanel)
-    float *dk, *dv;                     // (T, Dp)
-    float *dq;                          // (kQueries, Dp)
-    float *p, *ds;                      // (kQueries, kTileRow)
-    float* delta;                       // (T)
+    float *q, *k, *v, *dout;           // (T, Dp)
+    float *key_panels, *value_panels;  // (T / kPanel, D, kPanel)
+    float *dk, *dv;                    // (T, Dp)
+    float* dq;                         // (kQueries, Dp)
+    float *p, *ds;                     // (kQueries, kTileRow)
+    float* delta;                      // (T)
 };
 
 int64_t backward_floats(const Shape& s) { return 8 * s.Tp * s.Dp + s.Tp + kQueries * (s.Dp + 2 * kTileRow) + 1024; }
@@ -186,7 +195,7 @@ HeadBackward load_head(const AttentionBackward& args, const Shape& s, int64_t b,
     for (int64_t t = 0; t < s.T; ++t) {
         const T* out = args.out.as<T>() + (b * s.T + t) * s.C() + h * s.D;
         float sum = 0;
-        #pragma omp simd reduction(+ : sum)
+#pragma omp simd reduction(+ : sum)
         for (int64_t d = 0; d < s.D; ++d) sum += to_float(out[d]) * x.dout[t * s.Dp + d];
         x.delta[t] = sum;
     }
@@ -194,9 +203,10 @@ HeadBackward load_head(const AttentionBackward& args, const Shape& s, int64_t b,
 }
 
 // Scores in x.p and dout v^T in x.ds become P and dS, zero for the keys after the query.
-void gradient_row(float* p, float* ds, int64_t valid, int64_t columns, const AttentionBackward& args, float lse, float delta) {
+void gradient_row(float* p, float* ds, int64_t valid, int64_t columns, const AttentionBackward& args, float lse,
+                  float delta) {
     float logit_scale = args.logit_scale, out_scale = args.out_scale;
-    #pragma omp simd
+#pragma omp simd
     for (int64_t j = 0; j < round_up(valid, kLanes); ++j) {  // whole vectors: see softmax_row
         float probability = fast_exp(logit_scale * p[j] - lse);
         p[j] = probability;
@@ -209,13 +219,14 @@ void gradient_row(float* p, float* ds, int64_t valid, int64_t columns, const Att
 template <class T>
 void store_rows(T* dst, const float* src, int64_t rows, float scale, const Shape& s) {
     for (int64_t t = 0; t < rows; ++t) {
-        #pragma omp simd
+#pragma omp simd
         for (int64_t d = 0; d < s.D; ++d) dst[t * 3 * s.C() + d] = from_float<T>(scale * src[t * s.Dp + d]);
     }
 }
 
 // dq of queries [q0, q0 + kQueries), and their parts of dk and dv.
-void backward_queries(const AttentionBackward& args, const Shape& s, const HeadBackward& x, const float* lse, int64_t q0) {
+void backward_queries(const AttentionBackward& args, const Shape& s, const HeadBackward& x, const float* lse,
+                      int64_t q0) {
     int64_t rows = std::min(kQueries, s.T - q0), end = q0 + rows;
     const float *q = x.q + q0 * s.Dp, *dout = x.dout + q0 * s.Dp;
     for (int64_t k0 = 0; k0 < end; k0 += kKeys) {

@@ -21,7 +21,8 @@ inline void require(const char* op, const char* name, const Tensor& t, int64_t r
 // Any shape with `count` elements.
 inline void require_count(const char* op, const char* name, const Tensor& t, int64_t count, DType dtype) {
     if (!t) fail(op, ": ", name, " is missing, it must have ", count, " elements of ", name_of(dtype));
-    if (t.numel() != count) fail(op, ": ", name, " has shape ", t.shape_string(), ", it must have ", count, " elements");
+    if (t.numel() != count)
+        fail(op, ": ", name, " has shape ", t.shape_string(), ", it must have ", count, " elements");
     require_type(op, name, t, dtype);
 }
 
@@ -34,7 +35,8 @@ inline void require_rank(const char* op, const char* name, const Tensor& t, int 
 inline void require_indices(const char* op, const char* name, const Tensor& t, int64_t limit) {
     const int32_t* index = t.as<int32_t>();
     for (int64_t i = 0, n = t.numel(); i < n; ++i) {
-        if (index[i] < 0 || index[i] >= limit) fail(op, ": ", name, "[", i, "] is ", index[i], ", it must be in [0, ", limit, ")");
+        if (index[i] < 0 || index[i] >= limit)
+            fail(op, ": ", name, "[", i, "] is ", index[i], ", it must be in [0, ", limit, ")");
     }
 }
 

@@ -20,14 +20,16 @@ namespace {
 
 int g_threads = 0;
 
-// Cores this process may use: its affinity mask, and the container's quota where there is one ("200000 100000" = 2 cores).
+// Cores this process may use: its affinity mask, and the container's quota where there is one ("200000 100000" = 2
+// cores).
 int usable_cores() {
     int cores = omp_get_num_procs();
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
     std::ifstream file("/sys/fs/cgroup/cpu.max");
     double quota, period;
-    if (file >> quota >> period && quota > 0 && period > 0) cores = std::min(cores, std::max(1, int(std::ceil(quota / period))));
+    if (file >> quota >> period && quota > 0 && period > 0)
+        cores = std::min(cores, std::max(1, int(std::ceil(quota / period))));
     return std::max(cores, 1);
 }
 
@@ -42,7 +44,8 @@ std::string processor() {
 const char* instruction_set() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f")) return __builtin_cpu_supports("avx512bf16") ? "AVX-512 with bf16" : "AVX-512";
+    if (__builtin_cpu_supports("avx512f"))
+        return __builtin_cpu_supports("avx512bf16") ? "AVX-512 with bf16" : "AVX-512";
     if (__builtin_cpu_supports("avx2")) return "AVX2";
     return "x86-64";
 #elif defined(__aarch64__)
@@ -69,7 +72,10 @@ int threads() {
     return g_threads;
 }
 
-std::string name() { return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ", instruction_set(), ")"); }
+std::string name() {
+    return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ", instruction_set(),
+               ")");
+}
 std::string backend() { return "cpu"; }
 
 size_t memory_total() {
@@ -86,7 +92,8 @@ double peak_flops(DType dtype) {
     if (best > 0) return best;
     constexpr int64_t n = 1024;
     Buffer a(n * n * size_of(dtype)), b(n * n * size_of(dtype)), c(n * n * size_of(dtype));
-    MatmulForward args{.out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
+    MatmulForward args{
+        .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
     using Clock = std::chrono::steady_clock;
     matmul_forward(args);  // builds the primitive, touches the memory
     auto begin = Clock::now();
@@ -104,7 +111,9 @@ void* allocate(size_t bytes) {
     size_t rounded = std::max<size_t>((bytes + alignment - 1) / alignment * alignment, alignment);
     // Linux promises memory it does not have: ask before the kernel ends the process.
     void* pointer = rounded <= memory_total() ? std::aligned_alloc(alignment, rounded) : nullptr;
-    if (!pointer) fail("cannot allocate ", bytes, " bytes (", double(bytes) / 0x1p30, " GiB): this machine has ", double(memory_total()) / 0x1p30, " GiB");
+    if (!pointer)
+        fail("cannot allocate ", bytes, " bytes (", double(bytes) / 0x1p30, " GiB): this machine has ",
+             double(memory_total()) / 0x1p30, " GiB");
     if (alignment == kHuge) madvise(pointer, rounded, MADV_HUGEPAGE);  // fewer TLB misses; only a hint
     fill_zero(pointer, bytes);
     return pointer;
@@ -119,7 +128,9 @@ void copy_to_host(void* host, const void* device, size_t bytes) { std::memcpy(ho
 void synchronize() {}
 
 void fill_zero(void* device, size_t bytes) {
-    cpu::parallel_for(int64_t(bytes), 1 << 18, [&](int64_t begin, int64_t end) { std::memset(static_cast<char*>(device) + begin, 0, end - begin); });
+    cpu::parallel_for(int64_t(bytes), 1 << 18, [&](int64_t begin, int64_t end) {
+        std::memset(static_cast<char*>(device) + begin, 0, end - begin);
+    });
 }
 
 }  // namespace device

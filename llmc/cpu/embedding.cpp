@@ -25,14 +25,16 @@ void embedding_forward(const EmbeddingForward& args) {
                 const E* token = args.wte.as<E>() + args.tokens.as<int32_t>()[n] * C;
                 const E* position = args.wpe.as<E>() + n % T * C;
                 float scale = args.scale;
-                #pragma omp simd
-                for (int64_t c = 0; c < C; ++c) out[c] = from_float<E>(scale * (to_float(token[c]) + to_float(position[c])));
+#pragma omp simd
+                for (int64_t c = 0; c < C; ++c)
+                    out[c] = from_float<E>(scale * (to_float(token[c]) + to_float(position[c])));
             }
         });
     });
 }
 
-// Threads share the channels, not the tokens: every element is summed by one thread in the order of positions, whatever their number.
+// Threads share the channels, not the tokens: every element is summed by one thread in the order of positions, whatever
+// their number.
 void embedding_backward(const EmbeddingBackward& args) {
     const char* op = "embedding_backward";
     require_rank(op, "tokens", args.tokens, 2);
@@ -55,7 +57,7 @@ void embedding_backward(const EmbeddingBackward& args) {
                 const E* dout = args.dout.as<E>() + n * C;
                 float* token = args.dwte.as<float>() + args.tokens.as<int32_t>()[n] * C;
                 float* position = args.dwpe.as<float>() + n % T * C;
-                #pragma omp simd
+#pragma omp simd
                 for (int64_t c = first; c < last; ++c) {
                     float d = scale * to_float(dout[c]);
                     token[c] += d;

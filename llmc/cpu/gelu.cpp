@@ -16,7 +16,7 @@ void gelu_forward(const GeluForward& args) {
         const T* inp = args.inp.as<T>();
         float scale = args.gelu_scale, inverse = 1 / scale;
         parallel_for(args.inp.numel(), 8192, [=](int64_t begin, int64_t end) {
-            #pragma omp simd
+#pragma omp simd
             for (int64_t i = begin; i < end; ++i) out[i] = from_float<T>(inverse * gelu(scale * to_float(inp[i])));
         });
     });
@@ -31,8 +31,9 @@ void gelu_backward(const GeluBackward& args) {
         const T *dout = args.dout.as<T>(), *inp = args.inp.as<T>();
         float scale = args.gelu_scale;
         parallel_for(args.inp.numel(), 8192, [=](int64_t begin, int64_t end) {
-            #pragma omp simd  // dinp may be dout: element i depends on element i alone
-            for (int64_t i = begin; i < end; ++i) dinp[i] = from_float<T>(to_float(dout[i]) * gelu_derivative(scale * to_float(inp[i])));
+#pragma omp simd  // dinp may be dout: element i depends on element i alone
+            for (int64_t i = begin; i < end; ++i)
+                dinp[i] = from_float<T>(to_float(dout[i]) * gelu_derivative(scale * to_float(inp[i])));
         });
     });
 }

@@ -1,8 +1,8 @@
 // The linear layer, forward and backward. Formulas: llmc/ops.h.
 //
-// Products are computed in blocks of rows, one thread each: what a block reads and writes stays in that thread's cache, also for the pass
-// over the result (gelu, residual, conversion), and threads meet once, at the end. bf16 on a processor without bf16 products is converted
-// block by block.
+// Products are computed in blocks of rows, one thread each: what a block reads and writes stays in that thread's cache,
+// also for the pass over the result (gelu, residual, conversion), and threads meet once, at the end. bf16 on a
+// processor without bf16 products is converted block by block.
 #include "llmc/cpu/checks.h"
 #include "llmc/cpu/onednn.h"
 #include "llmc/cpu/parallel.h"
@@ -32,11 +32,13 @@ const void* source(const Tensor& t, int64_t row, int64_t rows, Scratch use) {
     return out;
 }
 
-// Calls body(row, rows) on blocks of rows, one thread each, where there are enough of them; else once, and threads work together inside.
+// Calls body(row, rows) on blocks of rows, one thread each, where there are enough of them; else once, and threads work
+// together inside.
 template <class Body>
 void in_blocks(int64_t N, Body&& body) {
     if (N < 2 * kBlockRows * device::threads()) return body(int64_t{0}, N);
-    parallel_tasks((N + kBlockRows - 1) / kBlockRows, [&](int64_t i) { body(i * kBlockRows, std::min(kBlockRows, N - i * kBlockRows)); });
+    parallel_tasks((N + kBlockRows - 1) / kBlockRows,
+                   [&](int64_t i) { body(i * kBlockRows, std::min(kBlockRows, N - i * kBlockRows)); });
 }
 
 // fp32 bias_scale * bias, or nullptr.
@@ -58,7 +60,7 @@ void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, 
     if (args.pre_gelu) {
         T* pre_gelu = args.pre_gelu.as<T>() + offset;
         float scale = args.gelu_scale, inverse = 1 / scale;
-        #pragma omp simd
+#pragma omp simd
         for (int64_t i = begin; i < end; ++i) {
             float x = to_float(linear[i]);
             pre_gelu[i] = from_float<T>(x);
@@ -67,8 +69,9 @@ void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, 
     } else if (args.residual) {
         const T* residual = args.residual.as<T>() + offset;
         float skip = args.skip_scale;
-        #pragma omp simd
-        for (int64_t i = begin; i < end; ++i) out[i] = from_float<T>(skip * to_float(residual[i]) + to_float(linear[i]));
+#pragma omp simd
+        for (int64_t i = begin; i < end; ++i)
+            out[i] = from_float<T>(skip * to_float(residual[i]) + to_float(linear[i]));
     } else {
         from_floats(out + begin, reinterpret_cast<const float*>(linear) + begin, end - begin);
     }
@@ -76,17 +79,30 @@ void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, 
 
 // Rows [row, row + rows): product, then the pass over it. `weight` and `bias` are what the product takes.
 template <class T>
-void forward_block(const MatmulForward& args, const void* weight, const float* bias, float scale, int64_t row, int64_t rows, int64_t C, int64_t OC) {
+void forward_block(const MatmulForward& args, const void* weight, const float* bias, float scale, int64_t row,
+                   int64_t rows, int64_t C, int64_t OC) {
     bool native = is_native(args.inp.dtype);
     // A product of native type lies where it is wanted, unless a residual is to be added; a gelu reads it from there.
     bool in_place = native && !args.residual;
-    void* linear = !in_place ? scratch(Scratch::product, rows * OC) : at_row(args.pre_gelu ? args.pre_gelu : args.out, row);
-    multiply({.m = rows, .n = OC, .k = C, .a = source(args.inp, row, rows, Scratch::inp), .b = weight, .c = linear, .b_transposed = true,
-              .in = native ? args.inp.dtype : DType::f32, .out = in_place ? args.out.dtype : DType::f32, .alpha = scale, .bias = bias});
+    void* linear = !in_place ? scratch(Scratch::product, rows * OC)
+                             : at_row(args.pre_gelu ? args.pre_gelu : args.out, row);
+    multiply({.m = rows,
+              .n = OC,
+              .k = C,
+              .a = source(args.inp, row, rows, Scratch::inp),
+              .b = weight,
+              .c = linear,
+              .b_transposed = true,
+              .in = native ? args.inp.dtype : DType::f32,
+              .out = in_place ? args.out.dtype : DType::f32,
+              .alpha = scale,
+              .bias = bias});
     if (in_place && !args.pre_gelu) return;
     parallel_for(rows * OC, 8192, [&](int64_t begin, int64_t end) {
-        if (in_place) finish_forward<T>(args, static_cast<const T*>(linear), row * OC, begin, end);
-        else finish_forward<T>(args, static_cast<const float*>(linear), row * OC, begin, end);
+        if (in_place)
+            finish_forward<T>(args, static_cast<const T*>(linear), row * OC, begin, end);
+        else
+            finish_forward<T>(args, static_cast<const float*>(linear), row * OC, begin, end);
     });
 }
 
@@ -102,7 +118,8 @@ void matmul_forward(const MatmulForward& args) {
     if (args.pre_gelu) require(op, "pre_gelu", args.pre_gelu, N, OC, dtype);
     if (args.residual) require(op, "residual", args.residual, N, OC, dtype);
     if (args.residual && args.pre_gelu) fail(op, ": pre_gelu and residual cannot be given together");
-    // The product multiplies its bias by its scale: divide here. A scale of 0 becomes one that leaves nothing of the product either.
+    // The product multiplies its bias by its scale: divide here. A scale of 0 becomes one that leaves nothing of the
+    // product either.
     float scale = args.scale == 0 ? 1e-30f : args.scale;
     const float* bias = scaled_bias(args.bias, args.bias_scale / scale);
     const void* weight = source(args.weight, 0, OC, Scratch::weight);
@@ -113,8 +130,8 @@ void matmul_forward(const MatmulForward& args) {
 
 namespace {
 
-// dbias += scale * column sums of dout. Threads share the columns, so the sums do not depend on their number; sums of 64 rows are added
-// up, which keeps the rounding error of long columns small.
+// dbias += scale * column sums of dout. Threads share the columns, so the sums do not depend on their number; sums of
+// 64 rows are added up, which keeps the rounding error of long columns small.
 template <class T>
 void add_column_sums(float* dbias, const T* dout, float scale, int64_t N, int64_t OC) {
     constexpr int64_t kColumns = 64, kRows = 64;
@@ -126,7 +143,7 @@ void add_column_sums(float* dbias, const T* dout, float scale, int64_t N, int64_
                 float sum[kColumns] = {};
                 for (int64_t n = row; n < std::min(row + kRows, N); ++n) {
                     const T* src = dout + n * OC + first;
-                    #pragma omp simd
+#pragma omp simd
                     for (int64_t c = 0; c < columns; ++c) sum[c] += to_float(src[c]);
                 }
                 for (int64_t c = 0; c < columns; ++c) total[c] += sum[c];
@@ -138,28 +155,39 @@ void add_column_sums(float* dbias, const T* dout, float scale, int64_t N, int64_
 
 // dinp of rows [row, row + rows). `weight` is what the product takes.
 template <class T>
-void backward_input_block(const MatmulBackward& args, const void* weight, int64_t row, int64_t rows, int64_t C, int64_t OC) {
+void backward_input_block(const MatmulBackward& args, const void* weight, int64_t row, int64_t rows, int64_t C,
+                          int64_t OC) {
     bool native = is_native(args.dout.dtype);
     DType type = native ? args.dout.dtype : DType::f32;
     T* dinp = static_cast<T*>(at_row(args.dinp, row));
     void* product = native ? static_cast<void*>(dinp) : scratch(Scratch::product, rows * C);
-    multiply({.m = rows, .n = C, .k = OC, .a = source(args.dout, row, rows, Scratch::dout), .b = weight, .c = product,
-              .in = type, .out = type, .alpha = args.dinp_scale});
+    multiply({.m = rows,
+              .n = C,
+              .k = OC,
+              .a = source(args.dout, row, rows, Scratch::dout),
+              .b = weight,
+              .c = product,
+              .in = type,
+              .out = type,
+              .alpha = args.dinp_scale});
     if (native && !args.pre_gelu) return;
     const T* pre_gelu = args.pre_gelu ? static_cast<const T*>(at_row(args.pre_gelu, row)) : nullptr;
     float scale = args.gelu_scale;
     auto finish = [=](const auto* linear, int64_t begin, int64_t end) {
         if (!pre_gelu) {
-            #pragma omp simd
+#pragma omp simd
             for (int64_t i = begin; i < end; ++i) dinp[i] = from_float<T>(to_float(linear[i]));
             return;
         }
-        #pragma omp simd
-        for (int64_t i = begin; i < end; ++i) dinp[i] = from_float<T>(to_float(linear[i]) * gelu_derivative(scale * to_float(pre_gelu[i])));
+#pragma omp simd
+        for (int64_t i = begin; i < end; ++i)
+            dinp[i] = from_float<T>(to_float(linear[i]) * gelu_derivative(scale * to_float(pre_gelu[i])));
     };
     parallel_for(rows * C, 8192, [=](int64_t begin, int64_t end) {
-        if (native) finish(static_cast<const T*>(product), begin, end);
-        else finish(static_cast<const float*>(product), begin, end);
+        if (native)
+            finish(static_cast<const T*>(product), begin, end);
+        else
+            finish(static_cast<const float*>(product), begin, end);
     });
 }
 
@@ -169,18 +197,29 @@ void backward_input(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC
     in_blocks(N, [&](int64_t row, int64_t rows) { backward_input_block<T>(args, weight, row, rows, C, OC); });
 }
 
-// dweight += scale * dout^T inp over `rows` rows. Each thread takes some of dweight's rows through all blocks of the sum, so that the
-// operands are in cache; a sum of few rows is left to the library's own division of work.
-void add_weight_gradient(const void* dout, const void* inp, float* dweight, DType type, float scale, int64_t rows, int64_t C, int64_t OC) {
+// dweight += scale * dout^T inp over `rows` rows. Each thread takes some of dweight's rows through all blocks of the
+// sum, so that the operands are in cache; a sum of few rows is left to the library's own division of work.
+void add_weight_gradient(const void* dout, const void* inp, float* dweight, DType type, float scale, int64_t rows,
+                         int64_t C, int64_t OC) {
     auto add = [=](int64_t begin, int64_t end, int64_t row, int64_t count) {
-        multiply({.m = end - begin, .n = C, .k = count, .a = static_cast<const char*>(dout) + (row * OC + begin) * int64_t(size_of(type)),
-                  .b = static_cast<const char*>(inp) + row * C * int64_t(size_of(type)), .c = dweight + begin * C, .a_transposed = true,
-                  .in = type, .out = DType::f32, .alpha = scale, .accumulate = true, .a_stride = OC});
+        multiply({.m = end - begin,
+                  .n = C,
+                  .k = count,
+                  .a = static_cast<const char*>(dout) + (row * OC + begin) * int64_t(size_of(type)),
+                  .b = static_cast<const char*>(inp) + row * C * int64_t(size_of(type)),
+                  .c = dweight + begin * C,
+                  .a_transposed = true,
+                  .in = type,
+                  .out = DType::f32,
+                  .alpha = scale,
+                  .accumulate = true,
+                  .a_stride = OC});
     };
     if (rows < 4 * kBlockRows) return add(0, OC, 0, rows);
     constexpr int64_t kUnit = 16;
     parallel_for((OC + kUnit - 1) / kUnit, 2, [=](int64_t first, int64_t last) {
-        for (int64_t row = 0; row < rows; row += kBlockRows) add(first * kUnit, std::min(last * kUnit, OC), row, std::min(kBlockRows, rows - row));
+        for (int64_t row = 0; row < rows; row += kBlockRows)
+            add(first * kUnit, std::min(last * kUnit, OC), row, std::min(kBlockRows, rows - row));
     });
 }
 
@@ -190,8 +229,9 @@ void backward_weight(const MatmulBackward& args, int64_t N, int64_t C, int64_t O
     int64_t part = native ? N : std::max<int64_t>(4 * kBlockRows, (int64_t{1} << 25) / (OC + C));
     for (int64_t row = 0; row < N; row += part) {
         int64_t rows = std::min(part, N - row);
-        add_weight_gradient(source(args.dout, row, rows, Scratch::dout), source(args.inp, row, rows, Scratch::inp), args.dweight.as<float>(),
-                            native ? args.dout.dtype : DType::f32, args.dweight_scale, rows, C, OC);
+        add_weight_gradient(source(args.dout, row, rows, Scratch::dout), source(args.inp, row, rows, Scratch::inp),
+                            args.dweight.as<float>(), native ? args.dout.dtype : DType::f32, args.dweight_scale, rows,
+                            C, OC);
     }
 }
 

@@ -1,9 +1,9 @@
 #include "llmc/cpu/onednn.h"
 #include <omp.h>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <array>
 #include <bit>
 #include <map>
+#include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 #include "llmc/device.h"
 #include "llmc/error.h"
@@ -18,14 +18,17 @@ const dnnl::engine& engine() {
     return engine;
 }
 
-memory::data_type type_of(DType dtype) { return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32; }
+memory::data_type type_of(DType dtype) {
+    return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
 
 int64_t stride_of_a(const Product& p) { return p.a_stride ? p.a_stride : p.a_transposed ? p.m : p.k; }
 
 struct Descriptors {
     memory::desc a, b, c, bias;
     explicit Descriptors(const Product& p)
-        : a({p.m, p.k}, type_of(p.in), p.a_transposed ? memory::dims{1, stride_of_a(p)} : memory::dims{stride_of_a(p), 1}),
+        : a({p.m, p.k}, type_of(p.in),
+            p.a_transposed ? memory::dims{1, stride_of_a(p)} : memory::dims{stride_of_a(p), 1}),
           b({p.k, p.n}, type_of(p.in), p.b_transposed ? memory::dims{1, p.k} : memory::dims{p.n, 1}),
           c({p.m, p.n}, type_of(p.out), memory::dims{p.n, 1}),
           bias({1, p.n}, memory::data_type::f32, memory::dims{p.n, 1}) {}
@@ -59,7 +62,8 @@ struct Primitive {
         return dnnl::matmul(p.bias ? dnnl::matmul::primitive_desc(engine(), d.a, d.b, d.bias, d.c, attributes)
                                    : dnnl::matmul::primitive_desc(engine(), d.a, d.b, d.c, attributes));
 #else
-        return dnnl::matmul({p.bias ? dnnl::matmul::desc(d.a, d.b, d.bias, d.c) : dnnl::matmul::desc(d.a, d.b, d.c), attributes, engine()});
+        return dnnl::matmul({p.bias ? dnnl::matmul::desc(d.a, d.b, d.bias, d.c) : dnnl::matmul::desc(d.a, d.b, d.c),
+                             attributes, engine()});
 #endif
     }
 };
@@ -67,9 +71,15 @@ struct Primitive {
 // Everything a primitive depends on but the addresses.
 using Key = std::array<int64_t, 7>;
 Key key_of(const Product& p) {
-    int64_t flags = p.a_transposed | p.b_transposed << 1 | p.accumulate << 2 | (p.bias != nullptr) << 3 | int(p.in) << 4 |
-                    int(p.out) << 6;
-    return {p.m, p.n, p.k, stride_of_a(p), flags, int64_t(std::bit_cast<uint32_t>(p.alpha)), omp_in_parallel() ? 1 : device::threads()};
+    int64_t flags = p.a_transposed | p.b_transposed << 1 | p.accumulate << 2 | (p.bias != nullptr) << 3 |
+                    int(p.in) << 4 | int(p.out) << 6;
+    return {p.m,
+            p.n,
+            p.k,
+            stride_of_a(p),
+            flags,
+            int64_t(std::bit_cast<uint32_t>(p.alpha)),
+            omp_in_parallel() ? 1 : device::threads()};
 }
 
 Primitive& primitive_for(const Product& p) {
@@ -83,18 +93,23 @@ Primitive& primitive_for(const Product& p) {
 void execute(const Product& p) {
     Primitive& primitive = primitive_for(p);
     const Descriptors& d = primitive.descriptors;
-    auto at = [](const memory::desc& desc, const void* data) { return memory(desc, engine(), const_cast<void*>(data)); };
-    std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, at(d.a, p.a)}, {DNNL_ARG_WEIGHTS, at(d.b, p.b)}, {DNNL_ARG_DST, at(d.c, p.c)}};
+    auto at = [](const memory::desc& desc, const void* data) {
+        return memory(desc, engine(), const_cast<void*>(data));
+    };
+    std::unordered_map<int, memory> arguments{
+        {DNNL_ARG_SRC, at(d.a, p.a)}, {DNNL_ARG_WEIGHTS, at(d.b, p.b)}, {DNNL_ARG_DST, at(d.c, p.c)}};
     if (p.bias) arguments.insert({DNNL_ARG_BIAS, at(d.bias, p.bias)});
     primitive.matmul.execute(primitive.stream, arguments);
     primitive.stream.wait();
 }
 
-// The other interface of oneDNN. Where b needs no transposition it is up to twice as fast as the primitive, which for b larger than the
-// second-level cache, and for long sums, falls behind; with b transposed the primitive is ahead.
+// The other interface of oneDNN. Where b needs no transposition it is up to twice as fast as the primitive, which for b
+// larger than the second-level cache, and for long sums, falls behind; with b transposed the primitive is ahead.
 void execute_sgemm(const Product& p) {
-    dnnl_status_t status = dnnl_sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha, static_cast<const float*>(p.a), stride_of_a(p),
-                                      static_cast<const float*>(p.b), p.b_transposed ? p.k : p.n, p.accumulate ? 1.0f : 0.0f, static_cast<float*>(p.c), p.n);
+    dnnl_status_t status = dnnl_sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha,
+                                      static_cast<const float*>(p.a), stride_of_a(p), static_cast<const float*>(p.b),
+                                      p.b_transposed ? p.k : p.n, p.accumulate ? 1.0f : 0.0f, static_cast<float*>(p.c),
+                                      p.n);
     if (status != dnnl_success) throw dnnl::error(status, "sgemm failed");
 }
 
@@ -104,10 +119,13 @@ void multiply(const Product& p) {
     if (p.m == 0 || p.n == 0 || p.k == 0) return;
     bool floats = p.in == DType::f32 && p.out == DType::f32;
     try {
-        if (floats && !p.b_transposed && !p.bias) execute_sgemm(p);
-        else execute(p);
+        if (floats && !p.b_transposed && !p.bias)
+            execute_sgemm(p);
+        else
+            execute(p);
     } catch (const dnnl::error& e) {
-        fail("oneDNN cannot multiply (", p.m, ", ", p.k, ") by (", p.k, ", ", p.n, ") in ", name_of(p.in), ": ", e.what());
+        fail("oneDNN cannot multiply (", p.m, ", ", p.k, ") by (", p.k, ", ", p.n, ") in ", name_of(p.in), ": ",
+             e.what());
     }
 }
 

@@ -8,22 +8,23 @@ namespace llmc::cpu {
 // c = alpha * (a b + bias), or c += alpha * a b.
 struct Product {
     int64_t m, n, k;
-    const void* a;                   // (m, k), or (k, m) if a_transposed
-    const void* b;                   // (k, n), or (n, k) if b_transposed
-    void* c;                         // (m, n)
+    const void* a;  // (m, k), or (k, m) if a_transposed
+    const void* b;  // (k, n), or (n, k) if b_transposed
+    void* c;        // (m, n)
     bool a_transposed = false, b_transposed = false;
-    DType in, out;                   // of a and b; of c
+    DType in, out;  // of a and b; of c
     float alpha = 1;
     bool accumulate = false;
-    const float* bias = nullptr;     // (n)
-    int64_t a_stride = 0;            // elements from one stored row of a to the next; 0: dense
+    const float* bias = nullptr;  // (n)
+    int64_t a_stride = 0;         // elements from one stored row of a to the next; 0: dense
 };
 
-// Sums are taken in fp32. Uses all threads, or inside a parallel region only the calling one. The primitive for a shape is built at its first use and kept.
+// Sums are taken in fp32. Uses all threads, or inside a parallel region only the calling one. The primitive for a shape
+// is built at its first use and kept.
 void multiply(const Product& product);
 
-// Whether this processor multiplies bf16 in hardware. Without, fp32 products of converted inputs are three times faster than
-// oneDNN's emulation.
+// Whether this processor multiplies bf16 in hardware. Without, fp32 products of converted inputs are three times faster
+// than oneDNN's emulation.
 bool has_fast_bf16();
 
 }  // namespace llmc::cpu

@@ -1,7 +1,7 @@
 // Parameter updates and the reductions and conversions around them. Formulas: llmc/ops.h.
 //
-// All tensors of a step are cut into blocks of a fixed size, and threads share the blocks: sums are taken per block, in double, and
-// added in order, so no result depends on the number of threads.
+// All tensors of a step are cut into blocks of a fixed size, and threads share the blocks: sums are taken per block, in
+// double, and added in order, so no result depends on the number of threads.
 #include <cmath>
 #include <vector>
 #include "llmc/cpu/checks.h"
@@ -27,7 +27,8 @@ template <class Tensors, class Count>
 std::vector<Block> cut(const Tensors& tensors, Count&& count) {
     std::vector<Block> blocks;
     for (size_t i = 0; i < tensors.size(); ++i) {
-        for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock) blocks.push_back({i, begin, std::min(begin + kBlock, n)});
+        for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock)
+            blocks.push_back({i, begin, std::min(begin + kBlock, n)});
     }
     return blocks;
 }
@@ -35,7 +36,7 @@ std::vector<Block> cut(const Tensors& tensors, Count&& count) {
 template <class Term>
 double sum_of(const float* x, int64_t n, Term&& term) {
     double sum = 0;
-    #pragma omp simd reduction(+ : sum)
+#pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; ++i) sum += term(double(x[i]));
     return sum;
 }
@@ -78,7 +79,7 @@ void cast(Tensor dst, Tensor src) {
             D* to = dst.as<D>();
             const S* from = src.as<S>();
             parallel_for(src.numel(), kBlock, [=](int64_t begin, int64_t end) {
-                #pragma omp simd
+#pragma omp simd
                 for (int64_t i = begin; i < end; ++i) to[i] = from_float<D>(to_float(from[i]));
             });
         });
@@ -87,10 +88,11 @@ void cast(Tensor dst, Tensor src) {
 
 namespace {
 
-// The low 16 bits of the four numbers of draw `index`, for `count` <= kDraws draws: random16[4 * i + j] = x_j of draw i.
+// The low 16 bits of the four numbers of draw `index`, for `count` <= kDraws draws: random16[4 * i + j] = x_j of draw
+// i.
 constexpr int kDraws = 64;
 void draw_rounding(uint32_t* random16, uint64_t seed, uint32_t stream, uint64_t index) {
-    #pragma omp simd
+#pragma omp simd
     for (int i = 0; i < kDraws; ++i) {
         Philox x = draw(seed, Purpose::rounding, stream, index + i);
         for (int j = 0; j < 4; ++j) random16[4 * i + j] = x[j] & 0xffffu;
@@ -98,14 +100,15 @@ void draw_rounding(uint32_t* random16, uint64_t seed, uint32_t stream, uint64_t 
 }
 
 // param = weights, rounded as the step wants; `begin` is the position of weights[0] in the tensor, a multiple of 4.
-void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const float* weights, int64_t begin, int64_t n) {
+void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const float* weights, int64_t begin,
+                   int64_t n) {
     bf16* param = p.param.as<bf16>() + begin;
     if (!args.stochastic_rounding) return from_floats(param, weights, n);
     uint32_t random16[4 * kDraws];
     for (int64_t i = 0; i < n; i += 4 * kDraws) {
         draw_rounding(random16, args.seed, p.stream, uint64_t(begin + i) / 4 + (uint64_t(args.step) << 40));
         int64_t count = std::min<int64_t>(4 * kDraws, n - i);
-        #pragma omp simd
+#pragma omp simd
         for (int64_t j = 0; j < count; ++j) param[i + j] = to_bf16_stochastic(weights[i + j], random16[j]);
     }
 }
@@ -119,7 +122,8 @@ void check_update(const char* op, const ParameterUpdate& p, bool second_moment) 
     if (p.master) require_count(op, "master", p.master, n, DType::f32);
 }
 
-// What the gradient is multiplied by. A norm that is NaN gives NaN: better a visible failure than a step without clipping.
+// What the gradient is multiplied by. A norm that is NaN gives NaN: better a visible failure than a step without
+// clipping.
 float clip_factor(const OptimizerStep& args) {
     if (!args.grad_norm) return 1;
     require_count("optimizer step", "grad_norm", args.grad_norm, 1, DType::f32);
@@ -140,11 +144,15 @@ void step(const char* op, const OptimizerStep& args, bool second_moment, Update&
             for (int64_t begin = blocks[i].begin; begin < blocks[i].end; begin += 1024) {
                 int64_t end = std::min(begin + 1024, blocks[i].end);
                 bool is_float = p.param.dtype == DType::f32;
-                float* weights = p.master ? p.master.as<float>() + begin : is_float ? p.param.as<float>() + begin : converted;
+                float* weights = p.master   ? p.master.as<float>() + begin
+                                 : is_float ? p.param.as<float>() + begin
+                                            : converted;
                 if (weights == converted) to_floats(converted, p.param.as<bf16>() + begin, end - begin);
                 update(p, weights, begin, end - begin);
-                if (!is_float) store_rounded(args, p, weights, begin, end - begin);
-                else if (p.master) std::copy(weights, weights + (end - begin), p.param.as<float>() + begin);
+                if (!is_float)
+                    store_rounded(args, p, weights, begin, end - begin);
+                else if (p.master)
+                    std::copy(weights, weights + (end - begin), p.param.as<float>() + begin);
             }
         }
     });
@@ -161,7 +169,7 @@ void adamw_step(const OptimizerStep& args, float beta1, float beta2) {
         const float* grad = p.grad.as<float>() + begin;
         float *moment1 = p.m.as<float>() + begin, *moment2 = p.v.as<float>() + begin;
         float keep = 1 - p.decay, rate = p.lr * correction1, eps = p.eps;
-        #pragma omp simd
+#pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
             float g = clip * grad[i];
             float m = moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
@@ -177,7 +185,7 @@ void sgd_step(const OptimizerStep& args, float momentum) {
     step("sgd_step", args, false, [=](const ParameterUpdate& p, float* weights, int64_t begin, int64_t n) {
         const float* grad = p.grad.as<float>() + begin;
         float *moment = p.m.as<float>() + begin, keep = 1 - p.decay, rate = p.lr;
-        #pragma omp simd
+#pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
             float m = moment[i] = (first ? 0.0f : momentum * moment[i]) + clip * grad[i];
             weights[i] = keep * weights[i] - rate * m;

@@ -17,7 +17,7 @@ public:
         try {
             call();
         } catch (...) {
-            #pragma omp critical(llmc_guard)
+#pragma omp critical(llmc_guard)
             error_ = std::current_exception();
         }
     }
@@ -29,8 +29,9 @@ private:
     std::exception_ptr error_;
 };
 
-// Calls body(begin, end) on contiguous parts of [0, n), one per thread; below `grain` items a thread, fewer threads. Only for bodies
-// whose results do not depend on where the parts begin. Inside a parallel region: one call, by the calling thread.
+// Calls body(begin, end) on contiguous parts of [0, n), one per thread; below `grain` items a thread, fewer threads.
+// Only for bodies whose results do not depend on where the parts begin. Inside a parallel region: one call, by the
+// calling thread.
 template <class Body>
 void parallel_for(int64_t n, int64_t grain, Body&& body) {
     int threads = int(std::min<int64_t>(device::threads(), (n + grain - 1) / std::max<int64_t>(grain, 1)));
@@ -39,7 +40,7 @@ void parallel_for(int64_t n, int64_t grain, Body&& body) {
         return;
     }
     Guard guard;
-    #pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(threads)
     {
         int64_t t = omp_get_thread_num(), count = omp_get_num_threads();
         int64_t begin = n * t / count, end = n * (t + 1) / count;
@@ -53,7 +54,7 @@ template <class Body>
 void parallel_tasks(int64_t n, Body&& body) {
     int threads = int(std::min<int64_t>(device::threads(), n));
     Guard guard;
-    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < n; ++i) guard.run([&] { body(i); });
     guard.rethrow();
 }
@@ -64,8 +65,8 @@ inline int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 8192 / s
 // What a scratch buffer is for: buffers of different use live side by side.
 enum class Scratch { inp, weight, dout, product, bias, partial, attention, count };
 
-// At least `count` floats, 64-byte aligned, private to the calling thread, contents undefined. The memory is kept for the next call:
-// fresh pages cost more than most ops do.
+// At least `count` floats, 64-byte aligned, private to the calling thread, contents undefined. The memory is kept for
+// the next call: fresh pages cost more than most ops do.
 float* scratch(Scratch use, int64_t count);
 
 }  // namespace llmc::cpu

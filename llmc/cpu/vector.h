@@ -7,8 +7,9 @@
 
 namespace llmc::cpu {
 
-// Where fast_exp ends, as the bits of -87 and 88. Not const on purpose: gcc 12 follows a constant bound through the rest of an expression,
-// computes two versions of it, and picks one per element, ten times slower. Integers, so that no store of floats can change them.
+// Where fast_exp ends, as the bits of -87 and 88. Not const on purpose: gcc 12 follows a constant bound through the
+// rest of an expression, computes two versions of it, and picks one per element, ten times slower. Integers, so that no
+// store of floats can change them.
 inline uint32_t exp_lowest = std::bit_cast<uint32_t>(-87.0f), exp_highest = std::bit_cast<uint32_t>(88.0f);
 
 // e^x, relative error below 2e-7 for x in [-87, 88]; outside, the value at the nearer end. NaN gives NaN.
@@ -32,8 +33,9 @@ inline float fast_exp(float x) {
     return y * std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
 }
 
-// u(x) = 0.5 x (1 + tanh z) with z = sqrt(2/pi) (x + 0.044715 x^3), computed as x * sigmoid(2z): exact also in the left tail.
-constexpr float kGelu1 = 1.5957691216f;              // 2 sqrt(2/pi)
+// u(x) = 0.5 x (1 + tanh z) with z = sqrt(2/pi) (x + 0.044715 x^3), computed as x * sigmoid(2z): exact also in the left
+// tail.
+constexpr float kGelu1 = 1.5957691216f;  // 2 sqrt(2/pi)
 constexpr float kGelu3 = 1.5957691216f * 0.044715f;
 
 inline float gelu(float x) {
@@ -49,13 +51,13 @@ inline float gelu_derivative(float x) {
 
 template <class T>
 void to_floats(float* dst, const T* src, int64_t n) {
-    #pragma omp simd
+#pragma omp simd
     for (int64_t i = 0; i < n; ++i) dst[i] = to_float(src[i]);
 }
 
 template <class T>
 void from_floats(T* dst, const float* src, int64_t n) {
-    #pragma omp simd
+#pragma omp simd
     for (int64_t i = 0; i < n; ++i) dst[i] = from_float<T>(src[i]);
 }
 

@@ -1,4 +1,5 @@
-// NumPy arrays to and from device tensors, for the bindings. Activations are float32 on the Python side and converted to the op's dtype here.
+// NumPy arrays to and from device tensors, for the bindings. Activations are float32 on the Python side and converted
+// to the op's dtype here.
 #pragma once
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -68,7 +69,9 @@ inline DeviceArray input(const Floats& values, DType dtype) {
     array.upload(values.data());
     return array;
 }
-inline DeviceArray input(const std::optional<Floats>& values, DType dtype) { return values ? input(*values, dtype) : DeviceArray(); }
+inline DeviceArray input(const std::optional<Floats>& values, DType dtype) {
+    return values ? input(*values, dtype) : DeviceArray();
+}
 
 inline DeviceArray input(const Ints& values) {
     DeviceArray array(shape_of(values), DType::i32);

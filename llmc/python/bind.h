@@ -4,7 +4,7 @@
 
 namespace llmc {
 
-void bind_ops(pybind11::module_& module);  // bind_ops.cpp: every op of llmc/ops.h, for tests
+void bind_ops(pybind11::module_& module);    // bind_ops.cpp: every op of llmc/ops.h, for tests
 void bind_model(pybind11::module_& module);  // bind_model.cpp: GPT2, the rule table, the tokenizer
 
 }  // namespace llmc

@@ -1,4 +1,5 @@
-// The Python module of one backend: llmc._cpu, llmc._emu or llmc._cuda, by the macro LLMC_MODULE and the objects it is linked with.
+// The Python module of one backend: llmc._cpu, llmc._emu or llmc._cuda, by the macro LLMC_MODULE and the objects it is
+// linked with.
 #include <pybind11/pybind11.h>
 #include "llmc/device.h"
 #include "llmc/error.h"
@@ -14,13 +15,16 @@ namespace py = pybind11;
 namespace {
 
 void bind_device(py::module_& m) {
-    m.def("initialize", &llmc::device::initialize, "Chooses the device and the number of host threads (0: one per usable core).", py::arg("threads") = 0);
+    m.def("initialize", &llmc::device::initialize,
+          "Chooses the device and the number of host threads (0: one per usable core).", py::arg("threads") = 0);
     m.def("name", &llmc::device::name, "The device, in words.");
     m.def("backend", &llmc::device::backend, "\"cpu\", \"cuda\" or \"emulated\".");
     m.def("threads", &llmc::device::threads, "Host threads in use.");
     m.def("memory_total", &llmc::device::memory_total, "Bytes of memory a model may hope for.");
-    m.def("peak_flops", [](const std::string& dtype) { return llmc::device::peak_flops(llmc::python::parse_dtype(dtype)); },
-          "Rate of the backend's own large matrix product, FLOP/s.", py::arg("dtype") = "fp32");
+    m.def(
+        "peak_flops",
+        [](const std::string& dtype) { return llmc::device::peak_flops(llmc::python::parse_dtype(dtype)); },
+        "Rate of the backend's own large matrix product, FLOP/s.", py::arg("dtype") = "fp32");
 }
 
 }  // namespace

@@ -1,0 +1,51 @@
+"""What the tests of ops share: random inputs of an element type, and the comparison with a float64 reference."""
+
+import numpy as np
+import torch
+
+TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
+
+
+class Data:
+    """Random arrays, rounded to the element type."""
+
+    def __init__(self, seed, dtype):
+        self.generator, self.dtype = np.random.default_rng(seed), dtype
+
+    def normal(self, *shape, scale=1.0):
+        x = (scale * self.generator.standard_normal(shape)).astype(np.float32)
+        return x if self.dtype == "fp32" else torch.from_numpy(x).bfloat16().float().numpy()
+
+    def normal32(self, *shape):
+        """For what is fp32 whatever the element type is: parameter gradients, moments."""
+        return self.generator.standard_normal(shape).astype(np.float32)
+
+    def integers(self, high, *shape):
+        return self.generator.integers(0, high, shape).astype(np.int32)
+
+
+def double(x, grad=False):
+    return torch.from_numpy(np.asarray(x)).double().requires_grad_(grad)
+
+
+def assert_close(actual, expected, tolerance):
+    expected = expected.detach().numpy() if torch.is_tensor(expected) else np.asarray(expected)
+    actual = np.asarray(actual, dtype=np.float64)
+    assert actual.shape == expected.shape
+    assert np.isfinite(actual).all(), (
+        f"{np.count_nonzero(~np.isfinite(actual))} elements of {actual.size} are not finite"
+    )
+    error = np.linalg.norm(actual - expected) / max(np.linalg.norm(expected), 1e-30)
+    assert error < tolerance, f"relative error {error:.3g}, allowed {tolerance}"
+
+
+def parameter(data, dtype, *shape, master=True, second=True, **numbers):
+    weights = data.normal32(*shape)
+    entry = {"param": weights, "grad": data.normal32(*shape), "m": 0.1 * data.normal32(*shape), **numbers}
+    if second:
+        entry["v"] = np.abs(data.normal32(*shape)) * 0.01
+    if dtype == "bf16":
+        entry["param"] = torch.from_numpy(weights).bfloat16().float().numpy()
+        if master:
+            entry["master"] = weights
+    return entry
