@@ -223,7 +223,7 @@ def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
         *data,
         *command_line(SHAPE | SCHEMES[scheme] | {"tie_embeddings": tied, "dtype": dtype}),
         "--lr",
-        0.002,
+        0.001,
         "--warmup-steps",
         5,
         "--weight-decay",

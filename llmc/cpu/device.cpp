@@ -97,7 +97,7 @@ double peak_flops(DType dtype) {
     using Clock = std::chrono::steady_clock;
     matmul_forward(args);  // builds the primitive, touches the memory
     auto begin = Clock::now();
-    for (int i = 0; i < 3 || Clock::now() - begin < std::chrono::milliseconds(20); ++i) {
+    for (int i = 0; i < 5 || Clock::now() - begin < std::chrono::milliseconds(60); ++i) {
         auto start = Clock::now();
         matmul_forward(args);
         best = std::max(best, 2.0 * n * n * n / std::chrono::duration<double>(Clock::now() - start).count());
