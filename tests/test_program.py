@@ -108,16 +108,7 @@ def test_overfits_a_single_batch(data, tmp_path):
     run(
         *data,
         *TINY,
-        "--overfit-single-batch",
-        "--steps",
-        150,
-        "--lr",
-        0.01,
-        "--schedule",
-        "constant",
-        "--eval-every",
-        0,
-        "--out",
+        *"--overfit-single-batch --steps 150 --lr 0.01 --schedule constant --eval-every 0 --out".split(),
         tmp_path,
     )
     assert losses(tmp_path)[0] > 4 and losses(tmp_path)[-1] < 0.3
@@ -128,17 +119,7 @@ def test_log_has_what_the_formats_page_says(data, tmp_path):
         *data,
         *TINY,
         *TRAINING,
-        "--steps",
-        4,
-        "--eval-every",
-        2,
-        "--sample-every",
-        4,
-        "--sample-tokens",
-        5,
-        "--checkpoint-every",
-        2,
-        "--out",
+        *"--steps 4 --eval-every 2 --sample-every 4 --sample-tokens 5 --checkpoint-every 2 --out".split(),
         tmp_path,
     )
     events = log(tmp_path)
@@ -184,13 +165,7 @@ def test_outliers_are_skipped(tmp_path):
         "--train-data",
         tmp_path / "d.bin",
         *TINY,
-        "--no-shuffle",
-        "--steps",
-        150,
-        "--lr",
-        0.003,
-        "--schedule",
-        "constant",
+        *"--no-shuffle --steps 150 --lr 0.003 --schedule constant".split(),
     ]
     run(*options, "--skip-loss-zscore", 6, "--out", tmp_path / "run")
     skipped = [e["step"] for e in log(tmp_path / "run", "train") if e.get("skipped")]
@@ -258,17 +233,7 @@ def test_sample_command_reproduces_training_logits(data, tmp_path):
             *TINY,
             *TRAINING,
             *extra,
-            "--steps",
-            40,
-            "--sample-every",
-            40,
-            "--sample-tokens",
-            60,
-            "--temperature",
-            0,
-            "--prompt",
-            "ab",
-            "--out",
+            *"--steps 40 --sample-every 40 --sample-tokens 60 --temperature 0 --prompt ab --out".split(),
             out,
         )
         text, _ = run("sample", checkpoints(out)[-1], "--prompt", "ab", "--temperature", 0, "--sample-tokens", 60)
@@ -280,14 +245,7 @@ def test_dry_run_prints_the_rules_and_touches_nothing(data, tmp_path):
     out, _ = run(
         *data,
         *TINY,
-        "--parametrization",
-        "mup",
-        "--base-width",
-        12,
-        "--base-heads",
-        3,
-        "--dry-run",
-        "--out",
+        *"--parametrization mup --base-width 12 --base-heads 3 --dry-run --out".split(),
         tmp_path / "none",
     )
     assert "width_mult 4 " in out and "h.1.mlp.c_proj.weight" in out and "memory" in out

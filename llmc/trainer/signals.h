@@ -1,9 +1,10 @@
-// SIGINT and SIGTERM ask the training loop to finish its step, save, and leave.
+// SIGINT and SIGTERM ask the training loop to finish its step, save, and leave; a second one ends the program at once.
 #pragma once
 
 namespace llmc {
 
-void install_signal_handlers();
+// Call before any other thread exists: threads inherit what is blocked here.
+void watch_signals();
 int received_signal();  // 0: none
 
 }  // namespace llmc
