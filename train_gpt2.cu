@@ -31,6 +31,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    llmc::device::prepare_process(argv);
     try {
         return run(argc, argv);
     } catch (const llmc::Error& error) {

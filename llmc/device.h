@@ -8,6 +8,9 @@
 
 namespace llmc::device {
 
+// For what must be settled before the process's libraries are loaded. Call first in main; may start the program anew.
+void prepare_process(char** argv);
+
 // Chooses the device and the number of host threads (0: one per core this process may use). Call once, before anything
 // else here.
 void initialize(int threads);

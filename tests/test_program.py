@@ -282,3 +282,11 @@ def test_metadata_of_a_checkpoint(data, tmp_path):
     assert metadata["step"] == "2" and metadata["tokenizer"] == "byte"
     assert json.loads(metadata["parametrization"])["scheme"] == "sp"
     assert json.loads(metadata["config"])["width"] == 48
+
+
+def test_the_first_run_scales_as_its_closing_words_say(data, tmp_path):
+    """What `make run` suggests next: the same file of options at another width."""
+    out, _ = run("--config", "scripts/first_run.toml", *data, "--width", 256, "--dry-run")
+    assert "width_mult 2 " in out
+    run("--config", "scripts/first_run.toml", *data, *"--width 64 --steps 2 --sample-every 2".split(), "--out", tmp_path)
+    assert log(tmp_path, "config")[0]["parametrization"]["width_mult"] == 0.5

@@ -59,6 +59,14 @@ const char* instruction_set() {
 
 namespace device {
 
+// libgomp's threads spin for milliseconds at each barrier, which on a machine with other work keeps the very thread they
+// wait for from running. It reads how long to spin before main, so a program that wants less has to start again.
+void prepare_process(char** argv) {
+    if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
+    setenv("GOMP_SPINCOUNT", "10000", 1);
+    execv("/proc/self/exe", argv);  // comes back only where it cannot: then go on as we are
+}
+
 void initialize(int threads) {
     if (threads < 0) fail_usage("the number of threads is ", threads, ", it must be 0 (one per core) or more");
     // An OMP_NUM_THREADS in the environment is already in omp_get_max_threads().
