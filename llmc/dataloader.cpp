@@ -1,16 +1,10 @@
 #include "dataloader.h"
 
-#include <fcntl.h>
 #include <glob.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <cstdio>
 #include <numeric>
-#include <utility>
 
 #include "error.h"
 #include "random.h"
@@ -39,21 +33,10 @@ std::vector<std::string> expand(const std::string& pattern, const std::string& o
 
 }  // namespace
 
-Shard::Shard(const std::string& p) : path(p) {
-    const int fd = open(path.c_str(), O_RDONLY);
-    if (fd < 0) fail_data("cannot open the token shard ", path, ": ", std::strerror(errno));
-    struct stat info;
-    fstat(fd, &info);
-    map_size_ = size_t(info.st_size);
-    if (!S_ISREG(info.st_mode) || map_size_ < kHeaderInts * sizeof(int32_t)) {
-        close(fd);
-        fail_data(path, " is no token shard: ", map_size_, " bytes, where the header alone has 1024");
-    }
-    map_ = mmap(nullptr, map_size_, PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (map_ == MAP_FAILED) fail_data("cannot map ", path, " into memory: ", std::strerror(errno));
-
-    const int32_t* header = static_cast<const int32_t*>(map_);
+Shard::Shard(const std::string& p) : path(p), file_(p, "token shard") {
+    if (file_.size() < kHeaderInts * sizeof(int32_t))
+        fail_data(path, " is no token shard: ", file_.size(), " bytes, where the header alone has 1024");
+    const int32_t* header = reinterpret_cast<const int32_t*>(file_.data());
     if (header[0] != kMagic)
         fail_data(path, " is no token shard: its magic number is ", header[0], ", not ", kMagic,
                   header[0] == kLlama3Magic ? " (a Llama-3 shard: tokenize again with dev/data/text.py)"
@@ -63,9 +46,9 @@ Shard::Shard(const std::string& p) : path(p) {
     wide_ = header[1] == 2;
     tokens = uint32_t(header[2]);
     const size_t expected = 1024 + size_t(tokens) * (wide_ ? 4 : 2);
-    if (map_size_ != expected)
+    if (file_.size() != expected)
         fail_data(path, " is truncated or damaged: ", tokens, " tokens need ", expected, " bytes, the file has ",
-                  map_size_, "; make it again");
+                  file_.size(), "; make it again");
     if (tokens < 2) fail_data(path, " holds ", tokens, " tokens: too few for an input and its target");
     vocab_size = header[3];
     tokenizer = header[4];
@@ -77,23 +60,8 @@ Shard::Shard(const std::string& p) : path(p) {
     }
 }
 
-Shard::Shard(Shard&& o) noexcept
-    : path(std::move(o.path)),
-      tokens(o.tokens),
-      vocab_size(o.vocab_size),
-      tokenizer(o.tokenizer),
-      bytes(o.bytes),
-      source_sha256(std::move(o.source_sha256)),
-      map_(std::exchange(o.map_, nullptr)),
-      map_size_(o.map_size_),
-      wide_(o.wide_) {}
-
-Shard::~Shard() {
-    if (map_ && map_ != MAP_FAILED) munmap(map_, map_size_);
-}
-
 void Shard::read(int64_t begin, int64_t count, int64_t vocab, int32_t* out) const {
-    const char* data = static_cast<const char*>(map_) + kHeaderInts * sizeof(int32_t);
+    const char* data = file_.data() + kHeaderInts * sizeof(int32_t);
     const auto* narrow = reinterpret_cast<const uint16_t*>(data) + begin;
     const auto* wide = reinterpret_cast<const uint32_t*>(data) + begin;
     for (int64_t i = 0; i < count; ++i) {

@@ -4,6 +4,7 @@
 #include <future>
 #include <string>
 #include <vector>
+#include "mapped_file.h"
 
 namespace llmc {
 
@@ -11,8 +12,6 @@ namespace llmc {
 class Shard {
 public:
     explicit Shard(const std::string& path);
-    Shard(Shard&& other) noexcept;
-    ~Shard();
 
     // Tokens [begin, begin + count), each checked against vocab_size.
     void read(int64_t begin, int64_t count, int64_t vocab_size, int32_t* out) const;
@@ -25,8 +24,7 @@ public:
     std::string source_sha256;  // hexadecimal; empty: unknown
 
 private:
-    void* map_ = nullptr;
-    size_t map_size_ = 0;
+    MappedFile file_;
     bool wide_ = false;  // uint32 tokens
 };
 

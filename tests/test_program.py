@@ -288,5 +288,6 @@ def test_the_first_run_scales_as_its_closing_words_say(data, tmp_path):
     """What `make run` suggests next: the same file of options at another width."""
     out, _ = run("--config", "scripts/first_run.toml", *data, "--width", 256, "--dry-run")
     assert "width_mult 2 " in out
-    run("--config", "scripts/first_run.toml", *data, *"--width 64 --steps 2 --sample-every 2".split(), "--out", tmp_path)
+    short = "--width 64 --steps 2 --sample-every 2".split()
+    run("--config", "scripts/first_run.toml", *data, *short, "--out", tmp_path)
     assert log(tmp_path, "config")[0]["parametrization"]["width_mult"] == 0.5

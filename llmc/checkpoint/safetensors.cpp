@@ -1,8 +1,6 @@
 #include "safetensors.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -59,29 +57,16 @@ private:
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::string& p) : path(p) {
-    const int fd = open(path.c_str(), O_RDONLY);
-    if (fd < 0) fail_data("cannot open the checkpoint ", path, ": ", std::strerror(errno));
-    struct stat info;
-    fstat(fd, &info);
-    size_ = size_t(info.st_size);
-    uint64_t length = 0;
-    if (!S_ISREG(info.st_mode) || size_ < 8 || pread(fd, &length, 8, 0) != 8) {
-        close(fd);
-        fail_data(path, " is no safetensors file: it has ", size_, " bytes");
-    }
-    map_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
-    close(fd);
-    if (map_ == MAP_FAILED) fail_data("cannot map ", path, " into memory: ", std::strerror(errno));
-    if (length > size_ - 8)
+SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "checkpoint") {
+    const size_t size = file_.size();
+    if (size < 8) fail_data(path, " is no safetensors file: it has ", size, " bytes");
+    uint64_t length;
+    std::memcpy(&length, file_.data(), sizeof length);
+    if (length > size - 8)
         fail_data(path, " is no safetensors file, or truncated: its header is said to have ", length,
-                  " bytes, the file has ", size_);
+                  " bytes, the file has ", size);
     data_offset_ = 8 + length;
-    parse(std::string(static_cast<char*>(map_) + 8, length), size_ - data_offset_);
-}
-
-SafetensorsFile::~SafetensorsFile() {
-    if (map_ && map_ != MAP_FAILED) munmap(map_, size_);
+    parse(std::string(file_.data() + 8, length), size - data_offset_);
 }
 
 void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
@@ -136,7 +121,7 @@ std::vector<float> SafetensorsFile::read(const std::string& name, const std::vec
     if (e.shape != shape)
         fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape), ", the model needs ",
                   shape_string(shape));
-    const char* data = static_cast<const char*>(map_) + data_offset_ + e.begin;
+    const char* data = file_.data() + data_offset_ + e.begin;
     std::vector<float> values(count_of(shape));
     if (e.dtype == DType::f32) {
         std::memcpy(values.data(), data, e.end - e.begin);

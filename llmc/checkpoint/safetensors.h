@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <vector>
+#include "llmc/mapped_file.h"
 #include "llmc/tensor.h"
 
 namespace llmc {
@@ -14,8 +15,6 @@ public:
     // Maps the file and checks all of its header: lengths, dtypes, shapes, and that the data neither overlaps nor
     // leaves gaps. Throws a data error (exit 3) that names the file and what is wrong.
     explicit SafetensorsFile(const std::string& path);
-    ~SafetensorsFile();
-    SafetensorsFile(const SafetensorsFile&) = delete;
 
     struct Entry {
         DType dtype;
@@ -32,8 +31,8 @@ public:
 
 private:
     void parse(const std::string& header, size_t data_bytes);
-    void* map_ = nullptr;
-    size_t size_ = 0, data_offset_ = 0;
+    MappedFile file_;
+    size_t data_offset_ = 0;
     std::map<std::string, Entry> entries_;
     std::map<std::string, std::string> metadata_;
 };
