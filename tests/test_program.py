@@ -4,6 +4,7 @@ import json
 import signal
 import struct
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ def test_signal_finishes_the_step_saves_and_resumes(data, tmp_path, sent):
     while not (tmp_path / "run" / "log.jsonl").exists() or len(log(tmp_path / "run")) < 10:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
+    assert Path(f"/proc/{process.pid}/comm").read_text().strip() == "train_gpt2", "the name that pkill and top know"
     process.send_signal(sent)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 128 + sent

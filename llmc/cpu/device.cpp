@@ -63,8 +63,10 @@ namespace device {
 // wait for from running. It reads how long to spin before main, so a program that wants less has to start again.
 void prepare_process(char** argv) {
     if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
+    char path[4096] = {};  // the program's own, not /proc/self/exe: `top` and `pkill` go by the name that is started
+    if (readlink("/proc/self/exe", path, sizeof path - 1) < 0) return;
     setenv("GOMP_SPINCOUNT", "10000", 1);
-    execv("/proc/self/exe", argv);  // comes back only where it cannot: then go on as we are
+    execv(path, argv);  // comes back only where it cannot: then go on as we are
 }
 
 void initialize(int threads) {
