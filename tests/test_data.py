@@ -183,7 +183,9 @@ def test_interruption_keeps_the_old_data_set(tmp_path):
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_signals_leave_nothing(tmp_path, sent):
     process = subprocess.Popen([sys.executable, SCRIPTS / "synthetic.py", "--tokens", "1000000000", "--out", tmp_path],
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True,
+                               # a shell's background jobs ignore Ctrl-C, and so would what they start
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     partial = tmp_path / ".synthetic.partial" / "synthetic_train_000001.bin"
     deadline = time.monotonic() + 20
     while not partial.exists() and time.monotonic() < deadline:
