@@ -313,7 +313,7 @@ CommandLine parse_options(int argc, char** argv) {
     app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     bool print_config = false;
     app.set_config("--config", "", "read options from a TOML file; the command line wins")
-        ->check(CLI::ExistingFile)
+        ->check(CLI::Validator(CLI::ExistingFile).description(""))
         ->type_name("FILE");
     app.allow_config_extras(CLI::config_extras_mode::error);
     app.add_flag("--print-config", print_config, "print the resolved options as TOML and exit")->configurable(false);
