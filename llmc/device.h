@@ -2,6 +2,9 @@
 // order. On the CPU "device" memory is host memory and every call has finished when it returns.
 #pragma once
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include "tensor.h"
@@ -18,7 +21,9 @@ void initialize(int threads);
 std::string name();     // "cpu (Intel Xeon ..., 2 threads, AVX-512)"
 std::string backend();  // "cpu", "cuda" or "emulated"
 int threads();
-size_t memory_total();  // bytes a model may hope for
+size_t memory_total();      // bytes a model may hope for
+size_t memory_available();  // of those, what is not in use now
+size_t logits_budget();     // bytes of logits that are worth keeping at a time: enough rows for efficient products
 // Matrix-product rate of this machine, FLOP/s: measured once per dtype by the backend's own matmul. The 100% of
 // "percent of peak".
 double peak_flops(DType dtype);
@@ -29,10 +34,27 @@ void deallocate(void* pointer);
 void* allocate_host(size_t bytes);  // page-locked where that speeds copies up
 void deallocate_host(void* pointer);
 
+// The host memory may be reused when it returns; on a GPU the copy itself may still be on its way (two page-locked
+// buffers take turns).
 void copy_to_device(void* device, const void* host, size_t bytes);
 void copy_to_host(void* host, const void* device, size_t bytes);  // returns when the bytes are there
 void fill_zero(void* device, size_t bytes);
 void synchronize();
+
+// Work that is enqueued again and again in the same way, such as a micro-batch. A GPU records it once and replays it,
+// which spares the launch of every single kernel; elsewhere it is just done.
+class Recording {
+public:
+    Recording();
+    ~Recording();
+    // Enqueues what body() enqueues. body may depend on nothing but the contents of device memory and `key`: when the
+    // key is the last call's, a recorded copy may run in its place.
+    void run(uint64_t key, const std::function<void()>& body);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
 
 // Owning, movable device memory.
 class Buffer {

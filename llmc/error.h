@@ -8,7 +8,15 @@
 namespace llmc {
 
 // Process exit codes, the same for train_gpt2, train_gpt2.py and the scripts (README, "Exit codes").
-enum ExitCode { kExitOk = 0, kExitFailure = 1, kExitUsage = 2, kExitData = 3, kExitDiverged = 4, kExitSignal = 128 };
+enum ExitCode {
+    kExitOk = 0,
+    kExitFailure = 1,
+    kExitUsage = 2,
+    kExitData = 3,
+    kExitDiverged = 4,
+    kExitNoGpu = 5,
+    kExitSignal = 128
+};
 
 struct Error : std::runtime_error {
     Error(ExitCode code, const std::string& message) : std::runtime_error(message), exit_code(code) {}

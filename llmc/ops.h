@@ -154,6 +154,17 @@ struct Sum {
 };
 void accumulate_sum(const Sum& args);
 
+// Of x = inp, or x = inp - minus, in columns [first_column, first_column + columns) of all rows: what a coordinate check
+// looks at. out = {mean |x|, mean x, root of the mean x^2, max |x|}.  bytes: s*N*C, with minus twice that
+constexpr int kStatistics = 4;
+struct Statistics {
+    Tensor out;                             // (4) fp32
+    Tensor inp;                             // (N, C)
+    Tensor minus{};                         // (N, C), optional
+    int64_t first_column = 0, columns = 0;  // 0: all from the first on
+};
+void statistics(const Statistics& args);
+
 // out[0] = sqrt(sum over all tensors of their squared elements); fp32 tensors, one launch.
 void global_norm(Tensor out, std::span<const Tensor> tensors);
 

@@ -15,7 +15,7 @@ enum class Purpose : uint32_t { init = 1, shard_order = 2, window_order = 3, rou
 
 using Philox = std::array<uint32_t, 4>;
 
-inline Philox philox(uint64_t seed, Philox counter) {
+constexpr Philox philox(uint64_t seed, Philox counter) {
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     for (int round = 0; round < 10; ++round) {
         uint64_t p0 = uint64_t{0xD2511F53u} * counter[0], p1 = uint64_t{0xCD9E8D57u} * counter[2];
@@ -28,7 +28,7 @@ inline Philox philox(uint64_t seed, Philox counter) {
 }
 
 // The counter of every draw: (index low, index high, purpose, stream).
-inline Philox draw(uint64_t seed, Purpose purpose, uint32_t stream, uint64_t index) {
+constexpr Philox draw(uint64_t seed, Purpose purpose, uint32_t stream, uint64_t index) {
     return philox(seed, {uint32_t(index), uint32_t(index >> 32), uint32_t(purpose), stream});
 }
 

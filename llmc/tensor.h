@@ -10,7 +10,7 @@ namespace llmc {
 
 enum class DType : uint8_t { f32, bf16, i32 };
 
-inline size_t size_of(DType dtype) { return dtype == DType::bf16 ? 2 : 4; }
+constexpr size_t size_of(DType dtype) { return dtype == DType::bf16 ? 2 : 4; }
 inline const char* name_of(DType dtype) {
     return dtype == DType::f32 ? "fp32" : dtype == DType::bf16 ? "bf16" : "int32";
 }
@@ -20,18 +20,18 @@ struct bf16 {
     uint16_t bits;
 };
 
-inline float to_float(float x) { return x; }
-inline float to_float(bf16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
+constexpr float to_float(float x) { return x; }
+constexpr float to_float(bf16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
 
 // Rounds to nearest, ties to even. A NaN stays a NaN: rounding may not carry its mantissa over into infinity.
-inline bf16 to_bf16(float x) {
+constexpr bf16 to_bf16(float x) {
     uint32_t bits = std::bit_cast<uint32_t>(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return {uint16_t((bits >> 16) | 0x40u)};
     return {uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
 // Rounds up with probability equal to the discarded fraction; `random16` is uniform on [0, 65536).
-inline bf16 to_bf16_stochastic(float x, uint32_t random16) {
+constexpr bf16 to_bf16_stochastic(float x, uint32_t random16) {
     uint32_t bits = std::bit_cast<uint32_t>(x);
     if ((bits & 0x7f800000u) == 0x7f800000u) return to_bf16(x);  // inf and NaN have no neighbour to round to
     return {uint16_t((bits + (random16 & 0xffffu)) >> 16)};
@@ -66,8 +66,12 @@ struct Tensor {
         return rank == 0 ? 0 : n;
     }
     size_t bytes() const { return numel() * size_of(dtype); }
-    int64_t last() const { return shape[rank - 1]; }   // extent of the contiguous dimension
-    int64_t rows() const { return numel() / last(); }  // product of all the others
+    int64_t last() const { return rank ? shape[size_t(rank - 1)] : 0; }  // extent of the contiguous dimension
+    int64_t rows() const {                                               // product of all the others
+        int64_t n = rank ? 1 : 0;
+        for (int i = 0; i + 1 < rank; ++i) n *= shape[size_t(i)];
+        return n;
+    }
     template <class T>
     T* as() const {
         return static_cast<T*>(data);

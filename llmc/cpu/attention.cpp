@@ -6,7 +6,7 @@
 // never as T * T.
 #include <cmath>
 #include <limits>
-#include "llmc/cpu/checks.h"
+#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/small_matmul.h"
 #include "llmc/cpu/vector.h"
@@ -28,18 +28,7 @@ struct Shape {
     int64_t C() const { return H * D; }
 };
 
-Shape shape_of(const char* op, const Tensor& out, const Tensor& lse, const Tensor& qkv) {
-    require_rank(op, "out", out, 3);
-    require_rank(op, "lse", lse, 3);
-    int64_t B = out.shape[0], T = out.shape[1], C = out.shape[2], H = lse.shape[1];
-    if (H < 1 || C % H != 0) {
-        fail(op, ": ", C, " channels cannot be divided among ", H, " heads (out has shape ", out.shape_string(),
-             ", lse ", lse.shape_string(), ")");
-    }
-    require(op, "lse", lse, B * H, T, DType::f32);
-    require(op, "qkv", qkv, B * T, 3 * C, out.dtype);
-    return {B, T, H, C / H, round_up(C / H, kLanes), round_up(T, kPanel)};
-}
+Shape padded(const AttentionShape& s) { return {s.B, s.T, s.H, s.D, round_up(s.D, kLanes), round_up(s.T, kPanel)}; }
 
 // Cuts consecutive matrices from scratch memory.
 struct Arena {
@@ -146,7 +135,7 @@ void forward_head(const AttentionForward& args, const Shape& s, int64_t b, int64
 }  // namespace
 
 void attention_forward(const AttentionForward& args) {
-    Shape s = shape_of("attention_forward", args.out, args.lse, args.qkv);
+    Shape s = padded(check(args));
     // One task per head, or parts of a head where there are fewer heads than threads need to share the work well.
     int64_t heads = s.B * s.H, blocks = (s.T + kQueries - 1) / kQueries;
     int64_t parts = std::clamp<int64_t>(4 * device::threads() / heads, 1, blocks);
@@ -260,11 +249,8 @@ void backward_head(const AttentionBackward& args, const Shape& s, int64_t b, int
 }  // namespace
 
 void attention_backward(const AttentionBackward& args) {
-    const char* op = "attention_backward";
-    Shape s = shape_of(op, args.out, args.lse, args.qkv);
-    require(op, "dqkv", args.dqkv, s.B * s.T, 3 * s.C(), args.qkv.dtype);
-    require(op, "dout", args.dout, s.B * s.T, s.C(), args.qkv.dtype);
-    with_type(op, "qkv", args.qkv.dtype, [&]<class T>(T) {
+    Shape s = padded(check(args));
+    with_type("attention_backward", "qkv", args.qkv.dtype, [&]<class T>(T) {
         parallel_tasks(s.B * s.H, [&](int64_t head) { backward_head<T>(args, s, head / s.H, head % s.H); });
     });
 }

@@ -2,7 +2,8 @@
 // logits[n, :V]. d losses[n] / d logits[n, v] = logit_scale * (softmax(z)_v - [v == target]).
 #include <cmath>
 #include <limits>
-#include "llmc/cpu/checks.h"
+#include "llmc/checks.h"
+#include "llmc/cpu/indices.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops.h"
@@ -43,15 +44,10 @@ void classify_row(const Classifier& args, int64_t n) {
 }  // namespace
 
 void classifier(const Classifier& args) {
-    const char* op = "classifier";
-    require_rank(op, "logits", args.logits, args.logits.rank);
+    check(args);
     int64_t N = args.logits.rows(), Vp = args.logits.last();
-    require_count(op, "losses", args.losses, N, DType::f32);
-    require_count(op, "targets", args.targets, N, DType::i32);
-    if (args.vocab_size < 1 || args.vocab_size > Vp)
-        fail(op, ": vocab_size is ", args.vocab_size, ", logits has shape ", args.logits.shape_string());
-    require_indices(op, "targets", args.targets, args.vocab_size);
-    with_type(op, "logits", args.logits.dtype, [&]<class T>(T) {
+    require_indices("classifier", "targets", args.targets, args.vocab_size);
+    with_type("classifier", "logits", args.logits.dtype, [&]<class T>(T) {
         parallel_for(N, row_grain(Vp), [&](int64_t begin, int64_t end) {
             for (int64_t n = begin; n < end; ++n) classify_row<T>(args, n);
         });

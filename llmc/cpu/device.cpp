@@ -1,12 +1,10 @@
 // The CPU as a device: host memory, OpenMP threads.
 #include "llmc/device.h"
 #include <omp.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -14,24 +12,12 @@
 #include "llmc/cpu/parallel.h"
 #include "llmc/error.h"
 #include "llmc/ops.h"
+#include "llmc/threads.h"
 
 namespace llmc {
 namespace {
 
 int g_threads = 0;
-
-// Cores this process may use: its affinity mask, and the container's quota where there is one ("200000 100000" = 2
-// cores).
-int usable_cores() {
-    int cores = omp_get_num_procs();
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
-    std::ifstream file("/sys/fs/cgroup/cpu.max");
-    double quota, period;
-    if (file >> quota >> period && quota > 0 && period > 0)
-        cores = std::min(cores, std::max(1, int(std::ceil(quota / period))));
-    return std::max(cores, 1);
-}
 
 std::string processor() {
     std::ifstream file("/proc/cpuinfo");
@@ -69,13 +55,7 @@ void prepare_process(char** argv) {
     execv(path, argv);  // comes back only where it cannot: then go on as we are
 }
 
-void initialize(int threads) {
-    if (threads < 0) fail_usage("the number of threads is ", threads, ", it must be 0 (one per core) or more");
-    // An OMP_NUM_THREADS in the environment is already in omp_get_max_threads().
-    if (threads == 0) threads = std::getenv("OMP_NUM_THREADS") ? omp_get_max_threads() : usable_cores();
-    g_threads = threads;
-    omp_set_num_threads(threads);  // oneDNN asks OpenMP
-}
+void initialize(int threads) { g_threads = set_host_threads(threads); }
 
 int threads() {
     if (g_threads == 0) initialize(0);
@@ -95,6 +75,10 @@ size_t memory_total() {
     if (file >> limit) bytes = std::min(bytes, limit);  // "max" is no number
     return bytes;
 }
+
+size_t memory_available() { return memory_total(); }
+
+size_t logits_budget() { return size_t{128} << 20; }
 
 double peak_flops(DType dtype) {
     static double measured[2] = {0, 0};
@@ -136,6 +120,12 @@ void deallocate_host(void* pointer) { std::free(pointer); }
 void copy_to_device(void* device, const void* host, size_t bytes) { std::memcpy(device, host, bytes); }
 void copy_to_host(void* host, const void* device, size_t bytes) { std::memcpy(host, device, bytes); }
 void synchronize() {}
+
+// There is nothing to record: a call takes next to no time here.
+struct Recording::State {};
+Recording::Recording() = default;
+Recording::~Recording() = default;
+void Recording::run(uint64_t, const std::function<void()>& body) { body(); }
 
 void fill_zero(void* device, size_t bytes) {
     cpu::parallel_for(int64_t(bytes), 1 << 18, [&](int64_t begin, int64_t end) {

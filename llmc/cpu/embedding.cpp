@@ -1,5 +1,6 @@
 // Token and position embeddings: out[b,t,:] = scale * (wte[tokens[b,t],:] + wpe[t,:]).
-#include "llmc/cpu/checks.h"
+#include "llmc/checks.h"
+#include "llmc/cpu/indices.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops.h"
 
@@ -8,17 +9,10 @@ namespace llmc {
 using namespace cpu;
 
 void embedding_forward(const EmbeddingForward& args) {
-    const char* op = "embedding_forward";
-    require_rank(op, "tokens", args.tokens, 2);
-    require_type(op, "tokens", args.tokens, DType::i32);
-    require_rank(op, "wte", args.wte, 2);
-    require_rank(op, "wpe", args.wpe, 2);
+    check(args);
     int64_t B = args.tokens.shape[0], T = args.tokens.shape[1], C = args.wte.last(), V = args.wte.shape[0];
-    require(op, "out", args.out, B * T, C, args.wte.dtype);
-    require(op, "wpe", args.wpe, args.wpe.rows(), C, args.wte.dtype);
-    if (args.wpe.rows() < T) fail(op, ": wpe has ", args.wpe.rows(), " positions, tokens has ", T);
-    require_indices(op, "tokens", args.tokens, V);
-    with_type(op, "wte", args.wte.dtype, [&]<class E>(E) {
+    require_indices("embedding_forward", "tokens", args.tokens, V);
+    with_type("embedding_forward", "wte", args.wte.dtype, [&]<class E>(E) {
         parallel_for(B * T, row_grain(C), [&](int64_t begin, int64_t end) {
             for (int64_t n = begin; n < end; ++n) {
                 E* out = args.out.as<E>() + n * C;
@@ -36,20 +30,11 @@ void embedding_forward(const EmbeddingForward& args) {
 // Threads share the channels, not the tokens: every element is summed by one thread in the order of positions, whatever
 // their number.
 void embedding_backward(const EmbeddingBackward& args) {
-    const char* op = "embedding_backward";
-    require_rank(op, "tokens", args.tokens, 2);
-    require_type(op, "tokens", args.tokens, DType::i32);
-    if (!args.dout) fail(op, ": dout is missing");
-    require_rank(op, "dwte", args.dwte, 2);
-    require_rank(op, "dwpe", args.dwpe, 2);
+    check(args);
     int64_t B = args.tokens.shape[0], T = args.tokens.shape[1], C = args.dout.last(), V = args.dwte.shape[0];
-    require(op, "dout", args.dout, B * T, C, args.dout.dtype);
-    require(op, "dwte", args.dwte, V, C, DType::f32);
-    require(op, "dwpe", args.dwpe, args.dwpe.rows(), C, DType::f32);
-    if (args.dwpe.rows() < T) fail(op, ": dwpe has ", args.dwpe.rows(), " positions, tokens has ", T);
-    require_indices(op, "tokens", args.tokens, V);
+    require_indices("embedding_backward", "tokens", args.tokens, V);
     constexpr int64_t kBlock = 16;  // channels: one cache line of fp32
-    with_type(op, "dout", args.dout.dtype, [&]<class E>(E) {
+    with_type("embedding_backward", "dout", args.dout.dtype, [&]<class E>(E) {
         parallel_for((C + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
             int64_t first = begin * kBlock, last = std::min(end * kBlock, C);
             float scale = args.scale;

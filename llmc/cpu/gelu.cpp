@@ -1,6 +1,6 @@
 // gelu(x) = u(s x) / s with u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), s = gelu_scale.
 // Hendrycks, Gimpel, "Gaussian error linear units", 2016.
-#include "llmc/cpu/checks.h"
+#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops.h"
@@ -10,7 +10,7 @@ namespace llmc {
 using namespace cpu;
 
 void gelu_forward(const GeluForward& args) {
-    require("gelu_forward", "out", args.out, args.inp.rows(), args.inp.last(), args.inp.dtype);
+    check(args);
     with_type("gelu_forward", "inp", args.inp.dtype, [&]<class T>(T) {
         T* out = args.out.as<T>();
         const T* inp = args.inp.as<T>();
@@ -23,9 +23,7 @@ void gelu_forward(const GeluForward& args) {
 }
 
 void gelu_backward(const GeluBackward& args) {
-    int64_t rows = args.inp.rows(), columns = args.inp.last();
-    require("gelu_backward", "dinp", args.dinp, rows, columns, args.inp.dtype);
-    require("gelu_backward", "dout", args.dout, rows, columns, args.inp.dtype);
+    check(args);
     with_type("gelu_backward", "inp", args.inp.dtype, [&]<class T>(T) {
         T* dinp = args.dinp.as<T>();
         const T *dout = args.dout.as<T>(), *inp = args.inp.as<T>();

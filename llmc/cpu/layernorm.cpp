@@ -1,6 +1,6 @@
 // Layer norm over the rows of (N, C). Ba, Kiros, Hinton, "Layer normalization", 2016. Formulas: llmc/ops.h.
 #include <cmath>
-#include "llmc/cpu/checks.h"
+#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops.h"
@@ -76,15 +76,9 @@ void scaled_copy(float* dst, const Tensor& src, float scale, int64_t C) {
 }  // namespace
 
 void layernorm_forward(const LayerNormForward& args) {
-    const char* op = "layernorm_forward";
+    check(args);
     int64_t N = args.inp.rows(), C = args.inp.last();
-    DType dtype = args.inp.dtype;
-    require(op, "out", args.out, N, C, dtype);
-    require_count(op, "mean", args.mean, N, DType::f32);
-    require_count(op, "rstd", args.rstd, N, DType::f32);
-    require_count(op, "weight", args.weight, C, dtype);
-    require_count(op, "bias", args.bias, C, dtype);
-    with_type(op, "inp", dtype, [&]<class T>(T) {
+    with_type("layernorm_forward", "inp", args.inp.dtype, [&]<class T>(T) {
         float *gain = scratch(Scratch::weight, 2 * C), *shift = gain + C;
         scaled_copy<T>(gain, args.weight, args.weight_scale, C);
         scaled_copy<T>(shift, args.bias, args.bias_scale, C);
@@ -97,18 +91,9 @@ void layernorm_forward(const LayerNormForward& args) {
 // The rows are cut into a number of blocks that does not depend on the threads; each block sums its rows' parts of
 // dweight and dbias, and the blocks are added in order: the same bits for any number of threads.
 void layernorm_backward(const LayerNormBackward& args) {
-    const char* op = "layernorm_backward";
+    check(args);
     int64_t N = args.inp.rows(), C = args.inp.last();
-    DType dtype = args.inp.dtype;
-    require(op, "dinp", args.dinp, N, C, dtype);
-    require(op, "dout", args.dout, N, C, dtype);
-    if (args.dskip) require(op, "dskip", args.dskip, N, C, dtype);
-    require_count(op, "weight", args.weight, C, dtype);
-    require_count(op, "mean", args.mean, N, DType::f32);
-    require_count(op, "rstd", args.rstd, N, DType::f32);
-    require_count(op, "dweight", args.dweight, C, DType::f32);
-    require_count(op, "dbias", args.dbias, C, DType::f32);
-    with_type(op, "inp", dtype, [&]<class T>(T) {
+    with_type("layernorm_backward", "inp", args.inp.dtype, [&]<class T>(T) {
         int64_t blocks = std::clamp<int64_t>(N / 32, 1, 64);
         float* gain = scratch(Scratch::weight, C);
         float* partial = scratch(Scratch::partial, blocks * 2 * C);  // (blocks, 2, C)

@@ -3,7 +3,7 @@
 // Products are computed in blocks of rows, one thread each: what a block reads and writes stays in that thread's cache,
 // also for the pass over the result (gelu, residual, conversion), and threads meet once, at the end. bf16 on a
 // processor without bf16 products is converted block by block.
-#include "llmc/cpu/checks.h"
+#include "llmc/checks.h"
 #include "llmc/cpu/onednn.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
@@ -109,21 +109,14 @@ void forward_block(const MatmulForward& args, const void* weight, const float* b
 }  // namespace
 
 void matmul_forward(const MatmulForward& args) {
-    const char* op = "matmul_forward";
+    check(args);
     int64_t N = args.inp.rows(), C = args.inp.last(), OC = args.weight.rows();
-    DType dtype = args.inp.dtype;
-    require(op, "weight", args.weight, OC, C, dtype);
-    require(op, "out", args.out, N, OC, dtype);
-    if (args.bias) require_count(op, "bias", args.bias, OC, dtype);
-    if (args.pre_gelu) require(op, "pre_gelu", args.pre_gelu, N, OC, dtype);
-    if (args.residual) require(op, "residual", args.residual, N, OC, dtype);
-    if (args.residual && args.pre_gelu) fail(op, ": pre_gelu and residual cannot be given together");
     // The product multiplies its bias by its scale: divide here. A scale of 0 becomes one that leaves nothing of the
     // product either.
     float scale = args.scale == 0 ? 1e-30f : args.scale;
     const float* bias = scaled_bias(args.bias, args.bias_scale / scale);
     const void* weight = source(args.weight, 0, OC, Scratch::weight);
-    with_type(op, "inp", dtype, [&]<class T>(T) {
+    with_type("matmul_forward", "inp", args.inp.dtype, [&]<class T>(T) {
         in_blocks(N, [&](int64_t row, int64_t rows) { forward_block<T>(args, weight, bias, scale, row, rows, C, OC); });
     });
 }
@@ -238,21 +231,9 @@ void backward_weight(const MatmulBackward& args, int64_t N, int64_t C, int64_t O
 }  // namespace
 
 void matmul_backward(const MatmulBackward& args) {
-    const char* op = "matmul_backward";
-    int64_t N = args.dout.rows(), OC = args.dout.last();
-    int64_t C = args.weight ? args.weight.last() : args.inp ? args.inp.last() : 0;
-    DType dtype = args.dout.dtype;
-    if (args.dinp) {
-        require(op, "weight", args.weight, OC, C, dtype);
-        require(op, "dinp", args.dinp, N, C, dtype);
-        if (args.pre_gelu) require(op, "pre_gelu", args.pre_gelu, N, C, dtype);
-    }
-    if (args.dweight) {
-        require(op, "inp", args.inp, N, C, dtype);
-        require(op, "dweight", args.dweight, OC, C, DType::f32);
-    }
-    if (args.dbias) require_count(op, "dbias", args.dbias, OC, DType::f32);
-    with_type(op, "dout", dtype, [&]<class T>(T) {
+    check(args);
+    int64_t N = args.dout.rows(), OC = args.dout.last(), C = channels_of(args);
+    with_type("matmul_backward", "dout", args.dout.dtype, [&]<class T>(T) {
         if (args.dinp) backward_input<T>(args, N, C, OC);
         if (args.dweight) backward_weight(args, N, C, OC);
         if (args.dbias) add_column_sums(args.dbias.as<float>(), args.dout.as<T>(), args.dbias_scale, N, OC);

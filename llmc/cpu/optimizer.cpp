@@ -4,7 +4,7 @@
 // double, and added in order, so no result depends on the number of threads.
 #include <cmath>
 #include <vector>
-#include "llmc/cpu/checks.h"
+#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops.h"
@@ -60,20 +60,18 @@ double sum_over(std::span<const Tensor> tensors, Term&& term) {
 }  // namespace
 
 void accumulate_sum(const Sum& args) {
-    require_count("accumulate_sum", "out", args.out, 1, DType::f32);
-    require_type("accumulate_sum", "inp", args.inp, DType::f32);
+    check(args);
     double total = sum_over(std::span(&args.inp, 1), [](double x) { return x; });
     *args.out.as<float>() += float(args.scale * total);
 }
 
 void global_norm(Tensor out, std::span<const Tensor> tensors) {
-    require_count("global_norm", "out", out, 1, DType::f32);
-    for (const Tensor& t : tensors) require_type("global_norm", "tensors", t, DType::f32);
+    check_global_norm(out, tensors);
     *out.as<float>() = float(std::sqrt(sum_over(tensors, [](double x) { return x * x; })));
 }
 
 void cast(Tensor dst, Tensor src) {
-    require_count("cast", "dst", dst, src.numel(), dst.dtype);
+    check_cast(dst, src);
     with_type("cast", "src", src.dtype, [&]<class S>(S) {
         with_type("cast", "dst", dst.dtype, [&]<class D>(D) {
             D* to = dst.as<D>();
@@ -113,20 +111,10 @@ void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const fl
     }
 }
 
-void check_update(const char* op, const ParameterUpdate& p, bool second_moment) {
-    int64_t n = p.param.numel();
-    if (p.param.dtype == DType::i32) fail(op, ": param is int32, it must be fp32 or bf16");
-    require_count(op, "grad", p.grad, n, DType::f32);
-    require_count(op, "m", p.m, n, DType::f32);
-    if (second_moment) require_count(op, "v", p.v, n, DType::f32);
-    if (p.master) require_count(op, "master", p.master, n, DType::f32);
-}
-
 // What the gradient is multiplied by. A norm that is NaN gives NaN: better a visible failure than a step without
 // clipping.
 float clip_factor(const OptimizerStep& args) {
     if (!args.grad_norm) return 1;
-    require_count("optimizer step", "grad_norm", args.grad_norm, 1, DType::f32);
     float norm = *args.grad_norm.as<float>();
     return norm <= args.grad_clip ? 1 : args.grad_clip / norm;
 }
@@ -134,7 +122,7 @@ float clip_factor(const OptimizerStep& args) {
 // Runs update(p, weights, begin, end) on all blocks, with `weights` the fp32 weights of [begin, end), updated in place.
 template <class Update>
 void step(const char* op, const OptimizerStep& args, bool second_moment, Update&& update) {
-    for (const ParameterUpdate& p : args.parameters) check_update(op, p, second_moment);
+    check_optimizer(op, args, second_moment);
     std::vector<Block> blocks = cut(args.parameters, [](const ParameterUpdate& p) { return p.param.numel(); });
     parallel_for(int64_t(blocks.size()), 1, [&](int64_t first, int64_t last) {
         alignas(64) float converted[1024];

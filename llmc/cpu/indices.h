@@ -1,0 +1,17 @@
+// Token ids come from files: on the CPU there is time to look at each one.
+#pragma once
+#include "llmc/error.h"
+#include "llmc/tensor.h"
+
+namespace llmc::cpu {
+
+// Every index in [0, limit): an index outside would read or write foreign memory.
+inline void require_indices(const char* op, const char* name, const Tensor& t, int64_t limit) {
+    const int32_t* index = t.as<int32_t>();
+    for (int64_t i = 0, n = t.numel(); i < n; ++i) {
+        if (index[i] < 0 || index[i] >= limit)
+            fail(op, ": ", name, "[", i, "] is ", index[i], ", it must be in [0, ", limit, ")");
+    }
+}
+
+}  // namespace llmc::cpu
