@@ -1,0 +1,31 @@
+#include "llmc/emulator/async_copy.h"
+
+namespace llmc::emulator {
+
+void remember_copy(const PendingCopy& copy) {
+    Thread& me = self();
+    const auto offset = static_cast<const unsigned char*>(copy.destination) - me.block->shared;
+    if (offset < 0 || offset + 16 > int64_t(me.block->shared_bytes)) fail("cp.async to outside of shared memory");
+    if ((reinterpret_cast<uintptr_t>(copy.destination) | reinterpret_cast<uintptr_t>(copy.source)) % 16)
+        fail("cp.async is not 16-byte aligned");
+    if (copy.bytes < 0 || copy.bytes > 16) fail("cp.async of " + std::to_string(copy.bytes) + " bytes");
+    me.copies.open.push_back(copy);
+}
+
+void commit_copies() {
+    PendingCopies& copies = self().copies;
+    copies.groups.push_back(std::move(copies.open));
+    copies.open.clear();
+    yield_at_random();
+}
+
+bool next_to_land(int most_pending, PendingCopy& copy) {
+    auto& groups = self().copies.groups;
+    while (int(groups.size()) > most_pending && groups.front().empty()) groups.pop_front();
+    if (int(groups.size()) <= most_pending) return false;
+    copy = groups.front().back();
+    groups.front().pop_back();
+    return true;
+}
+
+}  // namespace llmc::emulator

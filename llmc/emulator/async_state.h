@@ -1,0 +1,41 @@
+// What a thread or cluster has started and not yet finished: copies and matrix products that run beside the thread.
+#pragma once
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <vector>
+
+namespace llmc::emulator {
+
+// cp.async: 16 bytes on their way from global to shared memory, the last 16 - `bytes` of them zeros.
+struct PendingCopy {
+    void* destination;
+    const void* source;
+    int bytes;
+};
+struct PendingCopies {
+    std::vector<PendingCopy> open;                // not committed
+    std::deque<std::vector<PendingCopy>> groups;  // committed, oldest first
+    bool empty() const { return open.empty() && groups.empty(); }
+};
+
+// wgmma: products that a warpgroup has issued; they happen, for the whole warpgroup, when one of its threads waits.
+struct PendingProducts {
+    std::vector<std::function<void()>> open;
+    std::deque<std::vector<std::function<void()>>> groups;
+    int64_t committed = 0, finished = 0;  // groups
+    char order[2];
+    bool empty() const { return open.empty() && groups.empty(); }
+};
+
+// TMA: copies of whole tiles, which land some rounds after they were asked for.
+struct BulkCopy {
+    int delay;
+    std::function<void()> land;
+};
+struct BulkCopies {
+    std::vector<BulkCopy> on_their_way;
+    char order;
+};
+
+}  // namespace llmc::emulator

@@ -1,0 +1,67 @@
+// gpu.h for any other compiler: the meaning of each name on the CPU. What each does is said once, in
+// llmc/cuda/gpu/ptx.h.
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+#include "llmc/emulator/async_copy.h"
+#include "llmc/emulator/language.h"
+#include "llmc/emulator/tensor_core.h"
+#include "llmc/emulator/warp.h"
+#include "llmc/tensor.h"
+
+#define GPU inline
+
+namespace llmc::gpu {
+
+constexpr bool kEmulated = true;
+using emulator::Location;
+
+template <class T>
+GPU T& shared() {
+    const emulator::Block& block = *emulator::self().block;
+    if (sizeof(T) > block.shared_bytes) emulator::fail("the kernel's shared memory is larger than its launch gave it");
+    return *reinterpret_cast<T*>(block.shared);
+}
+GPU uint32_t shared_address(const void* p) {
+    return uint32_t(static_cast<const unsigned char*>(p) - emulator::self().block->shared);
+}
+
+GPU float exp2_approx(float x) { return std::exp2(x); }
+GPU float tanh_approx(float x) { return std::tanh(x); }
+GPU float rsqrt_approx(float x) { return 1.0f / std::sqrt(x); }
+GPU float divide_approx(float a, float b) { return a / b; }
+
+GPU uint32_t pack_bf16x2(float low, float high) { return to_bf16(low).bits | uint32_t{to_bf16(high).bits} << 16; }
+GPU float low_of(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
+GPU float high_of(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
+
+GPU void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                      Location where = Location::current()) {
+    emulator::mma_m16n8k16_bf16(d, a, b, where);
+}
+GPU void check_row(const void* row) {
+    const uint32_t offset = shared_address(row);
+    if (offset % 16) emulator::fail("ldmatrix: a row is not 16-byte aligned");
+    if (offset + 16 > emulator::self().block->shared_bytes) emulator::fail("ldmatrix: a row is outside shared memory");
+}
+GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
+    check_row(row);
+    emulator::distribute_rows(r, *static_cast<const uint4*>(row), false, where);
+}
+GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
+    check_row(row);
+    emulator::distribute_rows(r, *static_cast<const uint4*>(row), true, where);
+}
+
+GPU void cp_async16(void* destination, const void* source, int bytes = 16, Location where = Location::current()) {
+    emulator::self().where = where;
+    emulator::start_copy(destination, source, bytes);
+}
+GPU void cp_async_commit() { emulator::commit_copies(); }
+template <int kPending>
+GPU void cp_async_wait() {
+    emulator::wait_for_copies(kPending);
+}
+
+}  // namespace llmc::gpu

@@ -1,0 +1,352 @@
+#include "llmc/emulator/grid.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+
+namespace llmc::emulator {
+namespace {
+
+constexpr size_t kSharedAlignment = 1024;  // what the widest shared-memory swizzle needs
+constexpr unsigned char kPoison = 0xFF;    // NaN in bf16 and in fp32
+constexpr size_t kCanary = 64;             // bytes behind a block's shared memory that nothing may change
+
+// One grid on its way through the workers.
+struct Grid {
+    Launch launch;
+    const std::function<void()>& body;
+    std::atomic<unsigned> next_block{0};
+    std::mutex mutex;
+    std::string failure;
+    char start_order, end_order;  // what orders memory before, in and after the grid
+
+    unsigned blocks() const { return launch.grid.x * launch.grid.y * launch.grid.z; }
+    unsigned threads() const { return launch.block.x * launch.block.y * launch.block.z; }
+    void report(const std::string& what) {
+        std::lock_guard lock(mutex);
+        if (failure.empty()) failure = what;
+        next_block = blocks();  // hand out no more
+    }
+};
+
+// One host thread's stage: the cluster that it runs now, and the order in which the threads take turns.
+struct Worker {
+    Grid* grid = nullptr;
+    Cluster cluster;
+    Fiber main;
+    std::vector<Thread*> ready;
+    size_t turn = 0;
+    Thread* running = nullptr;
+    uint64_t progress = 0, random = 1;
+    bool failed = false;
+
+    std::unique_ptr<Stacks> stacks;
+    std::vector<std::unique_ptr<Block>> blocks;
+    std::vector<unsigned char> shared_store;
+
+    void run(Grid& g);
+    void set_stage();
+    void place_cluster(unsigned first_block);
+    void run_cluster();
+    void run_round();
+    void land_bulk_copies();
+    [[noreturn]] void switch_away_for_good();
+};
+thread_local Worker* g_worker = nullptr;
+thread_local std::unique_ptr<Worker> g_own_worker;
+
+std::string place_of(const Thread& t) {
+    const dim3 b = t.block->index;
+    char text[512];
+    std::snprintf(text, sizeof text, "block (%u,%u,%u) thread %d, %s:%u", b.x, b.y, b.z, t.linear,
+                  t.where.file_name() && *t.where.file_name() ? t.where.file_name() : "?", unsigned(t.where.line()));
+    return text;
+}
+
+void entry() {
+    Fiber::entered();
+    Worker& w = *g_worker;
+    order_acquire(&w.grid->start_order);
+    w.grid->body();
+    order_release(&w.grid->end_order);
+    Thread& t = *w.running;
+    if (!t.copies.empty()) fail("thread ends with cp.async in flight");
+    if (!t.products.empty()) fail("thread ends with wgmma in flight");
+    t.done = true;
+    ++w.progress;
+    --t.block->alive;
+    --w.cluster.alive;
+    t.warp->alive &= ~(1u << t.lane);
+    yield();
+    std::abort();  // a finished thread gets no more turns
+}
+
+// Memory for the launch's clusters: as many blocks, threads and stacks as one cluster has.
+void Worker::set_stage() {
+    const Launch& launch = grid->launch;
+    const unsigned threads = grid->threads(), size = launch.cluster;
+    if (!stacks || stacks->count() < size_t(threads) * size) stacks = std::make_unique<Stacks>(size_t(threads) * size);
+    const size_t per_block = (launch.shared + kCanary + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
+    shared_store.assign(per_block * size + kSharedAlignment, kPoison);
+    const auto start = (reinterpret_cast<uintptr_t>(shared_store.data()) + kSharedAlignment - 1) / kSharedAlignment *
+                       kSharedAlignment;
+    while (blocks.size() < size) blocks.push_back(std::make_unique<Block>());
+    cluster.blocks.clear();
+    for (unsigned r = 0; r < size; ++r) {
+        Block& b = *blocks[r];
+        if (b.threads.size() != threads) {
+            std::vector<Thread>(threads).swap(b.threads);
+            std::vector<Warp>((threads + 31) / 32).swap(b.warps);
+        }
+        b.rank = int(r);
+        b.shared = reinterpret_cast<unsigned char*>(start) + r * per_block;
+        b.shared_bytes = launch.shared;
+        for (unsigned i = 0; i < threads; ++i) {
+            Thread& t = b.threads[i];
+            t.linear = int(i), t.lane = int(i % 32), t.block = &b, t.warp = &b.warps[i / 32];
+            t.index = dim3(i % launch.block.x, i / launch.block.x % launch.block.y,
+                           i / launch.block.x / launch.block.y);
+        }
+        for (size_t i = 0; i < b.warps.size(); ++i) b.warps[i].lanes = &b.threads[32 * i];
+        cluster.blocks.push_back(&b);
+    }
+}
+
+void Worker::place_cluster(unsigned first_block) {
+    const Launch& launch = grid->launch;
+    const unsigned threads = grid->threads();
+    random = options().seed * 0x9E3779B97F4A7C15ull + first_block + 1;  // a block's schedule depends on nothing else
+    cluster.alive = 0;
+    cluster.barrier = {};
+    cluster.bulk_copies.on_their_way.clear();
+    ready.clear();
+    for (Block* b : cluster.blocks) {
+        const unsigned i = first_block + unsigned(b->rank);
+        b->index = dim3(i % launch.grid.x, i / launch.grid.x % launch.grid.y, i / launch.grid.x / launch.grid.y);
+        b->alive = int(threads);
+        cluster.alive += int(threads);
+        b->barrier = {};
+        for (Barrier& barrier : b->named) barrier = {};
+        std::memset(b->shared, kPoison, launch.shared + kCanary);
+        for (size_t w = 0; w < b->warps.size(); ++w) {
+            const unsigned left = threads - 32 * unsigned(w);
+            b->warps[w].barrier = {};
+            b->warps[w].alive = left >= 32 ? ~0u : (1u << left) - 1;
+        }
+        for (Thread& t : b->threads) {
+            t.fiber.prepare(stacks->at(size_t(b->rank) * threads + size_t(t.linear)), entry);
+            t.done = false;
+            t.waits_for = "start";
+            t.where = {};
+            t.copies = {};
+            t.products = {};
+            ready.push_back(&t);
+        }
+    }
+}
+
+// Every thread that is left gets one turn; they pass it on among themselves (yield).
+void Worker::run_round() {
+    if (options().shuffle)
+        for (size_t i = ready.size(); i > 1; --i) std::swap(ready[i - 1], ready[random_bits() % i]);
+    turn = 0;
+    running = ready[0];
+    Fiber::switch_to(main, running->fiber);
+    std::erase_if(ready, [](const Thread* t) { return t->done; });
+}
+
+void Worker::land_bulk_copies() {
+    auto& copies = cluster.bulk_copies.on_their_way;
+    for (size_t i = 0; i < copies.size(); ++progress) {
+        if (copies[i].delay-- > 0) {
+            ++i;
+            continue;
+        }
+        const std::function<void()> land = std::move(copies[i].land);
+        copies.erase(copies.begin() + int64_t(i));
+        land();
+    }
+}
+
+void Worker::run_cluster() {
+    for (int idle = 0; !ready.empty() && !failed;) {
+        const uint64_t before = progress;
+        run_round();
+        if (failed) return;
+        land_bulk_copies();
+        idle = progress == before ? idle + 1 : 0;
+        if (idle < 2) continue;
+        std::string who;
+        for (size_t i = 0; i < std::min<size_t>(3, ready.size()); ++i)
+            who += "\n  waits for " + std::string(ready[i]->waits_for) + ": " + place_of(*ready[i]);
+        grid->report("deadlock: " + std::to_string(ready.size()) + " threads wait for ever" + who);
+        failed = true;
+    }
+    for (const Block* b : cluster.blocks)
+        for (size_t i = 0; i < kCanary; ++i)
+            if (b->shared[b->shared_bytes + i] != kPoison) {
+                char text[200];
+                std::snprintf(text, sizeof text, "block (%u,%u,%u) wrote beyond its %zu bytes of shared memory",
+                              b->index.x, b->index.y, b->index.z, b->shared_bytes);
+                return grid->report(text);
+            }
+}
+
+void Worker::run(Grid& g) {
+    Worker* const outer = g_worker;
+    g_worker = this;
+    grid = &g;
+    failed = false;
+    main.adopt_current_thread();
+    set_stage();
+    order_release(&g.start_order);
+    const unsigned size = g.launch.cluster;
+    for (unsigned first; !failed && (first = g.next_block.fetch_add(size)) < g.blocks();) {
+        place_cluster(first);
+        run_cluster();
+        order_acquire(&g.end_order);
+    }
+    g_worker = outer;
+}
+
+void Worker::switch_away_for_good() {
+    failed = true;
+    Fiber::switch_to(running->fiber, main);
+    std::abort();  // nobody comes back to a thread that failed
+}
+
+Worker& own_worker() {
+    if (!g_own_worker) g_own_worker = std::make_unique<Worker>();
+    return *g_own_worker;
+}
+
+// Host threads that stay between launches: making one takes longer than most launches do.
+class Pool {
+public:
+    // Runs the grid on `count` threads besides the caller's.
+    void run(Grid& grid, int count) {
+        {
+            std::lock_guard lock(mutex_);
+            while (int(threads_.size()) < count) threads_.emplace_back([this] { serve(); });
+            grid_ = &grid;
+            wanted_ = count;
+            busy_ = count;
+        }
+        wake_.notify_all();
+        own_worker().run(grid);
+        std::unique_lock lock(mutex_);
+        done_.wait(lock, [this] { return busy_ == 0; });
+        grid_ = nullptr;
+    }
+    ~Pool() {
+        {
+            std::lock_guard lock(mutex_);
+            stop_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& t : threads_) t.join();
+    }
+
+private:
+    void serve() {
+        std::unique_lock lock(mutex_);
+        for (;;) {
+            wake_.wait(lock, [this] { return stop_ || wanted_ > 0; });
+            if (stop_) return;
+            --wanted_;
+            Grid* grid = grid_;
+            lock.unlock();
+            own_worker().run(*grid);
+            lock.lock();
+            if (--busy_ == 0) done_.notify_all();
+        }
+    }
+    std::mutex mutex_;
+    std::condition_variable wake_, done_;
+    std::vector<std::thread> threads_;
+    Grid* grid_ = nullptr;
+    int wanted_ = 0, busy_ = 0;
+    bool stop_ = false;
+};
+
+void check_limits(const Launch& l, unsigned threads) {
+    const size_t most_shared = size_t(options().capability >= 90 ? 227 : options().capability % 10 ? 99 : 163) << 10;
+    char text[256];
+    auto refuse = [&] { throw std::runtime_error(text); };
+    if (threads == 0 || threads > 1024 || l.block.z > 64)
+        std::snprintf(text, sizeof text, "a block has 1 to 1024 threads, not %u", threads), refuse();
+    if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.grid.y > 65535 || l.grid.z > 65535)
+        std::snprintf(text, sizeof text, "a grid of %u x %u x %u blocks is outside CUDA's limits", l.grid.x, l.grid.y,
+                      l.grid.z),
+            refuse();
+    if (l.shared > most_shared)
+        std::snprintf(text, sizeof text, "%zu bytes of shared memory, compute capability %d.%d has %zu", l.shared,
+                      options().capability / 10, options().capability % 10, most_shared),
+            refuse();
+    if (l.cluster < 1 || l.cluster > 8 || l.grid.x % unsigned(l.cluster))
+        std::snprintf(text, sizeof text, "clusters of %d do not divide a grid %u blocks wide", l.cluster, l.grid.x),
+            refuse();
+}
+
+}  // namespace
+
+void run_grid(const Launch& launch, const std::function<void()>& body) {
+    static Pool pool;
+    static std::mutex one_at_a_time;
+    Grid grid{.launch = launch, .body = body};
+    check_limits(launch, grid.threads());
+    std::lock_guard lock(one_at_a_time);
+    const unsigned clusters = grid.blocks() / unsigned(launch.cluster);
+    int workers = options().workers ? options().workers : int(std::max(1u, std::thread::hardware_concurrency()));
+    workers = int(std::min<unsigned>(unsigned(workers), clusters));
+    if (workers <= 1 || uint64_t(grid.blocks()) * grid.threads() < 512)
+        own_worker().run(grid);
+    else
+        pool.run(grid, workers - 1);
+    if (!grid.failure.empty()) throw std::runtime_error(grid.failure);
+}
+
+Thread& self() { return *g_worker->running; }
+Cluster& cluster() { return g_worker->cluster; }
+const Launch& launch_shape() { return g_worker->grid->launch; }
+const dim3& thread_index() { return g_worker->running->index; }
+const dim3& block_index() { return g_worker->running->block->index; }
+const dim3& block_shape() { return g_worker->grid->launch.block; }
+const dim3& grid_shape() { return g_worker->grid->launch.grid; }
+void made_progress() { ++g_worker->progress; }
+
+void fail(const std::string& what) {
+    Worker& w = *g_worker;
+    w.grid->report(what + ": " + place_of(*w.running));
+    w.switch_away_for_good();
+}
+
+uint32_t random_bits() {
+    uint64_t& x = g_worker->random;  // xorshift64
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    return uint32_t(x >> 32);
+}
+
+void yield() {
+    Worker& w = *g_worker;
+    Thread* const from = w.running;
+    if (++w.turn == w.ready.size()) return Fiber::switch_to(from->fiber, w.main);  // the round is over
+    w.running = w.ready[w.turn];
+    Fiber::switch_to(from->fiber, w.running->fiber);
+}
+
+void yield_at_random() {
+    if (!options().shuffle) return;
+    for (uint32_t n = random_bits() % 16; n > 8; --n) {
+        made_progress();
+        yield();
+    }
+}
+
+}  // namespace llmc::emulator

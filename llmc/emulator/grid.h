@@ -1,0 +1,106 @@
+// The threads, warps, blocks and clusters of a launch, and how they are run on the CPU: a cluster of blocks at a time on
+// each worker, one fiber per CUDA thread, round after round until all have returned.
+//
+// What it shows: wrong results, reads of shared memory that nothing wrote (it starts as NaN), threads at different
+// barriers, deadlocks, accesses out of bounds (AddressSanitizer), data races (ThreadSanitizer), and, under shuffled
+// schedules, everything that relies on an order which no barrier gives.
+// What it cannot show: speed, bank conflicts, register pressure, the memory model between blocks of a grid, how tensor
+// cores round their sums.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <source_location>
+#include <string>
+#include <vector>
+#include "llmc/emulator/async_state.h"
+#include "llmc/emulator/fiber.h"
+#include "llmc/emulator/language.h"
+
+namespace llmc::emulator {
+
+using Location = std::source_location;
+
+// Threads wait here for each other. Two order tokens, used in turn: a fast thread may be one generation ahead.
+struct Barrier {
+    int arrived = 0;
+    unsigned generation = 0;
+    const char* what = nullptr;  // of the threads that wait now
+    Location where;
+    char order[2];
+};
+
+struct Block;
+struct Warp;
+
+struct Thread {
+    Fiber fiber;
+    dim3 index;
+    int linear = 0, lane = 0;
+    Warp* warp = nullptr;
+    Block* block = nullptr;
+    bool done = false;
+    const char* waits_for = "start";
+    Location where;
+    void* deposit = nullptr;  // what a collective operation gives and takes
+    PendingCopies copies;
+    PendingProducts products;
+};
+
+struct Warp {
+    Barrier barrier;
+    uint32_t alive = 0;
+    uint32_t mask = 0;  // of the operation under way
+    uint64_t exchanged[2][32];
+    int parity = 0;
+    Thread* lanes = nullptr;  // 32 of them
+};
+
+struct Block {
+    dim3 index;
+    int rank = 0;   // in its cluster
+    int alive = 0;  // threads that have not returned
+    Barrier barrier, named[16];
+    std::vector<Warp> warps;
+    std::vector<Thread> threads;
+    unsigned char* shared = nullptr;
+    size_t shared_bytes = 0;
+};
+
+struct Cluster {
+    std::vector<Block*> blocks;
+    Barrier barrier;
+    int alive = 0;
+    BulkCopies bulk_copies;
+};
+
+// How grids are run. Changing it is not safe while one runs.
+struct Options {
+    int workers = 0;       // host threads; 0: one per core
+    bool shuffle = false;  // threads take turns in random order and run ahead of each other by random amounts
+    uint64_t seed = 1;     // of that
+    int multiprocessors = 3;
+    int capability = 90;
+    size_t memory = 0;          // bytes of device memory; 0: the host's
+    std::string driver = "ok";  // or "none", "old": what the runtime finds
+};
+Options& options();  // from the environment variable LLMC_EMULATOR ("shuffle=1 seed=7 ...") at first use
+
+struct Launch {
+    dim3 grid, block;
+    size_t shared = 0;  // bytes
+    int cluster = 1;
+};
+// Runs body() once per CUDA thread. Throws std::runtime_error with the place of the first failure.
+void run_grid(const Launch& launch, const std::function<void()>& body);
+
+// Of the running CUDA thread:
+Thread& self();
+Cluster& cluster();
+const Launch& launch_shape();
+[[noreturn]] void fail(const std::string& what);  // ends the grid; names block, thread and line
+
+void yield();            // lets the other threads run
+void yield_at_random();  // under a shuffled schedule: lets the others run ahead for a while
+void made_progress();    // tells the deadlock detection that something other than waiting happened
+uint32_t random_bits();
+}  // namespace llmc::emulator

@@ -1,0 +1,239 @@
+#include "llmc/emulator/runtime.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+using Work = std::function<void()>;
+using Clock = std::chrono::steady_clock;
+
+struct EmulatedGraph {
+    std::vector<Work> work;
+};
+struct EmulatedEvent {
+    int pending = 0;  // records that are enqueued and not yet reached
+    Clock::time_point when;
+};
+
+namespace {
+
+struct State {
+    std::deque<Work> queue;
+    EmulatedGraph* capturing = nullptr;
+    std::string failure;
+    std::map<void*, size_t> allocations;
+    size_t allocated = 0;
+
+    size_t total_memory() const {
+        if (llmc::emulator::options().memory) return llmc::emulator::options().memory;
+        return size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGE_SIZE));
+    }
+};
+State& state() {
+    static State s;
+    return s;
+}
+
+cudaError_t enqueue(Work work) {
+    State& s = state();
+    if (s.capturing)
+        s.capturing->work.push_back(std::move(work));
+    else
+        s.queue.push_back(std::move(work));
+    return cudaSuccess;
+}
+
+// Does what was enqueued, in order, as long as unfinished() says so. The first failure drops what comes after it, and is
+// reported once.
+template <class Unfinished>
+cudaError_t work_while(Unfinished&& unfinished) {
+    State& s = state();
+    if (s.capturing) return cudaErrorInvalidValue;  // waiting inside a capture would invalidate it
+    while (!s.queue.empty() && unfinished()) {
+        const Work work = std::move(s.queue.front());
+        s.queue.pop_front();
+        try {
+            work();
+        } catch (const std::exception& error) {
+            s.failure = error.what();
+            s.queue.clear();
+            return cudaErrorLaunchFailure;
+        }
+    }
+    return cudaSuccess;
+}
+cudaError_t finish_queue() {
+    return work_while([] { return true; });
+}
+
+cudaError_t driver_status() {
+    const std::string& driver = llmc::emulator::options().driver;
+    return driver == "none" ? cudaErrorNoDevice : driver == "old" ? cudaErrorInsufficientDriver : cudaSuccess;
+}
+
+}  // namespace
+
+const char* cudaGetErrorString(cudaError_t error) {
+    switch (error) {
+        case cudaSuccess:
+            return "no error";
+        case cudaErrorMemoryAllocation:
+            return "out of memory";
+        case cudaErrorInsufficientDriver:
+            return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorNoDevice:
+            return "no CUDA-capable device is detected";
+        case cudaErrorLaunchFailure:
+            return state().failure.c_str();
+        default:
+            return "invalid argument";
+    }
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+    *count = driver_status() == cudaSuccess;
+    return driver_status();
+}
+cudaError_t cudaSetDevice(int) { return driver_status(); }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+    const llmc::emulator::Options& o = llmc::emulator::options();
+    std::snprintf(p->name, sizeof p->name, "emulated GPU");
+    p->major = o.capability / 10;
+    p->minor = o.capability % 10;
+    p->multiProcessorCount = o.multiprocessors;
+    p->totalGlobalMem = state().total_memory();
+    p->sharedMemPerBlockOptin = size_t(o.capability >= 90 ? 227 : o.capability == 80 ? 163 : 99) << 10;
+    return driver_status();
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+    *version = driver_status() == cudaErrorNoDevice ? 0 : driver_status() == cudaSuccess ? 13000 : 11040;
+    return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = &state();
+    return driver_status();
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return finish_queue(); }
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+    State& s = state();
+    const size_t rounded = std::max<size_t>((bytes + 255) / 256 * 256, 256);
+    if (s.allocated + rounded > s.total_memory()) return cudaErrorMemoryAllocation;
+#if defined(__SANITIZE_ADDRESS__)
+    const size_t taken = std::max<size_t>(bytes, 1);  // so that the first byte behind is out of bounds
+    *pointer = nullptr;
+    if (posix_memalign(pointer, 256, taken)) return cudaErrorMemoryAllocation;
+#else
+    const size_t taken = rounded;
+    *pointer = std::aligned_alloc(256, taken);
+#endif
+    if (!*pointer) return cudaErrorMemoryAllocation;
+    std::memset(*pointer, 0xFF, taken);
+    s.allocations[*pointer] = rounded;
+    s.allocated += rounded;
+    return cudaSuccess;
+}
+cudaError_t cudaFree(void* pointer) {
+    const cudaError_t status = finish_queue();
+    State& s = state();
+    auto found = s.allocations.find(pointer);
+    if (found == s.allocations.end()) return pointer ? cudaErrorInvalidValue : status;
+    s.allocated -= found->second;
+    s.allocations.erase(found);
+    std::free(pointer);
+    return status;
+}
+cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+    *pointer = std::aligned_alloc(256, std::max<size_t>((bytes + 255) / 256 * 256, 256));
+    return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFreeHost(void* pointer) {
+    const cudaError_t status = finish_queue();
+    std::free(pointer);
+    return status;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+    *total = state().total_memory();
+    *free = *total - state().allocated;
+    return driver_status();
+}
+cudaError_t cudaMemcpyAsync(void* destination, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+    return enqueue([=] { std::memcpy(destination, source, bytes); });
+}
+cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t) {
+    return enqueue([=] { std::memset(pointer, value, bytes); });
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+    *event = new EmulatedEvent;
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    const cudaError_t status = finish_queue();
+    delete event;
+    return status;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+    ++event->pending;
+    return enqueue([=] {
+        --event->pending;
+        event->when = Clock::now();
+    });
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    return work_while([=] { return event->pending > 0; });
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
+    *milliseconds = std::chrono::duration<float, std::milli>(stop->when - start->when).count();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+    if (state().capturing) return cudaErrorInvalidValue;
+    state().capturing = new EmulatedGraph;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+    *graph = std::exchange(state().capturing, nullptr);
+    return *graph ? cudaSuccess : cudaErrorInvalidValue;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+    *executable = new EmulatedGraph(*graph);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+    for (const Work& work : executable->work) enqueue(work);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    delete executable;
+    return cudaSuccess;
+}
+
+namespace llmc::emulator {
+
+cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body) {
+    return enqueue([launch, body = std::move(body)] { run_grid(launch, body); });
+}
+
+}  // namespace llmc::emulator

@@ -1,0 +1,55 @@
+// What ThreadSanitizer and AddressSanitizer have to be told about fibers. To ThreadSanitizer every CUDA thread is a
+// thread of its own, and only what orders memory on a GPU (barriers, mbarriers) orders it here: a missing barrier is a
+// data race that it reports with both source lines. The emulator's .cpp files are compiled without its instrumentation,
+// so their own accesses are not mistaken for the kernel's.
+#pragma once
+#include <cstddef>
+
+#if defined(__SANITIZE_THREAD__) || defined(LLMC_EMULATOR_TSAN)
+#include <sanitizer/tsan_interface.h>
+#define LLMC_TSAN 1
+#else
+#define LLMC_TSAN 0
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#define LLMC_ASAN 1
+#else
+#define LLMC_ASAN 0
+#endif
+
+namespace llmc::emulator {
+
+#if LLMC_TSAN
+inline void order_release(void* token) { __tsan_release(token); }
+inline void order_acquire(void* token) { __tsan_acquire(token); }
+inline void* tsan_current_fiber() { return __tsan_get_current_fiber(); }
+inline void* tsan_create_fiber() { return __tsan_create_fiber(0); }
+inline void tsan_destroy_fiber(void* fiber) { __tsan_destroy_fiber(fiber); }
+inline void tsan_switch(void* fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
+#else
+inline void order_release(void*) {}
+inline void order_acquire(void*) {}
+inline void* tsan_current_fiber() { return nullptr; }
+inline void* tsan_create_fiber() { return nullptr; }
+inline void tsan_destroy_fiber(void*) {}
+inline void tsan_switch(void*) {}
+#endif
+
+#if LLMC_ASAN
+// Around a switch: `save` keeps the leaving stack's state (null: it will not be entered again).
+inline void asan_start_switch(void** save, const void* bottom, size_t size) {
+    __sanitizer_start_switch_fiber(save, bottom, size);
+}
+inline void asan_finish_switch(void* saved, const void** bottom, size_t* size) {
+    __sanitizer_finish_switch_fiber(saved, bottom, size);
+}
+inline void asan_unpoison(void* memory, size_t size) { __asan_unpoison_memory_region(memory, size); }
+#else
+inline void asan_start_switch(void**, const void*, size_t) {}
+inline void asan_finish_switch(void*, const void**, size_t*) {}
+inline void asan_unpoison(void*, size_t) {}
+#endif
+
+}  // namespace llmc::emulator

@@ -1,0 +1,12 @@
+// mma.sync and ldmatrix: the register layouts of the PTX manual ("Matrix fragments for mma.m16n8k16"), computed for the
+// whole warp by its last lane to come. Products are taken in fp32, k ascending; the order on a GPU is not specified.
+#pragma once
+#include "llmc/emulator/warp.h"
+
+namespace llmc::emulator {
+
+void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const Location& where);
+// Lane i gives the 16-byte row i % 8 of matrix i / 8, already read; r[m] is this lane's pair of elements of matrix m.
+void distribute_rows(uint32_t (&r)[4], const uint4& row, bool transposed, const Location& where);
+
+}  // namespace llmc::emulator
