@@ -1,0 +1,26 @@
+// From an op's arguments to a kernel: the head sizes that are compiled, and the shapes on the device.
+#pragma once
+#include "llmc/checks.h"
+#include "llmc/cuda/attention/heads.h"
+
+namespace llmc::cuda {
+
+constexpr int64_t kLargestHead = 128;
+
+inline Heads heads_of(const char* op, const AttentionShape& s, bool aligned) {
+    if (s.D > kLargestHead) fail(op, ": heads of ", s.D, " channels, the GPU kernels have up to ", kLargestHead);
+    return {int(s.T), int(s.H), int(s.D), aligned && s.D % kVec == 0};
+}
+
+// Calls f with the smallest compiled head size that holds `size`.
+template <class F>
+void with_head_size(int size, F&& f) {
+    if (size <= 32)
+        f.template operator()<32>();
+    else if (size <= 64)
+        f.template operator()<64>();
+    else
+        f.template operator()<128>();
+}
+
+}  // namespace llmc::cuda

@@ -1,0 +1,130 @@
+// Softmax cross entropy of (N, Vp) logits, and its gradient in place. Formulas: llmc/ops.h.
+//
+// Bytes in bf16: 4 N Vp with the gradient, 2 N Vp without. Bound: memory; floor 3.07 ms at N = 65,536, Vp = 50,304 on an
+// H200. Beside it, two exponentials an element: 6,300 clocks of a multiprocessor's special function units for a row that
+// takes 10,900 clocks to move, so one row's arithmetic has to overlap with another's traffic: two blocks of 100 KB of
+// shared memory fit a Hopper multiprocessor.
+//
+// One block per row. A thread copies its vectors of the row to shared memory (cp.async) and is the only one to read them
+// there, three times: maximum, sum of exponentials, gradient. Rows larger than shared memory are read three times from
+// global memory instead, the last two from the second-level cache. llmq's fused classifier, for comparison, spreads a
+// row over a cluster of eight blocks.
+#include <algorithm>
+
+#include "llmc/checks.h"
+#include "llmc/cuda/host.h"
+#include "llmc/cuda/reduce.h"
+#include "llmc/cuda/vec.h"
+
+namespace llmc {
+namespace cuda {
+namespace {
+
+constexpr int kMaxThreads = 512;
+constexpr float kLog2e = 1.4426950408889634f;
+
+struct ClassifierShared {
+    ReduceScratch reduce;
+    alignas(16) unsigned char row[1];  // of the launch's size
+};
+
+template <class T>
+struct Arguments {
+    float* losses;
+    T* logits;
+    const int32_t* targets;
+    int V, Vp;
+    float logit_scale, dloss;
+};
+
+// How a thread comes by elements [c, c + 8) of its row.
+template <class T, bool kStaged>
+struct Row {
+    const T* global;
+    T* staged;
+    int Vp;
+    bool aligned;
+
+    GPU void stage() {
+        if constexpr (kStaged) {
+            constexpr int kPer16 = 16 / int(sizeof(T));
+            for (int c = int(threadIdx.x) * kVec; c < Vp; c += int(blockDim.x) * kVec)
+#pragma unroll
+                for (int i = 0; i < kVec; i += kPer16) cp_async16(staged + c + i, global + c + i);
+            cp_async_commit();
+            cp_async_wait<0>();
+        }
+    }
+    GPU void read(float (&x)[kVec], int c) const {
+        if constexpr (kStaged)
+            load(x, staged + c);
+        else
+            load_upto(x, global + c, Vp - c, aligned);
+    }
+};
+
+template <class T, bool kStaged>
+__global__ void __launch_bounds__(kMaxThreads) classifier_kernel(Arguments<T> a, bool aligned) {
+    ClassifierShared& s = shared<ClassifierShared>();
+    const int64_t n = blockIdx.x;
+    T* const logits = a.logits + n * a.Vp;
+    const int target = a.targets[n];
+    const float k2 = a.logit_scale * kLog2e, target_logit = load1(logits + target);  // before anything is overwritten
+    Row<T, kStaged> row{logits, reinterpret_cast<T*>(s.row), a.Vp, aligned};
+    row.stage();
+
+    const int first = int(threadIdx.x) * kVec, stride = int(blockDim.x) * kVec;
+    float x[kVec], largest = -INFINITY, sum = 0;  // of logits times scale times log2(e)
+    for (int c = first; c < a.V; c += stride) {
+        row.read(x, c);
+#pragma unroll
+        for (int k = 0; k < kVec; ++k)
+            if (c + k < a.V) largest = fmaxf(largest, k2 * x[k]);
+    }
+    largest = block_max(largest, s.reduce);
+    for (int c = first; c < a.V; c += stride) {
+        row.read(x, c);
+#pragma unroll
+        for (int k = 0; k < kVec; ++k)
+            if (c + k < a.V) sum += exp2_approx(k2 * x[k] - largest);
+    }
+    sum = block_sum(sum, s.reduce);
+    if (threadIdx.x == 0) a.losses[n] = logf(sum) + (largest - k2 * target_logit) / kLog2e;
+    if (a.dloss == 0) return;
+
+    const float factor = a.dloss * a.logit_scale, probability = factor / sum;
+    for (int c = first; c < a.Vp; c += stride) {
+        row.read(x, c);
+#pragma unroll
+        for (int k = 0; k < kVec; ++k) {
+            x[k] = c + k < a.V ? probability * exp2_approx(k2 * x[k] - largest) : 0.0f;
+            if (c + k == target) x[k] -= factor;
+        }
+        store_upto(logits + c, x, a.Vp - c, aligned);
+    }
+}
+
+}  // namespace
+}  // namespace cuda
+
+using namespace cuda;
+
+void classifier(const Classifier& args) {
+    check(args);
+    const int64_t N = args.logits.rows(), Vp = args.logits.last();
+    if (N == 0) return;
+    const bool aligned = rows_are_aligned(args.logits);
+    const size_t row_bytes = size_t(Vp) * size_of(args.logits.dtype);
+    const bool staged = aligned && sizeof(ClassifierShared) + row_bytes <= shared_limit();
+    // about four vectors a thread: enough loads in flight, and small vocabularies take small blocks
+    const unsigned threads = unsigned(std::clamp<int64_t>(ceil_div(Vp, 4 * kVec * kWarp) * kWarp, kWarp, kMaxThreads));
+    const Launch shape{unsigned(N), threads, sizeof(ClassifierShared) + (staged ? row_bytes : 0)};
+    with_type("classifier", "logits", args.logits.dtype, [&]<class T>(T) {
+        const Arguments<T> a{
+            args.losses.as<float>(), args.logits.as<T>(), args.targets.as<int32_t>(), args.vocab_size, int(Vp),
+            args.logit_scale,        args.dloss};
+        launch(shape, staged ? classifier_kernel<T, true> : classifier_kernel<T, false>, a, aligned);
+    });
+}
+
+}  // namespace llmc

@@ -1,0 +1,262 @@
+// An NVIDIA GPU as a device (llmc/device.h): one stream, memory, copies through page-locked buffers, recorded work.
+#include "llmc/device.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <optional>
+#include <string>
+
+#include "llmc/cuda/host.h"
+#include "llmc/ops.h"
+#include "llmc/threads.h"
+
+namespace llmc::cuda {
+namespace {
+
+constexpr double kGiB = 1 << 30;
+
+std::string version_string(int version) { return str(version / 1000, ".", version % 1000 / 10); }
+
+// Two page-locked buffers: the host fills one while the device reads the other.
+class PinnedRing {
+public:
+    void copy(void* device, const void* host, size_t bytes, cudaStream_t stream) {
+        if (!slots_[0]) create();
+        for (size_t done = 0; done < bytes; done += kSlot) {
+            const size_t n = std::min(kSlot, bytes - done);
+            check(cudaEventSynchronize(read_[next_]), "cannot copy to the GPU");
+            std::memcpy(slots_[next_], static_cast<const char*>(host) + done, n);
+            check(cudaMemcpyAsync(static_cast<char*>(device) + done, slots_[next_], n, cudaMemcpyHostToDevice, stream),
+                  "cannot copy to the GPU");
+            check(cudaEventRecord(read_[next_], stream), "cannot copy to the GPU");
+            next_ ^= 1;
+        }
+    }
+
+private:
+    static constexpr size_t kSlot = size_t{4} << 20;
+    void create() {
+        for (int i = 0; i < 2; ++i) {
+            check(cudaEventCreateWithFlags(&read_[i], cudaEventDisableTiming), "cannot make an event");
+            check(cudaMallocHost(reinterpret_cast<void**>(&slots_[i]), kSlot), "cannot allocate page-locked memory");
+        }
+    }
+    char* slots_[2] = {};
+    cudaEvent_t read_[2] = {};
+    int next_ = 0;
+};
+
+struct State {
+    int threads = 1, driver = 0;
+    cudaDeviceProp properties{};
+    cudaStream_t stream{};
+    PinnedRing ring;
+    char* workspace = nullptr;
+    size_t workspace_bytes = 0;
+    uint64_t workspace_generation = 0;
+    bool recording = false;
+};
+
+[[noreturn]] void no_gpu(const char* reason) { throw Error(kExitNoGpu, str("no usable GPU: ", reason)); }
+
+// The device, or an error that says which of the many things is missing.
+State open_device(int threads) {
+    State s;
+    s.threads = set_host_threads(threads);
+    int runtime = 0, count = 0;
+    cudaRuntimeGetVersion(&runtime);
+    cudaDriverGetVersion(&s.driver);
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (s.driver == 0)
+        no_gpu("this machine has no NVIDIA driver; run train_gpt2 (the CPU), or train_gpt2emu to try the kernels");
+    if (status == cudaErrorInsufficientDriver || s.driver / 1000 < runtime / 1000)
+        no_gpu(str("the NVIDIA driver supports CUDA ", version_string(s.driver), ", this program was built with ",
+                   version_string(runtime), ": update the driver, or build with an older toolkit")
+                   .c_str());
+    if (status != cudaSuccess || count == 0)
+        no_gpu(str(cudaGetErrorString(status), " (is CUDA_VISIBLE_DEVICES set to hide it?)").c_str());
+    check(cudaSetDevice(0), "cannot use the GPU");
+    check(cudaGetDeviceProperties(&s.properties, 0), "cannot use the GPU");
+    if (s.properties.major < 8)
+        no_gpu(str(s.properties.name, " has compute capability ", s.properties.major, ".", s.properties.minor,
+                   "; the kernels need 8.0 (Ampere) or newer")
+                   .c_str());
+    check(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking), "cannot make a stream");
+    return s;
+}
+
+std::optional<State> g_state;
+
+State& state() {
+    if (!g_state) g_state = open_device(0);
+    return *g_state;
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* what) {
+    if (status != cudaSuccess) fail(what, ": ", cudaGetErrorString(status));
+}
+
+cudaStream_t stream() { return state().stream; }
+int multiprocessors() { return state().properties.multiProcessorCount; }
+int compute_capability() { return state().properties.major * 10 + state().properties.minor; }
+size_t shared_limit() { return state().properties.sharedMemPerBlockOptin; }
+uint64_t workspace_generation() { return state().workspace_generation; }
+
+Workspace::Workspace(std::initializer_list<size_t> bytes) {
+    size_t total = 0;
+    for (size_t part : bytes) {
+        offsets_.push_back(total);
+        total += (part + 255) / 256 * 256;
+    }
+    State& s = state();
+    if (total > s.workspace_bytes) {
+        if (s.recording) fail("an op needs more scratch memory when it is recorded than when it ran first");
+        if (s.workspace) check(cudaFree(s.workspace), "cannot free memory");
+        s.workspace = nullptr;
+        s.workspace_bytes = 0;
+        s.workspace = static_cast<char*>(device::allocate(total));
+        s.workspace_bytes = total;
+        ++s.workspace_generation;
+    }
+    base_ = s.workspace;
+}
+
+}  // namespace llmc::cuda
+
+namespace llmc::device {
+
+using cuda::check;
+using cuda::kGiB;
+using cuda::state;
+
+void prepare_process(char**) {}
+void initialize(int threads) { cuda::g_state = cuda::open_device(threads); }
+
+std::string name() {
+    const cudaDeviceProp& p = state().properties;
+    char memory[32];
+    std::snprintf(memory, sizeof memory, "%.1f GiB", double(p.totalGlobalMem) / kGiB);
+    return str(backend(), " (", p.name, ", compute capability ", p.major, ".", p.minor, ", ", p.multiProcessorCount,
+               " multiprocessors, ", memory, ", CUDA ", cuda::version_string(state().driver), ")");
+}
+std::string backend() { return gpu::kEmulated ? "emulated" : "cuda"; }
+int threads() { return state().threads; }
+size_t memory_total() { return state().properties.totalGlobalMem; }
+size_t memory_available() {
+    size_t free = 0, total = 0;
+    state();
+    check(cudaMemGetInfo(&free, &total), "cannot ask for the GPU's memory");
+    return free;
+}
+size_t logits_budget() { return size_t{gpu::kEmulated ? 128 : 1024} << 20; }
+
+double peak_flops(DType dtype) {
+    static double measured[2] = {0, 0};
+    double& best = measured[dtype == DType::bf16];
+    if (best > 0) return best;
+    const int64_t n = gpu::kEmulated ? 256 : dtype == DType::bf16 ? 8192 : 4096;
+    const size_t bytes = size_t(n * n) * size_of(dtype);
+    Buffer a(bytes), b(bytes), c(bytes);
+    // bf16 and fp32 numbers near 3: products of zeros would use less power and run faster than a model's
+    check(cudaMemsetAsync(a.data(), 0x40, bytes, state().stream), "cannot fill memory");
+    check(cudaMemsetAsync(b.data(), 0x40, bytes, state().stream), "cannot fill memory");
+    const MatmulForward product{
+        .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
+    cudaEvent_t start, stop;
+    check(cudaEventCreate(&start), "cannot make an event");
+    check(cudaEventCreate(&stop), "cannot make an event");
+    for (int i = 0; i < (gpu::kEmulated ? 1 : 10); ++i) {
+        float milliseconds = 0;
+        check(cudaEventRecord(start, state().stream), "cannot time");
+        matmul_forward(product);
+        check(cudaEventRecord(stop, state().stream), "cannot time");
+        check(cudaEventSynchronize(stop), "cannot time");
+        check(cudaEventElapsedTime(&milliseconds, start, stop), "cannot time");
+        best = std::max(best, 2e3 * double(n) * double(n) * double(n) / double(milliseconds));
+    }
+    cudaEventDestroy(start);
+    cudaEventDestroy(stop);
+    return best;
+}
+
+void* allocate(size_t bytes) {
+    state();
+    void* pointer = nullptr;
+    const cudaError_t status = cudaMalloc(&pointer, std::max<size_t>(bytes, 1));
+    if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError();  // it is told here, not by the next launch
+        char text[256];
+        std::snprintf(text, sizeof text,
+                      "out of memory on the GPU: %.2f GiB wanted, %.2f of %.2f GiB are free; lower --batch-size, or "
+                      "use --recompute block",
+                      double(bytes) / kGiB, double(memory_available()) / kGiB, double(memory_total()) / kGiB);
+        fail(text);
+    }
+    check(status, "cannot allocate memory on the GPU");
+    fill_zero(pointer, bytes);
+    return pointer;
+}
+void deallocate(void* pointer) { cudaFree(pointer); }
+
+void* allocate_host(size_t bytes) {
+    state();
+    void* pointer = nullptr;
+    check(cudaMallocHost(&pointer, std::max<size_t>(bytes, 1)), "cannot allocate page-locked memory");
+    std::memset(pointer, 0, bytes);
+    return pointer;
+}
+void deallocate_host(void* pointer) { cudaFreeHost(pointer); }
+
+void copy_to_device(void* device, const void* host, size_t bytes) {
+    state().ring.copy(device, host, bytes, state().stream);
+}
+void copy_to_host(void* host, const void* device, size_t bytes) {
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, state().stream), "cannot copy from the GPU");
+    synchronize();
+}
+void fill_zero(void* device, size_t bytes) {
+    if (bytes) check(cudaMemsetAsync(device, 0, bytes, state().stream), "cannot clear memory on the GPU");
+}
+void synchronize() { check(cudaStreamSynchronize(state().stream), "work on the GPU failed"); }
+
+struct Recording::State {
+    cudaGraphExec_t graph{};
+    uint64_t key = 0, generation = 0;
+    bool seen = false;  // run once with this key: memory has grown to what it needs
+    void forget() {
+        if (graph) cudaGraphExecDestroy(graph);
+        graph = {};
+        seen = false;
+    }
+    ~State() { forget(); }
+};
+Recording::Recording() : state_(std::make_unique<State>()) {}
+Recording::~Recording() = default;
+
+void Recording::run(uint64_t key, const std::function<void()>& body) {
+    State& s = *state_;
+    if (s.key != key || s.generation != cuda::workspace_generation()) s.forget();
+    if (!s.seen) {
+        body();
+        s.key = key;
+        s.generation = cuda::workspace_generation();
+        s.seen = true;
+        return;
+    }
+    if (!s.graph) {
+        cudaGraph_t graph{};
+        check(cudaStreamBeginCapture(cuda::stream(), cudaStreamCaptureModeThreadLocal), "cannot record");
+        state().recording = true;
+        body();
+        state().recording = false;
+        check(cudaStreamEndCapture(cuda::stream(), &graph), "cannot record");
+        check(cudaGraphInstantiate(&s.graph, graph, 0), "cannot record");
+        check(cudaGraphDestroy(graph), "cannot record");
+    }
+    check(cudaGraphLaunch(s.graph, cuda::stream()), "cannot replay recorded work");
+}
+
+}  // namespace llmc::device

@@ -1,0 +1,35 @@
+// u(x) = 0.5 x (1 + tanh z), z = sqrt(2/pi) (x + 0.044715 x^3): the tanh form of GELU (Hendrycks, Gimpel, 2016), and its
+// derivative. For bf16 one tanh.approx, whose error of 2^-11 bf16 rounds away; for fp32 the sigmoid form x / (1 + e^-2z),
+// which keeps its digits in the left tail.
+#pragma once
+#include "llmc/cuda/gpu.h"
+
+namespace llmc::cuda {
+
+using namespace gpu;
+
+constexpr float kGelu1 = 0.7978845608f;  // sqrt(2/pi)
+constexpr float kGelu3 = 0.7978845608f * 0.044715f;
+
+template <class T>
+GPU float gelu(float x) {
+    const float z = x * (kGelu1 + kGelu3 * x * x);
+    if constexpr (sizeof(T) == 2)
+        return 0.5f * x * (1.0f + tanh_approx(z));
+    else
+        return x / (1.0f + expf(-2.0f * z));
+}
+
+template <class T>
+GPU float gelu_derivative(float x) {
+    const float z = x * (kGelu1 + kGelu3 * x * x), dz = kGelu1 + 3.0f * kGelu3 * x * x;
+    if constexpr (sizeof(T) == 2) {
+        const float t = tanh_approx(z);
+        return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * dz;
+    } else {
+        const float s = 1.0f / (1.0f + expf(-2.0f * z));
+        return s + 2.0f * x * s * (1.0f - s) * dz;
+    }
+}
+
+}  // namespace llmc::cuda

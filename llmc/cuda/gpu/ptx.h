@@ -1,0 +1,91 @@
+// gpu.h for nvcc. Reference: NVIDIA, "Parallel thread execution ISA", section by instruction.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#define GPU __device__ __forceinline__
+
+namespace llmc::gpu {
+
+constexpr bool kEmulated = false;
+
+// --- Shared memory ---
+
+// The block's shared memory, 1024-byte aligned, as the kernel's own struct.
+template <class T>
+GPU T& shared() {
+    extern __shared__ __align__(1024) unsigned char memory[];
+    return *reinterpret_cast<T*>(memory);
+}
+GPU uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+
+// --- Numbers ---
+
+// 2^x: ex2.approx, 2 ulp, denormals are 0.
+GPU float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// tanh.approx: relative error 2^-11, which is less than bf16 rounds away.
+GPU float tanh_approx(float x) {
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// 1 / sqrt(x): rsqrt.approx, 2 ulp.
+GPU float rsqrt_approx(float x) { return rsqrtf(x); }
+// a / b with an approximate reciprocal, 2 ulp.
+GPU float divide_approx(float a, float b) { return __fdividef(a, b); }
+
+// Two floats as bf16, rounded to nearest even: `low` in the lower half.
+GPU uint32_t pack_bf16x2(float low, float high) {
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+GPU float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
+GPU float high_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// --- Tensor cores ---
+
+// D (16 x 8, fp32) += A (16 x 16, bf16) B (16 x 8, bf16), one warp. With g = lane / 4, t = lane % 4:
+//   a[r]: A[g + 8 (r % 2)][2t + 8 (r / 2), +1];  b[r]: B[2t + 8r, +1][g];  d[r]: D[g + 8 (r / 2)][2t + r % 2].
+GPU void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four 8 x 8 matrices of 16-bit elements from shared memory: lane i names the 16-byte row i % 8 of matrix i / 8, r[m] is
+// elements [lane / 4][2 (lane % 4), +1] of matrix m, or of its transpose.
+GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// --- Copies from global to shared memory that run beside the thread ---
+
+// 16 bytes, the last 16 - `bytes` of them zeros that are not read; both addresses 16-byte aligned.
+GPU void cp_async16(void* destination, const void* source, int bytes = 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(destination)), "l"(source),
+                 "r"(bytes)
+                 : "memory");
+}
+GPU void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until at most kPending of this thread's groups are on their way. Says nothing of other threads': a barrier does.
+template <int kPending>
+GPU void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+}  // namespace llmc::gpu

@@ -1,0 +1,95 @@
+// What the host side of the CUDA ops shares: launches, the stream, scratch memory.
+#pragma once
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
+#include "llmc/cuda/gpu.h"
+#include "llmc/error.h"
+#ifndef __CUDACC__
+#include "llmc/emulator/runtime.h"
+#endif
+
+namespace llmc::cuda {
+
+// Throws Error with CUDA's reason; `what` is what could not be done: "cannot copy to the device".
+void check(cudaError_t status, const char* what);
+
+cudaStream_t stream();  // the one on which everything is enqueued, in order
+int multiprocessors();
+int compute_capability();  // 80, 86, 90, ...
+size_t shared_limit();     // bytes of shared memory that a block can have
+
+struct Launch {
+    dim3 grid, block;
+    size_t shared = 0;  // bytes
+    int cluster = 1;    // blocks
+};
+
+#ifdef __CUDACC__
+template <class... Parameters>
+void allow_shared(void (*kernel)(Parameters...), size_t bytes) {
+    if (bytes > (48 << 10))  // more has to be asked for
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+              "a kernel needs more shared memory than the GPU has");
+}
+
+// kernel<<<grid, block, shared, stream>>>(arguments...), spelled as a function.
+template <class... Parameters, class... Arguments>
+void launch(const Launch& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = shape.grid;
+    config.blockDim = shape.block;
+    config.dynamicSmemBytes = shape.shared;
+    config.stream = stream();
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = unsigned(shape.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    if (shape.cluster > 1) config.attrs = &cluster, config.numAttrs = 1;
+    allow_shared(kernel, shape.shared);
+    check(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...),
+          "a kernel could not be launched");
+}
+
+// Blocks of this size that one multiprocessor runs at a time.
+template <class... Parameters>
+int blocks_per_multiprocessor(void (*kernel)(Parameters...), int threads, size_t shared) {
+    int blocks = 0;
+    allow_shared(kernel, shared);
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared),
+          "a kernel's occupancy is unknown");
+    return blocks > 0 ? blocks : 1;
+}
+#else
+template <class... Parameters, class... Arguments>
+void launch(const Launch& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
+    auto call = [kernel, ... values = Parameters(std::forward<Arguments>(arguments))] { kernel(values...); };
+    check(emulator::enqueue_grid({shape.grid, shape.block, shape.shared, shape.cluster}, std::move(call)),
+          "a kernel could not be launched");
+}
+template <class... Parameters>
+int blocks_per_multiprocessor(void (*)(Parameters...), int, size_t) {
+    return 2;
+}
+#endif
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Memory for what an op's kernels hand to each other, valid until the next op: everything is on one stream, in order, so
+// one buffer serves all. It grows at need, which waits for the device; from the second step on it never does.
+class Workspace {
+public:
+    explicit Workspace(std::initializer_list<size_t> bytes);  // of its parts
+    template <class T>
+    T* part(int i) const {
+        return reinterpret_cast<T*>(base_ + offsets_[size_t(i)]);
+    }
+
+private:
+    char* base_;
+    std::vector<size_t> offsets_;
+};
+uint64_t workspace_generation();  // another number after each growth: recorded work may hold the old address
+
+}  // namespace llmc::cuda

@@ -1,0 +1,232 @@
+// The bf16 product on tensor cores of compute capability 8.0 and up: mma.sync.m16n8k16 fed by ldmatrix from a ring of
+// four stages that cp.async fills.
+//
+// FLOPs 2 M N K; bytes at least 2 (M K + K N + M N). Bound: tensor cores. mma.sync issues at 62-65% of a Hopper's dense
+// rate (arXiv 2402.13499 measured 491 of 757 TFLOP/s on an H800): about 620 TFLOP/s on an H200, 312 on an A100.
+//
+// A block computes 128 x 256 of D with eight warps (or 128 x 128 with four, where the large tile would leave
+// multiprocessors idle), each 64 x 64: 32 products need 8 ldmatrix, and an operand byte read from shared memory is used
+// 32 times, so shared memory (128 bytes a clock) is 89% busy at the rate above (97% for the small tile). Blocks stay and
+// take one work item after the other; the ring runs on across items, so the next tile's first stages are on their way
+// while the last tile's epilogue runs. Fragments are read half a stage ahead of their use.
+#pragma once
+#include "llmc/cuda/column_sums.h"
+#include "llmc/cuda/matmul/problem.h"
+#include "llmc/cuda/tile.h"
+
+namespace llmc::cuda {
+
+constexpr int kBlockM = 128, kStages = 4;
+constexpr int kWarpM = 64, kWarpN = 64, kWarpsM = kBlockM / kWarpM;
+
+template <bool kAByColumns, bool kBByRows, int kWarpsN>
+struct MatmulShared {
+    static constexpr int kBlockN = kWarpsN * kWarpN;
+    using TileA = std::conditional_t<kAByColumns, Tile<kTileK, kBlockM>, Tile<kBlockM, kTileK>>;
+    using TileB = std::conditional_t<kBByRows, Tile<kTileK, kBlockN>, Tile<kBlockN, kTileK>>;
+    struct Stage {
+        TileA a;
+        TileB b;
+    } stages[kStages];
+};
+
+// The work items of a block, one after the other; `steps` are left of the current one.
+struct Items {
+    int item, steps;
+
+    GPU explicit Items(const Problem<bf16>& p, const Schedule& s) : item(int(blockIdx.x)) { start(p, s); }
+    GPU bool done(const Schedule& s) const { return item >= s.tiles_m * s.tiles_n * s.splits; }
+    GPU int split(const Schedule& s) const { return item / (s.tiles_m * s.tiles_n); }
+    GPU TilePosition tile(const Schedule& s) const {
+        return tile_position(item % (s.tiles_m * s.tiles_n), s.tiles_m, s.tiles_n);
+    }
+    GPU int first_step(const Schedule& s) const { return split(s) * s.steps_per_split; }
+    GPU void start(const Problem<bf16>& p, const Schedule& s) {
+        const int left = (p.K + kTileK - 1) / kTileK - first_step(s);
+        steps = left < s.steps_per_split ? left : s.steps_per_split;
+    }
+    // True when an item is complete: the next one has begun.
+    GPU bool advance(const Problem<bf16>& p, const Schedule& s) {
+        if (--steps > 0) return false;
+        item += int(gridDim.x);
+        start(p, s);
+        return true;
+    }
+};
+
+// A tile of an operand from (mn, k) on, which is stored (K, MN) if kAlongMn, else (MN, K).
+template <bool kAlongMn, int kThreads, bool kAligned, class Tile>
+GPU void load_operand(Tile& tile, const bf16* matrix, int mn, int k, int mn_count, int k_count) {
+    if constexpr (kAlongMn)
+        tile.template load<kThreads, kAligned>(matrix + int64_t(k) * mn_count + mn, mn_count, k_count - k,
+                                               mn_count - mn);
+    else
+        tile.template load<kThreads, kAligned>(matrix + int64_t(mn) * k_count + k, k_count, mn_count - mn, k_count - k);
+}
+
+template <bool kAByColumns, bool kBByRows, int kWarpsN>
+struct WarpTile {
+    using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
+    static constexpr int kM16 = kWarpM / 16, kN8 = kWarpN / 8;
+    // Sums over K of A's rows, as a product with ones: each warp takes its share of the 16-row fragments.
+    static constexpr int kSums = kAByColumns ? kM16 / kWarpsN : 0;
+
+    float acc[kM16][kN8][4] = {};
+    float sums[kSums ? kSums : 1][4] = {};
+    uint32_t a[2][kM16][4], b[2][kN8][2];  // two sets: one is read while the other is used
+    int m, n;                              // in the block's tile
+
+    GPU WarpTile() : m(warp_id() / kWarpsN * kWarpM), n(warp_id() % kWarpsN * kWarpN) {}
+
+    template <int kSet>
+    GPU void read_fragments(typename Shared::Stage& stage, int k) {
+#pragma unroll
+        for (int i = 0; i < kM16; ++i) {
+            if constexpr (kAByColumns)
+                stage.a.a_fragment_transposed(a[kSet][i], m + 16 * i, k);
+            else
+                stage.a.a_fragment(a[kSet][i], m + 16 * i, k);
+        }
+#pragma unroll
+        for (int j = 0; j < kN8; j += 2) {
+            uint32_t (&pair)[2][2] = reinterpret_cast<uint32_t (&)[2][2]>(b[kSet][j]);
+            if constexpr (kBByRows)
+                stage.b.b_fragments_transposed(pair, n + 8 * j, k);
+            else
+                stage.b.b_fragments(pair, n + 8 * j, k);
+        }
+    }
+
+    template <int kSet>
+    GPU void multiply(bool with_sums) {
+#pragma unroll
+        for (int i = 0; i < kM16; ++i)
+#pragma unroll
+            for (int j = 0; j < kN8; ++j) mma_m16n8k16(acc[i][j], a[kSet][i], b[kSet][j]);
+        if constexpr (kSums > 0) {
+            if (!with_sums) return;
+            const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+#pragma unroll
+            for (int i = 0; i < kM16; ++i)
+                if (i % kWarpsN == warp_id() % kWarpsN) mma_m16n8k16(sums[i / kWarpsN], a[kSet][i], ones);
+        }
+    }
+
+    GPU void clear() {
+#pragma unroll
+        for (auto& row : acc)
+#pragma unroll
+            for (auto& fragment : row)
+#pragma unroll
+                for (float& x : fragment) x = 0;
+#pragma unroll
+        for (auto& fragment : sums)
+#pragma unroll
+            for (float& x : fragment) x = 0;
+    }
+
+    // Calls store(row, column, eight values) on all of the tile, rows and columns counted in the block's tile.
+    template <class Store>
+    GPU void for_each_vector(Store&& store) {
+        const int group = lane_id() / 4, t = lane_id() % 4;
+#pragma unroll
+        for (int i = 0; i < kM16; ++i)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+#pragma unroll
+                for (int j = 0; j < kN8; j += 4) {
+                    float v[kVec];
+#pragma unroll
+                    for (int q = 0; q < 4; ++q)
+#pragma unroll
+                        for (int e = 0; e < 2; ++e) v[2 * q + e] = acc[i][j + q][2 * half + e];
+                    transpose_quad(v);
+                    store(m + 16 * i + 8 * half + group, n + 8 * (j + t), v);
+                }
+    }
+    // Calls store(row, sum) for the rows whose sums this lane holds.
+    template <class Store>
+    GPU void for_each_sum(Store&& store) {
+        if (lane_id() % 4) return;  // all columns of the product with ones are the same
+#pragma unroll
+        for (int i = 0; i < kSums; ++i)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+                store(m + 16 * (i * kWarpsN + warp_id() % kWarpsN) + 8 * half + lane_id() / 4, sums[i][2 * half]);
+    }
+};
+
+template <bool kAByColumns, bool kBByRows, int kWarpsN, bool kAligned, class Epilogue>
+__global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, 4 / kWarpsN)
+    matmul_bf16_kernel(Problem<bf16> p, Schedule schedule, Parts parts, ColumnSum column_sum, Epilogue epilogue) {
+    using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
+    constexpr int kThreads = kWarpsM * kWarpsN * kWarp, kBlockN = Shared::kBlockN;
+    Shared& s = shared<Shared>();
+    WarpTile<kAByColumns, kBByRows, kWarpsN> warp;
+
+    Items loading(p, schedule);
+    int load_m = 0, load_n = 0, load_k = 0, load_slot = 0;
+    const auto start_loading = [&] {
+        const TilePosition tile = loading.tile(schedule);
+        load_m = tile.m * kBlockM, load_n = tile.n * kBlockN, load_k = loading.first_step(schedule) * kTileK;
+    };
+    const auto load_stage = [&] {  // one group of copies a call, empty at the end, so that groups can be counted
+        if (!loading.done(schedule)) {
+            auto& stage = s.stages[load_slot];
+            load_operand<kAByColumns, kThreads, kAligned>(stage.a, p.a, load_m, load_k, p.M, p.K);
+            load_operand<kBByRows, kThreads, kAligned>(stage.b, p.b, load_n, load_k, p.N, p.K);
+            load_k += kTileK;
+            if (loading.advance(p, schedule)) start_loading();
+        }
+        cp_async_commit();
+        load_slot = (load_slot + 1) % kStages;
+    };
+    const auto finish_item = [&](const Items& items, bool with_sums) {
+        const TilePosition tile = items.tile(schedule);
+        const int m = tile.m * kBlockM, n = tile.n * kBlockN, split = items.split(schedule);
+        warp.for_each_vector([&](int row, int column, float (&v)[kVec]) {
+            const int64_t r = m + row;
+            const int c = n + column, count = p.N - c;
+            if (r >= p.M || count <= 0) return;
+            if (parts.products)
+                store_upto(parts.products + (int64_t(split) * p.M + r) * p.N + c, v, count, p.N % 8 == 0);
+            else
+                epilogue(r, c, v, count);
+        });
+        if (with_sums)
+            warp.for_each_sum([&](int row, float sum) {
+                if (m + row >= p.M) return;
+                if (parts.products)
+                    parts.column_sums[int64_t(split) * p.M + m + row] = sum;
+                else
+                    column_sum.out[m + row] += column_sum.scale * sum;
+            });
+        warp.clear();
+    };
+
+    start_loading();
+    for (int i = 0; i < kStages - 1; ++i) load_stage();
+    cp_async_wait<kStages - 2>();
+    __syncthreads();
+    int slot = 0;
+    warp.template read_fragments<0>(s.stages[slot], 0);
+    Items computing(p, schedule);
+    bool with_sums = kAByColumns && column_sum.out && computing.tile(schedule).n == 0;
+    while (!computing.done(schedule)) {
+        load_stage();  // into the slot that everybody finished reading before the last barrier
+        warp.template read_fragments<1>(s.stages[slot], 16);
+        warp.template multiply<0>(with_sums);
+        cp_async_wait<kStages - 2>();
+        __syncthreads();
+        slot = (slot + 1) % kStages;
+        warp.template read_fragments<0>(s.stages[slot], 0);
+        warp.template multiply<1>(with_sums);
+        const Items item = computing;
+        if (!computing.advance(p, schedule)) continue;
+        finish_item(item, with_sums);
+        with_sums = kAByColumns && column_sum.out && computing.tile(schedule).n == 0;
+    }
+    cp_async_wait<0>();
+}
+
+}  // namespace llmc::cuda

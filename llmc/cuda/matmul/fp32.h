@@ -1,0 +1,96 @@
+// The fp32 product on the ordinary FMA units: no TF32, so that fp32 means fp32.
+//
+// FLOPs 2 M N K. Bound: FMA units, 67 TFLOP/s on an H200. 128 x 128 of D a block, 8 x 8 a thread: 64 FMA for 16 floats
+// read from shared memory, where both operands lie along M and N, two buffers deep. The next step's elements travel
+// through registers while this one is multiplied: one barrier a step.
+#pragma once
+#include "llmc/cuda/matmul/problem.h"
+
+namespace llmc::cuda {
+
+constexpr int kFp32Block = 128, kFp32Threads = 256, kFp32K = 16, kFp32Pitch = kFp32Block + 4;
+
+struct Fp32Shared {
+    alignas(16) float a[2][kFp32K][kFp32Pitch], b[2][kFp32K][kFp32Pitch];
+};
+
+// This thread's part of one operand's step: two times four elements that are neighbours in memory.
+template <bool kAlongMn>
+struct Fp32Part {
+    float v[2][4];
+
+    // Elements [mn, mn + 128) x [k, k + 16) of a matrix (k_count, mn_count) if kAlongMn, else (mn_count, k_count).
+    GPU void fetch(const float* matrix, int64_t mn, int64_t k, int64_t mn_count, int64_t k_count, bool aligned) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int index = int(threadIdx.x) + i * kFp32Threads;
+            const int64_t row = kAlongMn ? k + index / 32 : mn + index / 4;
+            const int64_t column = kAlongMn ? mn + index % 32 * 4 : k + index % 4 * 4;
+            const int64_t rows = kAlongMn ? k_count : mn_count, columns = kAlongMn ? mn_count : k_count;
+            const int64_t count = row < rows ? columns - column : 0;
+            load_upto(v[i], matrix + (count > 0 ? row * columns + column : 0), count, aligned);
+        }
+    }
+    GPU void put(float (&tile)[kFp32K][kFp32Pitch]) const {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int index = int(threadIdx.x) + i * kFp32Threads;
+            if constexpr (kAlongMn) {
+                store(&tile[index / 32][index % 32 * 4], v[i]);
+            } else {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) tile[index % 4 * 4 + j][index / 4] = v[i][j];
+            }
+        }
+    }
+};
+
+template <bool kAByColumns, bool kBByRows, class Epilogue>
+__global__ void __launch_bounds__(kFp32Threads)
+    matmul_fp32_kernel(Problem<float> p, Schedule schedule, Parts parts, bool aligned, Epilogue epilogue) {
+    Fp32Shared& s = shared<Fp32Shared>();
+    const int split = int(blockIdx.x) / (schedule.tiles_m * schedule.tiles_n);
+    const TilePosition tile = tile_position(int(blockIdx.x) % (schedule.tiles_m * schedule.tiles_n), schedule.tiles_m,
+                                            schedule.tiles_n);
+    const int m = tile.m * kFp32Block, n = tile.n * kFp32Block;
+    const int row = int(threadIdx.x) / 16 * 8, column = int(threadIdx.x) % 16 * 8;
+    const int begin = split * schedule.steps_per_split * kTileK, end = begin + schedule.steps_per_split * kTileK,
+              k_end = end < p.K ? end : p.K;
+
+    Fp32Part<kAByColumns> a;
+    Fp32Part<kBByRows> b;
+    float acc[8][8] = {};
+    a.fetch(p.a, m, begin, p.M, p.K, aligned);
+    b.fetch(p.b, n, begin, p.N, p.K, aligned);
+    for (int k = begin, buffer = 0; k < k_end; k += kFp32K, buffer ^= 1) {
+        a.put(s.a[buffer]);
+        b.put(s.b[buffer]);
+        __syncthreads();  // also: everybody is done with this buffer's step before last
+        if (k + kFp32K < k_end) {
+            a.fetch(p.a, m, k + kFp32K, p.M, p.K, aligned);
+            b.fetch(p.b, n, k + kFp32K, p.N, p.K, aligned);
+        }
+#pragma unroll
+        for (int i = 0; i < kFp32K; ++i) {
+            float x[8], y[8];
+            load(x, &s.a[buffer][i][row]);
+            load(y, &s.b[buffer][i][column]);
+#pragma unroll
+            for (int r = 0; r < 8; ++r)
+#pragma unroll
+                for (int c = 0; c < 8; ++c) acc[r][c] += x[r] * y[c];
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < 8; ++r) {
+        const int64_t at = m + row + r;
+        const int c = n + column, count = p.N - c;
+        if (at >= p.M || count <= 0) continue;
+        if (parts.products)
+            store_upto(parts.products + (int64_t(split) * p.M + at) * p.N + c, acc[r], count, p.N % 8 == 0);
+        else
+            epilogue(at, c, acc[r], count);
+    }
+}
+
+}  // namespace llmc::cuda

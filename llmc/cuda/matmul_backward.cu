@@ -1,0 +1,61 @@
+// The three gradients of a linear layer. Formulas: llmc/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
+//
+//   dinp     dout weight, times gelu'(pre_gelu) in the epilogue where the input was a GELU's output
+//   dweight  dout^T inp: few tiles and a long K (the rows of the batch), so K is split and the parts are added in order
+//   dbias    column sums of dout: in bf16 a by-product of dweight's kernel, whose blocks in the first column of tiles
+//            multiply the operand they hold anyway by ones; in fp32, or without dweight, by itself
+#include "llmc/checks.h"
+#include "llmc/cuda/matmul/multiply.h"
+
+namespace llmc {
+
+using namespace cuda;
+
+namespace {
+
+template <class T>
+void input_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC) {
+    const bool aligned = rows_are_aligned(args.dinp, args.dout, args.weight, args.pre_gelu);
+    const Problem<T> problem{args.dout.as<T>(), args.weight.as<T>(), int(N), int(C), int(OC)};
+    if (args.pre_gelu)
+        multiply<false, true>(problem, aligned,
+                              GeluGradient<T>{.dinp = args.dinp.as<T>(),
+                                              .pre_gelu = args.pre_gelu.as<T>(),
+                                              .N = int(C),
+                                              .scale = args.dinp_scale,
+                                              .gelu_scale = args.gelu_scale,
+                                              .aligned = aligned});
+    else
+        multiply<false, true>(problem, aligned,
+                              Linear<T>{.out = args.dinp.as<T>(),
+                                        .bias = nullptr,
+                                        .N = int(C),
+                                        .scale = args.dinp_scale,
+                                        .bias_scale = 0,
+                                        .aligned = aligned});
+}
+
+template <class T>
+void weight_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC, const ColumnSum& dbias) {
+    const bool aligned = rows_are_aligned(args.dout, args.inp, args.dweight);
+    const Problem<T> problem{args.dout.as<T>(), args.inp.as<T>(), int(OC), int(C), int(N)};
+    multiply<true, true>(problem, aligned, Accumulate{args.dweight.as<float>(), int(C), args.dweight_scale, aligned},
+                         dbias);
+}
+
+}  // namespace
+
+void matmul_backward(const MatmulBackward& args) {
+    check(args);
+    const int64_t N = args.dout.rows(), OC = args.dout.last(), C = channels_of(args);
+    if (N == 0) return;
+    const ColumnSum dbias{args.dbias.as<float>(), OC, args.dbias_scale};
+    const bool fused = args.dweight && args.dbias && args.dout.dtype == DType::bf16;
+    with_type("matmul_backward", "dout", args.dout.dtype, [&]<class T>(T) {
+        if (args.dinp) input_gradient<T>(args, N, C, OC);
+        if (args.dweight) weight_gradient<T>(args, N, C, OC, fused ? dbias : ColumnSum{});
+    });
+    if (args.dbias && !fused) add_column_sums(args.dout, dbias);
+}
+
+}  // namespace llmc

@@ -1,0 +1,34 @@
+// out = epilogue(scale inp weight^T + bias_scale bias): plain, GELU keeping the pre-activation, or residual added.
+// Formulas: llmc/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
+//
+// In the epilogue the residual add costs 2 N OC bytes more in a kernel that has them to spare, and makes the layer norm
+// behind it a plain one; the GELU spares its own pass, 6 N OC bytes.
+#include "llmc/checks.h"
+#include "llmc/cuda/matmul/multiply.h"
+
+namespace llmc {
+
+using namespace cuda;
+
+void matmul_forward(const MatmulForward& args) {
+    check(args);
+    const int64_t N = args.inp.rows(), C = args.inp.last(), OC = args.weight.rows();
+    const bool aligned = rows_are_aligned(args.out, args.inp, args.weight, args.bias, args.pre_gelu, args.residual);
+    with_type("matmul_forward", "inp", args.inp.dtype, [&]<class T>(T) {
+        const Problem<T> problem{args.inp.as<T>(), args.weight.as<T>(), int(N), int(OC), int(C)};
+        const Linear<T> linear{.out = args.out.as<T>(),
+                               .bias = args.bias.as<T>(),
+                               .N = int(OC),
+                               .scale = args.scale,
+                               .bias_scale = args.bias_scale,
+                               .aligned = aligned};
+        if (args.pre_gelu)
+            multiply<false, false>(problem, aligned, LinearGelu<T>{linear, args.pre_gelu.as<T>(), args.gelu_scale});
+        else if (args.residual)
+            multiply<false, false>(problem, aligned, LinearResidual<T>{linear, args.residual.as<T>(), args.skip_scale});
+        else
+            multiply<false, false>(problem, aligned, linear);
+    });
+}
+
+}  // namespace llmc

@@ -1,0 +1,64 @@
+// Many tensors, one launch: all elements of all tensors are cut into blocks of kListBlock, and a block finds out which
+// tensor it belongs to.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "llmc/cuda/host.h"
+#include "llmc/device.h"
+
+namespace llmc::cuda {
+
+using namespace gpu;
+
+constexpr int kListThreads = 256, kListBlock = kListThreads * 8;
+
+// On the device: entries with what the kernel wants to know of each tensor; Entry has `int64_t count` and
+// `int64_t first_block`.
+template <class Entry>
+struct TensorList {
+    const Entry* entries;
+    int size;
+};
+
+// The entry that the running block belongs to, and the first of its elements that are this thread's.
+template <class Entry>
+GPU const Entry& entry_of_block(const TensorList<Entry>& list, int64_t& element) {
+    int low = 0, high = list.size - 1;  // the last entry with first_block <= blockIdx.x
+    while (low < high) {
+        const int middle = (low + high + 1) / 2;
+        if (list.entries[middle].first_block <= int64_t(blockIdx.x))
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    const Entry& entry = list.entries[low];
+    element = (int64_t(blockIdx.x) - entry.first_block) * kListBlock + threadIdx.x * 8;
+    return entry;
+}
+
+// Numbers the blocks of all entries; returns how many there are.
+template <class Entry>
+int64_t number_blocks(std::vector<Entry>& entries) {
+    int64_t blocks = 0;
+    for (Entry& e : entries) {
+        e.first_block = blocks;
+        blocks += ceil_div(e.count, kListBlock);
+    }
+    return blocks;
+}
+
+template <class Entry>
+size_t list_bytes(const std::vector<Entry>& entries) {
+    return entries.size() * sizeof(Entry);
+}
+
+// Copies the entries to `memory` on the device. The copy is enqueued: nobody waits.
+template <class Entry>
+TensorList<Entry> upload_list(const std::vector<Entry>& entries, Entry* memory) {
+    device::copy_to_device(memory, entries.data(), list_bytes(entries));
+    return {memory, int(entries.size())};
+}
+
+}  // namespace llmc::cuda

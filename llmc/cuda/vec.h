@@ -1,0 +1,80 @@
+// Elements of either float type, several at a time and as floats: the widest access of a thread is 16 bytes.
+#pragma once
+#include "llmc/cuda/gpu.h"
+
+namespace llmc::cuda {
+
+using namespace gpu;
+
+constexpr int kVec = 8;  // elements that a thread takes at a time: 16 bytes of bf16, 32 of fp32
+
+GPU void unpack(float (&v)[8], const uint4& bits) {
+    v[0] = low_of(bits.x), v[1] = high_of(bits.x), v[2] = low_of(bits.y), v[3] = high_of(bits.y);
+    v[4] = low_of(bits.z), v[5] = high_of(bits.z), v[6] = low_of(bits.w), v[7] = high_of(bits.w);
+}
+GPU uint4 pack(const float (&v)[8]) {
+    return {pack_bf16x2(v[0], v[1]), pack_bf16x2(v[2], v[3]), pack_bf16x2(v[4], v[5]), pack_bf16x2(v[6], v[7])};
+}
+
+GPU float load1(const float* p) { return *p; }
+GPU float load1(const bf16* p) { return low_of(p->bits); }
+GPU void store1(float* p, float x) { *p = x; }
+GPU void store1(bf16* p, float x) { p->bits = uint16_t(pack_bf16x2(x, 0.0f)); }
+
+// kCount consecutive elements, a multiple of what 16 bytes hold; p is 16-byte aligned.
+template <int kCount>
+GPU void load(float (&v)[kCount], const float* p) {
+    static_assert(kCount % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+        const float4 x = *reinterpret_cast<const float4*>(p + i);
+        v[i] = x.x, v[i + 1] = x.y, v[i + 2] = x.z, v[i + 3] = x.w;
+    }
+}
+GPU void load(float (&v)[8], const bf16* p) { unpack(v, *reinterpret_cast<const uint4*>(p)); }
+
+template <int kCount>
+GPU void store(float* p, const float (&v)[kCount]) {
+    static_assert(kCount % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) *reinterpret_cast<float4*>(p + i) = {v[i], v[i + 1], v[i + 2], v[i + 3]};
+}
+GPU void store(bf16* p, const float (&v)[8]) { *reinterpret_cast<uint4*>(p) = pack(v); }
+
+// The first `count` of them, one at a time: at the end of a row, or where rows are not aligned. The rest of v is 0.
+template <int kCount, class T>
+GPU void load_some(float (&v)[kCount], const T* p, int64_t count) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) v[i] = i < count ? load1(p + i) : 0.0f;
+}
+template <int kCount, class T>
+GPU void store_some(T* p, const float (&v)[kCount], int64_t count) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i)
+        if (i < count) store1(p + i, v[i]);
+}
+
+// Both of the above: whole vectors where `whole` says that p is aligned and where `count` leaves a whole one.
+template <int kCount, class T>
+GPU void load_upto(float (&v)[kCount], const T* p, int64_t count, bool whole) {
+    if (whole && count >= kCount)
+        load(v, p);
+    else
+        load_some(v, p, count);
+}
+template <int kCount, class T>
+GPU void store_upto(T* p, const float (&v)[kCount], int64_t count, bool whole) {
+    if (whole && count >= kCount)
+        store(p, v);
+    else
+        store_some(p, v, count);
+}
+
+// On the host: whether every 8th element of a tensor's rows, and of all the others', starts at a multiple of 16 bytes.
+inline bool is_aligned(const Tensor& t) { return !t || reinterpret_cast<uintptr_t>(t.data) % 16 == 0; }
+template <class... Tensors>
+bool rows_are_aligned(const Tensors&... tensors) {
+    return ((is_aligned(tensors) && (!tensors || tensors.last() % 8 == 0)) && ...);
+}
+
+}  // namespace llmc::cuda
