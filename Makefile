@@ -1,4 +1,9 @@
 # llmc-µP. `make` builds the CPU trainer, `make run` trains a first model, `make test` proves it against PyTorch, `make help` lists the rest.
+#
+# One set of sources, three backends by what they are linked with:
+#   train_gpt2     the CPU                  llmc._cpu     for Python
+#   train_gpt2cu   the CUDA kernels, nvcc   llmc._cuda
+#   train_gpt2emu  the same, on the CPU     llmc._emu
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := train_gpt2
@@ -8,25 +13,35 @@ CXX      ?= g++
 ARCH     ?= -march=native $(if $(filter x86_64,$(shell uname -m)),-mprefer-vector-width=512)
 CXXFLAGS ?= -O3 $(ARCH)
 WARNINGS := -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict  # gcc 12 sees overlaps in std::string that are not there
-FLAGS    := -std=c++20 -I. $(CXXFLAGS) -fopenmp -fno-math-errno -fno-trapping-math $(WARNINGS)
 BUILD    := build
+DEPS     := $(BUILD)/deps/include  # header-only libraries, where they can travel with the tree (scripts/setup.sh)
+COMMON_FLAGS := -std=c++20 -I. -isystem $(DEPS) -fPIC -fno-math-errno -fno-trapping-math $(WARNINGS)
+FLAGS    := $(COMMON_FLAGS) $(CXXFLAGS) -fopenmp
 VENV     := .venv
 PYTHON   := $(VENV)/bin/python
 VERSION  := 0.1.0
 
 COMMON  := $(wildcard llmc/*.cpp llmc/gpt2/*.cpp llmc/checkpoint/*.cpp llmc/trainer/*.cpp)
 CPU     := $(wildcard llmc/cpu/*.cpp)
-BINDING := $(wildcard llmc/python/*.cpp)
-objects  = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
+KERNELS := $(wildcard llmc/cuda/*.cu)
+EMULATOR := $(wildcard llmc/emulator/*.cpp)
+BINDING := $(filter-out llmc/python/bindings.cpp,$(wildcard llmc/python/*.cpp))
+objects  = $(patsubst %,$(BUILD)/$(1)%.o,$(basename $(2)))
 
-# One object a source, headers tracked by the compiler.
-$(BUILD)/%.o: %.cpp | toolchain
+COMMON_OBJECTS := $(BUILD)/version.o $(call objects,,$(COMMON))
+CPU_OBJECTS := $(call objects,,$(CPU))
+EMU_OBJECTS := $(call objects,emu/,$(KERNELS) $(EMULATOR))
+CUDA_OBJECTS := $(call objects,cuda/,$(KERNELS))
+
+# --- One object a source, headers tracked by the compiler ---
+$(BUILD)/%.o: %.cpp | headers
 	@mkdir -p $(@D)
-	$(CXX) $(FLAGS) -fPIC -MMD -MP -c $< -o $@
-$(BUILD)/train_gpt2.o: train_gpt2.cu | toolchain
+	$(CXX) $(FLAGS) -MMD -MP -c $< -o $@
+$(CPU_OBJECTS): | toolchain
+$(BUILD)/train_gpt2.o: train_gpt2.cu | headers
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/llmc/python/%.o: FLAGS += $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden -DLLMC_MODULE=_cpu
+$(BUILD)/llmc/python/%.o: FLAGS += $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # What was built; rewritten only when it changes, so that an unchanged tree relinks nothing.
@@ -37,23 +52,94 @@ $(BUILD)/version.cpp: FORCE
 	   echo "const char* const kGitCommit = \"$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)\";"; \
 	   echo "const char* const kCompiler = \"$$($(CXX) --version 2>/dev/null | head -n 1) $(CXXFLAGS)\";"; echo '}'; } > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
-$(BUILD)/version.o: $(BUILD)/version.cpp | toolchain
-	$(CXX) $(FLAGS) -fPIC -c $< -o $@
+$(BUILD)/version.o: $(BUILD)/version.cpp | headers
+	$(CXX) $(FLAGS) -c $< -o $@
 
-train_gpt2: $(BUILD)/train_gpt2.o $(BUILD)/version.o $(call objects,$(COMMON) $(CPU))
+# --- The kernels for the emulator: any C++ compiler reads them as C++ ---
+EMU_FLAGS := $(COMMON_FLAGS) -O2 $(ARCH) -Wno-unknown-pragmas -Wno-maybe-uninitialized
+$(BUILD)/emu/%.o: %.cu | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/emu/%.o: %.cpp | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -MMD -MP -c $< -o $@
+
+# The same under sanitizers. ThreadSanitizer does not instrument the emulator itself: only the kernels' accesses count.
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+$(BUILD)/asan/%.o: %.cu | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -O1 -g1 $(ASAN) -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/asan/%.o: %.cpp | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -O1 -g1 $(ASAN) -MMD -MP -c $< -o $@
+$(BUILD)/tsan/%.o: %.cu | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -O1 -g1 -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/tsan/%.o: %.cpp | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -DLLMC_EMULATOR_TSAN -MMD -MP -c $< -o $@
+
+# --- The kernels for GPUs. nvcc: on PATH, in CUDA_HOME, or from pip (make cuda-toolkit) ---
+NVCC ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null) \
+                    $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu*/bin/nvcc))
+CUDA_ROOT = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUDA_LIB = $(dir $(firstword $(wildcard $(addprefix $(CUDA_ROOT)/,lib64/libcudart_static.a lib/libcudart_static.a targets/*/lib/libcudart_static.a))))
+# Architectures: CUDA_ARCH="80 90a"; otherwise that of the GPU in this machine; otherwise both of these, and for what is
+# newer the driver compiles.
+LOCAL_ARCH = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sed 's/^90$$/90a/')
+CUDA_ARCH ?= $(or $(LOCAL_ARCH),80 90a)
+GENCODE = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+          $(if $(LOCAL_ARCH),,-gencode arch=compute_80,code=compute_80)
+NVFLAGS = -std=c++20 -I. -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v -Xcompiler -fPIC -ccbin $(CXX) $(GENCODE)
+# The report of ptxas (registers, spills) stays beside the object.
+$(BUILD)/cuda/%.o: %.cu $(BUILD)/cuda/flags | headers
+	@mkdir -p $(@D)
+	@[[ -n "$(NVCC)" ]] || { echo "make: no nvcc on PATH or in CUDA_HOME: install CUDA 12.4 or newer, or run make cuda-toolkit" >&2; exit 1; }
+	@echo '$(NVCC) $(NVFLAGS) -c $<'
+	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2> $(@:.o=.ptxas) || { grep -v '^ptxas info' $(@:.o=.ptxas) >&2; exit 1; }
+# Rewritten when compiler or architectures change, and then everything is compiled again.
+$(BUILD)/cuda/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(NVFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVFLAGS)' > $@
+
+# --- Programs ---
+train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -ldnnl -lpthread
+train_gpt2emu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
+	$(CXX) $(FLAGS) $^ -o $@ -lpthread
+train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
+	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
 
-# The pybind11 module, built in place: `import llmc` from this folder.
+# --- pybind11 modules, built in place: `import llmc` from this folder ---
 EXT_SUFFIX = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))" 2>/dev/null)
-MODULE = llmc/_cpu$(EXT_SUFFIX)
-module: $(MODULE)
-llmc/_cpu$(EXT_SUFFIX): $(BUILD)/version.o $(call objects,$(COMMON) $(CPU) $(BINDING))
+BINDING_OBJECTS = $(COMMON_OBJECTS) $(call objects,,$(BINDING))
+BINDINGS_FLAGS = $(FLAGS) $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
+module: llmc/_cpu$(EXT_SUFFIX)
+module-emu: llmc/_emu$(EXT_SUFFIX)
+module-cuda: llmc/_cuda$(EXT_SUFFIX)
+$(BUILD)/bindings_%.o: llmc/python/bindings.cpp | headers
+	$(CXX) $(BINDINGS_FLAGS) -MMD -MP -DLLMC_MODULE=_$* -DLLMC_EMULATED=$(if $(filter emu,$*),1,0) -c $< -o $@
+llmc/_cpu$(EXT_SUFFIX): $(BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -ldnnl -lpthread
+llmc/_emu$(EXT_SUFFIX): $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
+	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
+llmc/_cuda$(EXT_SUFFIX): $(BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
+	$(CXX) $(FLAGS) -shared $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
+# The emulated module with sanitized kernels, for tests/test_sanitizers.py
+module-asan: $(BUILD)/asan/_emu.so
+module-tsan: $(BUILD)/tsan/_emu.so
+$(BUILD)/%san/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(call objects,%san/,$(KERNELS) $(EMULATOR))
+	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
 
-.PHONY: run test test-slow bench lint module toolchain venv venv-dev help clean FORCE
+.PHONY: run test test-slow test-sanitizers gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
+        headers toolchain cuda-toolkit venv venv-dev help clean FORCE
 FORCE:
-toolchain:            ## install the compiler and libraries where they are missing
+headers:              ## install a C++ compiler and the header-only libraries where they are missing
+	@scripts/setup.sh headers
+toolchain:            ## the same, and oneDNN for the CPU backend
 	@scripts/setup.sh toolchain
+cuda-toolkit: venv    ## nvcc into .venv, for machines without CUDA (100 MB; no GPU or driver needed)
+	@scripts/setup.sh cuda-toolkit
 venv:                 ## make .venv for the data scripts and figures
 	@scripts/setup.sh venv
 venv-dev:             ## add what the tests and train_gpt2.py need (PyTorch)
@@ -64,12 +150,18 @@ run: venv             ## train a small muP GPT-2 on your Python's standard libra
 	@scripts/first_run.sh
 
 PYTEST := $(PYTHON) -m pytest
-test: venv-dev        ## every test, against PyTorch too
-	@$(MAKE) --no-print-directory -j2 train_gpt2 module
+BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu
+test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on the CPU
+	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)
 	$(PYTEST) -m "not slow" tests
 test-slow: venv-dev   ## the long ones
-	@$(MAKE) --no-print-directory -j2 train_gpt2 module
+	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)
 	$(PYTEST) -m slow tests
+test-sanitizers: venv-dev  ## the CUDA kernels, emulated, under ThreadSanitizer and AddressSanitizer
+	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)
+	LLMC_SANITIZE_ALL=1 $(PYTEST) tests/test_sanitizers.py
+gpu-check:            ## on a machine with a GPU: build, test, compare with PyTorch, benchmark (8 minutes)
+	@scripts/gpu_check.sh
 bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes
 	@$(MAKE) --no-print-directory -j2 train_gpt2
 	$(PYTHON) dev/bench.py
@@ -79,6 +171,6 @@ lint: venv-dev        ## style of the sources
 	@for f in scripts/*.sh .ci/run; do bash -n $$f || exit 1; done
 
 help:                 ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
 clean:                ## remove what was built (not .venv, data or runs)
-	rm -rf $(BUILD) train_gpt2 llmc/_*.so
+	rm -rf $(BUILD) train_gpt2 train_gpt2emu train_gpt2cu llmc/_*.so

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Installs what is missing, and only that: scripts/setup.sh toolchain | venv | venv-dev
-#   toolchain  g++, oneDNN, CLI11, nlohmann-json from Debian's or Ubuntu's packages (as root, or with sudo)
-#   venv       .venv with requirements.txt: data scripts and figures
-#   venv-dev   the same with requirements-dev.txt, and Python's headers: tests, PyTorch reference
+# Installs what is missing, and only that: scripts/setup.sh headers | toolchain | venv | venv-dev | cuda-toolkit
+#   headers       g++; CLI11 and nlohmann-json from Debian's or Ubuntu's packages, into build/deps/include, so that they
+#                 travel with the tree to machines without a network
+#   toolchain     the same, and oneDNN (as root, or with sudo)
+#   venv          .venv with requirements.txt: data scripts and figures
+#   venv-dev      the same with requirements-dev.txt, and Python's headers: tests, PyTorch reference
+#   cuda-toolkit  nvcc and CUDA's headers into .venv, where there is no nvcc
 # Does nothing, in milliseconds, where everything is there. Elsewhere than on Debian or Ubuntu it says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,19 +26,38 @@ install_packages() {
     "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-has_header() { echo "#include <$1>" | "${CXX:-g++}" -std=c++20 -x c++ -E - >/dev/null 2>&1; }
+has_header() { echo "#include <$1>" | "${CXX:-g++}" -std=c++20 -isystem build/deps/include -x c++ -E - >/dev/null 2>&1; }
+
+compiler() { command -v "${CXX:-g++}" >/dev/null || install_packages g++ make; }
+
+# Header-only libraries: kept in the tree.
+headers() {
+    local deps=build/deps/include missing=() library
+    compiler
+    for library in CLI nlohmann; do
+        [[ -d $deps/$library ]] || missing+=("$library")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    has_header CLI/CLI.hpp && has_header nlohmann/json.hpp || install_packages libcli11-dev nlohmann-json3-dev
+    mkdir -p "$deps"
+    for library in "${missing[@]}"; do
+        for from in /usr/include /usr/local/include; do
+            [[ ! -d $from/$library ]] || { rm -rf "$deps/.$library"; cp -r "$from/$library" "$deps/.$library"; mv -T "$deps/.$library" "$deps/$library"; break; }
+        done
+    done
+}
 
 toolchain() {
-    local missing=()
-    command -v "${CXX:-g++}" >/dev/null || missing+=(g++)
-    if [[ ${#missing[@]} -gt 0 ]]; then
-        missing+=(libdnnl-dev libcli11-dev nlohmann-json3-dev)
-    else
-        has_header dnnl.hpp || missing+=(libdnnl-dev)
-        has_header CLI/CLI.hpp || missing+=(libcli11-dev)
-        has_header nlohmann/json.hpp || missing+=(nlohmann-json3-dev)
-    fi
-    [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+    headers
+    has_header dnnl.hpp || install_packages libdnnl-dev
+}
+
+cuda_toolkit() {
+    local found
+    found=$(command -v nvcc || ls "${CUDA_HOME:-/nonexistent}/bin/nvcc" .venv/lib/python3*/site-packages/nvidia/cu*/bin/nvcc 2>/dev/null | head -n 1 || true)
+    if [[ -n $found ]]; then return; fi
+    echo "setup: installing requirements-cuda.txt into .venv"
+    .venv/bin/pip install -q --disable-pip-version-check -r requirements-cuda.txt
 }
 
 venv() {
@@ -58,8 +80,10 @@ python_headers() {
 }
 
 case ${1:-} in
+    headers) headers ;;
     toolchain) toolchain ;;
+    cuda-toolkit) cuda_toolkit ;;
     venv) venv requirements.txt ;;
     venv-dev) venv requirements-dev.txt; python_headers ;;
-    *) sed -n 2,6p "$0"; exit 2 ;;
+    *) sed -n 2,10p "$0"; exit 2 ;;
 esac

@@ -9,6 +9,9 @@
 #ifndef LLMC_MODULE
 #define LLMC_MODULE _cpu
 #endif
+#if LLMC_EMULATED
+#include "llmc/emulator/grid.h"
+#endif
 
 namespace py = pybind11;
 
@@ -27,6 +30,20 @@ void bind_device(py::module_& m) {
         "Rate of the backend's own large matrix product, FLOP/s.", py::arg("dtype") = "fp32");
 }
 
+#if LLMC_EMULATED
+void bind_emulator(py::module_& m) {
+    m.def(
+        "schedule",
+        [](bool shuffle, uint64_t seed, int workers) {
+            llmc::device::synchronize();
+            llmc::emulator::Options& o = llmc::emulator::options();
+            o.shuffle = shuffle, o.seed = seed, o.workers = workers;
+        },
+        "How the CUDA threads take turns from now on: in order, or at random; on how many host threads (0: all).",
+        py::arg("shuffle") = false, py::arg("seed") = 1, py::arg("workers") = 0);
+}
+#endif
+
 }  // namespace
 
 PYBIND11_MODULE(LLMC_MODULE, m) {
@@ -35,4 +52,7 @@ PYBIND11_MODULE(LLMC_MODULE, m) {
     bind_device(m);
     llmc::bind_ops(m);
     llmc::bind_model(m);
+#if LLMC_EMULATED
+    bind_emulator(m);
+#endif
 }
