@@ -31,7 +31,8 @@ objects  = $(patsubst %,$(BUILD)/$(1)%.o,$(basename $(2)))
 COMMON_OBJECTS := $(BUILD)/version.o $(call objects,,$(COMMON))
 CPU_OBJECTS := $(call objects,,$(CPU))
 EMU_OBJECTS := $(call objects,emu/,$(KERNELS) $(EMULATOR))
-CUDA_OBJECTS := $(call objects,cuda/,$(KERNELS))
+CUDA_BUILD := $(BUILD)/cuda
+CUDA_OBJECTS := $(patsubst %.cu,$(CUDA_BUILD)/%.o,$(KERNELS))
 
 # --- One object a source, headers tracked by the compiler ---
 $(BUILD)/%.o: %.cpp | headers
@@ -82,7 +83,7 @@ $(BUILD)/tsan/%.o: %.cpp | headers
 # --- The kernels for GPUs. nvcc: on PATH, in CUDA_HOME, or from pip (make cuda-toolkit) ---
 NVCC ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null) \
                     $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu*/bin/nvcc))
-CUDA_ROOT = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUDA_ROOT = $(shell $(NVCC) --dryrun -x cu /dev/null 2>&1 | sed -n 's/^\#\$$ TOP=//p' | head -n 1)
 CUDA_LIB = $(dir $(firstword $(wildcard $(addprefix $(CUDA_ROOT)/,lib64/libcudart_static.a lib/libcudart_static.a targets/*/lib/libcudart_static.a))))
 # Architectures: CUDA_ARCH="80 90a"; otherwise that of the GPU in this machine; otherwise both of these, and for what is
 # newer the driver compiles.
@@ -92,13 +93,13 @@ GENCODE = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
           $(if $(LOCAL_ARCH),,-gencode arch=compute_80,code=compute_80)
 NVFLAGS = -std=c++20 -I. -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v -Xcompiler -fPIC -ccbin $(CXX) $(GENCODE)
 # The report of ptxas (registers, spills) stays beside the object.
-$(BUILD)/cuda/%.o: %.cu $(BUILD)/cuda/flags | headers
+$(CUDA_BUILD)/%.o: %.cu $(CUDA_BUILD)/flags | headers
 	@mkdir -p $(@D)
 	@[[ -n "$(NVCC)" ]] || { echo "make: no nvcc on PATH or in CUDA_HOME: install CUDA 12.4 or newer, or run make cuda-toolkit" >&2; exit 1; }
 	@echo '$(NVCC) $(NVFLAGS) -c $<'
 	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2> $(@:.o=.ptxas) || { grep -v '^ptxas info' $(@:.o=.ptxas) >&2; exit 1; }
 # Rewritten when compiler or architectures change, and then everything is compiled again.
-$(BUILD)/cuda/flags: FORCE
+$(CUDA_BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(NVCC) $(NVFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVFLAGS)' > $@
 
@@ -107,8 +108,10 @@ train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -ldnnl -lpthread
 train_gpt2emu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -lpthread
-train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
+$(CUDA_BUILD)/train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
+train_gpt2cu: $(CUDA_BUILD)/train_gpt2cu
+	cp $< $@
 
 # --- pybind11 modules, built in place: `import llmc` from this folder ---
 EXT_SUFFIX = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))" 2>/dev/null)
@@ -153,6 +156,7 @@ PYTEST := $(PYTHON) -m pytest
 BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu
 test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on the CPU
 	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)
+	@scripts/setup.sh cuda-toolkit || echo "make: no CUDA toolkit: the tests of the compiled kernels will be skipped"
 	$(PYTEST) -m "not slow" tests
 test-slow: venv-dev   ## the long ones
 	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)

@@ -1,6 +1,7 @@
 // train_gpt2: trains a GPT-2 under the standard or the maximal update parametrization. There is no CUDA syntax here: a
 // host compiler and nvcc both build it, and the backend (llmc/cpu, llmc/cuda, the emulator) is chosen when linking.
 #include <cstdio>
+#include <string>
 
 #include "llmc/error.h"
 #include "llmc/options.h"
@@ -32,13 +33,14 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     llmc::device::prepare_process(argv);
+    const std::string path = argv[0], program = path.substr(path.rfind('/') + 1);  // train_gpt2cu, train_gpt2emu
     try {
         return run(argc, argv);
     } catch (const llmc::Error& error) {
-        std::fprintf(stderr, "train_gpt2: %s\n", error.what());
+        std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
         return error.exit_code;
     } catch (const std::exception& error) {  // out of memory, a file system's trouble
-        std::fprintf(stderr, "train_gpt2: %s\n", error.what());
+        std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
         return llmc::kExitFailure;
     }
 }

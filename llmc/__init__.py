@@ -39,8 +39,9 @@ def backends():
     names = []
     for name in _MODULES:
         try:
-            backend(name)
-        except ImportError:
+            module = backend(name)
+            module.name()  # finds the device: without a GPU the CUDA module loads, and is of no use
+        except (ImportError, RuntimeError):
             continue
         names.append(name)
     return names

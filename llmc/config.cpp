@@ -14,7 +14,7 @@ void for_each_option(ConfigType& c, Visitor visit) {
     OPTION(preset), OPTION(init), OPTION(depth), OPTION(width), OPTION(heads), OPTION(seq_len), OPTION(vocab_size),
         OPTION(tie_embeddings);
     OPTION(batch_size), OPTION(total_batch_size), OPTION(steps), OPTION(tokens), OPTION(epochs), OPTION(dtype),
-        OPTION(rounding);
+        OPTION(recompute), OPTION(rounding);
     OPTION(parametrization), OPTION(base_width), OPTION(base_heads), OPTION(attn_mult), OPTION(output_mult),
         OPTION(embed_mult);
     OPTION(init_std), OPTION(zero_init_query), OPTION(zero_init_head), OPTION(scale_eps);

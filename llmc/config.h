@@ -28,6 +28,7 @@ struct Config {
     int64_t steps = -1, tokens = -1;
     double epochs = -1;
     std::string dtype = "fp32";        // fp32, bf16
+    std::string recompute = "none";    // none, gelu, block: what the backward pass computes again to save memory
     std::string rounding = "nearest";  // of bf16 weights from their fp32 masters: nearest, stochastic
 
     // Parametrization

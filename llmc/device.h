@@ -21,9 +21,10 @@ void initialize(int threads);
 std::string name();     // "cpu (Intel Xeon ..., 2 threads, AVX-512)"
 std::string backend();  // "cpu", "cuda" or "emulated"
 int threads();
-size_t memory_total();      // bytes a model may hope for
-size_t memory_available();  // of those, what is not in use now
-size_t logits_budget();     // bytes of logits that are worth keeping at a time: enough rows for efficient products
+size_t memory_total();  // bytes a model may hope for
+size_t
+memory_available();      // of those, what a model may take now: less what is in use, and what ops take for themselves
+size_t logits_budget();  // bytes of logits that are worth keeping at a time: enough rows for efficient products
 // Matrix-product rate of this machine, FLOP/s: measured once per dtype by the backend's own matmul. The 100% of
 // "percent of peak".
 double peak_flops(DType dtype);

@@ -69,7 +69,7 @@ struct LayerNormBackward {
 void layernorm_backward(const LayerNormBackward& args);
 
 // linear = scale * inp @ weight^T + bias_scale * bias
-// out    = skip_scale * residual + (pre_gelu ? gelu(linear) : linear);  pre_gelu, if given, receives `linear`.
+// out    = skip_scale * residual + (pre_gelu ? gelu(pre_gelu) : linear);  pre_gelu, if given, receives `linear`.
 // gelu(x) = u(gelu_scale * x) / gelu_scale,  u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).   FLOPs: 2*N*OC*C
 struct MatmulForward {
     Tensor out;         // (N, OC)

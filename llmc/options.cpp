@@ -145,6 +145,9 @@ void add_run_options(CLI::App& app, Config& c) {
         ->excludes(tokens);
     tokens->excludes(steps);
     b.choice("--dtype", c.dtype, "weights and activations; bf16 keeps fp32 master weights", {"fp32", "bf16"});
+    b.choice("--recompute", c.recompute,
+             "what the backward pass computes again instead of keeping it: less memory, more time",
+             {"none", "gelu", "block"});
     b.choice("--rounding", c.rounding, "of bf16 weights from their masters", {"nearest", "stochastic"});
 }
 

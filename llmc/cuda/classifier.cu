@@ -57,7 +57,7 @@ struct Row {
     }
     GPU void read(float (&x)[kVec], int c) const {
         if constexpr (kStaged)
-            load(x, staged + c);
+            load_shared(x, staged + c);
         else
             load_upto(x, global + c, Vp - c, aligned);
     }

@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int k = 0; k < kVec; ++k) sum[k] += x[k];
     }
-    store(&s.of_warp[warp_id()][lane_id() * kVec], sum);
+    store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);
     __syncthreads();
     const int column = int(threadIdx.x);
     if (first + column >= C) return;

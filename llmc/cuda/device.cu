@@ -149,7 +149,7 @@ size_t memory_available() {
     size_t free = 0, total = 0;
     state();
     check(cudaMemGetInfo(&free, &total), "cannot ask for the GPU's memory");
-    return free;
+    return free - std::min(free, std::min(size_t{256} << 20, total / 16));  // for the ops' scratch memory
 }
 size_t logits_budget() { return size_t{gpu::kEmulated ? 128 : 1024} << 20; }
 
@@ -250,7 +250,13 @@ void Recording::run(uint64_t key, const std::function<void()>& body) {
         cudaGraph_t graph{};
         check(cudaStreamBeginCapture(cuda::stream(), cudaStreamCaptureModeThreadLocal), "cannot record");
         state().recording = true;
-        body();
+        try {
+            body();
+        } catch (...) {
+            state().recording = false;
+            cudaStreamEndCapture(cuda::stream(), &graph);
+            throw;
+        }
         state().recording = false;
         check(cudaStreamEndCapture(cuda::stream(), &graph), "cannot record");
         check(cudaGraphInstantiate(&s.graph, graph, 0), "cannot record");

@@ -136,7 +136,7 @@ struct BackwardShared {
 template <class T>
 GPU void store_parts(const Backward<T>& a, BackwardShared& s, int which, int i, const float (&part)[kVec]) {
     __syncthreads();  // the last sums have been read
-    store(&s.parts[warp_id()][lane_id() * kVec], part);
+    store_shared(&s.parts[warp_id()][lane_id() * kVec], part);
     __syncthreads();
     float* block_parts = a.parts + (int64_t(blockIdx.x) * 2 + which) * a.C;
     const int column = int(threadIdx.x), c = i * kStride + column;

@@ -16,14 +16,41 @@ GPU uint4 pack(const float (&v)[8]) {
     return {pack_bf16x2(v[0], v[1]), pack_bf16x2(v[2], v[3]), pack_bf16x2(v[4], v[5]), pack_bf16x2(v[6], v[7])};
 }
 
+// What is left of v when it is stored as T.
+template <class T>
+GPU void round_to(float (&v)[8]) {
+    if constexpr (sizeof(T) == 2) unpack(v, pack(v));
+}
+
 GPU float load1(const float* p) { return *p; }
 GPU float load1(const bf16* p) { return low_of(p->bits); }
 GPU void store1(float* p, float x) { *p = x; }
 GPU void store1(bf16* p, float x) { p->bits = uint16_t(pack_bf16x2(x, 0.0f)); }
 
-// kCount consecutive elements, a multiple of what 16 bytes hold; p is 16-byte aligned.
+// kCount consecutive elements of global memory, a multiple of what 16 bytes hold; p is 16-byte aligned.
 template <int kCount>
 GPU void load(float (&v)[kCount], const float* p) {
+    static_assert(kCount % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+        const uint4 bits = load16(p + i);
+        v[i] = float_of(bits.x), v[i + 1] = float_of(bits.y), v[i + 2] = float_of(bits.z), v[i + 3] = float_of(bits.w);
+    }
+}
+GPU void load(float (&v)[8], const bf16* p) { unpack(v, load16(p)); }
+
+template <int kCount>
+GPU void store(float* p, const float (&v)[kCount]) {
+    static_assert(kCount % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4)
+        store16(p + i, {bits_of(v[i]), bits_of(v[i + 1]), bits_of(v[i + 2]), bits_of(v[i + 3])});
+}
+GPU void store(bf16* p, const float (&v)[8]) { store16(p, pack(v)); }
+
+// The same in shared memory.
+template <int kCount>
+GPU void load_shared(float (&v)[kCount], const float* p) {
     static_assert(kCount % 4 == 0);
 #pragma unroll
     for (int i = 0; i < kCount; i += 4) {
@@ -31,15 +58,13 @@ GPU void load(float (&v)[kCount], const float* p) {
         v[i] = x.x, v[i + 1] = x.y, v[i + 2] = x.z, v[i + 3] = x.w;
     }
 }
-GPU void load(float (&v)[8], const bf16* p) { unpack(v, *reinterpret_cast<const uint4*>(p)); }
-
+GPU void load_shared(float (&v)[8], const bf16* p) { unpack(v, *reinterpret_cast<const uint4*>(p)); }
 template <int kCount>
-GPU void store(float* p, const float (&v)[kCount]) {
+GPU void store_shared(float* p, const float (&v)[kCount]) {
     static_assert(kCount % 4 == 0);
 #pragma unroll
     for (int i = 0; i < kCount; i += 4) *reinterpret_cast<float4*>(p + i) = {v[i], v[i + 1], v[i + 2], v[i + 3]};
 }
-GPU void store(bf16* p, const float (&v)[8]) { *reinterpret_cast<uint4*>(p) = pack(v); }
 
 // The first `count` of them, one at a time: at the end of a row, or where rows are not aligned. The rest of v is 0.
 template <int kCount, class T>

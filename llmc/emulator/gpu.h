@@ -27,12 +27,17 @@ GPU uint32_t shared_address(const void* p) {
     return uint32_t(static_cast<const unsigned char*>(p) - emulator::self().block->shared);
 }
 
+GPU uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
+GPU void store16(void* p, const uint4& v) { *static_cast<uint4*>(p) = v; }
+
 GPU float exp2_approx(float x) { return std::exp2(x); }
 GPU float tanh_approx(float x) { return std::tanh(x); }
 GPU float rsqrt_approx(float x) { return 1.0f / std::sqrt(x); }
 GPU float divide_approx(float a, float b) { return a / b; }
 
 GPU uint32_t pack_bf16x2(float low, float high) { return to_bf16(low).bits | uint32_t{to_bf16(high).bits} << 16; }
+GPU float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
+GPU uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
 GPU float low_of(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
 GPU float high_of(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
 

@@ -1,5 +1,5 @@
-// The backward pass of GPT-2, from the gradient of ln_f's output (left in dbranch_ by loss_and_head_backward) down to
-// the embeddings. dresidual_ is the gradient of the residual stream on its way down; dbranch_, dwide_ and dattn_ hold
+// The backward pass of GPT-2, from the gradient of ln_f's output (left in acts_.dbranch by loss_and_head_backward) down to
+// the embeddings. acts_.dresidual is the gradient of the residual stream on its way down; acts_.dbranch, acts_.dwide and acts_.dattn hold
 // what a branch needs.
 #include "gpt2.h"
 
@@ -56,25 +56,36 @@ MatmulBackward linear_to_residual(const LinearParameters& p, Tensor dinp, Tensor
 }  // namespace
 
 void GPT2::backward() {
-    const Tensor dx = rows(dresidual_);
-    const Tensor top = shape.depth ? blocks_.back().residual_mlp : embedding_;
-    layernorm_backward(layernorm(parameters.ln_f, rows(ln_f_), dx, rows(dbranch_), rows(top)));
-    for (int l = shape.depth - 1; l >= 0; --l)
-        block_backward(l, rows(l > 0 ? blocks_[l - 1].residual_mlp : embedding_));
+    const Tensor dx = rows(acts_.dresidual);
+    layernorm_backward(
+        layernorm(parameters.ln_f, rows(acts_.ln_f), dx, rows(acts_.dbranch), rows(block_input(shape.depth))));
+    for (int l = shape.depth - 1; l >= 0; --l) {
+        recompute(l, rows(block_input(l)));
+        block_backward(l, rows(block_input(l)));
+    }
     embedding_backward({.dwte = parameters.wte->grad,
                         .dwpe = parameters.wpe->grad,
                         .dout = dx.reshape({B_, T_, shape.channels}),
-                        .tokens = tokens_.reshape({B_, T_}),
+                        .tokens = acts_.tokens.reshape({B_, T_}),
                         .scale = rules.scales().embedding_grad});
 }
 
+// What the forward pass of block l computed and did not keep.
+void GPT2::recompute(int l, Tensor x) {
+    const BlockActivations& a = acts_.blocks[size_t(l)];
+    if (options_.recompute == Recompute::block) block_forward(l, x, Pass::again);
+    if (options_.recompute == Recompute::gelu)
+        gelu_forward({.out = rows(a.fc_gelu), .inp = rows(a.fc), .gelu_scale = rules.scales().gelu});
+}
+
 void GPT2::block_backward(int l, Tensor x) {
-    const BlockParameters& p = parameters.blocks[l];
-    const BlockActivations& a = blocks_[l];
+    const BlockParameters& p = parameters.blocks[size_t(l)];
+    const BlockActivations& a = acts_.blocks[size_t(l)];
     const Scales& scales = rules.scales();
     const int64_t C = shape.channels;
-    const Tensor dx = rows(dresidual_), dbranch = rows(dbranch_), dwide = rows(dwide_), dattn = rows(dattn_);
-    const Residual &attn_scale = scales.residual[2 * l], &mlp_scale = scales.residual[2 * l + 1];
+    const Tensor dx = rows(acts_.dresidual), dbranch = rows(acts_.dbranch), dwide = rows(acts_.dwide),
+                 dattn = rows(acts_.dattn);
+    const Residual &attn_scale = scales.residual[size_t(2 * l)], &mlp_scale = scales.residual[size_t(2 * l + 1)];
 
     MatmulBackward mlp_proj = linear_to_residual(p.mlp_c_proj, dwide, dx, rows(a.fc_gelu), mlp_scale);
     mlp_proj.pre_gelu = rows(a.fc);
@@ -84,7 +95,7 @@ void GPT2::block_backward(int l, Tensor x) {
     layernorm_backward(layernorm_to_residual(p.ln_2, rows(a.ln_2), dx, dbranch, rows(a.residual_attn), mlp_scale));
 
     matmul_backward(linear_to_residual(p.attn_c_proj, dattn, dx, rows(a.attn), attn_scale));
-    const Tensor dqkv = dwide_.reshape({int64_t{B_} * T_, 3 * C});
+    const Tensor dqkv = acts_.dwide.reshape({int64_t{B_} * T_, 3 * C});
     attention_backward({.dqkv = dqkv.reshape({B_, T_, 3 * C}),
                         .dout = dattn.reshape({B_, T_, C}),
                         .out = a.attn.reshape({B_, T_, C}),

@@ -40,87 +40,88 @@ MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor i
 }  // namespace
 
 void GPT2::forward() {
-    embedding_forward({.out = embedding_.reshape({B_, T_, shape.channels}),
-                       .tokens = tokens_.reshape({B_, T_}),
+    embedding_forward({.out = acts_.embedding.reshape({B_, T_, shape.channels}),
+                       .tokens = acts_.tokens.reshape({B_, T_}),
                        .wte = parameters.wte->value,
                        .wpe = parameters.wpe->value,
                        .scale = rules.scales().embedding});
-    observe("embedding", rows(embedding_));
-    Tensor x = embedding_;
-    for (int l = 0; l < shape.depth; ++l) {
-        block_forward(l, rows(x));
-        x = blocks_[l].residual_mlp;
-    }
-    const LayerNormActivations ln_f = rows(ln_f_);
-    layernorm(parameters.ln_f, ln_f, rows(x));
+    observe("embedding", rows(acts_.embedding));
+    for (int l = 0; l < shape.depth; ++l) block_forward(l, rows(block_input(l)), Pass::forward);
+    const LayerNormActivations ln_f = rows(acts_.ln_f);
+    layernorm(parameters.ln_f, ln_f, rows(block_input(shape.depth)));
     observe("ln_f", ln_f.out);
 }
 
-void GPT2::block_forward(int l, Tensor x) {
-    const BlockParameters& p = parameters.blocks[l];
-    const BlockActivations& a = blocks_[l];
+void GPT2::block_forward(int l, Tensor x, Pass pass) {
+    const BlockParameters& p = parameters.blocks[size_t(l)];
+    const BlockActivations& a = acts_.blocks[size_t(l)];
     const Scales& scales = rules.scales();
     const int64_t C = shape.channels;
     const LayerNormActivations ln_1 = rows(a.ln_1), ln_2 = rows(a.ln_2);
+    const auto announce = [&](const char* name, Tensor value) {
+        if (pass == Pass::forward) observe("h.", l, name, value);
+    };
 
     layernorm(p.ln_1, ln_1, x);
-    observe("h.", l, ".ln_1", ln_1.out);
+    announce(".ln_1", ln_1.out);
     matmul_forward(linear(p.attn_c_attn, rows(a.qkv), ln_1.out));
-    observe("h.", l, ".attn.c_attn", rows(a.qkv));
+    announce(".attn.c_attn", rows(a.qkv));
     attention_forward({.out = a.attn.reshape({B_, T_, C}),
                        .lse = a.lse.reshape({B_, shape.heads, T_}),
                        .qkv = a.qkv.reshape({B_, T_, 3 * C}),
                        .logit_scale = scales.attention,
                        .out_scale = scales.attention_out});
-    observe("h.", l, ".attn", rows(a.attn));
-    matmul_forward(linear_to_residual(p.attn_c_proj, rows(a.residual_attn), rows(a.attn), x, scales.residual[2 * l]));
-    observe("h.", l, ".resid_attn", rows(a.residual_attn));
+    announce(".attn", rows(a.attn));
+    matmul_forward(
+        linear_to_residual(p.attn_c_proj, rows(a.residual_attn), rows(a.attn), x, scales.residual[size_t(2 * l)]));
+    announce(".resid_attn", rows(a.residual_attn));
 
     layernorm(p.ln_2, ln_2, rows(a.residual_attn));
-    observe("h.", l, ".ln_2", ln_2.out);
+    announce(".ln_2", ln_2.out);
     MatmulForward fc = linear(p.mlp_c_fc, rows(a.fc_gelu), ln_2.out);
     fc.pre_gelu = rows(a.fc);
     fc.gelu_scale = scales.gelu;
     matmul_forward(fc);
-    observe("h.", l, ".mlp.c_fc", rows(a.fc));
-    observe("h.", l, ".mlp.gelu", rows(a.fc_gelu));
+    announce(".mlp.c_fc", rows(a.fc));
+    announce(".mlp.gelu", rows(a.fc_gelu));
+    if (pass == Pass::again) return;
     matmul_forward(linear_to_residual(p.mlp_c_proj, rows(a.residual_mlp), rows(a.fc_gelu), rows(a.residual_attn),
-                                      scales.residual[2 * l + 1]));
-    observe("h.", l, ".resid_mlp", rows(a.residual_mlp));
+                                      scales.residual[size_t(2 * l + 1)]));
+    announce(".resid_mlp", rows(a.residual_mlp));
 }
 
 void GPT2::head_logits(int64_t begin, int64_t count, Tensor logits) {
     matmul_forward({.out = logits,
-                    .inp = ln_f_.out.row_slice(begin, count),
+                    .inp = acts_.ln_f.out.row_slice(begin, count),
                     .weight = parameters.lm_head->value,
                     .scale = rules.head().multiplier});
 }
 
 void GPT2::head(float loss_scale, bool backward) {
-    const int64_t N = int64_t{B_} * T_, chunk = logits_.shape[0];
+    const int64_t N = int64_t{B_} * T_, chunk = acts_.logits.shape[0];
     const Rule rule = rules.head();
     for (int64_t begin = 0; begin < N; begin += chunk) {
         const int64_t n = std::min(chunk, N - begin);
-        const Tensor logits = logits_.row_slice(0, n);
+        const Tensor logits = acts_.logits.row_slice(0, n);
         head_logits(begin, n, logits);
         observe("logits", logits);
-        classifier({.losses = losses_.slice(begin, n),
+        classifier({.losses = acts_.losses.slice(begin, n),
                     .logits = logits,
-                    .targets = targets_.slice(begin, n),
+                    .targets = acts_.targets.slice(begin, n),
                     .vocab_size = shape.vocab_size,
                     .logit_scale = rules.scales().loss,
                     .dloss = backward ? loss_scale : 0});
         if (!backward) continue;
         // logits now holds their gradient; dbranch receives that of ln_f's output
-        matmul_backward({.dinp = dbranch_.row_slice(begin, n),
+        matmul_backward({.dinp = acts_.dbranch.row_slice(begin, n),
                          .dweight = parameters.lm_head->grad,
                          .dout = logits,
-                         .inp = ln_f_.out.row_slice(begin, n),
+                         .inp = acts_.ln_f.out.row_slice(begin, n),
                          .weight = parameters.lm_head->value,
                          .dinp_scale = rule.dinp_multiplier,
                          .dweight_scale = rule.dweight_multiplier});
     }
-    accumulate_sum({.out = loss_, .inp = losses_.slice(0, N), .scale = loss_scale});
+    accumulate_sum({.out = acts_.loss, .inp = acts_.losses.slice(0, N), .scale = loss_scale});
 }
 
 }  // namespace llmc

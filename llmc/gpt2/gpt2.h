@@ -7,35 +7,16 @@
 //   loss = cross_entropy(lm_head(ln_f(x)), targets)
 //
 // With N = B*T rows. The logits, (N, Vp), exist only a chunk of rows at a time: in training, a chunk's loss, its
-// gradient and the head's two gradient products follow each other directly.
+// gradient and the head's two gradient products follow each other directly. What else exists when: activations.h.
 #pragma once
 #include <functional>
 #include <string>
 #include <vector>
+#include "llmc/gpt2/activations.h"
 #include "llmc/gpt2/parameters.h"
 #include "llmc/ops.h"
 
 namespace llmc {
-
-struct LayerNormActivations {
-    Tensor out, mean, rstd;
-};  // (N, C), (N), (N)
-struct BlockActivations {
-    LayerNormActivations ln_1;
-    Tensor qkv;            // (N, 3C)
-    Tensor attn, lse;      // (N, C), (B, H, T)
-    Tensor residual_attn;  // (N, C): x after the attention branch
-    LayerNormActivations ln_2;
-    Tensor fc, fc_gelu;   // (N, 4C): before and after the GELU
-    Tensor residual_mlp;  // (N, C): x after the MLP branch
-};
-
-struct GPT2Options {
-    int batch_size, seq_len;  // the largest that will be asked for
-    DType dtype = DType::f32;
-    bool train = true;        // room for gradients
-    int64_t logits_rows = 0;  // rows of logits at a time; 0: what fits 128 MiB
-};
 
 class GPT2 {
 public:
@@ -52,11 +33,7 @@ public:
     void backward();  // gradients of everything below the head, accumulated
 
     // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, both accumulated.
-    void train_micro_batch(int64_t total_tokens) {
-        forward();
-        loss_and_head_backward(float(1.0 / double(total_tokens)));
-        backward();
-    }
+    void train_micro_batch(int64_t total_tokens);
     // logits[n, :V] for `count` rows of the last forward() from row `begin` on, to the host.
     std::vector<float> logits(int64_t begin, int64_t count);
 
@@ -79,16 +56,26 @@ public:
     // 6 P + 12 L C T, as PaLM's appendix B counts (causality ignored)
     static double flops_per_token(const ModelShape& shape, int seq_len);
 
+    // The largest batch size whose training needs at most `bytes`, optimizer state of `state_bytes` included; 0: none.
+    static int batch_that_fits(const ModelShape& shape, GPT2Options options, size_t state_bytes, size_t bytes);
+
 private:
-    struct Layout;  // assigns the arena
     void observe(const char* prefix, int layer, const char* name, Tensor value) const;
     void observe(const char* name, Tensor value) const {
         if (observer) observer(name, value);
     }
-    void block_forward(int layer, Tensor x);
+    enum class Pass {
+        forward,
+        again
+    };  // again: for the backward pass, up to the last product, whose result is not needed
+    void block_forward(int layer, Tensor x, Pass pass);
+    void recompute(int layer, Tensor x);
     void block_backward(int layer, Tensor x);
     void head(float loss_scale, bool backward);
     void head_logits(int64_t begin, int64_t rows, Tensor logits);
+    Tensor block_input(int layer) const {
+        return layer > 0 ? acts_.blocks[size_t(layer - 1)].residual_mlp : acts_.embedding;
+    }
     Tensor rows(Tensor t) const { return t.row_slice(0, int64_t{B_} * T_); }  // of the current batch
     LayerNormActivations rows(const LayerNormActivations& a) const {
         const int64_t N = int64_t{B_} * T_;
@@ -98,12 +85,8 @@ private:
     GPT2Options options_;
     int B_ = 0, T_ = 0;
     device::Buffer arena_;
-    Tensor tokens_, targets_;  // (B, T) int32
-    Tensor embedding_;         // (N, C)
-    std::vector<BlockActivations> blocks_;
-    LayerNormActivations ln_f_;
-    Tensor logits_, losses_, loss_;               // (rows, Vp), (N), (1)
-    Tensor dresidual_, dbranch_, dwide_, dattn_;  // (N, C), (N, C), (N, 4C), (N, C): gradients on their way down
+    Activations acts_;
+    device::Recording micro_batch_;
 };
 
 }  // namespace llmc

@@ -51,10 +51,14 @@ std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
     return specs;
 }
 
+int64_t stored_count(const TensorSpec& spec, const ModelShape& shape) {
+    return spec.count() / spec.shape[0] * stored_rows(spec, shape);
+}
+
 Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype) {
     int64_t value_bytes = 0, grad_bytes = 0;
     for (TensorSpec& spec : tensor_specs(shape)) {
-        int64_t n = spec.count() / spec.shape[0] * stored_rows(spec, shape);
+        const int64_t n = stored_count(spec, shape);
         value_bytes += aligned(n * size_of(dtype));
         grad_bytes += aligned(n * 4);
         Rule rule = rules.rule(spec);

@@ -43,6 +43,9 @@ struct BlockParameters {
 // Names, roles and shapes, in the order of all tables and files.
 std::vector<TensorSpec> tensor_specs(const ModelShape& shape);
 
+// Elements in memory, padding rows included.
+int64_t stored_count(const TensorSpec& spec, const ModelShape& shape);
+
 // Copies between a host array of fp32 and the first elements of a device tensor of either float type.
 void upload(Tensor dst, const std::vector<float>& values);
 std::vector<float> download(Tensor src, int64_t count);

@@ -53,6 +53,7 @@ public:
                  {.batch_size = config.batch_size,
                   .seq_len = config.seq_len,
                   .dtype = config.dtype == "bf16" ? DType::bf16 : DType::f32,
+                  .recompute = recompute_named(config.recompute),
                   .logits_rows = logits_rows}),
           optimizer_(model_, config) {
         model_.parameters.initialise(config.seed);

@@ -106,6 +106,15 @@ int64_t length_in_steps(const Setup& s) {
                              int64_t(epochs * double(s.train->windows()) / double(samples_per_step)));
 }
 
+struct MemoryNeeds {
+    GPT2::Memory model;
+    size_t optimizer;
+    size_t total() const { return model.parameters + model.gradients + model.activations + optimizer; }
+};
+MemoryNeeds memory_needs(const Setup& s) {
+    return {GPT2::memory(s.shape, model_options(s)), Optimizer::state_bytes(s.shape, s.config)};
+}
+
 std::string with_commas(int64_t n) {
     std::string digits = std::to_string(n);
     for (int i = int(digits.size()) - 3; i > 0; i -= 3) digits.insert(size_t(i), ",");
@@ -145,27 +154,52 @@ Setup prepare(const CommandLine& line) {
 
 nlohmann::ordered_json rules_json(const Setup& s) { return s.rules->to_json(tensor_specs(s.shape)); }
 
+GPT2Options model_options(const Setup& s) {
+    return {.batch_size = s.config.batch_size,
+            .seq_len = s.config.seq_len,
+            .dtype = s.dtype,
+            .recompute = recompute_named(s.config.recompute)};
+}
+
+GPT2Options checked(const Setup& s) {
+    GPT2Options options = model_options(s);
+    const MemoryNeeds needs = memory_needs(s);
+    const size_t available = device::memory_available();
+    if (needs.total() <= available) return options;
+    const double GiB = 1 << 30;
+    const auto batch = [&](Recompute recompute) {
+        options.recompute = recompute;
+        return GPT2::batch_that_fits(s.shape, options, needs.optimizer, available);
+    };
+    const int now = batch(options.recompute), most = batch(Recompute::block);
+    char text[512];
+    std::snprintf(text, sizeof text, "out of memory: --batch-size %d needs %.2f GiB, %s has %.2f GiB to give; ",
+                  s.config.batch_size, double(needs.total()) / GiB, device::backend().c_str(), double(available) / GiB);
+    std::string advice = now > 0 ? str("--batch-size ", now, " fits") : "not even --batch-size 1 fits";
+    if (most > now) advice += str(now > 0 ? ", or " : ", but ", most, " with --recompute block");
+    if (most == 0) advice += ": choose a smaller model, a shorter --seq-len, or --dtype bf16";
+    fail(text, advice);
+}
+
 std::string describe(const Setup& s) {
     const Config& c = s.config;
     int64_t count = 0;
     for (const TensorSpec& spec : tensor_specs(s.shape)) count += spec.count();
-    const GPT2::Memory memory = GPT2::memory(s.shape,
-                                             {.batch_size = c.batch_size, .seq_len = c.seq_len, .dtype = s.dtype});
-    const size_t optimizer = Optimizer::state_bytes(s.shape, c),
-                 total = memory.parameters + memory.gradients + memory.activations + optimizer;
+    const MemoryNeeds needs = memory_needs(s);
+    const size_t available = device::memory_available();
     const double MiB = 1 << 20;
     char text[2048];
     int used = std::snprintf(
         text, sizeof text,
         "device  %s, %s\n"
         "model   depth %d, width %d, heads %d x %d, positions %d, vocabulary %d (padded %d), head %s: %s parameters\n"
-        "memory  %.1f MiB: parameters %.1f, gradients %.1f, optimizer %.1f, activations %.1f (this machine: %.0f "
-        "MiB)\n",
+        "memory  %.1f MiB: parameters %.1f, gradients %.1f, optimizer %.1f, activations %.1f (of %.0f MiB; batch size "
+        "%d fits)\n",
         device::name().c_str(), name_of(s.dtype), s.shape.depth, s.shape.channels, s.shape.heads, s.shape.head_dim(),
         s.shape.max_seq_len, s.shape.vocab_size, s.shape.padded_vocab(), s.shape.tie_embeddings ? "tied" : "untied",
-        with_commas(count).c_str(), double(total) / MiB, double(memory.parameters) / MiB,
-        double(memory.gradients) / MiB, double(optimizer) / MiB, double(memory.activations) / MiB,
-        double(device::memory_total()) / MiB);
+        with_commas(count).c_str(), double(needs.total()) / MiB, double(needs.model.parameters) / MiB,
+        double(needs.model.gradients) / MiB, double(needs.optimizer) / MiB, double(needs.model.activations) / MiB,
+        double(available) / MiB, GPT2::batch_that_fits(s.shape, model_options(s), needs.optimizer, available));
     std::string out(text, size_t(used));
     if (s.train)
         out += str("data    ", with_commas(s.train->tokens()), " training tokens in ", s.train->shards().size(),

@@ -28,6 +28,10 @@ struct Setup {
 // Refuses (usage and data errors) whatever cannot work, before anything is touched.
 Setup prepare(const CommandLine& line);
 
+// What the run needs of a model. `checked` throws when that is more memory than there is, and says what would fit.
+GPT2Options model_options(const Setup& setup);
+GPT2Options checked(const Setup& setup);
+
 std::string describe(const Setup& setup);  // shapes, memory, tokens, FLOPs
 nlohmann::ordered_json rules_json(const Setup& setup);
 // The tokenizer for samples and prompts, or null with the reason in `why`.

@@ -16,10 +16,7 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 Trainer::Trainer(Setup setup, const std::string& command)
-    : setup_(std::move(setup)),
-      model_(setup_.shape, *setup_.rules,
-             {.batch_size = config_.batch_size, .seq_len = config_.seq_len, .dtype = setup_.dtype}),
-      optimizer_(model_, config_) {
+    : setup_(std::move(setup)), model_(setup_.shape, *setup_.rules, checked(setup_)), optimizer_(model_, config_) {
     if (setup_.weights)
         load_weights(*setup_.weights, model_);
     else

@@ -20,6 +20,24 @@ GPU T& shared() {
 }
 GPU uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
 
+// --- Global memory, 16 bytes at a time ---
+
+// Instructions of their own, and not the compiler's reading of a dereferenced uint4: where an element-wise path stands
+// beside them, it was seen to merge the two and split the vector.
+GPU uint4 load16(const void* p) {
+    uint4 v;
+    asm volatile("ld.global.v4.b32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(__cvta_generic_to_global(p))
+                 : "memory");
+    return v;
+}
+GPU void store16(void* p, const uint4& v) {
+    asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y),
+                 "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
 // --- Numbers ---
 
 // 2^x: ex2.approx, 2 ulp, denormals are 0.
@@ -45,6 +63,8 @@ GPU uint32_t pack_bf16x2(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 }
+GPU float float_of(uint32_t bits) { return __uint_as_float(bits); }
+GPU uint32_t bits_of(float x) { return __float_as_uint(x); }
 GPU float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
 GPU float high_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 

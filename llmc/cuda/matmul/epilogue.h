@@ -37,6 +37,7 @@ struct LinearGelu {
     GPU void operator()(int64_t row, int column, float (&v)[kVec], int count) const {
         const int64_t at = row * linear.N + column;
         linear.apply_bias(v, column, count);
+        round_to<T>(v);  // the GELU of what is kept, so that it can be computed again
         store_upto(pre_gelu + at, v, count, linear.aligned);
 #pragma unroll
         for (float& x : v) x = gelu<T>(gelu_scale * x) / gelu_scale;

@@ -36,7 +36,7 @@ struct Fp32Part {
         for (int i = 0; i < 2; ++i) {
             const int index = int(threadIdx.x) + i * kFp32Threads;
             if constexpr (kAlongMn) {
-                store(&tile[index / 32][index % 32 * 4], v[i]);
+                store_shared(&tile[index / 32][index % 32 * 4], v[i]);
             } else {
 #pragma unroll
                 for (int j = 0; j < 4; ++j) tile[index % 4 * 4 + j][index / 4] = v[i][j];
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kFp32Threads)
 #pragma unroll
         for (int i = 0; i < kFp32K; ++i) {
             float x[8], y[8];
-            load(x, &s.a[buffer][i][row]);
-            load(y, &s.b[buffer][i][column]);
+            load_shared(x, &s.a[buffer][i][row]);
+            load_shared(y, &s.b[buffer][i][column]);
 #pragma unroll
             for (int r = 0; r < 8; ++r)
 #pragma unroll

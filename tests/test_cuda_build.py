@@ -1,0 +1,194 @@
+"""The kernels as nvcc compiles them, without a GPU: every warning is an error; no spills in the hot kernels; tensor cores
+fed by ldmatrix and cp.async; 16-byte accesses where memory is the bound; no driver needed to build, link, or be told so.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from program import ROOT
+
+ARCHITECTURES = ["sm_80", "sm_90a"]
+BUILD = ROOT / "build" / "cuda-tests"
+
+
+def tool(name):
+    """A program of the CUDA toolkit: on PATH, in CUDA_HOME, or from pip."""
+    places = [Path(os.environ["CUDA_HOME"], "bin", name)] if "CUDA_HOME" in os.environ else []
+    places += ROOT.glob(f".venv/lib/python3*/site-packages/nvidia/cu*/bin/{name}")
+    return shutil.which(name) or next((str(p) for p in places if p.exists()), None)
+
+
+needs_nvcc = pytest.mark.skipif(tool("nvcc") is None, reason="no nvcc: run make cuda-toolkit")
+
+
+@pytest.fixture(scope="module")
+def built():
+    """All kernels for both architectures, and the program."""
+    arguments = [f"CUDA_BUILD={BUILD.relative_to(ROOT)}", "CUDA_ARCH=80 90a", f"NVCC={tool('nvcc')}"]
+    command = ["make", "-j2", *arguments, str(BUILD.relative_to(ROOT) / "train_gpt2cu")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return BUILD
+
+
+def demangle(names):
+    return subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True).stdout.splitlines()
+
+
+def resources(report):
+    """{(architecture, kernel): {"registers", "spilled", "stack"}} from what ptxas -v printed."""
+    found, kernel = {}, None
+    names = re.findall(r"Compiling entry function '(\w+)'", report)
+    readable = dict(zip(names, demangle(names), strict=True))
+    for line in report.splitlines():
+        if match := re.search(r"Compiling entry function '(\w+)' for '(\w+)'", line):
+            kernel = match[2], readable[match[1]]
+            found[kernel] = {}
+        elif match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
+            found[kernel] |= {"stack": int(match[1]), "spilled": int(match[2]) + int(match[3])}
+        elif match := re.search(r"Used (\d+) registers", line):
+            found[kernel]["registers"] = int(match[1])
+    return found
+
+
+def disassembly(path):
+    """{(architecture, kernel): Counter of opcodes}, such as LDG.E.128, of an object or cubin."""
+    text = subprocess.run([tool("cuobjdump"), "-sass", str(path)], capture_output=True, text=True).stdout
+    found, architecture, counter = {}, None, None
+    for line in text.splitlines():
+        if match := re.search(r"arch = (\w+)", line):
+            architecture = match[1]
+        elif match := re.search(r"Function : (\w+)", line):
+            counter = found.setdefault((architecture, match[1]), Counter())
+        elif match := re.search(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line):
+            counter[match[1]] += 1
+    readable = dict(zip({name for _, name in found}, demangle({name for _, name in found}), strict=True))
+    return {(architecture, readable[name]): counter for (architecture, name), counter in found.items()}
+
+
+@pytest.fixture(scope="module")
+def reports(built):
+    found = {}
+    for path in sorted(built.rglob("*.ptxas")):
+        found |= resources(path.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def sass(built):
+    if tool("cuobjdump") is None:
+        pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+    found = {}
+    for path in sorted(built.rglob("llmc/cuda/*.o")):
+        found |= disassembly(path)
+    return found
+
+
+def matching(found, pattern):
+    """The kernels of one name, on every architecture."""
+    kernels = {key: value for key, value in found.items() if re.search(pattern, key[1])}
+    assert {architecture for architecture, _ in kernels} == set(ARCHITECTURES), f"no kernel matches {pattern}"
+    return kernels
+
+
+def total(opcodes, pattern):
+    return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
+
+
+# The kernels in which a training step spends its time: those for rows that are aligned, and head sizes up to 64.
+TENSOR_CORE = [
+    r"matmul_bf16_kernel<\w+, \w+, \d, true, ",
+    r"attention_forward_bf16_kernel<(32|64), true>",
+    r"attention_dq_bf16_kernel<(32|64), true>",
+    r"attention_dkv_bf16_kernel<(32|64), true>",
+]
+MEMORY_BOUND = [
+    r"embedding_forward_kernel<",
+    r"sum_runs_kernel<",
+    r"join_runs_kernel",
+    r"sum_positions_kernel<",
+    r"::forward_kernel<\d+, ",
+    r"::backward_kernel<\d+, ",
+    r"classifier_kernel<[\w:]+, true>",
+    r"attention_delta_kernel<",
+    r"gelu_forward_kernel<",
+    r"gelu_backward_kernel<",
+    r"cast_kernel<",
+    r"step_kernel<",
+    r"sum_squares_kernel",
+    r"::statistics_kernel<",
+    r"sum_columns_kernel<",
+    r"finish_splits_kernel<",
+]
+READS_ONLY = [r"attention_delta_kernel<", r"sum_squares_kernel", r"::statistics_kernel<", r"sum_columns_kernel<"]
+
+
+@needs_nvcc
+def test_everything_is_compiled_for_both_architectures(reports):
+    kernels = {a: {name for architecture, name in reports if architecture == a} for a in ARCHITECTURES}
+    assert kernels["sm_80"] == kernels["sm_90a"]
+    assert len(kernels["sm_80"]) > 80
+
+
+@needs_nvcc
+@pytest.mark.parametrize("pattern", TENSOR_CORE + MEMORY_BOUND)
+def test_no_spills_in_hot_kernels(reports, pattern):
+    for kernel, used in matching(reports, pattern).items():
+        assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
+
+
+@needs_nvcc
+@pytest.mark.parametrize("pattern", TENSOR_CORE)
+def test_tensor_cores_are_fed_by_ldmatrix_and_cp_async(sass, pattern):
+    for kernel, opcodes in matching(sass, pattern).items():
+        assert total(opcodes, r"HMMA\.16816\.F32\.BF16") >= 32, f"{kernel}: {opcodes}"
+        assert total(opcodes, r"LDSM\.16\.M") >= 8, f"{kernel}: {opcodes}"
+        assert total(opcodes, r"LDGSTS\.E\.BYPASS\.(LTC128B\.)?128") >= 4, f"{kernel}: {opcodes}"
+        assert total(opcodes, "LDL|STL") == 0, f"{kernel} uses local memory: {opcodes}"
+
+
+@needs_nvcc
+@pytest.mark.parametrize("pattern", MEMORY_BOUND)
+def test_memory_bound_kernels_access_16_bytes(sass, pattern):
+    for kernel, opcodes in matching(sass, pattern).items():
+        assert total(opcodes, r"(LDG|LDGSTS)\.E\..*128") > 0, f"{kernel} has no 16-byte load: {opcodes}"
+        if pattern not in READS_ONLY:
+            assert total(opcodes, r"STG\.E\..*128") > 0, f"{kernel} has no 16-byte store: {opcodes}"
+
+
+@needs_nvcc
+def test_a_spill_would_be_seen(tmp_path):
+    """The checks above on a kernel that deserves them: registers for a quarter of what it holds."""
+    source = tmp_path / "spilling.cu"
+    source.write_text(
+        "__global__ void spilling_kernel(float* x) {\n"
+        "  float v[64];\n"
+        "  for (int i = 0; i < 64; ++i) v[i] = x[i * 256 + threadIdx.x];\n"
+        "  for (int n = int(x[0]); n > 0; --n)\n"
+        "#pragma unroll\n"
+        "    for (int i = 0; i < 64; ++i) v[i] = v[i] * v[(i + 7) % 64] + 1;\n"
+        "  for (int i = 0; i < 64; ++i) x[i * 256 + threadIdx.x] = v[i];\n}\n"
+    )
+    command = [tool("nvcc"), "-gencode", "arch=compute_80,code=sm_80", "-maxrregcount", "24", "-Xptxas", "-v", "-cubin"]
+    done = subprocess.run([*command, str(source), "-o", str(tmp_path / "s.cubin")], capture_output=True, text=True)
+    ((_, used),) = resources(done.stderr).items()
+    assert used["spilled"] > 0
+    if tool("cuobjdump"):
+        ((_, opcodes),) = disassembly(tmp_path / "s.cubin").items()
+        assert any(op.startswith("STL") for op in opcodes)
+        assert not any(op.startswith("LDG") and op.endswith(".128") for op in opcodes)
+
+
+@needs_nvcc
+def test_without_a_gpu_the_program_says_so(built):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there may be a GPU here")
+    done = subprocess.run([built / "train_gpt2cu", "--preset", "gpt2", "--dry-run"], capture_output=True, text=True)
+    assert done.returncode == 5
+    assert done.stderr.startswith("train_gpt2cu: no usable GPU: this machine has no NVIDIA driver")
+    assert len(done.stderr.splitlines()) == 1
