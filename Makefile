@@ -66,7 +66,7 @@ $(BUILD)/emu/%.o: %.cpp | headers
 	$(CXX) $(EMU_FLAGS) -MMD -MP -c $< -o $@
 
 # The same under sanitizers. ThreadSanitizer does not instrument the emulator itself: only the kernels' accesses count.
-ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+ASAN := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 $(BUILD)/asan/%.o: %.cu | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -O1 -g1 $(ASAN) -MMD -MP -x c++ -c $< -o $@
@@ -131,8 +131,12 @@ llmc/_cuda$(EXT_SUFFIX): $(BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJE
 # The emulated module with sanitized kernels, for tests/test_sanitizers.py
 module-asan: $(BUILD)/asan/_emu.so
 module-tsan: $(BUILD)/tsan/_emu.so
-$(BUILD)/%san/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(call objects,%san/,$(KERNELS) $(EMULATOR))
-	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
+$(BUILD)/asan/_emu.so: $(call objects,asan/,$(KERNELS) $(EMULATOR))
+$(BUILD)/tsan/_emu.so: $(call objects,tsan/,$(KERNELS) $(EMULATOR))
+$(BUILD)/asan/_emu.so: RUNTIME := $(ASAN)
+$(BUILD)/tsan/_emu.so: RUNTIME := -fsanitize=thread
+$(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS)
+	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
 .PHONY: run test test-slow test-sanitizers gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
         headers toolchain cuda-toolkit venv venv-dev help clean FORCE

@@ -42,6 +42,8 @@ def backends():
             module = backend(name)
             module.name()  # finds the device: without a GPU the CUDA module loads, and is of no use
         except (ImportError, RuntimeError):
+            if name == "emulated" and os.environ.get("LLMC_EMULATED_MODULE"):
+                raise  # it was asked for
             continue
         names.append(name)
     return names

@@ -1,5 +1,6 @@
-"""The kernels as nvcc compiles them, without a GPU: every warning is an error; no spills in the hot kernels; tensor cores
-fed by ldmatrix and cp.async; 16-byte accesses where memory is the bound; no driver needed to build, link, or be told so.
+"""The kernels as nvcc compiles them, without a GPU: every warning is an error; no spills in the hot kernels; tensor
+cores fed by ldmatrix and cp.async; 16-byte accesses where memory is the bound; no driver needed to build and link, and
+without one the program says so.
 """
 
 import os

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Adds up `count` floats, `stride` apart, in double: thread by thread, then over the threads. In thread 0.
+// Adds up `count` floats, `stride` apart, in double: thread by thread, then over the threads. The sum is in thread 0.
 struct SumShared {
     double of_thread[kThreads];
 };
@@ -30,7 +30,7 @@ GPU double sum_parts(const float* parts, int64_t count, int64_t stride, SumShare
         __syncthreads();
         if (int(threadIdx.x) < half) s.of_thread[threadIdx.x] += s.of_thread[int(threadIdx.x) + half];
     }
-    return s.of_thread[0];
+    return threadIdx.x == 0 ? s.of_thread[0] : 0;
 }
 
 // --- accumulate_sum: a few hundred KB at most, one block ---

@@ -53,7 +53,10 @@ Stacks::Stacks(size_t count) : count_(count) {
     for (size_t i = 0; i < count; ++i) mprotect(memory_ + i * (kStack + kGuard), kGuard, PROT_NONE);
 }
 
-Stacks::~Stacks() { munmap(memory_, count_ * (kStack + kGuard)); }
+Stacks::~Stacks() {
+    asan_unpoison(memory_, count_ * (kStack + kGuard));  // somebody else may get these addresses
+    munmap(memory_, count_ * (kStack + kGuard));
+}
 
 char* Stacks::at(size_t i) const { return memory_ + i * (kStack + kGuard) + kGuard; }
 

@@ -1,19 +1,21 @@
 #include "llmc/emulator/grid.h"
 
+#include <sys/mman.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <optional>
+#include <new>
 #include <stdexcept>
 #include <thread>
 
 namespace llmc::emulator {
 namespace {
 
-constexpr size_t kSharedAlignment = 1024;  // what the widest shared-memory swizzle needs
+constexpr size_t kSharedAlignment = 4096;  // 1024 is what the widest shared-memory swizzle needs
 constexpr unsigned char kPoison = 0xFF;    // NaN in bf16 and in fp32
 constexpr size_t kCanary = 64;             // bytes behind a block's shared memory that nothing may change
 
@@ -35,6 +37,34 @@ struct Grid {
     }
 };
 
+// Shared memory of a cluster's blocks. Behind each block's lie kCanary bytes that nothing may touch.
+class SharedMemory {
+public:
+    ~SharedMemory() {
+        if (memory_) munmap(memory_, bytes_);
+    }
+    void resize(size_t bytes) {
+        if (bytes <= bytes_) return;
+        if (memory_) munmap(memory_, bytes_);
+        bytes_ = bytes;
+        memory_ = map(nullptr, 0);
+    }
+    // To ThreadSanitizer it is other memory from now on: what the last block did with it is no race with the next one's.
+    void renew() {
+        if (LLMC_TSAN) map(memory_, MAP_FIXED);
+    }
+    unsigned char* data() const { return static_cast<unsigned char*>(memory_); }
+
+private:
+    void* map(void* at, int flags) const {
+        void* memory = mmap(at, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+        if (memory == MAP_FAILED) throw std::bad_alloc();
+        return memory;
+    }
+    void* memory_ = nullptr;
+    size_t bytes_ = 0;
+};
+
 // One host thread's stage: the cluster that it runs now, and the order in which the threads take turns.
 struct Worker {
     Grid* grid = nullptr;
@@ -48,7 +78,7 @@ struct Worker {
 
     std::unique_ptr<Stacks> stacks;
     std::vector<std::unique_ptr<Block>> blocks;
-    std::vector<unsigned char> shared_store;
+    SharedMemory shared;
 
     void run(Grid& g);
     void set_stage();
@@ -56,6 +86,7 @@ struct Worker {
     void run_cluster();
     void run_round();
     void land_bulk_copies();
+    void give_up_threads();
     [[noreturn]] void switch_away_for_good();
 };
 thread_local Worker* g_worker = nullptr;
@@ -93,9 +124,7 @@ void Worker::set_stage() {
     const unsigned threads = grid->threads(), size = launch.cluster;
     if (!stacks || stacks->count() < size_t(threads) * size) stacks = std::make_unique<Stacks>(size_t(threads) * size);
     const size_t per_block = (launch.shared + kCanary + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
-    shared_store.assign(per_block * size + kSharedAlignment, kPoison);
-    const auto start = (reinterpret_cast<uintptr_t>(shared_store.data()) + kSharedAlignment - 1) / kSharedAlignment *
-                       kSharedAlignment;
+    shared.resize(per_block * size);  // whole pages, aligned to them
     while (blocks.size() < size) blocks.push_back(std::make_unique<Block>());
     cluster.blocks.clear();
     for (unsigned r = 0; r < size; ++r) {
@@ -105,7 +134,7 @@ void Worker::set_stage() {
             std::vector<Warp>((threads + 31) / 32).swap(b.warps);
         }
         b.rank = int(r);
-        b.shared = reinterpret_cast<unsigned char*>(start) + r * per_block;
+        b.shared = shared.data() + r * per_block;
         b.shared_bytes = launch.shared;
         for (unsigned i = 0; i < threads; ++i) {
             Thread& t = b.threads[i];
@@ -126,6 +155,7 @@ void Worker::place_cluster(unsigned first_block) {
     cluster.barrier = {};
     cluster.bulk_copies.on_their_way.clear();
     ready.clear();
+    shared.renew();
     for (Block* b : cluster.blocks) {
         const unsigned i = first_block + unsigned(b->rank);
         b->index = dim3(i % launch.grid.x, i / launch.grid.x % launch.grid.y, i / launch.grid.x / launch.grid.y);
@@ -133,7 +163,9 @@ void Worker::place_cluster(unsigned first_block) {
         cluster.alive += int(threads);
         b->barrier = {};
         for (Barrier& barrier : b->named) barrier = {};
+        asan_unpoison(b->shared, launch.shared + kCanary);
         std::memset(b->shared, kPoison, launch.shared + kCanary);
+        asan_poison(b->shared + launch.shared, kCanary);
         for (size_t w = 0; w < b->warps.size(); ++w) {
             const unsigned left = threads - 32 * unsigned(w);
             b->warps[w].barrier = {};
@@ -144,11 +176,10 @@ void Worker::place_cluster(unsigned first_block) {
             t.done = false;
             t.waits_for = "start";
             t.where = {};
-            t.copies = {};
-            t.products = {};
             ready.push_back(&t);
         }
     }
+    order_release(&grid->start_order);
 }
 
 // Every thread that is left gets one turn; they pass it on among themselves (yield).
@@ -189,7 +220,7 @@ void Worker::run_cluster() {
         failed = true;
     }
     for (const Block* b : cluster.blocks)
-        for (size_t i = 0; i < kCanary; ++i)
+        for (size_t i = 0; i < kCanary && !LLMC_ASAN; ++i)
             if (b->shared[b->shared_bytes + i] != kPoison) {
                 char text[200];
                 std::snprintf(text, sizeof text, "block (%u,%u,%u) wrote beyond its %zu bytes of shared memory",
@@ -205,14 +236,21 @@ void Worker::run(Grid& g) {
     failed = false;
     main.adopt_current_thread();
     set_stage();
-    order_release(&g.start_order);
     const unsigned size = g.launch.cluster;
     for (unsigned first; !failed && (first = g.next_block.fetch_add(size)) < g.blocks();) {
         place_cluster(first);
         run_cluster();
-        order_acquire(&g.end_order);
     }
+    // Only now: a later block's threads must not seem ordered behind an earlier block's.
+    order_acquire(&g.end_order);
+    if (failed) give_up_threads();
     g_worker = outer;
+}
+
+// What a failed grid's threads had under way.
+void Worker::give_up_threads() {
+    for (Block* b : cluster.blocks)
+        for (Thread& t : b->threads) t.copies = {}, t.products = {};
 }
 
 void Worker::switch_away_for_good() {

@@ -46,10 +46,12 @@ inline void asan_finish_switch(void* saved, const void** bottom, size_t* size) {
     __sanitizer_finish_switch_fiber(saved, bottom, size);
 }
 inline void asan_unpoison(void* memory, size_t size) { __asan_unpoison_memory_region(memory, size); }
+inline void asan_poison(void* memory, size_t size) { __asan_poison_memory_region(memory, size); }
 #else
 inline void asan_start_switch(void**, const void*, size_t) {}
 inline void asan_finish_switch(void*, const void**, size_t*) {}
 inline void asan_unpoison(void*, size_t) {}
+inline void asan_poison(void*, size_t) {}
 #endif
 
 }  // namespace llmc::emulator
