@@ -69,13 +69,13 @@ $(BUILD)/emu/%.o: %.cpp | headers
 ASAN := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 $(BUILD)/asan/%.o: %.cu | headers
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -O1 -g1 $(ASAN) -MMD -MP -x c++ -c $< -o $@
+	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 $(ASAN) -MMD -MP -x c++ -c $< -o $@
 $(BUILD)/asan/%.o: %.cpp | headers
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -O1 -g1 $(ASAN) -MMD -MP -c $< -o $@
+	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 $(ASAN) -MMD -MP -c $< -o $@
 $(BUILD)/tsan/%.o: %.cu | headers
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -O1 -g1 -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
+	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
 $(BUILD)/tsan/%.o: %.cpp | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -DLLMC_EMULATOR_TSAN -MMD -MP -c $< -o $@
@@ -182,3 +182,5 @@ help:                 ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
 clean:                ## remove what was built (not .venv, data or runs)
 	rm -rf $(BUILD) train_gpt2 train_gpt2emu train_gpt2cu llmc/_*.so
+print-%:              # the value of a variable, for tests
+	@echo '$($*)'

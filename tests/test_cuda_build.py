@@ -103,10 +103,10 @@ def total(opcodes, pattern):
 
 # The kernels in which a training step spends its time: those for rows that are aligned, and head sizes up to 64.
 TENSOR_CORE = [
-    r"matmul_bf16_kernel<\w+, \w+, \d, true, ",
-    r"attention_forward_bf16_kernel<(32|64), true>",
-    r"attention_dq_bf16_kernel<(32|64), true>",
-    r"attention_dkv_bf16_kernel<(32|64), true>",
+    r"matmul_bf16_kernel<",
+    r"attention_forward_bf16_kernel<(32|64)>",
+    r"attention_dq_bf16_kernel<(32|64)>",
+    r"attention_dkv_bf16_kernel<(32|64)>",
 ]
 MEMORY_BOUND = [
     r"embedding_forward_kernel<",

@@ -15,19 +15,19 @@ void compute_delta(float* delta, const AttentionBackward& args, const Heads& hea
            args.dout.as<T>(), args.out.as<T>(), heads, rows);
 }
 
-template <int kSize, bool kAligned>
-void backward_bf16(const AttentionBackward& args, const Heads& heads, int64_t all_heads, const float* delta) {
+template <int kSize>
+void backward_bf16(const AttentionBackward& args, const Heads& heads, int64_t all_heads, const bf16* dout,
+                   const bf16* qkv, const float* delta) {
     using Query = QueryTraits<kSize>;
     using Key = KeyTraits<kSize>;
     const BackwardScales scales{args.logit_scale, args.out_scale};
     const auto launch_kernel = [&](auto kernel, int threads, int rows, size_t shared) {
         const int tiles = int(ceil_div(heads.length, rows));
-        launch({unsigned(all_heads * tiles), unsigned(threads), shared}, kernel, args.dqkv.as<bf16>(),
-               args.dout.as<bf16>(), args.qkv.as<bf16>(), args.lse.as<float>(), delta, heads, tiles, scales);
+        launch({unsigned(all_heads * tiles), unsigned(threads), shared}, kernel, args.dqkv.as<bf16>(), dout, qkv,
+               args.lse.as<float>(), delta, heads, tiles, scales);
     };
-    launch_kernel(attention_dq_bf16_kernel<kSize, kAligned>, Query::kThreads, Query::kQueries,
-                  sizeof(typename Query::Shared));
-    launch_kernel(attention_dkv_bf16_kernel<kSize, kAligned>, Key::kThreads, Key::kKeys, sizeof(typename Key::Shared));
+    launch_kernel(attention_dq_bf16_kernel<kSize>, Query::kThreads, Query::kQueries, sizeof(typename Query::Shared));
+    launch_kernel(attention_dkv_bf16_kernel<kSize>, Key::kThreads, Key::kKeys, sizeof(typename Key::Shared));
 }
 
 void backward_fp32(const AttentionBackward& args, const Heads& heads, int64_t all_heads, const float* delta) {
@@ -44,22 +44,23 @@ void attention_backward(const AttentionBackward& args) {
     const AttentionShape shape = check(args);
     const int64_t all_heads = shape.B * shape.H, rows = all_heads * shape.T;
     if (rows == 0) return;
-    const Heads heads = heads_of(
-        "attention_backward", shape,
-        is_aligned(args.dqkv) && is_aligned(args.dout) && is_aligned(args.out) && is_aligned(args.qkv));
-    const Workspace memory({size_t(rows) * sizeof(float)});
+    Heads heads = heads_of("attention_backward", shape,
+                           is_aligned(args.dqkv) && is_aligned(args.dout) && is_aligned(args.out));
+    const bool is_bf16 = args.qkv.dtype == DType::bf16;
+    const Rows qkv_rows = head_rows(args.qkv, shape), dout_rows = head_rows(args.dout, shape);
+    const Workspace memory(
+        {size_t(rows) * sizeof(float), is_bf16 ? padding_bytes(qkv_rows) : 0, is_bf16 ? padding_bytes(dout_rows) : 0});
     float* delta = memory.part<float>(0);
     with_head_size(heads.size, [&]<int kSize>() {
-        if (args.qkv.dtype == DType::f32) {
+        if (!is_bf16) {
             compute_delta<kSize, float>(delta, args, heads, rows);
-            backward_fp32(args, heads, all_heads, delta);
-        } else {
-            compute_delta<kSize, bf16>(delta, args, heads, rows);
-            if (heads.aligned)
-                backward_bf16<kSize, true>(args, heads, all_heads, delta);
-            else
-                backward_bf16<kSize, false>(args, heads, all_heads, delta);
+            return backward_fp32(args, heads, all_heads, delta);
         }
+        compute_delta<kSize, bf16>(delta, args, heads, rows);
+        const Rows qkv = aligned_rows(qkv_rows, memory.part<bf16>(1)),
+                   dout = aligned_rows(dout_rows, memory.part<bf16>(2));
+        heads.read_size = int(qkv.stride);
+        backward_bf16<kSize>(args, heads, all_heads, dout.data, qkv.data, delta);
     });
 }
 

@@ -10,7 +10,7 @@ using namespace cuda;
 void attention_forward(const AttentionForward& args) {
     const AttentionShape shape = check(args);
     if (shape.B * shape.T == 0) return;
-    const Heads heads = heads_of("attention_forward", shape, is_aligned(args.out) && is_aligned(args.qkv));
+    Heads heads = heads_of("attention_forward", shape, is_aligned(args.out));
     float* lse = args.lse.as<float>();
     const auto launch_kernel = [&](auto kernel, auto* out, const auto* qkv, int threads, int rows, size_t shared) {
         const int tiles = int(ceil_div(shape.T, rows));
@@ -20,12 +20,14 @@ void attention_forward(const AttentionForward& args) {
     if (args.qkv.dtype == DType::f32)
         return launch_kernel(attention_forward_fp32_kernel, args.out.as<float>(), args.qkv.as<float>(),
                              kFp32AttentionThreads, kFp32Rows, sizeof(Fp32ForwardShared));
+    const Rows rows = head_rows(args.qkv, shape);
+    const Workspace memory({padding_bytes(rows)});
+    const Rows qkv = aligned_rows(rows, memory.part<bf16>(0));
+    heads.read_size = int(qkv.stride);
     with_head_size(heads.size, [&]<int kSize>() {
         using Traits = ForwardTraits<kSize>;
-        launch_kernel(
-            heads.aligned ? attention_forward_bf16_kernel<kSize, true> : attention_forward_bf16_kernel<kSize, false>,
-            args.out.as<bf16>(), args.qkv.as<bf16>(), Traits::kThreads, Traits::kQueries,
-            sizeof(typename Traits::Shared));
+        launch_kernel(attention_forward_bf16_kernel<kSize>, args.out.as<bf16>(), qkv.data, Traits::kThreads,
+                      Traits::kQueries, sizeof(typename Traits::Shared));
     });
 }
 

@@ -17,30 +17,21 @@ struct Tile {
         return data + (row * kChunks + (chunk ^ swizzle)) * 8;
     }
 
-    // This thread's part, of kThreads, of filling the tile from a matrix: `source` is the element that becomes [0, 0],
-    // its row and column are followed by rows_left and columns_left that exist (with it), the rest becomes zeros. With
-    // kAligned every row starts at a multiple of 16 bytes and the copies run beside the thread (cp.async); without,
-    // elements are fetched one by one.
-    template <int kThreads, bool kAligned>
+    // Starts this thread's copies, of kThreads, from a matrix to the tile: `source` is the element that becomes [0, 0],
+    // its row and column are followed by rows_left and columns_left that exist (with it), the rest becomes zeros. Every
+    // row starts at a multiple of 16 bytes.
+    template <int kThreads>
     GPU void load(const bf16* source, int64_t stride, int64_t rows_left, int64_t columns_left) {
         // A thread has the same chunk of every kPass-th row, and the same swizzle in all of them.
         constexpr int kPass = kThreads / kChunks;
         static_assert(kThreads % kChunks == 0 && kRows % kPass == 0 && kPass % 8 == 0);
         const int r = int(threadIdx.x) / kChunks, c = int(threadIdx.x) % kChunks;
         const int64_t left = columns_left - 8 * c;
-        const int count = int(left < 0 ? 0 : left > 8 ? 8 : left);
+        const int bytes = int(left < 0 ? 0 : left > 8 ? 16 : 2 * left);
         source += r * stride + 8 * c;
 #pragma unroll
-        for (int i = 0; i < kRows / kPass; ++i, source += kPass * stride) {
-            const int here = r + i * kPass < rows_left ? count : 0;
-            if constexpr (kAligned) {
-                cp_async16(chunk(r + i * kPass, c), source, 2 * here);
-            } else {
-                float x[8];
-                load_some(x, source, here);
-                *reinterpret_cast<uint4*>(chunk(r + i * kPass, c)) = pack(x);
-            }
-        }
+        for (int i = 0; i < kRows / kPass; ++i, source += kPass * stride)
+            cp_async16(chunk(r + i * kPass, c), source, r + i * kPass < rows_left ? bytes : 0);
     }
 
     // The fragment of mma's A (16 x 16) at (m, k), of an operand that lies along K: rows are m, columns k.

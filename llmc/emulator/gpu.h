@@ -52,11 +52,13 @@ GPU void check_row(const void* row) {
 }
 GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
     check_row(row);
-    emulator::distribute_rows(r, *static_cast<const uint4*>(row), false, where);
+    const auto* halves = static_cast<const uint64_t*>(row);
+    emulator::distribute_rows(r, halves[0], halves[1], false, where);
 }
 GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
     check_row(row);
-    emulator::distribute_rows(r, *static_cast<const uint4*>(row), true, where);
+    const auto* halves = static_cast<const uint64_t*>(row);
+    emulator::distribute_rows(r, halves[0], halves[1], true, where);
 }
 
 GPU void cp_async16(void* destination, const void* source, int bytes = 16, Location where = Location::current()) {

@@ -67,9 +67,10 @@ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
     collective(&product, multiply, "mma.sync", where);
 }
 
-void distribute_rows(uint32_t (&r)[4], const uint4& row, bool transposed, const Location& where) {
+void distribute_rows(uint32_t (&r)[4], uint64_t low, uint64_t high, bool transposed, const Location& where) {
     Rows rows{r, {}};
-    std::memcpy(rows.row, &row, sizeof rows.row);
+    std::memcpy(rows.row, &low, sizeof low);
+    std::memcpy(rows.row + 4, &high, sizeof high);
     if (transposed)
         collective(&rows, distribute<true>, "ldmatrix.trans", where);
     else

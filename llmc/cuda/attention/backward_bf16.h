@@ -56,7 +56,7 @@ struct QueryTraits {
     };
 };
 
-template <int kSize, bool kAligned>
+template <int kSize>
 __global__ void __launch_bounds__(QueryTraits<kSize>::kThreads)
     attention_dq_bf16_kernel(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
                              Heads heads, int tiles, BackwardScales scales) {
@@ -66,17 +66,18 @@ __global__ void __launch_bounds__(QueryTraits<kSize>::kThreads)
     const HeadTile at = head_tile(tiles);
     const int first = at.tile * Traits::kQueries, end = smaller(first + Traits::kQueries, heads.length);
     const int row = warp_id() * 16 * kM16, left = heads.length - first;
-    const int64_t stride = heads.stride(3);
+    const int64_t stride = heads.read_stride(3);
 
     const auto load_keys = [&](int key) {
         const int slot = key / kKeys % 2;
-        const bf16* source = qkv + heads.row(at.head, key, 1, 3);
-        s.k[slot].template load<kThreads, kAligned>(source, stride, heads.length - key, heads.size);
-        s.v[slot].template load<kThreads, kAligned>(source + heads.channels(), stride, heads.length - key, heads.size);
+        const bf16* source = qkv + heads.read_row(at.head, key, 1, 3);
+        s.k[slot].template load<kThreads>(source, stride, heads.length - key, heads.read_size);
+        s.v[slot].template load<kThreads>(source + heads.read_channels(), stride, heads.length - key, heads.read_size);
         cp_async_commit();
     };
-    s.q.template load<kThreads, kAligned>(qkv + heads.row(at.head, first, 0, 3), stride, left, heads.size);
-    s.dout.template load<kThreads, kAligned>(dout + heads.row(at.head, first, 0, 1), heads.stride(1), left, heads.size);
+    s.q.template load<kThreads>(qkv + heads.read_row(at.head, first, 0, 3), stride, left, heads.read_size);
+    s.dout.template load<kThreads>(dout + heads.read_row(at.head, first, 0, 1), heads.read_stride(1), left,
+                                   heads.read_size);
     load_keys(0);
 
     float row_lse[kM16][2], row_delta[kM16][2];
@@ -135,8 +136,8 @@ struct KeyTraits {
     };
 };
 
-template <int kSize, bool kAligned>
-__global__ void __launch_bounds__(KeyTraits<kSize>::kThreads)
+template <int kSize>
+__global__ void __launch_bounds__(KeyTraits<kSize>::kThreads, 1)
     attention_dkv_bf16_kernel(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
                               Heads heads, int tiles, BackwardScales scales) {
     using Traits = KeyTraits<kSize>;
@@ -144,15 +145,15 @@ __global__ void __launch_bounds__(KeyTraits<kSize>::kThreads)
     auto& s = shared<typename Traits::Shared>();
     const int head = int(blockIdx.x) / tiles, tile = int(blockIdx.x) - head * tiles;  // the first keys see most queries
     const int first = tile * Traits::kKeys, row = warp_id() * 16, left = heads.length - first;
-    const int64_t stride = heads.stride(3);
+    const int64_t stride = heads.read_stride(3);
     static_assert(kQueries <= kThreads);
 
     float next_lse = 0, next_delta = 0;  // of the query threadIdx.x of the tile that is on its way
     const auto load_queries = [&](int query) {
         const int slot = query / kQueries % 2, rows = heads.length - query;
-        s.q[slot].template load<kThreads, kAligned>(qkv + heads.row(head, query, 0, 3), stride, rows, heads.size);
-        s.dout[slot].template load<kThreads, kAligned>(dout + heads.row(head, query, 0, 1), heads.stride(1), rows,
-                                                       heads.size);
+        s.q[slot].template load<kThreads>(qkv + heads.read_row(head, query, 0, 3), stride, rows, heads.read_size);
+        s.dout[slot].template load<kThreads>(dout + heads.read_row(head, query, 0, 1), heads.read_stride(1), rows,
+                                             heads.read_size);
         cp_async_commit();
         if (int(threadIdx.x) >= kQueries) return;
         const int mine = query + int(threadIdx.x);
@@ -160,9 +161,9 @@ __global__ void __launch_bounds__(KeyTraits<kSize>::kThreads)
         next_lse = exists ? kLog2e * lse[heads.statistics(head, mine)] : INFINITY;  // P is 0 where no query is
         next_delta = exists ? delta[heads.statistics(head, mine)] : 0;
     };
-    const bf16* keys = qkv + heads.row(head, first, 1, 3);
-    s.k.template load<kThreads, kAligned>(keys, stride, left, heads.size);
-    s.v.template load<kThreads, kAligned>(keys + heads.channels(), stride, left, heads.size);
+    const bf16* keys = qkv + heads.read_row(head, first, 1, 3);
+    s.k.template load<kThreads>(keys, stride, left, heads.read_size);
+    s.v.template load<kThreads>(keys + heads.read_channels(), stride, left, heads.read_size);
     const int begin = first / kQueries * kQueries;
     load_queries(begin);
 

@@ -2,15 +2,20 @@
 #pragma once
 #include "llmc/checks.h"
 #include "llmc/cuda/attention/heads.h"
+#include "llmc/cuda/pad.h"
 
 namespace llmc::cuda {
 
 constexpr int64_t kLargestHead = 128;
 
+// `aligned`: the outputs' memory.
 inline Heads heads_of(const char* op, const AttentionShape& s, bool aligned) {
     if (s.D > kLargestHead) fail(op, ": heads of ", s.D, " channels, the GPU kernels have up to ", kLargestHead);
-    return {int(s.T), int(s.H), int(s.D), aligned && s.D % kVec == 0};
+    return {int(s.T), int(s.H), int(s.D), int(s.D), aligned && s.D % kVec == 0};
 }
+
+// A packed tensor (B, T, parts * C) as rows of one head each.
+inline Rows head_rows(const Tensor& t, const AttentionShape& s) { return {t.as<bf16>(), t.numel() / s.D, s.D}; }
 
 // Calls f with the smallest compiled head size that holds `size`.
 template <class F>

@@ -61,7 +61,7 @@ struct Softmax {
     }
 };
 
-template <int kSize, bool kAligned>
+template <int kSize>
 __global__ void __launch_bounds__(ForwardTraits<kSize>::kThreads)
     attention_forward_bf16_kernel(bf16* out, float* lse, const bf16* qkv, Heads heads, int tiles, float logit_scale,
                                   float out_scale) {
@@ -71,17 +71,17 @@ __global__ void __launch_bounds__(ForwardTraits<kSize>::kThreads)
     const HeadTile at = head_tile(tiles);
     const int first = at.tile * Traits::kQueries, end = smaller(first + Traits::kQueries, heads.length);
     const int row = warp_id() * 16 * kM16;  // this warp's first, in the tile
-    const int64_t stride = heads.stride(3);
+    const int64_t stride = heads.read_stride(3);
 
     const auto load_keys = [&](int key) {
         const int slot = key / kKeys % 2;
-        const bf16* source = qkv + heads.row(at.head, key, 1, 3);
-        s.k[slot].template load<kThreads, kAligned>(source, stride, heads.length - key, heads.size);
-        s.v[slot].template load<kThreads, kAligned>(source + heads.channels(), stride, heads.length - key, heads.size);
+        const bf16* source = qkv + heads.read_row(at.head, key, 1, 3);
+        s.k[slot].template load<kThreads>(source, stride, heads.length - key, heads.read_size);
+        s.v[slot].template load<kThreads>(source + heads.read_channels(), stride, heads.length - key, heads.read_size);
         cp_async_commit();
     };
-    s.q.template load<kThreads, kAligned>(qkv + heads.row(at.head, first, 0, 3), stride, heads.length - first,
-                                          heads.size);
+    s.q.template load<kThreads>(qkv + heads.read_row(at.head, first, 0, 3), stride, heads.length - first,
+                                heads.read_size);
     load_keys(0);
 
     float acc[kM16][kSize / 8][4] = {};

@@ -14,17 +14,17 @@ struct Fp32BackwardShared {
 GPU void load_queries(Fp32BackwardShared& s, const float* qkv, const float* dout, const float* lse, const float* delta,
                       const Heads& heads, int head, int first) {
     const int rows = rows_from(first, heads.length), i = int(threadIdx.x);
-    s.q.load(qkv + heads.row(head, first, 0, 3), heads.stride(3), rows, heads.size);
-    s.dout.load(dout + heads.row(head, first, 0, 1), heads.stride(1), rows, heads.size);
+    s.q.load(qkv + heads.read_row(head, first, 0, 3), heads.read_stride(3), rows, heads.size);
+    s.dout.load(dout + heads.read_row(head, first, 0, 1), heads.read_stride(1), rows, heads.size);
     if (i >= kFp32Rows) return;
     s.lse[i] = i < rows ? lse[heads.statistics(head, first + i)] : INFINITY;  // P is 0 where no query is
     s.delta[i] = i < rows ? delta[heads.statistics(head, first + i)] : 0;
 }
 GPU void load_keys(Fp32BackwardShared& s, const float* qkv, const Heads& heads, int head, int first) {
     const int rows = rows_from(first, heads.length);
-    const float* source = qkv + heads.row(head, first, 1, 3);
-    s.k.load(source, heads.stride(3), rows, heads.size);
-    s.v.load(source + heads.channels(), heads.stride(3), rows, heads.size);
+    const float* source = qkv + heads.read_row(head, first, 1, 3);
+    s.k.load(source, heads.read_stride(3), rows, heads.size);
+    s.v.load(source + heads.read_channels(), heads.read_stride(3), rows, heads.size);
 }
 
 // P and dS of 32 queries from `query` on and 32 keys from `key` on.
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
         __syncthreads();
         dq.add<false>(s.ds, s.k, heads.size);
     }
-    dq.store(dqkv + heads.row(at.head, first, 0, 3), heads.stride(3), rows, heads.size,
+    dq.store(dqkv + heads.read_row(at.head, first, 0, 3), heads.read_stride(3), rows, heads.size,
              [&](int) { return logit_scale; });
 }
 
@@ -83,9 +83,9 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
         dv.add<true>(s.p, s.dout, heads.size);
         dk.add<true>(s.ds, s.q, heads.size);
     }
-    float* target = dqkv + heads.row(head, first, 1, 3);
-    dk.store(target, heads.stride(3), rows, heads.size, [&](int) { return logit_scale; });
-    dv.store(target + heads.channels(), heads.stride(3), rows, heads.size, [&](int) { return out_scale; });
+    float* target = dqkv + heads.read_row(head, first, 1, 3);
+    dk.store(target, heads.read_stride(3), rows, heads.size, [&](int) { return logit_scale; });
+    dv.store(target + heads.read_channels(), heads.read_stride(3), rows, heads.size, [&](int) { return out_scale; });
 }
 
 }  // namespace llmc::cuda

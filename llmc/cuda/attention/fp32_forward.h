@@ -16,19 +16,19 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
     auto& s = shared<Fp32ForwardShared>();
     const HeadTile at = head_tile(tiles);
     const int first = at.tile * kFp32Rows, rows = rows_from(first, heads.length);
-    const int64_t stride = heads.stride(3);
+    const int64_t stride = heads.read_stride(3);
     // Eight neighbouring threads share a row of the softmax, four keys each.
     const int row = int(threadIdx.x) / 8, lane = int(threadIdx.x) % 8;
     float maximum = -INFINITY, sum = 0;
     HeadSums acc;
     const ThreadPlace p;
-    s.q.load(qkv + heads.row(at.head, first, 0, 3), stride, rows, heads.size);
+    s.q.load(qkv + heads.read_row(at.head, first, 0, 3), stride, rows, heads.size);
     for (int key = 0; key < first + rows; key += kFp32Rows) {
         const int keys = rows_from(key, heads.length);
-        const float* source = qkv + heads.row(at.head, key, 1, 3);
+        const float* source = qkv + heads.read_row(at.head, key, 1, 3);
         __syncthreads();  // everybody is done with the tile before
         s.k.load(source, stride, keys, heads.size);
-        s.v.load(source + heads.channels(), stride, keys, heads.size);
+        s.v.load(source + heads.read_channels(), stride, keys, heads.size);
         __syncthreads();
         float score[2][2];
         row_products(score, s.q, s.k, heads.size);
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
         if (row < rows) lse[heads.statistics(at.head, first + row)] = maximum + logf(sum);
     }
     __syncthreads();
-    acc.store(out + heads.row(at.head, first, 0, 1), heads.stride(1), rows, heads.size,
+    acc.store(out + heads.read_row(at.head, first, 0, 1), heads.read_stride(1), rows, heads.size,
               [&](int r) { return s.inverse[r]; });
 }
 

@@ -7,18 +7,22 @@ namespace llmc::cuda {
 
 constexpr float kLog2e = 1.4426950408889634f;
 
-// Shapes on the device. q, k and v are read in place from the packed qkv (B, T, 3C), outputs written to (B, T, C).
+// Shapes on the device, and where a head's rows lie: q, k and v are read in place from the packed qkv (B, T, 3C), outputs
+// written to (B, T, C). Rows that are read start at multiples of 16 bytes: where D is no multiple of 8 they are copies with
+// `read_size` > D elements a head, zeros behind the D.
 struct Heads {
     int length, heads, size;  // T, H, D
-    bool aligned;             // rows of a head start at multiples of 16 bytes
+    int read_size;            // elements from one head to the next in what is read
+    bool aligned;             // rows of a head that are written start at multiples of 16 bytes
 
-    GPU int64_t channels() const { return int64_t(heads) * size; }
-    // Row t of head `head` (of B * H) in a tensor (B, T, parts * C), part 0, 1, 2 of q, k, v.
-    GPU int64_t row(int head, int t, int part, int parts) const {
+    // Row t of head `head` (of B * H) in a tensor (B, T, parts * H * head_size), part 0, 1, 2 of q, k, v.
+    GPU int64_t row(int head, int t, int part, int parts, int head_size) const {
         const int b = head / heads, h = head % heads;
-        return (int64_t(b) * length + t) * parts * channels() + part * channels() + int64_t(h) * size;
+        return (((int64_t(b) * length + t) * parts + part) * heads + h) * head_size;
     }
-    GPU int64_t stride(int parts) const { return parts * channels(); }
+    GPU int64_t read_row(int head, int t, int part, int parts) const { return row(head, t, part, parts, read_size); }
+    GPU int64_t read_stride(int parts) const { return int64_t(parts) * heads * read_size; }
+    GPU int64_t read_channels() const { return int64_t(heads) * read_size; }
     GPU int64_t statistics(int head, int t) const { return int64_t(head) * length + t; }  // in lse, delta: (B, H, T)
 };
 
@@ -130,7 +134,7 @@ GPU void store_rows(bf16* matrix, const Heads& s, int head, int part, int parts,
                 transpose_quad(v);
                 const int column = 8 * (j + t), count = s.size - column;
                 if (row < s.length && count > 0)
-                    store_upto(matrix + s.row(head, row, part, parts) + column, v, count, s.aligned);
+                    store_upto(matrix + s.row(head, row, part, parts, s.size) + column, v, count, s.aligned);
             }
         }
 }

@@ -55,13 +55,12 @@ struct Items {
 };
 
 // A tile of an operand from (mn, k) on, which is stored (K, MN) if kAlongMn, else (MN, K).
-template <bool kAlongMn, int kThreads, bool kAligned, class Tile>
-GPU void load_operand(Tile& tile, const bf16* matrix, int mn, int k, int mn_count, int k_count) {
+template <bool kAlongMn, int kThreads, class Tile>
+GPU void load_operand(Tile& tile, const bf16* matrix, int64_t stride, int mn, int k, int mn_count, int k_count) {
     if constexpr (kAlongMn)
-        tile.template load<kThreads, kAligned>(matrix + int64_t(k) * mn_count + mn, mn_count, k_count - k,
-                                               mn_count - mn);
+        tile.template load<kThreads>(matrix + k * stride + mn, stride, k_count - k, mn_count - mn);
     else
-        tile.template load<kThreads, kAligned>(matrix + int64_t(mn) * k_count + k, k_count, mn_count - mn, k_count - k);
+        tile.template load<kThreads>(matrix + mn * stride + k, stride, mn_count - mn, k_count - k);
 }
 
 template <bool kAByColumns, bool kBByRows, int kWarpsN>
@@ -156,7 +155,7 @@ struct WarpTile {
     }
 };
 
-template <bool kAByColumns, bool kBByRows, int kWarpsN, bool kAligned, class Epilogue>
+template <bool kAByColumns, bool kBByRows, int kWarpsN, class Epilogue>
 __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, 4 / kWarpsN)
     matmul_bf16_kernel(Problem<bf16> p, Schedule schedule, Parts parts, ColumnSum column_sum, Epilogue epilogue) {
     using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
@@ -173,8 +172,8 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, 4 / kWarpsN)
     const auto load_stage = [&] {  // one group of copies a call, empty at the end, so that groups can be counted
         if (!loading.done(schedule)) {
             auto& stage = s.stages[load_slot];
-            load_operand<kAByColumns, kThreads, kAligned>(stage.a, p.a, load_m, load_k, p.M, p.K);
-            load_operand<kBByRows, kThreads, kAligned>(stage.b, p.b, load_n, load_k, p.N, p.K);
+            load_operand<kAByColumns, kThreads>(stage.a, p.a, p.a_stride, load_m, load_k, p.M, p.K);
+            load_operand<kBByRows, kThreads>(stage.b, p.b, p.b_stride, load_n, load_k, p.N, p.K);
             load_k += kTileK;
             if (loading.advance(p, schedule)) start_loading();
         }

@@ -5,46 +5,64 @@
 #include "llmc/cuda/matmul/fp32.h"
 #include "llmc/cuda/matmul/plan.h"
 #include "llmc/cuda/matmul/splits.h"
+#include "llmc/cuda/pad.h"
 
 namespace llmc::cuda {
 
-template <bool kAByColumns, bool kBByRows, int kWarpsN, bool kAligned, class Epilogue>
+template <bool kAByColumns, bool kBByRows, int kWarpsN, class Epilogue>
 void launch_bf16(const Problem<bf16>& p, const Schedule& schedule, const Parts& parts, const ColumnSum& column_sum,
                  const Epilogue& epilogue) {
     constexpr int kThreads = kWarpsM * kWarpsN * kWarp;
     constexpr size_t kShared = sizeof(MatmulShared<kAByColumns, kBByRows, kWarpsN>);
-    const auto kernel = matmul_bf16_kernel<kAByColumns, kBByRows, kWarpsN, kAligned, Epilogue>;
+    const auto kernel = matmul_bf16_kernel<kAByColumns, kBByRows, kWarpsN, Epilogue>;
     const int resident = multiprocessors() * blocks_per_multiprocessor(kernel, kThreads, kShared);
     launch({unsigned(std::min(schedule.items(), resident)), kThreads, kShared}, kernel, p, schedule, parts, column_sum,
            epilogue);
 }
 
-// A (M, K), stored (K, M) if kAByColumns; B (K, N), stored (N, K) unless kBByRows. column_sum, for kAByColumns in bf16:
-// += the sums of A over K, computed along the way.
+template <bool kAByColumns, bool kBByRows, class Epilogue>
+void multiply_bf16(Problem<bf16> p, const Rows& a, const Rows& b, const Plan& plan, const Parts& parts,
+                   const ColumnSum& column_sum, const Epilogue& epilogue) {
+    p.a = a.data, p.a_stride = a.stride, p.b = b.data, p.b_stride = b.stride;
+    if (plan.wide)
+        launch_bf16<kAByColumns, kBByRows, 4>(p, plan.schedule, parts, column_sum, epilogue);
+    else
+        launch_bf16<kAByColumns, kBByRows, 2>(p, plan.schedule, parts, column_sum, epilogue);
+}
+
+// A (M, K), stored (K, M) if kAByColumns; B (K, N), stored (N, K) unless kBByRows. `aligned`: fp32, every row of the
+// operands starts at a multiple of 16 bytes. column_sum, for kAByColumns in bf16: += the sums of A over K, computed along
+// the way.
 template <bool kAByColumns, bool kBByRows, class T, class Epilogue>
 void multiply(const Problem<T>& p, bool aligned, const Epilogue& epilogue, const ColumnSum& column_sum = {}) {
     if (p.M == 0 || p.N == 0) return;
-    const Plan plan = plan_matmul<T>(p.M, p.N, p.K, aligned, multiprocessors());
+    const Plan plan = plan_matmul<T>(p.M, p.N, p.K, multiprocessors());
     const Schedule& schedule = plan.schedule;
     const bool split = schedule.splits > 1;
     const size_t part_bytes = split ? size_t(schedule.splits) * size_t(p.M) * sizeof(float) : 0;
-    const Workspace memory({part_bytes * size_t(p.N), part_bytes});
-    const Parts parts = split ? Parts{memory.part<float>(0), memory.part<float>(1)} : Parts{};
+    const auto launch_all = [&](const Workspace& memory, auto&& launch_product) {
+        const Parts parts = split ? Parts{memory.part<float>(0), memory.part<float>(1)} : Parts{};
+        launch_product(parts);
+        if (!split) return;
+        const int64_t vectors = std::max(int64_t{p.M} * ceil_div(p.N, kVec), int64_t{p.M});
+        launch({unsigned(ceil_div(vectors, kSplitThreads)), kSplitThreads}, finish_splits_kernel<Epilogue>, parts,
+               column_sum, p.M, p.N, schedule.splits, epilogue);
+    };
     if constexpr (sizeof(T) == 4) {
-        launch({unsigned(schedule.items()), kFp32Threads, sizeof(Fp32Shared)},
-               matmul_fp32_kernel<kAByColumns, kBByRows, Epilogue>, p, schedule, parts, aligned, epilogue);
+        launch_all(Workspace({part_bytes * size_t(p.N), part_bytes}), [&](const Parts& parts) {
+            launch({unsigned(schedule.items()), kFp32Threads, sizeof(Fp32Shared)},
+                   matmul_fp32_kernel<kAByColumns, kBByRows, Epilogue>, p, schedule, parts, aligned, epilogue);
+        });
     } else {
-        if (plan.wide)
-            launch_bf16<kAByColumns, kBByRows, 4, true>(p, schedule, parts, column_sum, epilogue);
-        else if (aligned)
-            launch_bf16<kAByColumns, kBByRows, 2, true>(p, schedule, parts, column_sum, epilogue);
-        else
-            launch_bf16<kAByColumns, kBByRows, 2, false>(p, schedule, parts, column_sum, epilogue);
+        const Rows a = kAByColumns ? Rows{p.a, p.K, p.M} : Rows{p.a, p.M, p.K};
+        const Rows b = kBByRows ? Rows{p.b, p.K, p.N} : Rows{p.b, p.N, p.K};
+        const Workspace memory({part_bytes * size_t(p.N), part_bytes, padding_bytes(a), padding_bytes(b)});
+        launch_all(memory, [&](const Parts& parts) {
+            multiply_bf16<kAByColumns, kBByRows>(p, aligned_rows(a, memory.part<bf16>(2)),
+                                                 aligned_rows(b, memory.part<bf16>(3)), plan, parts, column_sum,
+                                                 epilogue);
+        });
     }
-    if (!split) return;
-    const int64_t vectors = std::max(int64_t{p.M} * ceil_div(p.N, kVec), int64_t{p.M});
-    launch({unsigned(ceil_div(vectors, kSplitThreads)), kSplitThreads}, finish_splits_kernel<Epilogue>, parts,
-           column_sum, p.M, p.N, schedule.splits, epilogue);
 }
 
 }  // namespace llmc::cuda

@@ -40,10 +40,9 @@ inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int
 }
 
 template <class T>
-Plan plan_matmul(int64_t M, int64_t N, int64_t K, bool aligned, int multiprocessors) {
+Plan plan_matmul(int64_t M, int64_t N, int64_t K, int multiprocessors) {
     if constexpr (sizeof(T) == 4) return plan_with(kFp32Tile, M, N, K, multiprocessors);
     const Plan narrow = plan_with(kNarrow, M, N, K, multiprocessors);
-    if (!aligned) return narrow;  // the element-wise loader exists for the small tile only
     const Plan wide = plan_with(kWide, M, N, K, multiprocessors);
     return wide.clocks <= narrow.clocks ? wide : narrow;
 }

@@ -20,6 +20,7 @@ template <class T>
 struct Problem {
     const T *a, *b;
     int M, N, K;
+    int64_t a_stride = 0, b_stride = 0;  // bf16: elements from one stored row to the next, set by multiply()
 };
 
 // How the work is cut: tiles of D, and for each of them `splits` parts of K. Work item i is tile i % tiles(), part

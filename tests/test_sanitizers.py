@@ -1,0 +1,217 @@
+"""The emulated kernels under AddressSanitizer (with UndefinedBehaviorSanitizer) and ThreadSanitizer, and a test of these
+tests: bugs planted into the kernels, each of which has to be found.
+
+`make test` runs the ops once under each sanitizer; `make test-sanitizers` (LLMC_SANITIZE_ALL=1) runs every op test, under
+several schedules of the CUDA threads.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+from program import ROOT
+
+import llmc
+
+pytestmark = pytest.mark.skipif("emulated" not in llmc.backends(), reason="not built: run make module-emu")
+ALL = os.environ.get("LLMC_SANITIZE_ALL") == "1"
+
+
+def make(*arguments):
+    done = subprocess.run(["make", "-j2", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout.strip()
+
+
+def runtime(name):
+    return subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+
+
+def run_python(kind, module, *arguments, emulator=""):
+    """Python with an emulated module of that kind (emu, asan, tsan); returns (exit code, everything printed)."""
+    environment = dict(os.environ, LLMC_EMULATED_MODULE=str(module), LLMC_EMULATOR=emulator)
+    if kind != "emu":  # Python itself is not instrumented: the runtime has to be there before it
+        environment |= {
+            "LD_PRELOAD": f"{runtime(f'lib{kind}.so')}:{runtime('libstdc++.so')}",
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66",
+        }
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+SCHEDULES = ["", "shuffle=1 seed=1 workers=1", "shuffle=1 seed=2"] if ALL else ["shuffle=1 seed=1"]
+# Reduced: one call of every op, all head sizes, and what the ops refuse.
+SELECTION = "emulated" if ALL else "emulated and (same_bits_twice or test_attention or wrong_shapes)"
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", ["asan", "tsan"])
+def test_op_tests_are_clean(kind, schedule):
+    make(f"module-{kind}")
+    tests = ["tests/test_ops.py", "tests/test_optimizers.py"] if ALL else ["tests/test_ops.py"]
+    command = ["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *tests, "-k", SELECTION]
+    code, output = run_python(kind, ROOT / "build" / kind / "_emu.so", *command, emulator=schedule)
+    assert code == 0 and " passed" in output, output[:6000]
+    assert "WARNING: ThreadSanitizer" not in output and "ERROR: AddressSanitizer" not in output, output[:6000]
+
+
+# --- Bugs planted into the kernels ---
+
+# What is done to find each: one op on sizes that fill several tiles, against the CPU backend.
+PROBES = {
+    "matmul": """
+x, w = normal(300, 136), normal(264, 136)
+compare(emulated.matmul_forward(x, w, dtype=DTYPE)["out"], cpu.matmul_forward(x, w, dtype=DTYPE)["out"])""",
+    "gelu": """
+x = normal(7, 9)
+compare(emulated.gelu_forward(x, dtype=DTYPE), cpu.gelu_forward(x, dtype=DTYPE))""",
+    "classifier": """
+x, t = normal(5, 3000), np.arange(5, dtype=np.int32)
+compare(*(b.classifier(x, t, vocab_size=3000, dloss=1.0, dtype=DTYPE)["logits"] for b in (emulated, cpu)))""",
+    "column_sums": """
+x = normal(200, 40)
+compare(*(b.matmul_backward(x, dbias=np.zeros(40, np.float32), dtype=DTYPE)["dbias"] for b in (emulated, cpu)))""",
+    "attention": """
+x = normal(1, 300, 3 * 64)
+compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
+    "layernorm": """
+x, w = normal(64, 300), normal(300)
+compare(*(b.layernorm_forward(x, w, w, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
+}
+PREAMBLE = """
+import sys
+sys.path.insert(0, ".")
+import numpy as np
+import llmc
+cpu, emulated = llmc.backend("cpu"), llmc.backend("emulated")
+rng = np.random.default_rng(0)
+normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+def compare(a, b):
+    error = np.linalg.norm(a - b) / np.linalg.norm(b)
+    print("same result" if error < 1e-2 else f"wrong result: {error}")
+"""
+
+# name: (kind of build, file, old text, new text, what to run, element type, what must be reported)
+BUGS = {
+    "missing barrier": (
+        "tsan", "llmc/cuda/matmul/fp32.h", "        __syncthreads();  // also", "        // also",
+        "matmul", "fp32", r"data race[^$]*matmul_fp32_kernel",
+    ),
+    "missing barrier before scratch is used again": (
+        "tsan", "llmc/cuda/reduce.h", "    __syncthreads();  // the scratch may", "    // the scratch may",
+        "classifier", "bf16", r"data race[^$]*reduce_block",
+    ),
+    "missing cp.async wait": (
+        "emu", "llmc/cuda/matmul/bf16.h", "        cp_async_wait<kStages - 2>();\n        __syncthreads();\n        slot",
+        "        __syncthreads();\n        slot",
+        "matmul", "bf16", "wrong result: nan",
+    ),
+    "missing cp.async wait at the end": (
+        "emu", "llmc/cuda/matmul/bf16.h", "    cp_async_wait<0>();\n}", "}",
+        "matmul", "bf16", "thread ends with cp.async in flight",
+    ),
+    "stage released early": (
+        "emu", "llmc/cuda/matmul/bf16.h", "for (int i = 0; i < kStages - 1; ++i) load_stage();",
+        "for (int i = 0; i < kStages; ++i) load_stage();",
+        "matmul", "bf16", "wrong result: nan",
+    ),
+    "stage released early, as ThreadSanitizer sees it": (
+        "tsan", "llmc/cuda/attention/forward_bf16.h", "        __syncthreads();  // this tile", "        // this tile",
+        "attention", "bf16", r"data race[^$]*attention_forward_bf16_kernel",
+    ),
+    "off-by-one store": (
+        "asan", "llmc/cuda/elementwise.cu", "    store_upto(out + i, x, count, aligned);",
+        "    store_upto(out + i, x, count + 1, aligned);",
+        "gelu", "fp32", r"AddressSanitizer: heap-buffer-overflow[^$]*gelu_forward_kernel",
+    ),
+    "shared memory too small": (
+        "emu", "llmc/cuda/column_sums.cu", "kThreads, sizeof(SumColumnsShared)}", "kThreads, sizeof(SumColumnsShared) / 2}",
+        "column_sums", "fp32", "shared memory is larger than its launch gave it",
+    ),
+    "divergent barrier": (
+        "emu", "llmc/cuda/reduce.h", "    if (lane_id() == 0) scratch.of_warp[warp_id()] = x;\n    __syncthreads();",
+        "    if (lane_id() == 0) {\n        scratch.of_warp[warp_id()] = x;\n        __syncthreads();\n    } else {\n"
+        "        __syncthreads();\n    }",
+        "classifier", "bf16", r"threads meet at different barriers[^$]*reduce\.h",
+    ),
+    "barrier that some never reach": (
+        "emu", "llmc/cuda/reduce.h", "    __syncthreads();  // the scratch may", "    if (warp_id() == 0) __syncthreads();  // the scratch may",
+        "classifier", "bf16", "threads meet at different barriers|deadlock",
+    ),
+    "shuffle in half a warp": (
+        "emu", "llmc/cuda/layernorm.cu", "rsqrt_approx(warp_sum(squares) / float(a.C) + kEpsilon);\n    for",
+        "rsqrt_approx((lane_id() < 16 ? warp_sum(squares) : squares) / float(a.C) + kEpsilon);\n    for",
+        "layernorm", "bf16", "threads meet at different barriers|which takes no part|deadlock",
+    ),
+    "two blocks write one place": (
+        "tsan", "llmc/cuda/column_sums.cu", "parts[int64_t(blockIdx.y) * C + first + column] = total;",
+        "parts[first + column] = total;",
+        "column_sums", "fp32", r"data race[^$]*sum_columns_kernel",
+    ),
+    "shared memory read before it is written": (
+        "emu", "llmc/cuda/column_sums.cu", "store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);",
+        "if (warp_id() > 0) store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);",
+        "column_sums", "fp32", "wrong result: nan",
+    ),
+}  # fmt: skip
+
+
+def build_with(bug, folder):
+    """The emulated module with one text replaced; everything that is not touched comes from build/."""
+    kind, path, old, new = bug[:4]
+    make("module-emu" if kind == "emu" else f"module-{kind}")
+    text = (ROOT / path).read_text()
+    assert text.count(old) == 1, f"{path} has changed: plant this bug anew\n{old}"
+    (folder / path).parent.mkdir(parents=True)
+    (folder / path).write_text(text.replace(old, new))
+    flags = {
+        "emu": [],
+        "asan": ["-O1", "-g1", "-gdwarf-4", *make("print-ASAN").split()],
+        "tsan": ["-O1", "-g1", "-gdwarf-4", "-fsanitize=thread"],
+    }[kind]
+    compiler, common = make("print-CXX"), make("print-EMU_FLAGS").split()
+    objects = {o.relative_to(ROOT / "build" / kind).with_suffix(""): o for o in (ROOT / "build" / kind).rglob("*.o")}
+    for source in sorted(ROOT.glob("llmc/cuda/*.cu")):
+        name = source.relative_to(ROOT)
+        dependencies = (ROOT / "build" / kind / name).with_suffix(".d").read_text().split()
+        if path not in dependencies:
+            continue
+        changed = folder / name if str(name) == path else source
+        objects[name.with_suffix("")] = folder / f"{source.stem}.o"
+        command = [compiler, f"-I{folder}", *common, *flags, "-x", "c++", "-c", changed, "-o", folder / f"{source.stem}.o"]
+        done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    module = folder / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"
+    shared = ["build/bindings_emu.o", *make("print-BINDING_OBJECTS").split()]
+    command = [compiler, *make("print-FLAGS").split(), *flags, "-shared", *objects.values(), *shared, "-o", module]
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return module
+
+
+def probe(bug, module):
+    kind, *_, what, dtype, _ = bug
+    return run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)))
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_planted_bug_is_found(name, tmp_path):
+    bug = BUGS[name]
+    code, output = probe(bug, build_with(bug, tmp_path))
+    assert re.search(bug[-1], output), f"not found: exit {code}\n{output[:4000]}"
+    assert code != 0 or "wrong result" in output
+
+
+@pytest.mark.parametrize("kind", ["emu", "asan", "tsan"])
+def test_without_a_bug_nothing_is_found(kind):
+    """The same probes on the kernels as they are."""
+    make("module-emu" if kind == "emu" else f"module-{kind}")
+    module = next((ROOT / "llmc").glob("_emu*.so")) if kind == "emu" else ROOT / "build" / kind / "_emu.so"
+    for what, dtype in sorted({bug[4:6] for bug in BUGS.values()}):
+        code, output = run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)))
+        assert code == 0 and output.strip() == "same result", f"{what} {dtype}: exit {code}\n{output[:4000]}"
