@@ -113,6 +113,14 @@ $(CUDA_BUILD)/train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJEC
 train_gpt2cu: $(CUDA_BUILD)/train_gpt2cu
 	cp $< $@
 
+# Every instruction wrapper by itself, on the CPU and on a GPU
+$(foreach kind,emu asan tsan,$(eval $(BUILD)/$(kind)/conformance: $(BUILD)/$(kind)/tests/cuda/conformance.o \
+    $(COMMON_OBJECTS) $(call objects,$(kind)/,$(KERNELS) $(EMULATOR))))
+$(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance:
+	$(CXX) $(FLAGS) $(RUNTIME) $^ -o $@ -lpthread
+$(CUDA_BUILD)/conformance: $(CUDA_BUILD)/tests/cuda/conformance.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
+	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
+
 # --- pybind11 modules, built in place: `import llmc` from this folder ---
 EXT_SUFFIX = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))" 2>/dev/null)
 BINDING_OBJECTS = $(COMMON_OBJECTS) $(call objects,,$(BINDING))
@@ -133,8 +141,8 @@ module-asan: $(BUILD)/asan/_emu.so
 module-tsan: $(BUILD)/tsan/_emu.so
 $(BUILD)/asan/_emu.so: $(call objects,asan/,$(KERNELS) $(EMULATOR))
 $(BUILD)/tsan/_emu.so: $(call objects,tsan/,$(KERNELS) $(EMULATOR))
-$(BUILD)/asan/_emu.so: RUNTIME := $(ASAN)
-$(BUILD)/tsan/_emu.so: RUNTIME := -fsanitize=thread
+$(BUILD)/asan/_emu.so $(BUILD)/asan/conformance: RUNTIME := $(ASAN)
+$(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
 $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 

@@ -31,6 +31,7 @@ import torch
 import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
@@ -94,6 +95,8 @@ OPTIONS = {
         ("tokens", int, -1, (-1, MANY, "TOKENS"), "length of the run in tokens, instead of --steps"),
         ("epochs", float, -1.0, (-1, 1e9, "EPOCHS"), "length of the run in passes over the data, instead of --steps"),
         ("dtype", str, "fp32", ["fp32", "bf16"], "weights and activations; bf16 keeps fp32 master weights"),
+        ("recompute", str, "none", ["none", "gelu", "block"],
+         "what the backward pass computes again instead of keeping it: less memory, more time"),
         ("rounding", str, "nearest", ["nearest", "stochastic"], "of bf16 weights from their masters"),
     ],
     "Parametrization (mup.md)": [
@@ -545,14 +548,24 @@ class Attention(nn.Module):
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
+def recomputed(function, x):
+    """function(x), of which the backward pass keeps only x."""
+    return torch.utils.checkpoint.checkpoint(function, x, use_reentrant=False)
+
+
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.c_fc = Linear(config, 4 * config.width, config.width)
         self.c_proj = Linear(config, config.width, 4 * config.width)
+        self.recompute = config.recompute == "gelu"
+
+    def project(self, x):
+        return self.c_proj(F.gelu(x, approximate="tanh"))
 
     def forward(self, x):
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        x = self.c_fc(x)
+        return recomputed(self.project, x) if self.recompute else self.project(x)
 
 
 class Block(nn.Module):
@@ -588,7 +601,7 @@ class GPT2(nn.Module):
         if self.scales["embedding"] != 1:
             x = x * self.scales["embedding"]
         for block in self.h:
-            x = block(x)
+            x = recomputed(block, x) if self.config.recompute == "block" else block(x)
         x = self.ln_f(x if targets is not None else x[:, -1:])
         logits = F.linear(x, (self.lm_head or self.wte).tensors()[0])  # (B, T, Vp)
         logits = logits[..., :self.config.vocab_size].float()

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from op_tools import TOLERANCE, Data, assert_close, double, parameter
 
+import llmc
+
 
 def gelu(x, scale):
     return F.gelu(scale * x, approximate="tanh") / scale
@@ -26,6 +28,8 @@ EMBEDDING_SHAPES = [
     (4, 16, 32, 64, 16),
     (3, 33, 50, 257, 40),
     (2, 64, 129, 70, 64),
+    (2, 400, 40, 3, 400),  # few tokens, many of each
+    (3, 700, 16, 70_000, 700),
 ]  # B, T, C, Vp, maxT
 
 
@@ -52,7 +56,7 @@ def test_embedding_backward_accumulates(backend, dtype, B, T, C, V, maxT):
 
 # --- layer norm ---
 
-LAYERNORM_SHAPES = [(1, 1), (1, 16), (7, 13), (64, 128), (33, 257), (130, 768), (5, 1600)]  # N, C
+LAYERNORM_SHAPES = [(1, 1), (1, 16), (7, 13), (64, 128), (33, 257), (130, 768), (5, 1600), (9, 2000), (3, 4104)]  # N, C
 
 
 def layernorm_reference(inp, weight, bias, weight_scale, bias_scale):
@@ -114,6 +118,7 @@ MATMUL_SHAPES = [
     (130, 257, 96),
     (600, 40, 24),
     (1030, 72, 19),
+    (270, 520, 200),
 ]  # N, OC, C
 
 
@@ -231,6 +236,8 @@ ATTENTION_SHAPES = [
     (1, 300, 2, 19),
     (1, 545, 1, 40),
     (1, 40, 1, 128),
+    (1, 200, 2, 72),
+    (2, 150, 1, 128),
 ]
 
 
@@ -314,7 +321,7 @@ def test_gelu_tails(backend):
     assert np.isnan(backend.gelu_forward(np.array([[np.nan]], np.float32))).all()
 
 
-@pytest.mark.parametrize("N,V,Vp", [(1, 1, 1), (5, 11, 16), (33, 257, 320), (7, 1000, 1000), (3, 50257, 50304)])
+@pytest.mark.parametrize("N,V,Vp", [(1, 1, 1), (5, 11, 16), (33, 257, 320), (7, 1000, 1000), (3, 50257, 50304), (2, 60_001, 60_032)])
 def test_classifier(backend, dtype, N, V, Vp):
     data = Data(13, dtype)
     logits, targets = data.normal(N, Vp, scale=2.0), data.integers(V, N)
@@ -370,6 +377,25 @@ def test_global_norm(backend):
     tensors = [data.normal(*shape) for shape in [(1,), (3, 5), (257, 129), (16384,), (16385,), (7,)]]
     expected = math.sqrt(sum(float((double(t) ** 2).sum()) for t in tensors))
     assert_close(backend.global_norm(tensors), np.array([expected]), 1e-6)
+
+
+@pytest.mark.parametrize("N,C,first,columns", [(1, 1, 0, 0), (7, 13, 0, 0), (300, 128, 0, 0), (33, 192, 64, 64), (5, 40, 3, 30)])
+@pytest.mark.parametrize("with_minus", [False, True])
+def test_statistics(backend, dtype, N, C, first, columns, with_minus):
+    data = Data(23, dtype)
+    inp, minus = data.normal(N, C) + 0.5, data.normal(N, C)
+    inp = double(inp).to(torch.bfloat16 if dtype == "bf16" else torch.float32).float().numpy()
+    result = backend.statistics(inp, minus=minus if with_minus else None, first_column=first, columns=columns, dtype=dtype)
+    x = (double(inp) - (double(minus) if with_minus else 0))[:, first : first + columns if columns else C]
+    expected = torch.stack([x.abs().mean(), x.mean(), (x * x).mean().sqrt(), x.abs().max()])
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_show_a_nan(backend):
+    inp = np.ones((40, 64), np.float32)
+    inp[33, 50] = np.nan
+    assert np.isnan(backend.statistics(inp)).all()
+    assert np.isfinite(backend.statistics(inp, columns=50)).all()
 
 
 CAST_EDGES = np.array(
@@ -439,6 +465,7 @@ def results_of_all_ops(backend, dtype):
     }
     yield backend.classifier(data.normal(N, V + 3), tokens.reshape(-1), vocab_size=V, dloss=0.1, **kw)
     yield {"norm": backend.global_norm([inp, dout]), "sum": backend.accumulate_sum(dout)}
+    yield {"statistics": backend.statistics(inp, minus=dout[:, :C], **kw)}
     yield backend.adamw_step(
         [parameter(data, dtype, 333, 77, lr=0.1)], step=2, beta1=0.9, beta2=0.99, stochastic_rounding=True, **kw
     )[0]
@@ -448,6 +475,22 @@ def test_same_bits_twice(backend, dtype):
     for first, second in zip(*(results_of_all_ops(backend, dtype) for _ in range(2)), strict=True):
         for name in first:
             np.testing.assert_array_equal(first[name].view(np.uint32), second[name].view(np.uint32), err_msg=name)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_same_bits_under_any_schedule(dtype, seed):
+    """CUDA's threads run in any order between barriers: here in many, on one host thread and on several."""
+    if "emulated" not in llmc.backends():
+        pytest.skip("the emulated backend is not built: run make module-emu")
+    emulated = llmc.backend("emulated")
+    expected = list(results_of_all_ops(emulated, dtype))
+    try:
+        emulated.schedule(shuffle=True, seed=seed, workers=seed)
+        for first, second in zip(expected, results_of_all_ops(emulated, dtype), strict=True):
+            for name in first:
+                np.testing.assert_array_equal(first[name].view(np.uint32), second[name].view(np.uint32), err_msg=name)
+    finally:
+        emulated.schedule()
 
 
 def calls_with_wrong_shapes(backend):
@@ -469,6 +512,8 @@ def calls_with_wrong_shapes(backend):
     yield "dout", lambda: backend.gelu_backward(f(3, 5), f(3, 4))
     yield "vocab_size", lambda: backend.classifier(f(3, 5), i(3), vocab_size=6)
     yield "targets", lambda: backend.classifier(f(3, 5), i(4), vocab_size=5)
+    yield "columns", lambda: backend.statistics(f(3, 5), first_column=3, columns=3)
+    yield "minus", lambda: backend.statistics(f(3, 5), minus=f(3, 4))
     yield "grad", lambda: backend.sgd_step([{"param": f(3), "grad": f(4), "m": f(3)}], step=1, momentum=0.9)
     yield "v", lambda: backend.adamw_step([{"param": f(3), "grad": f(3), "m": f(3)}], step=1, beta1=0.9, beta2=0.9)
     yield "dtype", lambda: backend.gelu_forward(f(3, 4), dtype="fp16")

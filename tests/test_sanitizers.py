@@ -153,6 +153,17 @@ BUGS = {
         "parts[first + column] = total;",
         "column_sums", "fp32", r"data race[^$]*sum_columns_kernel",
     ),
+    "stage released before wgmma has read it": (
+        "tsan", "tests/cuda/conformance.cu",
+        "            wgmma_wait<0>();\n            if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);",
+        "            if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);\n            wgmma_wait<0>();",
+        "conformance", "bf16", r"data race[^$]*hopper_kernel",
+    ),
+    "bytes of a bulk copy miscounted": (
+        "emu", "tests/cuda/conformance.cu", "mbarrier_arrive_expect(&s.full[slot], (kM + kN) * kK * 2);",
+        "mbarrier_arrive_expect(&s.full[slot], kM * kK * 2);",
+        "conformance", "bf16", r"deadlock[^$]*mbarrier|FAILED|more arrivals",
+    ),
     "shared memory read before it is written": (
         "emu", "llmc/cuda/column_sums.cu", "store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);",
         "if (warp_id() > 0) store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);",
@@ -163,8 +174,8 @@ BUGS = {
 
 def build_with(bug, folder):
     """The emulated module with one text replaced; everything that is not touched comes from build/."""
-    kind, path, old, new = bug[:4]
-    make("module-emu" if kind == "emu" else f"module-{kind}")
+    kind, path, old, new, what = bug[:5]
+    make(f"module-{kind}", f"build/{kind}/conformance")
     text = (ROOT / path).read_text()
     assert text.count(old) == 1, f"{path} has changed: plant this bug anew\n{old}"
     (folder / path).parent.mkdir(parents=True)
@@ -176,7 +187,8 @@ def build_with(bug, folder):
     }[kind]
     compiler, common = make("print-CXX"), make("print-EMU_FLAGS").split()
     objects = {o.relative_to(ROOT / "build" / kind).with_suffix(""): o for o in (ROOT / "build" / kind).rglob("*.o")}
-    for source in sorted(ROOT.glob("llmc/cuda/*.cu")):
+    sources = ["tests/cuda/conformance.cu"] if bug[4] == "conformance" else sorted(ROOT.glob("llmc/cuda/*.cu"))
+    for source in (ROOT / s for s in sources):
         name = source.relative_to(ROOT)
         dependencies = (ROOT / "build" / kind / name).with_suffix(".d").read_text().split()
         if path not in dependencies:
@@ -186,16 +198,24 @@ def build_with(bug, folder):
         command = [compiler, f"-I{folder}", *common, *flags, "-x", "c++", "-c", changed, "-o", folder / f"{source.stem}.o"]
         done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    module = folder / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"
-    shared = ["build/bindings_emu.o", *make("print-BINDING_OBJECTS").split()]
-    command = [compiler, *make("print-FLAGS").split(), *flags, "-shared", *objects.values(), *shared, "-o", module]
+    if what == "conformance":
+        result, others = folder / "conformance", make("print-COMMON_OBJECTS").split()
+    else:
+        result = folder / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"
+        others = ["-shared", "build/bindings_emu.o", *make("print-BINDING_OBJECTS").split()]
+        objects = {name: o for name, o in objects.items() if name.parts[0] != "tests"}
+    command = [compiler, *make("print-FLAGS").split(), *flags, *objects.values(), *others, "-o", result]
     done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return module
+    return result
 
 
 def probe(bug, module):
     kind, *_, what, dtype, _ = bug
+    if what == "conformance":
+        environment = dict(os.environ, LLMC_EMULATOR="shuffle=1 seed=1")
+        done = subprocess.run([module], env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
     return run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)))
 
 
@@ -210,8 +230,16 @@ def test_planted_bug_is_found(name, tmp_path):
 @pytest.mark.parametrize("kind", ["emu", "asan", "tsan"])
 def test_without_a_bug_nothing_is_found(kind):
     """The same probes on the kernels as they are."""
-    make("module-emu" if kind == "emu" else f"module-{kind}")
+    make(f"module-{kind}", f"build/{kind}/conformance")
     module = next((ROOT / "llmc").glob("_emu*.so")) if kind == "emu" else ROOT / "build" / kind / "_emu.so"
+    environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")
+    for seed in range(4):
+        environment["LLMC_EMULATOR"] = f"shuffle={seed} seed={seed}"
+        program = [ROOT / "build" / kind / "conformance"]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.count("ok  ") == 16, done.stdout + done.stderr
     for what, dtype in sorted({bug[4:6] for bug in BUGS.values()}):
+        if what == "conformance":
+            continue
         code, output = run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)))
         assert code == 0 and output.strip() == "same result", f"{what} {dtype}: exit {code}\n{output[:4000]}"

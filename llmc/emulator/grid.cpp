@@ -176,6 +176,7 @@ void Worker::place_cluster(unsigned first_block) {
             t.done = false;
             t.waits_for = "start";
             t.where = {};
+            t.products.committed = t.products.finished = 0;
             ready.push_back(&t);
         }
     }
@@ -199,9 +200,15 @@ void Worker::land_bulk_copies() {
             ++i;
             continue;
         }
-        const std::function<void()> land = std::move(copies[i].land);
-        copies.erase(copies.begin() + int64_t(i));
+        std::function<void()> land;
+        {
+            const Quiet quiet;
+            land = std::move(copies[i].land);
+            copies.erase(copies.begin() + int64_t(i));
+        }
         land();
+        const Quiet quiet;
+        land = nullptr;
     }
 }
 

@@ -19,18 +19,45 @@
 #define LLMC_ASAN 0
 #endif
 
+#if LLMC_TSAN
+extern "C" {
+void __tsan_write_range(void* memory, unsigned long bytes);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#endif
+
 namespace llmc::emulator {
 
 #if LLMC_TSAN
+// While one exists, memory that the emulator takes and gives back is not mistaken for the kernel's.
+struct Quiet {
+    Quiet() {
+        AnnotateIgnoreReadsBegin("", 0);
+        AnnotateIgnoreWritesBegin("", 0);
+    }
+    ~Quiet() {
+        AnnotateIgnoreWritesEnd("", 0);
+        AnnotateIgnoreReadsEnd("", 0);
+    }
+};
 inline void order_release(void* token) { __tsan_release(token); }
 inline void order_acquire(void* token) { __tsan_acquire(token); }
+// A write that the emulator does in the kernel's name.
+inline void record_write(void* memory, size_t bytes) { __tsan_write_range(memory, bytes); }
 inline void* tsan_current_fiber() { return __tsan_get_current_fiber(); }
 inline void* tsan_create_fiber() { return __tsan_create_fiber(0); }
 inline void tsan_destroy_fiber(void* fiber) { __tsan_destroy_fiber(fiber); }
 inline void tsan_switch(void* fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
 #else
+struct Quiet {
+    Quiet() {}
+};
 inline void order_release(void*) {}
 inline void order_acquire(void*) {}
+inline void record_write(void*, size_t) {}
 inline void* tsan_current_fiber() { return nullptr; }
 inline void* tsan_create_fiber() { return nullptr; }
 inline void tsan_destroy_fiber(void*) {}

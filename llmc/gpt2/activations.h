@@ -11,8 +11,8 @@ namespace llmc {
 // What the backward pass computes again instead of keeping it since the forward pass.
 enum class Recompute {
     none,   // nothing
-    gelu,   // the GELU of each block, from its input: 8C of 36C bytes a token and block less in bf16
-    block,  // all of a block but its output: 34C less, for one more forward pass (a third more arithmetic)
+    gelu,   // the GELU of each block, from its input: 8C of 32C bytes a token and block less in bf16
+    block,  // all of a block but its output: 30C less, for one more forward pass (a third more arithmetic)
 };
 
 struct GPT2Options {

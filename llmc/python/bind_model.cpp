@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "llmc/arena.h"
 #include "llmc/checkpoint/checkpoint.h"
 #include "llmc/error.h"
 #include "llmc/options.h"
@@ -179,6 +180,32 @@ void bind_model(py::module_& m) {
                 (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).decode(tokens));
         },
         "The text of tokens, as bytes.", py::arg("tokens"), py::arg("tokenizer") = "");
+    m.def(
+        "plan_arena",
+        [](const std::vector<std::pair<size_t, std::vector<std::pair<int, int>>>>& buffers) {
+            std::vector<ArenaBuffer> described;
+            for (auto& [bytes, lives] : buffers) {
+                described.push_back({bytes, {}});
+                for (auto& [first, last] : lives) described.back().lives.push_back({first, last});
+            }
+            const ArenaPlan plan = plan_arena(described);
+            return py::dict(py::arg("offsets") = plan.offsets, py::arg("bytes") = plan.bytes,
+                            py::arg("most_alive") = plan.most_alive);
+        },
+        "Places for buffers [(bytes, [(first, last moment), ...]), ...] in one arena: {offsets, bytes, most_alive}.",
+        py::arg("buffers"));
+    m.def(
+        "activation_bytes",
+        [](bool train, const py::kwargs& options) {
+            const Config c = config_of(options);
+            return GPT2::memory(shape_of(c), {.batch_size = c.batch_size,
+                                              .seq_len = c.seq_len,
+                                              .dtype = c.dtype == "bf16" ? DType::bf16 : DType::f32,
+                                              .train = train,
+                                              .recompute = recompute_named(c.recompute)})
+                .activations;
+        },
+        "Bytes of a model's activations.", py::arg("train") = true);
     m.def("choose_token", &choose_token, "The sampler's choice from logits, given a uniform number.", py::arg("logits"),
           py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
 

@@ -276,6 +276,20 @@ void bind_reductions(py::module_& m) {
         "scale"_a = 1.0f);
 
     m.def(
+        "statistics",
+        [](const Floats& inp, const std::optional<Floats>& minus, int64_t first_column, int64_t columns,
+           const std::string& dtype) {
+            DeviceArray d_inp = input(inp, parse_dtype(dtype)), d_minus = input(minus, parse_dtype(dtype)),
+                        out = output({kStatistics}, f32);
+            statistics({.out = out, .inp = d_inp, .minus = d_minus, .first_column = first_column, .columns = columns});
+            return out.download();
+        },
+        "[mean |x|, mean x, root mean square of x, max |x|] of x = inp - minus in columns [first_column, first_column "
+        "+ "
+        "columns); 0 columns: all from the first on.",
+        "inp"_a, py::kw_only(), "minus"_a = py::none(), "first_column"_a = 0, "columns"_a = 0, "dtype"_a = "fp32");
+
+    m.def(
         "global_norm",
         [](const std::vector<Floats>& tensors) {
             std::vector<DeviceArray> arrays;

@@ -1,0 +1,153 @@
+// Instructions of compute capability 9.0a (Hopper): barriers in shared memory that count bytes, bulk copies of tiles
+// (TMA), matrix products of a warpgroup (wgmma), clusters. No kernel of a training step uses them yet; what they mean here
+// and in the emulator is held together by tests/cuda/conformance.cu, whose product is the skeleton of a Hopper matmul.
+// Reference: "Parallel thread execution ISA", sections mbarrier, cp.async.bulk.tensor, wgmma.
+#pragma once
+#include "llmc/cuda/host.h"
+
+#ifdef __CUDACC__
+#include <cuda.h>
+#define LLMC_HAS_HOPPER (!defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL))  // of the code being compiled
+#else
+#include "llmc/emulator/hopper.h"
+#define LLMC_HAS_HOPPER 1
+#endif
+
+namespace llmc::gpu {
+
+#ifdef __CUDACC__
+
+// --- Clusters ---
+
+GPU int cluster_rank() {
+    uint32_t rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return int(rank);
+}
+GPU void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// Barrier `id` (1 to 15) among `threads` of a block's threads, a multiple of 32.
+GPU void named_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+// --- mbarrier: flips its phase when `count` arrivals and all announced bytes have come ---
+
+GPU void mbarrier_init(uint64_t* barrier, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
+}
+// Makes initialised barriers visible to the cluster and to bulk copies.
+GPU void mbarrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+GPU void mbarrier_arrive(uint64_t* barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+// Arrives, and announces so many bytes.
+GPU void mbarrier_arrive_expect(uint64_t* barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+                 : "memory");
+}
+// Arrives at the barrier that has the same place in another block of the cluster.
+GPU void mbarrier_arrive_at(uint64_t* barrier, int rank) {
+    asm volatile(
+        "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;"
+        "  mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }" ::"r"(shared_address(barrier)),
+        "r"(rank)
+        : "memory");
+}
+// Until the phase `parity` is over.
+GPU void mbarrier_wait(uint64_t* barrier, int parity) {
+    asm volatile(
+        "{ .reg .pred over; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;"
+        "  @over bra DONE; bra AGAIN; DONE: }" ::"r"(shared_address(barrier)),
+        "r"(parity)
+        : "memory");
+}
+
+// --- TMA: a box of a bf16 matrix to shared memory, 128-byte swizzled, zeros outside of the matrix ---
+
+using TensorMap = CUtensorMap;
+
+GPU void tma_load(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
+        "[%2];" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row)
+        : "memory");
+}
+// To the same place in all blocks of the cluster that `ranks` has a bit for.
+GPU void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row,
+                            uint16_t ranks) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(ranks)
+        : "memory");
+}
+
+// --- wgmma: D (64 x 128, fp32, in the registers of 128 threads) += A (64 x 16) B (16 x 128) from shared memory ---
+
+// d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e]. The operands are given by
+// descriptors; kAByColumns: A lies as (K, M), kBByRows: B lies as (K, N), else both along K.
+template <bool kAByColumns, bool kBByRows>
+GPU void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define LLMC_D8(i)                                                                                              \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+        "+f"(d[i + 7])
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,"
+        "%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,"
+        "%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, %66, %67;"
+        : LLMC_D8(0), LLMC_D8(8), LLMC_D8(16), LLMC_D8(24), LLMC_D8(32), LLMC_D8(40), LLMC_D8(48), LLMC_D8(56)
+        : "l"(a), "l"(b), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+#undef LLMC_D8
+#endif
+}
+// Before the first product after registers or shared memory were written by ordinary means.
+GPU void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+GPU void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Until at most kPending committed groups of products are under way.
+template <int kPending>
+GPU void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// Moves registers between the warpgroups of a block: the kernel's own limit, from here on, for this warpgroup.
+template <int kRegisters>
+GPU void raise_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+GPU void lower_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// A map of a bf16 matrix (rows, columns) with `stride` elements from row to row, for boxes of box_rows x 64 columns.
+// cuTensorMapEncodeTiled comes from the driver by name: nothing has to be linked.
+inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    cuda::check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
+                "cannot find the driver's tensor maps");
+    const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(stride) * 2};
+    const cuuint32_t box[2] = {64, cuuint32_t(box_rows)}, steps[2] = {1, 1};
+    TensorMap map;
+    const CUresult status = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
+        &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<bf16*>(matrix), sizes, strides, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (status != CUDA_SUCCESS) fail("cannot make a tensor map of ", rows, " x ", columns, " (error ", status, ")");
+    return map;
+}
+
+#endif
+
+// Of an operand of wgmma in shared memory, 128-byte swizzled, its tile 1024-byte aligned. Along K: `stride` is 1024 bytes
+// (8 rows of 128 bytes), `leading` unused. Along M or N: `stride` is 1024 (the next 8 of K), `leading` the distance to the
+// next 64 of M or N.
+GPU uint64_t wgmma_descriptor(uint32_t address, uint32_t leading, uint32_t stride) {
+    return uint64_t(address >> 4 & 0x3fff) | uint64_t(leading >> 4) << 16 | uint64_t(stride >> 4) << 32 |
+           uint64_t{1} << 62;
+}
+
+}  // namespace llmc::gpu

@@ -1,0 +1,132 @@
+#include "llmc/emulator/hopper.h"
+
+#include <cstring>
+
+namespace llmc::emulator {
+namespace {
+
+constexpr int kWarpgroup = 128;
+
+struct MBarrier {
+    uint32_t phase : 1, count : 15, pending : 16;
+    int32_t bytes;  // announced and not yet here; negative: here before they were announced
+};
+static_assert(sizeof(MBarrier) == sizeof(uint64_t));
+
+MBarrier& at(uint64_t* barrier) { return *reinterpret_cast<MBarrier*>(barrier); }
+
+ptrdiff_t offset_of(const void* p) { return static_cast<const unsigned char*>(p) - self().block->shared; }
+
+uint64_t* in_block(uint64_t* barrier, int rank) {
+    if (rank < 0) return barrier;
+    if (size_t(rank) >= cluster().blocks.size()) fail("mbarrier: the cluster has no block " + std::to_string(rank));
+    return reinterpret_cast<uint64_t*>(cluster().blocks[size_t(rank)]->shared + offset_of(barrier));
+}
+
+// What waits for a phase is ordered behind what arrived in it: a token per phase, the barrier's own bytes.
+char* order_of(uint64_t* barrier, uint32_t phase) { return reinterpret_cast<char*>(barrier) + phase; }
+
+void finish_phase(MBarrier& m) {
+    if (m.pending > 0 || m.bytes != 0) return;
+    m.phase ^= 1;
+    m.pending = m.count;
+}
+
+}  // namespace
+
+void mbarrier_initialise(uint64_t* barrier, int count) { at(barrier) = {0, uint32_t(count), uint32_t(count), 0}; }
+
+void mbarrier_arrive(uint64_t* barrier, int rank, int bytes) {
+    barrier = in_block(barrier, rank);
+    MBarrier& m = at(barrier);
+    if (m.pending == 0) fail("mbarrier: more arrivals than it was made for");
+    order_release(order_of(barrier, m.phase));
+    m.bytes += bytes;
+    --m.pending;
+    made_progress();
+    finish_phase(m);
+    yield_at_random();
+}
+
+void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where) {
+    self().waits_for = "mbarrier";
+    self().where = where;
+    while (int(at(barrier).phase) == parity) yield();
+    order_acquire(order_of(barrier, uint32_t(parity)));
+}
+
+void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* barrier, int column, int row,
+                     uint16_t ranks, const Location& where) {
+    self().where = where;
+    const ptrdiff_t to = offset_of(destination), barrier_at = offset_of(barrier);
+    if (to % 1024) fail("TMA: the tile is not 1024-byte aligned");
+    const int64_t bytes = int64_t{map.box_rows} * 128;
+    if (to < 0 || to + bytes > int64_t(self().block->shared_bytes)) fail("TMA: the tile is outside shared memory");
+    BulkCopies& copies = cluster().bulk_copies;
+    order_release(&copies.order);
+    const Quiet quiet;
+    copies.on_their_way.push_back(
+        {int(random_bits() % 4), [=, &copies, blocks = cluster().blocks] {
+             order_acquire(&copies.order);
+             for (size_t rank = 0; rank < blocks.size(); ++rank) {
+                 if (!(ranks >> rank & 1)) continue;
+                 unsigned char* shared = blocks[rank]->shared;
+                 for (int i = 0; i < map.box_rows; ++i)
+                     for (int j = 0; j < 64; ++j) {
+                         const int64_t r = row + i, c = column + j;
+                         const bool inside = r >= 0 && r < map.rows && c >= 0 && c < map.columns;
+                         const uint16_t bits = inside ? map.matrix[r * map.stride + c].bits : 0;
+                         uint32_t offset = uint32_t(to) + uint32_t(i * 64 + j) * 2;
+                         offset ^= (offset >> 7 & 7) << 4;
+                         record_write(shared + offset, sizeof bits);
+                         std::memcpy(shared + offset, &bits, sizeof bits);
+                     }
+                 auto* arrived = reinterpret_cast<uint64_t*>(shared + barrier_at);
+                 order_release(order_of(arrived, at(arrived).phase));
+                 at(arrived).bytes -= int32_t(bytes);
+                 finish_phase(at(arrived));
+             }
+         }});
+}
+
+void issue_product(const std::function<void()>& multiply) {
+    const Quiet quiet;
+    self().products.open.push_back(multiply);
+}
+
+void commit_products() {
+    PendingProducts& mine = self().products;
+    Thread& first = self().block->threads[size_t(self().linear / kWarpgroup * kWarpgroup)];
+    order_release(&first.products.order[0]);
+    {
+        const Quiet quiet;
+        mine.groups.push_back(std::move(mine.open));
+        mine.open.clear();
+    }
+    ++mine.committed;
+    made_progress();
+    yield_at_random();
+}
+
+void wait_for_products(int most_pending, const Location& where) {
+    Thread& me = self();
+    Thread* group = &me.block->threads[size_t(me.linear / kWarpgroup * kWarpgroup)];
+    const int64_t needed = me.products.committed - most_pending;
+    me.waits_for = "wgmma";
+    me.where = where;
+    for (int i = 0; i < kWarpgroup; ++i)
+        while (group[i].products.committed < needed) yield();
+    order_acquire(&group->products.order[0]);
+    for (int i = 0; i < kWarpgroup; ++i) {
+        PendingProducts& p = group[i].products;
+        for (; p.finished < needed; ++p.finished) {
+            for (const std::function<void()>& multiply : p.groups.front()) multiply();
+            const Quiet quiet;
+            p.groups.pop_front();
+        }
+    }
+    order_release(&group->products.order[1]);
+    order_acquire(&group->products.order[1]);
+}
+
+}  // namespace llmc::emulator

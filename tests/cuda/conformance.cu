@@ -1,0 +1,408 @@
+// Each instruction wrapper of llmc/cuda/gpu.h and gpu/hopper.h by itself, on data for which the right answer is exact. The
+// same source runs under the emulator and on a GPU: what the emulator believes an instruction to do is what the hardware
+// does. Prints one line a test; exits with 1 if one failed, with 5 where there is no GPU.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "llmc/cuda/gpu/hopper.h"
+#include "llmc/cuda/tile.h"
+#include "llmc/device.h"
+
+using namespace llmc;
+using namespace llmc::cuda;
+
+namespace {
+
+// --- Host side ---
+
+template <class T>
+class Array {  // on the device
+public:
+    explicit Array(size_t count) : buffer_(count * sizeof(T)), count_(count) {}
+    explicit Array(const std::vector<T>& values) : Array(values.size()) {
+        device::copy_to_device(buffer_.data(), values.data(), count_ * sizeof(T));
+    }
+    T* data() const { return reinterpret_cast<T*>(buffer_.data()); }
+    std::vector<T> values() const {
+        std::vector<T> out(count_);
+        device::copy_to_host(out.data(), buffer_.data(), count_ * sizeof(T));
+        return out;
+    }
+
+private:
+    device::Buffer buffer_;
+    size_t count_;
+};
+
+int g_failed = 0;
+
+void report(const char* name, bool passed) {
+    std::printf("%s %s\n", passed ? "ok    " : "FAILED", name);
+    g_failed += !passed;
+}
+
+// Small integers: sums of their products are exact in fp32, in any order.
+int integer(int i) { return (i * 7 + i / 5) % 9 - 4; }
+std::vector<bf16> integers(int count, int first = 0) {
+    std::vector<bf16> v;
+    for (int i = 0; i < count; ++i) v.push_back(to_bf16(float(integer(first + i))));
+    return v;
+}
+std::vector<float> floats(const std::vector<bf16>& v) {
+    std::vector<float> out;
+    for (bf16 x : v) out.push_back(to_float(x));
+    return out;
+}
+
+// D (M, N) of A (M, K) and B (K, N), as they are stored.
+std::vector<float> product(const std::vector<bf16>& a, const std::vector<bf16>& b, int M, int N, int K,
+                           bool a_by_columns, bool b_by_rows) {
+    std::vector<float> d(size_t(M * N));
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n)
+            for (int k = 0; k < K; ++k)
+                d[size_t(m * N + n)] += to_float(a[size_t(a_by_columns ? k * M + m : m * K + k)]) *
+                                        to_float(b[size_t(b_by_rows ? k * N + n : n * K + k)]);
+    return d;
+}
+
+// --- Threads and memory ---
+
+struct ReverseShared {
+    int value[256];
+};
+__global__ void reverse_kernel(int* out) {
+    ReverseShared& s = shared<ReverseShared>();
+    s.value[threadIdx.x] = int(blockIdx.x * blockDim.x + threadIdx.x);
+    __syncthreads();
+    out[blockIdx.x * blockDim.x + threadIdx.x] = s.value[blockDim.x - 1 - threadIdx.x];
+}
+void test_barrier() {
+    Array<int> out(512);
+    launch({2, 256, sizeof(ReverseShared)}, reverse_kernel, out.data());
+    bool right = true;
+    const auto values = out.values();
+    for (int i = 0; i < 512; ++i) right &= values[size_t(i)] == i / 256 * 256 + 255 - i % 256;
+    report("__syncthreads", right);
+}
+
+__global__ void shuffle_kernel(int* out) {
+    const int lane = lane_id();
+    out[lane] = __shfl_sync(kAllLanes, lane, (lane * 3) % 32);
+    out[32 + lane] = __shfl_xor_sync(kAllLanes, lane, 5);
+    out[64 + lane] = __shfl_down_sync(kAllLanes, lane, 3);
+    out[96 + lane] = __shfl_up_sync(kAllLanes, lane, 3);
+    out[128 + lane] = int(warp_sum(float(lane)));
+    out[160 + lane] = int(warp_max(float(lane ^ 9)));
+}
+void test_shuffles() {
+    Array<int> out(192);
+    launch({1, 32}, shuffle_kernel, out.data());
+    const auto values = out.values();
+    bool right = true;
+    for (int lane = 0; lane < 32; ++lane) {
+        const int expected[] = {lane * 3 % 32, lane ^ 5, lane < 29 ? lane + 3 : lane, lane > 2 ? lane - 3 : lane,
+                                496,           31};
+        for (int i = 0; i < 6; ++i) right &= values[size_t(32 * i + lane)] == expected[i];
+    }
+    report("__shfl_sync, xor, down, up; warp_sum, warp_max", right);
+}
+
+__global__ void copy16_kernel(uint4* out, const uint4* inp) { store16(out + threadIdx.x, load16(inp + threadIdx.x)); }
+void test_load_store() {
+    std::vector<uint4> inp(64);
+    for (uint32_t i = 0; i < 64; ++i) inp[i] = {i, i * i, ~i, i << 20};
+    Array<uint4> in(inp), out(64);
+    launch({1, 64}, copy16_kernel, out.data(), in.data());
+    report("load16, store16", !std::memcmp(out.values().data(), inp.data(), 64 * 16));
+}
+
+// --- Numbers ---
+
+__global__ void numbers_kernel(float* out, const float* x, int n) {
+    const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= n) return;
+    out[i] = exp2_approx(x[i]);
+    out[n + i] = tanh_approx(x[i]);
+    out[2 * n + i] = rsqrt_approx(fabsf(x[i]) + 0.1f);
+    out[3 * n + i] = divide_approx(3.0f, fabsf(x[i]) + 0.1f);
+}
+void test_numbers() {
+    std::vector<float> x;
+    for (int i = -600; i <= 600; ++i) x.push_back(float(i) / 40);
+    const int n = int(x.size());
+    Array<float> in(x), out(4 * x.size());
+    launch({unsigned(ceil_div(n, 128)), 128}, numbers_kernel, out.data(), in.data(), n);
+    const auto values = out.values();
+    double worst[4] = {};
+    for (int i = 0; i < n; ++i) {
+        const double v = double(x[size_t(i)]), shifted = double(std::fabs(x[size_t(i)]) + 0.1f);
+        const double expected[] = {std::exp2(v), std::tanh(v), 1 / std::sqrt(shifted), 3 / shifted};
+        for (int f = 0; f < 4; ++f) {
+            const double error = std::fabs(double(values[size_t(f * n + i)]) - expected[f]);
+            worst[f] = std::max(worst[f], error / std::max(std::fabs(expected[f]), 1e-30));
+        }
+    }
+    report("exp2_approx (2 ulp)", worst[0] < 3e-7);
+    report("tanh_approx (2^-10.9)", worst[1] < 5.3e-4);
+    report("rsqrt_approx (2 ulp)", worst[2] < 3e-7);
+    report("divide_approx (2 ulp)", worst[3] < 4e-7);
+}
+
+__global__ void pack_kernel(uint32_t* out, const float* x) {
+    const int i = int(threadIdx.x);
+    out[3 * i] = pack_bf16x2(x[2 * i], x[2 * i + 1]);
+    out[3 * i + 1] = bits_of(low_of(out[3 * i]));
+    out[3 * i + 2] = bits_of(high_of(out[3 * i]));
+}
+void test_pack() {
+    const std::vector<float> x = {1,     -1,       1 + 0x1p-8f, 1 + 3 * 0x1p-8f, 1 + 0x1p-8f + 0x1p-20f,
+                                  -0.0f, INFINITY, 3.4e38f};
+    Array<float> in(x);
+    Array<uint32_t> out(12);
+    launch({1, 4}, pack_kernel, out.data(), in.data());
+    const auto values = out.values();
+    bool right = true;
+    for (size_t i = 0; i < 4; ++i) {
+        const bf16 low = to_bf16(x[2 * i]), high = to_bf16(x[2 * i + 1]);
+        right &= values[3 * i] == (low.bits | uint32_t{high.bits} << 16);
+        right &= values[3 * i + 1] == uint32_t{low.bits} << 16 && values[3 * i + 2] == uint32_t{high.bits} << 16;
+    }
+    report("pack_bf16x2 (to nearest even), low_of, high_of", right);
+}
+
+// --- Tensor cores ---
+
+// The fragments are filled from global memory by their definition, so that only mma is under test.
+__global__ void mma_kernel(float* d, const bf16* a, const bf16* b, const float* c) {
+    const int group = lane_id() / 4, t = lane_id() % 4;
+    const auto pair = [](bf16 low, bf16 high) { return low.bits | uint32_t{high.bits} << 16; };
+    uint32_t fa[4], fb[2];
+    float acc[4];
+    for (int r = 0; r < 4; ++r) {
+        const bf16* row = a + (group + 8 * (r % 2)) * 16 + 2 * t + 8 * (r / 2);
+        fa[r] = pair(row[0], row[1]);
+        acc[r] = c[(group + 8 * (r / 2)) * 8 + 2 * t + r % 2];
+    }
+    for (int r = 0; r < 2; ++r) fb[r] = pair(b[(2 * t + 8 * r) * 8 + group], b[(2 * t + 8 * r + 1) * 8 + group]);
+    mma_m16n8k16(acc, fa, fb);
+    for (int r = 0; r < 4; ++r) d[(group + 8 * (r / 2)) * 8 + 2 * t + r % 2] = acc[r];
+}
+void test_mma() {
+    const auto a = integers(16 * 16), b = integers(16 * 8, 1000);
+    const auto c = floats(integers(16 * 8, 500));
+    Array<bf16> da(a), db(b);
+    Array<float> dc(c), d(16 * 8);
+    launch({1, 32}, mma_kernel, d.data(), da.data(), db.data(), dc.data());
+    auto expected = product(a, b, 16, 8, 16, false, true);
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += c[i];
+    report("mma_m16n8k16", d.values() == expected);
+}
+
+struct MatrixShared {
+    alignas(16) uint16_t element[32 * 8];
+};
+__global__ void ldmatrix_kernel(uint32_t* out, const uint16_t* inp, int transposed) {
+    MatrixShared& s = shared<MatrixShared>();
+    for (int i = lane_id(); i < 256; i += 32) s.element[i] = inp[i];
+    __syncwarp();
+    uint32_t r[4];
+    const uint16_t* row = s.element + lane_id() * 8;  // row i % 8 of matrix i / 8
+    if (transposed)
+        ldmatrix_x4_trans(r, row);
+    else
+        ldmatrix_x4(r, row);
+    for (int m = 0; m < 4; ++m) out[m * 32 + lane_id()] = r[m];
+}
+void test_ldmatrix() {
+    std::vector<uint16_t> inp(256);
+    for (size_t i = 0; i < 256; ++i) inp[i] = uint16_t(i * 257 + 3);
+    Array<uint16_t> in(inp);
+    for (int transposed = 0; transposed < 2; ++transposed) {
+        Array<uint32_t> out(128);
+        launch({1, 32, sizeof(MatrixShared)}, ldmatrix_kernel, out.data(), in.data(), transposed);
+        const auto values = out.values();
+        bool right = true;
+        for (int m = 0; m < 4; ++m)
+            for (int lane = 0; lane < 32; ++lane)
+                for (int half = 0; half < 2; ++half) {
+                    const int group = lane / 4, element = 2 * (lane % 4) + half;
+                    const int row = transposed ? element : group, column = transposed ? group : element;
+                    right &= uint16_t(values[size_t(m * 32 + lane)] >> (16 * half)) ==
+                             inp[size_t(m * 64 + row * 8 + column)];
+                }
+        report(transposed ? "ldmatrix_x4_trans" : "ldmatrix_x4", right);
+    }
+}
+
+struct CopyShared {
+    alignas(16) unsigned char bytes[3][64][16];
+};
+__global__ void cp_async_kernel(unsigned char* out, const unsigned char* inp) {
+    CopyShared& s = shared<CopyShared>();
+    const int i = int(threadIdx.x);
+    for (int group = 0; group < 3; ++group) {
+        cp_async16(s.bytes[group][i], inp + (group * 64 + i) * 16, i % 17);  // 0 to 16 bytes, zeros behind
+        cp_async_commit();
+    }
+    cp_async_wait<1>();
+    __syncthreads();
+    for (int group = 0; group < 2; ++group)
+        for (int k = 0; k < 16; ++k) out[(group * 64 + i) * 16 + k] = s.bytes[group][63 - i][k];
+    cp_async_wait<0>();
+    __syncthreads();
+    for (int k = 0; k < 16; ++k) out[(128 + i) * 16 + k] = s.bytes[2][63 - i][k];
+}
+void test_cp_async() {
+    std::vector<unsigned char> inp(3 * 64 * 16);
+    for (size_t i = 0; i < inp.size(); ++i) inp[i] = static_cast<unsigned char>(i * 31 + 7);
+    Array<unsigned char> in(inp), out(inp.size());
+    launch({1, 64, sizeof(CopyShared)}, cp_async_kernel, out.data(), in.data());
+    const auto values = out.values();
+    bool right = true;
+    for (int group = 0; group < 3; ++group)
+        for (int i = 0; i < 64; ++i)
+            for (int k = 0; k < 16; ++k) {
+                const int from = 63 - i;
+                const unsigned char expected = k < from % 17 ? inp[size_t((group * 64 + from) * 16 + k)] : 0;
+                right &= values[size_t((group * 64 + i) * 16 + k)] == expected;
+            }
+    report("cp_async16 (0 to 16 bytes), commit, wait", right);
+}
+
+__global__ void quad_kernel(float* out) {
+    float v[8];
+    for (int i = 0; i < 8; ++i) v[i] = float(100 * lane_id() + i);
+    transpose_quad(v);
+    for (int i = 0; i < 8; ++i) out[lane_id() * 8 + i] = v[i];
+}
+void test_transpose_quad() {
+    Array<float> out(256);
+    launch({1, 32}, quad_kernel, out.data());
+    const auto values = out.values();
+    bool right = true;
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 8; ++i) {
+            const int from = lane / 4 * 4 + i / 2;  // element i is what lane i / 2 of the four had as 2 t + i % 2
+            right &= values[size_t(lane * 8 + i)] == float(100 * from + 2 * (lane % 4) + i % 2);
+        }
+    report("transpose_quad", right);
+}
+
+// --- Hopper: a product with all of it. 128 x 128 tiles, a cluster of two blocks shares B, a ring of two stages ---
+
+constexpr int kM = 128, kN = 128, kK = 64, kRing = 2, kCluster = 2;
+
+struct HopperShared {
+    alignas(1024) bf16 a[kRing][kM * kK];
+    alignas(1024) bf16 b[kRing][kN * kK];
+    uint64_t full[kRing], empty[kRing];
+};
+
+template <bool kAByColumns, bool kBByRows>
+__global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_constant__ TensorMap a_map,
+                                                        const __grid_constant__ TensorMap b_map, int N, int K) {
+#if LLMC_HAS_HOPPER
+    HopperShared& s = shared<HopperShared>();
+    const int t = int(threadIdx.x), warpgroup = t / 128, rank = cluster_rank();
+    const int m = int(blockIdx.x) * kM, n = int(blockIdx.y) * kN;
+    if (t == 0)
+        for (int i = 0; i < kRing; ++i) {
+            mbarrier_init(&s.full[i], 1);
+            mbarrier_init(&s.empty[i], 2 * kCluster);
+        }
+    mbarrier_init_fence();
+    cluster_sync();
+    if (warpgroup == 0) {
+        lower_registers<40>();
+        for (int k = 0, i = 0; t == 0 && k < K; k += kK, ++i) {
+            const int slot = i % kRing;
+            if (i >= kRing) mbarrier_wait(&s.empty[slot], (i / kRing - 1) % 2);
+            mbarrier_arrive_expect(&s.full[slot], (kM + kN) * kK * 2);
+            for (int half = 0; half < 2; ++half) {
+                bf16* target = s.a[slot] + half * 64 * kK;
+                if constexpr (kAByColumns)
+                    tma_load(target, &a_map, &s.full[slot], m + 64 * half, k);
+                else
+                    tma_load(target, &a_map, &s.full[slot], k, m + 64 * half);
+            }
+            bf16* target = s.b[slot] + rank * 64 * kK;  // each block fetches its half for both
+            if constexpr (kBByRows)
+                tma_load_multicast(target, &b_map, &s.full[slot], n + 64 * rank, k, 3);
+            else
+                tma_load_multicast(target, &b_map, &s.full[slot], k, n + 64 * rank, 3);
+        }
+    } else {
+        raise_registers<232>();
+        float acc[64] = {};
+        const int half = warpgroup - 1;
+        for (int k = 0, i = 0; k < K; k += kK, ++i) {
+            const int slot = i % kRing;
+            mbarrier_wait(&s.full[slot], i / kRing % 2);
+            wgmma_fence();
+#pragma unroll
+            for (int kk = 0; kk < kK; kk += 16) {
+                const uint32_t a = shared_address(s.a[slot]) +
+                                   uint32_t(half * 64 * kK * 2 + (kAByColumns ? kk * 128 : kk * 2));
+                const uint32_t b = shared_address(s.b[slot]) + uint32_t(kBByRows ? kk * 128 : kk * 2);
+                wgmma_m64n128k16<kAByColumns, kBByRows>(acc, wgmma_descriptor(a, 64 * kK * 2, 1024),
+                                                        wgmma_descriptor(b, 64 * kK * 2, 1024));
+            }
+            wgmma_commit();
+            wgmma_wait<0>();
+            if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);
+        }
+        named_barrier(1, 256);
+        const int row = m + 64 * half + t % 128 / 32 * 16 + t % 32 / 4;
+        for (int j = 0; j < 16; ++j)
+            for (int e = 0; e < 4; ++e)
+                d[int64_t(row + 8 * (e / 2)) * N + n + 8 * j + 2 * (t % 4) + e % 2] = acc[4 * j + e];
+    }
+    cluster_sync();
+#endif
+}
+
+template <bool kAByColumns, bool kBByRows>
+void test_hopper(const char* name) {
+    const int M = 256, N = 128, K = 200;  // K is no multiple of the tile: the copies have to fill with zeros
+    const auto a = integers(M * K), b = integers(N * K, 3000);
+    Array<bf16> da(a), db(b);
+    Array<float> d(size_t(M * N));
+    const TensorMap a_map = kAByColumns ? tensor_map(da.data(), K, M, M, kK) : tensor_map(da.data(), M, K, K, 64);
+    const TensorMap b_map = kBByRows ? tensor_map(db.data(), K, N, N, kK) : tensor_map(db.data(), N, K, K, 64);
+    launch({dim3(M / kM, N / kN), 384, sizeof(HopperShared), kCluster}, hopper_kernel<kAByColumns, kBByRows>, d.data(),
+           a_map, b_map, N, K);
+    report(name, d.values() == product(a, b, M, N, K, kAByColumns, kBByRows));
+}
+
+}  // namespace
+
+int main() {
+    try {
+        device::initialize(1);
+        std::printf("%s\n", device::name().c_str());
+        test_barrier();
+        test_shuffles();
+        test_load_store();
+        test_numbers();
+        test_pack();
+        test_mma();
+        test_ldmatrix();
+        test_cp_async();
+        test_transpose_quad();
+        if (compute_capability() == 90) {
+            test_hopper<false, false>("mbarrier, TMA, multicast, wgmma: both operands along K");
+            test_hopper<false, true>("mbarrier, TMA, multicast, wgmma: B along N");
+            test_hopper<true, true>("mbarrier, TMA, multicast, wgmma: A along M, B along N");
+        } else {
+            std::printf("-      Hopper's instructions: not on compute capability %d\n", compute_capability());
+        }
+    } catch (const Error& error) {
+        std::fprintf(stderr, "conformance: %s\n", error.what());
+        return error.exit_code;
+    }
+    return g_failed ? 1 : 0;
+}

@@ -1,0 +1,164 @@
+"""train_gpt2emu, the CUDA kernels and the CUDA host code on the CPU, from outside: the trajectory of the CPU program,
+resume, recorded micro-batches, memory, and what it says when the GPU is not what it should be.
+
+Tolerances against the CPU program: fp32 sums in another order, 1e-5 relative on ten losses; bf16 rounds at other places
+(a fused epilogue rounds once where the CPU rounds twice), 2e-3.
+"""
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+from program import ROOT, checkpoints, log, losses, run, tensors
+from shards import random_text, write_text_shards
+
+EMULATED = ROOT / "train_gpt2emu"
+pytestmark = pytest.mark.skipif(not EMULATED.exists(), reason="train_gpt2emu is not built: run make train_gpt2emu")
+
+TINY = "--depth 2 --width 48 --heads 3 --seq-len 40 --batch-size 3 --threads 1".split()
+TRAINING = "--lr 0.003 --warmup-steps 3 --weight-decay 0.1 --eval-every 0 --steps 10".split()
+SCHEMES = {"sp": [], "mup": "--parametrization mup --base-width 16 --output-mult 3 --embed-mult 2".split()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    train = write_text_shards(folder, random_text(40_000), shards=3, prefix="train")
+    val = write_text_shards(folder, random_text(8_000, seed=1), shards=1, prefix="val")
+    return ["--train-data", train, "--val-data", val]
+
+
+def emulate(*arguments, emulator="", **kwargs):
+    return run(*arguments, program=[EMULATED], env=dict(os.environ, LLMC_EMULATOR=emulator), **kwargs)
+
+
+def same(a, b):
+    left, right = tensors(a), tensors(b)
+    assert left.keys() == right.keys()
+    different = [name for name in left if not np.array_equal(left[name].view(np.uint32), right[name].view(np.uint32))]
+    assert not different, f"differ: {different}"
+
+
+@pytest.mark.parametrize("scheme, dtype", list(itertools.product(SCHEMES, ["fp32", "bf16"])))
+def test_ten_steps_follow_the_cpu_program(data, tmp_path, scheme, dtype):
+    options = [*data, *TINY, *TRAINING, *SCHEMES[scheme], "--dtype", dtype, "--total-batch-size", 240, "--eval-every", 5]
+    run(*options, "--out", tmp_path / "cpu")
+    emulate(*options, "--out", tmp_path / "emulated")
+    tolerance = 1e-5 if dtype == "fp32" else 2e-3
+    np.testing.assert_allclose(losses(tmp_path / "emulated"), losses(tmp_path / "cpu"), rtol=tolerance)
+    assert losses(tmp_path / "emulated")[-1] < losses(tmp_path / "emulated")[0] - 0.1, "it learned something"
+    for event, key, rtol in (("train", "grad_norm", 20 * tolerance), ("eval", "val_loss", tolerance)):
+        a, b = ([e[key] for e in log(tmp_path / name, event)] for name in ("emulated", "cpu"))
+        np.testing.assert_allclose(a, b, rtol=rtol, err_msg=key)
+    provenance = log(tmp_path / "emulated", "config")[0]["provenance"]
+    assert provenance["backend"] == "emulated" and "emulated GPU" in provenance["device"]
+    if dtype == "fp32":
+        a, b = (tensors(checkpoints(tmp_path / name)[-1]) for name in ("emulated", "cpu"))
+        for name in (n for n in a if not n.startswith(("m.", "v."))):
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=2e-4, err_msg=name)
+
+
+def test_first_gradients_agree_with_the_cpu():
+    """Through the module, before an optimizer can hide a scale: every tensor, raw."""
+    import llmc
+
+    options = {"depth": 2, "width": 48, "heads": 3, "seq_len": 40, "batch_size": 3, "vocab_size": 257}
+    options |= {"parametrization": "mup", "base_width": 16, "zero_init_query": False, "zero_init_head": False}
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 257, (2, 3, 33), dtype=np.int32)
+    for dtype, tolerance in (("fp32", 1e-5), ("bf16", 2e-2)):
+        gradients = []
+        for name in ("cpu", "emulated"):
+            model = llmc.backend(name).GPT2(logits_rows=64, dtype=dtype, **options)
+            model.forward(tokens, targets)
+            model.backward()
+            gradients.append(model.gradients())
+        for name, expected in gradients[0].items():
+            error = np.linalg.norm(gradients[1][name] - expected) / np.linalg.norm(expected)
+            assert error < tolerance, f"{dtype} {name}: {error:.2e}"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [["--dtype", "fp32"], ["--dtype", "bf16", "--rounding", "stochastic", *SCHEMES["mup"]], ["--optimizer", "sgd"]],
+    ids=["fp32", "bf16-stochastic-mup", "sgd"],
+)
+def test_resume_is_bit_exact(data, tmp_path, extra):
+    options = [*data, *TINY, *TRAINING, *extra, "--total-batch-size", 240]
+    emulate(*options, "--out", tmp_path / "whole")
+    emulate(*options, "--checkpoint-every", 5, "--keep", 9, "--out", tmp_path / "halves")
+    checkpoints(tmp_path / "halves")[1].rename(tmp_path / "set-aside")
+    emulate(*options, "--resume", "--out", tmp_path / "halves")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+    same(checkpoints(tmp_path / "whole")[-1], checkpoints(tmp_path / "halves")[-1])
+
+
+def test_same_bits_under_any_schedule(data, tmp_path):
+    options = [*data, *TINY, *TRAINING, "--dtype", "bf16", "--rounding", "stochastic", "--steps", 2]
+    schedules = ["", "shuffle=1 seed=5 workers=1", "shuffle=1 seed=6 workers=2"]
+    for i, schedule in enumerate(schedules):
+        emulate(*options, "--out", tmp_path / str(i), emulator=schedule)
+        same(checkpoints(tmp_path / "0")[0], checkpoints(tmp_path / str(i))[0])
+
+
+@pytest.mark.parametrize("program, dtype", [("train_gpt2", "fp32"), ("train_gpt2", "bf16"), ("train_gpt2emu", "bf16")])
+def test_recompute_changes_nothing_but_memory(data, tmp_path, program, dtype):
+    options = [*data, *TINY, *TRAINING, "--steps", 4, "--dtype", dtype, "--total-batch-size", 240]
+    memory = {}
+    for mode in ("none", "gelu", "block"):
+        out, _ = run(*options, "--recompute", mode, "--out", tmp_path / mode, program=[ROOT / program])
+        memory[mode] = float(out.split("activations ")[1].split(" ")[0])
+        assert losses(tmp_path / mode) == losses(tmp_path / "none")
+        same(checkpoints(tmp_path / mode)[0], checkpoints(tmp_path / "none")[0])
+    assert memory["block"] < memory["gelu"] < memory["none"]
+
+
+def test_evaluation_between_micro_batches_changes_nothing(data, tmp_path):
+    """Micro-batches are recorded and replayed; batches of another shape in between must not disturb that."""
+    options = [*data, *TINY, *TRAINING, "--steps", 4, "--total-batch-size", 360, "--dtype", "bf16"]
+    emulate(*options, "--out", tmp_path / "plain")
+    more = ["--eval-every", 1, "--eval-batches", 2, "--sample-every", 4, "--sample-tokens", 3]
+    emulate(*options, *more, "--out", tmp_path / "busy")
+    assert losses(tmp_path / "plain") == losses(tmp_path / "busy")
+
+
+# --- A GPU that is not what it should be: one sentence, the right exit code ---
+
+
+@pytest.mark.parametrize(
+    "emulator, words",
+    [
+        ("driver=none", ["no usable GPU", "no NVIDIA driver", "train_gpt2"]),
+        ("driver=old", ["no usable GPU", "driver supports CUDA 11.4", "built with 13.0", "update the driver"]),
+        ("capability=75", ["no usable GPU", "compute capability 7.5", "8.0"]),
+    ],
+)
+def test_no_usable_gpu(emulator, words):
+    out, error = emulate("--preset", "gpt2", "--dry-run", emulator=emulator, expect=5)
+    assert not out and len(error.splitlines()) == 1 and error.startswith("train_gpt2emu: ")
+    assert all(word in error for word in words), error
+
+
+def test_too_large_a_batch_says_which_would_fit(data, tmp_path):
+    model = "--depth 2 --width 64 --heads 2 --seq-len 64 --dtype bf16".split()
+    run_it = lambda batch, *more, **kw: emulate(  # noqa: E731
+        *data, *model, "--batch-size", batch, "--steps", 1, *more, emulator="memory_mib=24", **kw
+    )
+    _, error = run_it(4096, expect=1)
+    assert "out of memory: --batch-size 4096 needs" in error and "--recompute block" in error, error
+    fits = int(error.split("--batch-size ")[2].split(" ")[0])
+    with_recompute = int(error.split("or ")[1].split(" ")[0])
+    assert 1 <= fits < with_recompute < 4096
+    run_it(fits)
+    run_it(with_recompute, "--recompute", "block")
+    run_it(fits + 1, expect=1)
+    _, error = emulate(*data, *model, "--width", 512, "--steps", 1, emulator="memory_mib=24", expect=1)
+    assert "not even --batch-size 1 fits" in error
+    dry, _ = emulate(*data, *model, "--dry-run", emulator="memory_mib=24")
+    assert f"batch size {fits} fits" in dry
+
+
+def test_an_unknown_emulator_option_is_refused():
+    _, error = emulate("--preset", "gpt2", "--dry-run", emulator="sead=1", expect=1)
+    assert "sead" in error and "seed" in error
