@@ -5,6 +5,7 @@
 #   train_gpt2cu   the CUDA kernels, nvcc   llmc._cuda
 #   train_gpt2emu  the same, on the CPU     llmc._emu
 SHELL := /bin/bash
+MAKEFLAGS += --no-builtin-rules  # the .d files that are included must not be taken for programs
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := train_gpt2
 

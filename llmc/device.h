@@ -42,6 +42,20 @@ void copy_to_host(void* host, const void* device, size_t bytes);  // returns whe
 void fill_zero(void* device, size_t bytes);
 void synchronize();
 
+// How long enqueued work takes on the device.
+class Stopwatch {
+public:
+    Stopwatch();
+    ~Stopwatch();
+    void start();      // enqueued
+    void stop();       // enqueued
+    double seconds();  // between the two; waits for the device
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
 // Work that is enqueued again and again in the same way, such as a micro-batch. A GPU records it once and replays it,
 // which spares the launch of every single kernel; elsewhere it is just done.
 class Recording {

@@ -1,14 +1,20 @@
-"""Runs ./train_gpt2 (and train_gpt2.py) as a person would, and reads what they leave behind."""
+"""Runs ./train_gpt2 (and train_gpt2.py) as a person would, and reads what they leave behind.
+
+LLMC_TEST_BACKEND=cuda (or emulated) in the environment: the tests that use this file run that backend's program and
+module instead of the CPU's, and train_gpt2.py on the GPU. `make gpu-check` does so.
+"""
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-BINARY = ROOT / "train_gpt2"
+BACKEND = os.environ.get("LLMC_TEST_BACKEND", "cpu")
+BINARY = ROOT / {"cpu": "train_gpt2", "cuda": "train_gpt2cu", "emulated": "train_gpt2emu"}[BACKEND]
+DEVICE = "cuda" if BACKEND == "cuda" else "cpu"  # of train_gpt2.py
 # A model that trains in a blink; its sizes are no multiples of vector widths.
 TINY = ["--depth", 2, "--width", 48, "--heads", 3, "--seq-len", 40, "--batch-size", 4, "--threads", 1]
 
@@ -34,10 +40,6 @@ def start(*arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def run_python(*arguments, **kwargs):
-    return run("--device", "cpu", *arguments, program=[sys.executable, ROOT / "train_gpt2.py"], **kwargs)
 
 
 def log(out, event=None):

@@ -11,14 +11,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from program import BINARY, checkpoints, log, losses, run, tensors
+from program import BACKEND, BINARY, DEVICE, checkpoints, log, losses, run, tensors
 from shards import random_text, write_text_shards
 
 import llmc
 import train_gpt2 as reference
 
 pytestmark = pytest.mark.skipif(
-    not BINARY.exists() or "cpu" not in llmc.backends(), reason="not built: run make train_gpt2 module"
+    not BINARY.exists() or BACKEND not in llmc.backends(), reason="not built: run make train_gpt2 module"
 )
 
 SHAPE = {"depth": 2, "width": 64, "heads": 4, "seq_len": 40, "batch_size": 4, "vocab_size": 257}
@@ -38,7 +38,7 @@ def command_line(options):
 
 def run_reference(*arguments):
     """train_gpt2.py in this process: importing PyTorch takes longer than the runs."""
-    reference.train(reference.parse_args([str(word) for word in [*arguments, "--device", "cpu", "--threads", 1]]))
+    reference.train(reference.parse_args([str(word) for word in [*arguments, "--device", DEVICE, "--threads", 1]]))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ RULES = [
 @pytest.mark.parametrize("options", RULES, ids=str)
 def test_rule_tables_agree(options):
     options = SHAPE | {"lr": 0.0123, "weight_decay": 0.1} | options
-    ours = llmc.cpu.parametrization(**options)
+    ours = llmc.backend(BACKEND).parametrization(**options)
     theirs = reference.parametrization(reference.parse_args(command_line(options)))
     assert [t["name"] for t in ours["tensors"]] == [t["name"] for t in theirs["tensors"]]
     assert {k: ours[k] for k in ("scheme", "base_width", "base_head_dim")} == {
@@ -145,7 +145,7 @@ def test_data_order_agrees(data, tmp_path, extra):
 
 def both_models(options, seed=0):
     """One model in each program with the same weights, everything away from its initial value, zeros included."""
-    ours = llmc.cpu.GPT2(logits_rows=64, **options)
+    ours = llmc.backend(BACKEND).GPT2(logits_rows=64, **options)
     args = reference.parse_args(command_line(options))
     args.max_seq_len = args.seq_len
     theirs = reference.GPT2(args)

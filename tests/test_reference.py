@@ -635,3 +635,10 @@ def test_import_has_no_side_effects(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
                             capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr, list(tmp_path.iterdir())) == (0, "", "", [])
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_recompute_changes_nothing(data, tmp_path, dtype):
+    runs = {mode: run(tmp_path / mode, *data, *TINY, "--steps", 4, "--dtype", dtype, "--recompute", mode)
+            for mode in ("none", "gelu", "block")}
+    assert losses(runs["none"]) == losses(runs["gelu"]) == losses(runs["block"])

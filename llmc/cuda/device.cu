@@ -165,20 +165,13 @@ double peak_flops(DType dtype) {
     check(cudaMemsetAsync(b.data(), 0x40, bytes, state().stream), "cannot fill memory");
     const MatmulForward product{
         .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
-    cudaEvent_t start, stop;
-    check(cudaEventCreate(&start), "cannot make an event");
-    check(cudaEventCreate(&stop), "cannot make an event");
+    Stopwatch watch;
     for (int i = 0; i < (gpu::kEmulated ? 1 : 10); ++i) {
-        float milliseconds = 0;
-        check(cudaEventRecord(start, state().stream), "cannot time");
+        watch.start();
         matmul_forward(product);
-        check(cudaEventRecord(stop, state().stream), "cannot time");
-        check(cudaEventSynchronize(stop), "cannot time");
-        check(cudaEventElapsedTime(&milliseconds, start, stop), "cannot time");
-        best = std::max(best, 2e3 * double(n) * double(n) * double(n) / double(milliseconds));
+        watch.stop();
+        best = std::max(best, 2 * double(n) * double(n) * double(n) / watch.seconds());
     }
-    cudaEventDestroy(start);
-    cudaEventDestroy(stop);
     return best;
 }
 
@@ -221,6 +214,28 @@ void fill_zero(void* device, size_t bytes) {
     if (bytes) check(cudaMemsetAsync(device, 0, bytes, state().stream), "cannot clear memory on the GPU");
 }
 void synchronize() { check(cudaStreamSynchronize(state().stream), "work on the GPU failed"); }
+
+struct Stopwatch::State {
+    cudaEvent_t start, stop;
+    State() {
+        check(cudaEventCreate(&start), "cannot make an event");
+        check(cudaEventCreate(&stop), "cannot make an event");
+    }
+    ~State() {
+        cudaEventDestroy(start);
+        cudaEventDestroy(stop);
+    }
+};
+Stopwatch::Stopwatch() : state_(std::make_unique<State>()) {}
+Stopwatch::~Stopwatch() = default;
+void Stopwatch::start() { check(cudaEventRecord(state_->start, cuda::stream()), "cannot time"); }
+void Stopwatch::stop() { check(cudaEventRecord(state_->stop, cuda::stream()), "cannot time"); }
+double Stopwatch::seconds() {
+    float milliseconds = 0;
+    check(cudaEventSynchronize(state_->stop), "cannot time");
+    check(cudaEventElapsedTime(&milliseconds, state_->start, state_->stop), "cannot time");
+    return double(milliseconds) / 1e3;
+}
 
 struct Recording::State {
     cudaGraphExec_t graph{};

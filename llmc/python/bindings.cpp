@@ -52,6 +52,7 @@ PYBIND11_MODULE(LLMC_MODULE, m) {
     bind_device(m);
     llmc::bind_ops(m);
     llmc::bind_model(m);
+    llmc::bind_benchmarks(m);
 #if LLMC_EMULATED
     bind_emulator(m);
 #endif
