@@ -52,8 +52,8 @@ $(BUILD)/version.cpp: FORCE
 	@{ echo '#include "llmc/version.h"'; echo 'namespace llmc {'; \
 	   echo 'const char* const kVersion = "$(VERSION)";'; \
 	   echo "const char* const kGitCommit = \"$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)\";"; \
-	   echo "const char* const kCompiler = \"$$($(CXX) --version 2>/dev/null | head -n 1) $(CXXFLAGS)\";"; echo '}'; } > $@.new
-	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+	   echo "const char* const kCompiler = \"$$($(CXX) --version 2>/dev/null | head -n 1) $(CXXFLAGS)\";"; echo '}'; } > $@.$$$$; \
+	 if cmp -s $@.$$$$ $@; then rm $@.$$$$; else mv $@.$$$$ $@; fi
 $(BUILD)/version.o: $(BUILD)/version.cpp | headers
 	$(CXX) $(FLAGS) -c $< -o $@
 
@@ -113,6 +113,7 @@ $(CUDA_BUILD)/train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJEC
 	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
 train_gpt2cu: $(CUDA_BUILD)/train_gpt2cu
 	cp $< $@
+cuda-tests: $(CUDA_BUILD)/train_gpt2cu $(CUDA_BUILD)/conformance
 
 # Every instruction wrapper by itself, on the CPU and on a GPU
 $(foreach kind,emu asan tsan,$(eval $(BUILD)/$(kind)/conformance: $(BUILD)/$(kind)/tests/cuda/conformance.o \
@@ -147,7 +148,7 @@ $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
 $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
-.PHONY: run test test-slow test-sanitizers gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
+.PHONY: run test cuda-tests test-slow test-sanitizers gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
         headers toolchain cuda-toolkit venv venv-dev help clean FORCE
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
@@ -162,25 +163,29 @@ venv-dev:             ## add what the tests and train_gpt2.py need (PyTorch)
 	@scripts/setup.sh venv-dev
 
 run: venv             ## train a small muP GPT-2 on your Python's standard library, about two minutes
-	@$(MAKE) --no-print-directory -j2 train_gpt2
+	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2
 	@scripts/first_run.sh
 
-PYTEST := $(PYTHON) -m pytest
-BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu
+JOBS   ?= $(shell nproc)
+PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile
+SANITIZED := $(foreach kind,emu asan tsan,$(BUILD)/$(kind)/conformance) module-asan module-tsan
+BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(SANITIZED)
+CUDA_TESTS := CUDA_BUILD=$(BUILD)/cuda-tests CUDA_ARCH="80 90a"  # what tests/test_cuda_build.py looks at
 test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on the CPU
-	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)
-	@scripts/setup.sh cuda-toolkit || echo "make: no CUDA toolkit: the tests of the compiled kernels will be skipped"
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
+	@scripts/setup.sh cuda-toolkit && $(MAKE) --no-print-directory -j$(JOBS) $(CUDA_TESTS) cuda-tests \
+	    || echo "make: no CUDA toolkit: the tests of the compiled kernels will be skipped"
 	$(PYTEST) -m "not slow" tests
 test-slow: venv-dev   ## the long ones
-	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	$(PYTEST) -m slow tests
 test-sanitizers: venv-dev  ## the CUDA kernels, emulated, under ThreadSanitizer and AddressSanitizer
-	@$(MAKE) --no-print-directory -j2 $(BUILT_FOR_TESTS)
-	LLMC_SANITIZE_ALL=1 $(PYTEST) tests/test_sanitizers.py
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
+	LLMC_SANITIZE_ALL=1 $(PYTHON) -m pytest tests/test_sanitizers.py
 gpu-check:            ## on a machine with a GPU: build, test, compare with PyTorch, benchmark (8 minutes)
 	@scripts/gpu_check.sh
 bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes
-	@$(MAKE) --no-print-directory -j2 train_gpt2
+	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2
 	$(PYTHON) dev/bench.py
 lint: venv-dev        ## style of the sources
 	$(VENV)/bin/ruff check .

@@ -42,7 +42,18 @@ def same(a, b):
 
 @pytest.mark.parametrize("scheme, dtype", list(itertools.product(SCHEMES, ["fp32", "bf16"])))
 def test_ten_steps_follow_the_cpu_program(data, tmp_path, scheme, dtype):
-    options = [*data, *TINY, *TRAINING, *SCHEMES[scheme], "--dtype", dtype, "--total-batch-size", 240, "--eval-every", 5]
+    options = [
+        *data,
+        *TINY,
+        *TRAINING,
+        *SCHEMES[scheme],
+        "--dtype",
+        dtype,
+        "--total-batch-size",
+        240,
+        "--eval-every",
+        5,
+    ]
     run(*options, "--out", tmp_path / "cpu")
     emulate(*options, "--out", tmp_path / "emulated")
     tolerance = 1e-5 if dtype == "fp32" else 2e-3

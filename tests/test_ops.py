@@ -321,7 +321,9 @@ def test_gelu_tails(backend):
     assert np.isnan(backend.gelu_forward(np.array([[np.nan]], np.float32))).all()
 
 
-@pytest.mark.parametrize("N,V,Vp", [(1, 1, 1), (5, 11, 16), (33, 257, 320), (7, 1000, 1000), (3, 50257, 50304), (2, 60_001, 60_032)])
+@pytest.mark.parametrize(
+    "N,V,Vp", [(1, 1, 1), (5, 11, 16), (33, 257, 320), (7, 1000, 1000), (3, 50257, 50304), (2, 60_001, 60_032)]
+)
 def test_classifier(backend, dtype, N, V, Vp):
     data = Data(13, dtype)
     logits, targets = data.normal(N, Vp, scale=2.0), data.integers(V, N)
@@ -379,13 +381,17 @@ def test_global_norm(backend):
     assert_close(backend.global_norm(tensors), np.array([expected]), 1e-6)
 
 
-@pytest.mark.parametrize("N,C,first,columns", [(1, 1, 0, 0), (7, 13, 0, 0), (300, 128, 0, 0), (33, 192, 64, 64), (5, 40, 3, 30)])
+@pytest.mark.parametrize(
+    "N,C,first,columns", [(1, 1, 0, 0), (7, 13, 0, 0), (300, 128, 0, 0), (33, 192, 64, 64), (5, 40, 3, 30)]
+)
 @pytest.mark.parametrize("with_minus", [False, True])
 def test_statistics(backend, dtype, N, C, first, columns, with_minus):
     data = Data(23, dtype)
     inp, minus = data.normal(N, C) + 0.5, data.normal(N, C)
     inp = double(inp).to(torch.bfloat16 if dtype == "bf16" else torch.float32).float().numpy()
-    result = backend.statistics(inp, minus=minus if with_minus else None, first_column=first, columns=columns, dtype=dtype)
+    result = backend.statistics(
+        inp, minus=minus if with_minus else None, first_column=first, columns=columns, dtype=dtype
+    )
     x = (double(inp) - (double(minus) if with_minus else 0))[:, first : first + columns if columns else C]
     expected = torch.stack([x.abs().mean(), x.mean(), (x * x).mean().sqrt(), x.abs().max()])
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)

@@ -409,8 +409,9 @@ def test_two_ranks_are_one(data, tmp_path):
     one = run(tmp_path / "one", *common)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                str(ROOT / "train_gpt2.py")]
-    subprocess.run([*command, *common, "--out", str(tmp_path / "two")], check=True, cwd=tmp_path, timeout=120,
-                   capture_output=True)
+    done = subprocess.run([*command, *common, "--out", str(tmp_path / "two")], cwd=tmp_path, timeout=120,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     two = log(tmp_path / "two")
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert [x["grad_norm"] for x in two] == pytest.approx([x["grad_norm"] for x in one], rel=1e-4)

@@ -1,8 +1,8 @@
-"""The emulated kernels under AddressSanitizer (with UndefinedBehaviorSanitizer) and ThreadSanitizer, and a test of these
-tests: bugs planted into the kernels, each of which has to be found.
+"""The emulated kernels under AddressSanitizer (with UndefinedBehaviorSanitizer) and ThreadSanitizer, and a test of
+these tests: bugs planted into the kernels, each of which has to be found.
 
-`make test` runs the ops once under each sanitizer; `make test-sanitizers` (LLMC_SANITIZE_ALL=1) runs every op test, under
-several schedules of the CUDA threads.
+`make test` runs the ops once under each sanitizer; `make test-sanitizers` (LLMC_SANITIZE_ALL=1) runs every op test,
+under several schedules of the CUDA threads.
 """
 
 import os
@@ -21,7 +21,8 @@ ALL = os.environ.get("LLMC_SANITIZE_ALL") == "1"
 
 
 def make(*arguments):
-    done = subprocess.run(["make", "-j2", *arguments], cwd=ROOT, capture_output=True, text=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}  # not `make test`'s
+    done = subprocess.run(["make", "-j2", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout.strip()
 
@@ -107,7 +108,8 @@ BUGS = {
         "classifier", "bf16", r"data race[^$]*reduce_block",
     ),
     "missing cp.async wait": (
-        "emu", "llmc/cuda/matmul/bf16.h", "        cp_async_wait<kStages - 2>();\n        __syncthreads();\n        slot",
+        "emu", "llmc/cuda/matmul/bf16.h",
+        "        cp_async_wait<kStages - 2>();\n        __syncthreads();\n        slot",
         "        __syncthreads();\n        slot",
         "matmul", "bf16", "wrong result: nan",
     ),
@@ -130,7 +132,8 @@ BUGS = {
         "gelu", "fp32", r"AddressSanitizer: heap-buffer-overflow[^$]*gelu_forward_kernel",
     ),
     "shared memory too small": (
-        "emu", "llmc/cuda/column_sums.cu", "kThreads, sizeof(SumColumnsShared)}", "kThreads, sizeof(SumColumnsShared) / 2}",
+        "emu", "llmc/cuda/column_sums.cu", "kThreads, sizeof(SumColumnsShared)}",
+        "kThreads, sizeof(SumColumnsShared) / 2}",
         "column_sums", "fp32", "shared memory is larger than its launch gave it",
     ),
     "divergent barrier": (
@@ -140,7 +143,8 @@ BUGS = {
         "classifier", "bf16", r"threads meet at different barriers[^$]*reduce\.h",
     ),
     "barrier that some never reach": (
-        "emu", "llmc/cuda/reduce.h", "    __syncthreads();  // the scratch may", "    if (warp_id() == 0) __syncthreads();  // the scratch may",
+        "emu", "llmc/cuda/reduce.h", "    __syncthreads();  // the scratch may",
+        "    if (warp_id() == 0) __syncthreads();  // the scratch may",
         "classifier", "bf16", "threads meet at different barriers|deadlock",
     ),
     "shuffle in half a warp": (
@@ -155,8 +159,8 @@ BUGS = {
     ),
     "stage released before wgmma has read it": (
         "tsan", "tests/cuda/conformance.cu",
-        "            wgmma_wait<0>();\n            if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);",
-        "            if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);\n            wgmma_wait<0>();",
+        "wgmma_wait<0>();\n            if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);",
+        "if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);\n            wgmma_wait<0>();",
         "conformance", "bf16", r"data race[^$]*hopper_kernel",
     ),
     "bytes of a bulk copy miscounted": (
@@ -195,7 +199,18 @@ def build_with(bug, folder):
             continue
         changed = folder / name if str(name) == path else source
         objects[name.with_suffix("")] = folder / f"{source.stem}.o"
-        command = [compiler, f"-I{folder}", *common, *flags, "-x", "c++", "-c", changed, "-o", folder / f"{source.stem}.o"]
+        command = [
+            compiler,
+            f"-I{folder}",
+            *common,
+            *flags,
+            "-x",
+            "c++",
+            "-c",
+            changed,
+            "-o",
+            folder / f"{source.stem}.o",
+        ]
         done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     if what == "conformance":

@@ -8,6 +8,7 @@
 and writes bench/results/gpu-NAME-COMMIT.json and .txt: GPU, driver, versions, what passed, every figure.
 Exit codes: 0 all passed, 1 something failed, 5 no GPU here.
 """
+
 import argparse
 import importlib.util
 import json
@@ -48,8 +49,14 @@ class Report:
             return None
         begin = time.monotonic()
         try:
-            done = subprocess.run([str(word) for word in command], cwd=ROOT, env=dict(os.environ, **(environment or {})),
-                                  capture_output=True, text=True, timeout=min(limit, self.left()))
+            done = subprocess.run(
+                [str(word) for word in command],
+                cwd=ROOT,
+                env=dict(os.environ, **(environment or {})),
+                capture_output=True,
+                text=True,
+                timeout=min(limit, self.left()),
+            )
             code, output = done.returncode, done.stdout + done.stderr
         except subprocess.TimeoutExpired as error:
             code, output = -1, f"{(error.stdout or b'').decode(errors='replace')}\nstopped after {error.timeout:.0f} s"
@@ -68,21 +75,33 @@ def gpu():
     if not shutil.which("nvidia-smi"):
         return None
     query = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,power.limit"
-    done = subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True
+    )
     if done.returncode or not done.stdout.strip():
         return None
     return dict(zip(query.split(","), (x.strip() for x in done.stdout.splitlines()[0].split(",")), strict=False))
 
 
 def machine(backend):
-    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True,
-                            text=True).stdout.strip()
-    nvcc = subprocess.run([os.environ.get("NVCC", "nvcc"), "--version"], capture_output=True,
-                          text=True).stdout if shutil.which(os.environ.get("NVCC", "nvcc")) else ""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    nvcc = (
+        subprocess.run([os.environ.get("NVCC", "nvcc"), "--version"], capture_output=True, text=True).stdout
+        if shutil.which(os.environ.get("NVCC", "nvcc"))
+        else ""
+    )
     release = re.search(r"release ([\d.]+)", nvcc)
-    return {"backend": backend, "gpu": gpu(), "commit": commit or "unknown", "nvcc": release[1] if release else None,
-            "python": platform.python_version(), "host": platform.node(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ",
-                                                                                               time.gmtime())}
+    return {
+        "backend": backend,
+        "gpu": gpu(),
+        "commit": commit or "unknown",
+        "nvcc": release[1] if release else None,
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def sanitize(report, backend, conformance):
@@ -92,13 +111,24 @@ def sanitize(report, backend, conformance):
         if not tool:
             report.add(check, "skipped", detail="compute-sanitizer is not installed")
             continue
-        report.run(check, [tool, "--tool", check, "--error-exitcode", "9", conformance], limit=90,
-                   summary=r"(ERROR|RACECHECK) SUMMARY.*")
+        report.run(
+            check,
+            [tool, "--tool", check, "--error-exitcode", "9", conformance],
+            limit=90,
+            summary=r"(ERROR|RACECHECK) SUMMARY.*",
+        )
     if tool and not report.left() < 5:
-        code = ("import sys; sys.path[:0] = ['.', 'tests']\nimport llmc, test_ops\n"
-                "for dtype in ('fp32', 'bf16'): list(test_ops.results_of_all_ops(llmc.cuda, dtype))")
-        report.run("memcheck ops", [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-c", code],
-                   limit=120, summary=r"ERROR SUMMARY.*", needs=["torch"])
+        code = (
+            "import sys; sys.path[:0] = ['.', 'tests']\nimport llmc, test_ops\n"
+            "for dtype in ('fp32', 'bf16'): list(test_ops.results_of_all_ops(llmc.cuda, dtype))"
+        )
+        report.run(
+            "memcheck ops",
+            [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-c", code],
+            limit=120,
+            summary=r"ERROR SUMMARY.*",
+            needs=["torch"],
+        )
     del backend
 
 
@@ -113,18 +143,26 @@ def check(options, report):
         return
     report.run("conformance", [ROOT / conformance], summary=r"^FAILED.*")
     environment = {"LLMC_TEST_BACKEND": backend}
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "-x" if options.quick else "-q"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header"]
     summary = r"^\d+ (passed|failed).*"
     select = lambda names: ["-k", f"{backend} and ({names})" if names else backend]  # noqa: E731
     needs = ["torch", "pytest"]
     few = "same_bits_twice or test_gelu" if options.quick else ""
-    report.run("ops", [*pytest, "tests/test_ops.py", "tests/test_optimizers.py", *select(few)], needs=needs, summary=summary)
+    report.run(
+        "ops", [*pytest, "tests/test_ops.py", "tests/test_optimizers.py", *select(few)], needs=needs, summary=summary
+    )
     few = ["-k", "test_twenty_steps and mup and x1 and fp32 and True"] if options.quick else []
-    report.run("parity", [*pytest, "tests/test_parity.py", *few], environment, needs=[*needs, "safetensors"],
-               summary=summary)
+    report.run(
+        "parity", [*pytest, "tests/test_parity.py", *few], environment, needs=[*needs, "safetensors"], summary=summary
+    )
     few = "test_resume_is_bit_exact and fp32" if options.quick else "resume_is_bit_exact or same_bits_twice"
-    report.run("program", [*pytest, "tests/test_program.py", "-k", few], environment, needs=[*needs, "safetensors"],
-               summary=summary)
+    report.run(
+        "program",
+        [*pytest, "tests/test_program.py", "-k", few],
+        environment,
+        needs=[*needs, "safetensors"],
+        summary=summary,
+    )
     if backend == "cuda":
         sanitize(report, backend, ROOT / conformance)
 
@@ -132,8 +170,20 @@ def check(options, report):
 def benchmark(options, report, folder):
     arguments = ["--backend", options.backend, "--out", folder, "--budget", max(10, report.left() - 30)]
     if options.quick:
-        arguments += ["--models", "tiny", "--op-models", "tiny", "--seq-len", "64", "--rounds", "1", "--repeats", "1",
-                      "--steps", "2"]
+        arguments += [
+            "--models",
+            "tiny",
+            "--op-models",
+            "tiny",
+            "--seq-len",
+            "64",
+            "--rounds",
+            "1",
+            "--repeats",
+            "1",
+            "--steps",
+            "2",
+        ]
     begin = time.monotonic()
     command = [str(word) for word in [sys.executable, "dev/cuda/bench.py", *arguments]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(60, report.left() + 60))
@@ -148,18 +198,27 @@ def benchmark(options, report, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--budget", type=float, default=470, help="seconds for all of it (default %(default)s)")
-    parser.add_argument("--backend", default="cuda", choices=["cuda", "emulated"],
-                        help="emulated: shows on a CPU that this check runs; its figures mean nothing")
+    parser.add_argument(
+        "--backend",
+        default="cuda",
+        choices=["cuda", "emulated"],
+        help="emulated: shows on a CPU that this check runs; its figures mean nothing",
+    )
     parser.add_argument("--quick", action="store_true", help="a few tests of each kind, a tiny model in the benchmark")
     parser.add_argument("--no-bench", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of the result files")
     options = parser.parse_args()
     about = machine(options.backend)
     if options.backend == "cuda" and about["gpu"] is None:
-        print("gpu-check: this machine has no NVIDIA GPU (nvidia-smi finds none): nothing was checked. `make test` runs the "
-              "same kernels on the CPU.", file=sys.stderr)
+        print(
+            "gpu-check: this machine has no NVIDIA GPU (nvidia-smi finds none): nothing was checked. `make test` runs "
+            "the same kernels on the CPU.",
+            file=sys.stderr,
+        )
         return 5
-    print(" ".join(f"{key} {value}" for key, value in (about["gpu"] or {"backend": options.backend}).items()), flush=True)
+    print(
+        " ".join(f"{key} {value}" for key, value in (about["gpu"] or {"backend": options.backend}).items()), flush=True
+    )
     report = Report(options.budget)
     check(options, report)
     figures, table = (None, "")
@@ -169,7 +228,8 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"gpu-{name}-{about['commit']}"
     path.with_name(path.name + ".json").write_text(
-        json.dumps({"machine": about, "checks": report.steps, "benchmark": figures}, indent=1) + "\n")
+        json.dumps({"machine": about, "checks": report.steps, "benchmark": figures}, indent=1) + "\n"
+    )
     lines = [f"{key}: {value}" for key, value in about.items()]
     lines += [""] + [f"{s['outcome']:8}{s['step']:14}{s['seconds']:7.1f} s  {s['detail']}" for s in report.steps]
     path.with_name(path.name + ".txt").write_text("\n".join(lines) + "\n\n" + table)
