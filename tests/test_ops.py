@@ -270,6 +270,15 @@ def test_attention(backend, dtype, B, T, H, D):
             assert_close(dqkv[:, :, part], x.grad[:, :, part], 2 * TOLERANCE[dtype])
 
 
+def test_attention_heads_too_large_for_the_gpu_kernels(backend, dtype):
+    qkv = np.zeros((1, 2, 3 * 136), np.float32)
+    if backend.backend() == "cpu":
+        assert backend.attention_forward(qkv, num_heads=1, logit_scale=1.0, dtype=dtype)["out"].shape == (1, 2, 136)
+    else:
+        with pytest.raises(RuntimeError, match="heads of 136 channels, the GPU kernels have up to 128"):
+            backend.attention_forward(qkv, num_heads=1, logit_scale=1.0, dtype=dtype)
+
+
 def test_attention_is_causal(backend, dtype):
     """The future changes nothing: same bits before position 40, whatever stands from there on."""
     data = Data(10, dtype)

@@ -19,19 +19,18 @@ struct Tile {
 
     // Starts this thread's copies, of kThreads, from a matrix to the tile: `source` is the element that becomes [0, 0],
     // its row and column are followed by rows_left and columns_left that exist (with it), the rest becomes zeros. Every
-    // row starts at a multiple of 16 bytes.
+    // row starts at a multiple of 16 bytes, and holds zeros behind its last column up to the next.
     template <int kThreads>
     GPU void load(const bf16* source, int64_t stride, int64_t rows_left, int64_t columns_left) {
         // A thread has the same chunk of every kPass-th row, and the same swizzle in all of them.
         constexpr int kPass = kThreads / kChunks;
         static_assert(kThreads % kChunks == 0 && kRows % kPass == 0 && kPass % 8 == 0);
         const int r = int(threadIdx.x) / kChunks, c = int(threadIdx.x) % kChunks;
-        const int64_t left = columns_left - 8 * c;
-        const int bytes = int(left < 0 ? 0 : left > 8 ? 16 : 2 * left);
+        const bool exists = 8 * c < columns_left;  // with what is behind it in the row, up to a multiple of 8
         source += r * stride + 8 * c;
 #pragma unroll
         for (int i = 0; i < kRows / kPass; ++i, source += kPass * stride)
-            cp_async16(chunk(r + i * kPass, c), source, r + i * kPass < rows_left ? bytes : 0);
+            cp_async16(chunk(r + i * kPass, c), source, exists && r + i * kPass < rows_left);
     }
 
     // The fragment of mma's A (16 x 16) at (m, k), of an operand that lies along K: rows are m, columns k.

@@ -8,7 +8,6 @@ void remember_copy(const PendingCopy& copy) {
     if (offset < 0 || offset + 16 > int64_t(me.block->shared_bytes)) fail("cp.async to outside of shared memory");
     if ((reinterpret_cast<uintptr_t>(copy.destination) | reinterpret_cast<uintptr_t>(copy.source)) % 16)
         fail("cp.async is not 16-byte aligned");
-    if (copy.bytes < 0 || copy.bytes > 16) fail("cp.async of " + std::to_string(copy.bytes) + " bytes");
     me.copies.open.push_back(copy);
 }
 

@@ -12,20 +12,17 @@ void commit_copies();
 // The next copy that has to land before at most `most_pending` groups are on their way; false: there is none.
 bool next_to_land(int most_pending, PendingCopy& copy);
 
-inline void start_copy(void* destination, const void* source, int bytes) {
-    remember_copy({destination, source, bytes});
+inline void start_copy(void* destination, const void* source) {
+    remember_copy({destination, source});
     *static_cast<uint4*>(destination) = {~0u, ~0u, ~0u, ~0u};
 }
 
 inline void wait_for_copies(int most_pending) {
     for (PendingCopy copy; next_to_land(most_pending, copy);) {
-        if (copy.bytes == 16) {
+        if (copy.source)
             *static_cast<uint4*>(copy.destination) = *static_cast<const uint4*>(copy.source);
-            continue;
-        }
-        for (int i = 0; i < 16; ++i)
-            static_cast<uint8_t*>(copy.destination)[i] = i < copy.bytes ? static_cast<const uint8_t*>(copy.source)[i]
-                                                                        : uint8_t{0};
+        else
+            *static_cast<uint4*>(copy.destination) = {0, 0, 0, 0};
     }
 }
 

@@ -7,11 +7,10 @@
 
 namespace llmc::emulator {
 
-// cp.async: 16 bytes on their way from global to shared memory, the last 16 - `bytes` of them zeros.
+// cp.async: 16 bytes on their way from global to shared memory; without a source, zeros.
 struct PendingCopy {
     void* destination;
     const void* source;
-    int bytes;
 };
 struct PendingCopies {
     std::vector<PendingCopy> open;                // not committed

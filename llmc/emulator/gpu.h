@@ -61,9 +61,9 @@ GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Location where = L
     emulator::distribute_rows(r, halves[0], halves[1], true, where);
 }
 
-GPU void cp_async16(void* destination, const void* source, int bytes = 16, Location where = Location::current()) {
+GPU void cp_async16(void* destination, const void* source, bool exists = true, Location where = Location::current()) {
     emulator::self().where = where;
-    emulator::start_copy(destination, source, bytes);
+    emulator::start_copy(destination, exists ? source : nullptr);
 }
 GPU void cp_async_commit() { emulator::commit_copies(); }
 template <int kPending>

@@ -159,17 +159,17 @@ void Trainer::log(const StepResult& r) {
 void Trainer::show(const StepResult& r) {
     const int64_t done = state_.step - first_step_;
     const double mean_rate = double(done * config_.total_batch_size) / training_seconds_;
-    Status status{.step = state_.step,
-                  .steps = setup_.steps,
-                  .loss = r.loss,
-                  .grad_norm = r.grad_norm,
-                  .lr = r.lr,
-                  .tokens_per_second = mean_rate,
-                  .percent_of_peak = 100 * mean_rate * GPT2::flops_per_token(setup_.shape, config_.seq_len) /
-                                     device::peak_flops(setup_.dtype),
-                  .seconds_left = elapsed() / double(done) * double(setup_.steps - state_.step),
-                  .val_loss = {},
-                  .bits_per_byte = {}};
+    Status status{
+        .step = state_.step,
+        .steps = setup_.steps,
+        .loss = r.loss,
+        .grad_norm = r.grad_norm,
+        .lr = r.lr,
+        .tokens_per_second = mean_rate,
+        .percent_of_peak = 100 * mean_rate * GPT2::flops_per_token(setup_.shape, config_.seq_len) / peak_flops_,
+        .seconds_left = elapsed() / double(done) * double(setup_.steps - state_.step),
+        .val_loss = {},
+        .bits_per_byte = {}};
     if (last_.contains("val_loss")) status.val_loss = last_["val_loss"].get<double>();
     if (last_.contains("bits_per_byte")) status.bits_per_byte = last_["bits_per_byte"].get<double>();
     progress_.step(status, done == 1 || evaluated_at_ == state_.step || state_.step == setup_.steps);

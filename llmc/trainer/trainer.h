@@ -34,6 +34,7 @@ private:
     Setup setup_;
     Config& config_ = setup_.config;
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    const double peak_flops_ = device::peak_flops(setup_.dtype);  // measured before the model takes the memory
     GPT2 model_;
     Optimizer optimizer_;
     TrainingState state_;

@@ -127,8 +127,14 @@ GPU void lower_registers() {
 inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found;
-    cuda::check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
-                "cannot find the driver's tensor maps");
+#if CUDART_VERSION >= 12050
+    const cudaError_t status_of_search = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                                          cudaEnableDefault, &found);
+#else
+    const cudaError_t status_of_search = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault,
+                                                                 &found);
+#endif
+    cuda::check(status_of_search, "cannot find the driver's tensor maps");
     const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(stride) * 2};
     const cuuint32_t box[2] = {64, cuuint32_t(box_rows)}, steps[2] = {1, 1};
     TensorMap map;

@@ -95,11 +95,13 @@ GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
 
 // --- Copies from global to shared memory that run beside the thread ---
 
-// 16 bytes, the last 16 - `bytes` of them zeros that are not read; both addresses 16-byte aligned.
-GPU void cp_async16(void* destination, const void* source, int bytes = 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(destination)), "l"(source),
-                 "r"(bytes)
-                 : "memory");
+// 16 bytes; zeros, and nothing is read, where the source does not exist. Both addresses are 16-byte aligned.
+GPU void cp_async16(void* destination, const void* source, bool exists = true) {
+    asm volatile(
+        "{ .reg .pred ignore; setp.eq.s32 ignore, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, ignore; }" ::"r"(
+            shared_address(destination)),
+        "l"(source), "r"(int(exists))
+        : "memory");
 }
 GPU void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most kPending of this thread's groups are on their way. Says nothing of other threads': a barrier does.
