@@ -145,6 +145,19 @@ AttentionShape check(const AttentionBackward& args) {
     return s;
 }
 
+AttentionShape check(const AttentionLogits& args) {
+    const char* op = "attention_logits";
+    require_rank(op, "qkv", args.qkv, 3);
+    require_rank(op, "out", args.out, 3);
+    require_float(op, "qkv", args.qkv);
+    const int64_t B = args.qkv.shape[0], T = args.qkv.shape[1], C = args.qkv.shape[2] / 3, H = args.out.shape[1];
+    if (H < 1 || args.qkv.shape[2] % (3 * H))
+        fail(op, ": ", C, " channels cannot be divided among ", H, " heads (qkv has shape ", args.qkv.shape_string(),
+             ", out ", args.out.shape_string(), ")");
+    require(op, "out", args.out, B * H, T * (T + 1) / 2, DType::f32);
+    return {B, T, H, C / H};
+}
+
 void check(const GeluForward& args) {
     require_float("gelu_forward", "inp", args.inp);
     require("gelu_forward", "out", args.out, args.inp.rows(), args.inp.last(), args.inp.dtype);

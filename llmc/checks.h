@@ -28,6 +28,7 @@ struct AttentionShape {
 };
 AttentionShape check(const AttentionForward& args);
 AttentionShape check(const AttentionBackward& args);
+AttentionShape check(const AttentionLogits& args);
 
 // Channels of a linear layer's input, when some of its tensors may be absent.
 inline int64_t channels_of(const MatmulBackward& args) {

@@ -15,16 +15,18 @@ void for_each_option(ConfigType& c, Visitor visit) {
         OPTION(tie_embeddings);
     OPTION(batch_size), OPTION(total_batch_size), OPTION(steps), OPTION(tokens), OPTION(epochs), OPTION(dtype),
         OPTION(recompute), OPTION(rounding);
-    OPTION(parametrization), OPTION(base_width), OPTION(base_heads), OPTION(attn_mult), OPTION(output_mult),
-        OPTION(embed_mult);
+    OPTION(parametrization), OPTION(base_width), OPTION(base_heads), OPTION(base_depth), OPTION(depth_alpha),
+        OPTION(attn_mult), OPTION(output_mult), OPTION(embed_mult);
     OPTION(init_std), OPTION(zero_init_query), OPTION(zero_init_head), OPTION(scale_eps);
+    OPTION(ffn_act_mult), OPTION(attn_softmax_mult), OPTION(residual_mult), OPTION(residual_attn_ratio),
+        OPTION(loss_softmax_mult);
     OPTION(optimizer), OPTION(lr), OPTION(warmup_steps), OPTION(schedule), OPTION(final_lr_frac), OPTION(weight_decay);
     OPTION(weight_decay_mode), OPTION(beta1), OPTION(beta2), OPTION(eps), OPTION(momentum), OPTION(grad_clip);
     OPTION(skip_loss_zscore), OPTION(skip_grad_zscore);
     OPTION(eval_every), OPTION(eval_batches), OPTION(sample_every), OPTION(prompt), OPTION(temperature), OPTION(top_k),
         OPTION(sample_tokens);
-    OPTION(out), OPTION(overwrite), OPTION(resume), OPTION(checkpoint_every), OPTION(keep), OPTION(seed),
-        OPTION(threads);
+    OPTION(out), OPTION(coord_check), OPTION(overwrite), OPTION(resume), OPTION(checkpoint_every), OPTION(keep),
+        OPTION(seed), OPTION(threads);
 #undef OPTION
 }
 

@@ -33,11 +33,14 @@ struct Config {
 
     // Parametrization
     std::string parametrization = "sp";
-    int base_width = 0, base_heads = 0;
+    int base_width = 0, base_heads = 0, base_depth = 0;
+    double depth_alpha = 1;           // completep: residual branches are multiplied by depth_mult^-alpha
     std::optional<double> attn_mult;  // default sqrt(head size of the base model)
     double output_mult = 1, embed_mult = 1, init_std = 0.02;
     std::optional<bool> zero_init_query, zero_init_head;
     bool scale_eps = true;
+    double ffn_act_mult = 1, attn_softmax_mult = 1, residual_mult = 1, residual_attn_ratio = 1,
+           loss_softmax_mult = 1;  // u-mup
 
     // Optimizer
     std::string optimizer = "adamw";
@@ -48,7 +51,7 @@ struct Config {
     double weight_decay = 0;
     std::string weight_decay_mode = "scaled";  // scaled, independent
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, momentum = 0.9;
-    double grad_clip = 1;                               // 0: off
+    std::optional<double> grad_clip;                    // 0: off; default 1, for u-mup 0
     double skip_loss_zscore = 0, skip_grad_zscore = 0;  // 0: off
 
     // Evaluation and sampling
@@ -62,6 +65,7 @@ struct Config {
 
     // Output
     std::string out;
+    std::string coord_check;  // CSV of a coordinate check: llmc/coord_check.h
     bool overwrite = false, resume = false;
     int64_t checkpoint_every = 0;
     int keep = 2;

@@ -32,13 +32,14 @@ struct EmbeddingForward {
 };
 void embedding_forward(const EmbeddingForward& args);
 
-// dwte[v,:] += scale * sum of dout over the positions with token v;  dwpe[t,:] += scale * sum over b of dout[b,t,:].
+// dwte[v,:] += dwte_scale * sum of dout over the positions with token v;
+// dwpe[t,:] += dwpe_scale * sum over b of dout[b,t,:].
 struct EmbeddingBackward {
     Tensor dwte;    // (Vp, C) fp32, +=
     Tensor dwpe;    // (maxT, C) fp32, +=
     Tensor dout;    // (B, T, C)
     Tensor tokens;  // (B, T) int32
-    float scale = 1;
+    float dwte_scale = 1, dwpe_scale = 1;
 };
 void embedding_backward(const EmbeddingBackward& args);
 
@@ -121,6 +122,15 @@ struct AttentionBackward {
     float out_scale = 1;
 };
 void attention_backward(const AttentionBackward& args);
+
+// out[b,h,i(i+1)/2+j] = logit_scale * q_i k_j for j <= i: what attention_forward's softmax sees. For looking at; training
+// never has these in memory.                                                                      FLOPs: B*H*T*T*D
+struct AttentionLogits {
+    Tensor out;  // (B, H, T(T+1)/2) fp32
+    Tensor qkv;  // (B, T, 3C)
+    float logit_scale;
+};
+void attention_logits(const AttentionLogits& args);
 
 // gelu as above: out = gelu(inp), and dinp = dout * gelu'(inp). dinp may be dout's memory.
 struct GeluForward {

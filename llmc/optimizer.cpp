@@ -61,9 +61,9 @@ void Optimizer::step(double schedule, int64_t step) {
                        .step = step,
                        .stochastic_rounding = config_.rounding == "stochastic",
                        .seed = config_.seed};
-    if (config_.grad_clip > 0) {
+    if (*config_.grad_clip > 0) {
         args.grad_norm = {norm_.data(), DType::f32, {1}};
-        args.grad_clip = float(config_.grad_clip);
+        args.grad_clip = float(*config_.grad_clip);
     }
     if (config_.optimizer == "adamw")
         adamw_step(args, float(config_.beta1), float(config_.beta2));

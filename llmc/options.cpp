@@ -8,6 +8,7 @@
 #include <map>
 
 #include "error.h"
+#include "llmc/parametrization.h"
 #include "version.h"
 
 namespace llmc {
@@ -36,7 +37,7 @@ CLI::Validator range(double low, double high) {
     };
     return CLI::Validator(check, "");
 }
-constexpr double kAny = 1e300;
+constexpr double kAny = 1e300, kTiny = 1e-300;
 constexpr int64_t kMany = int64_t{1} << 60;
 constexpr int kManyInt = 1 << 30;
 
@@ -127,7 +128,7 @@ void add_model_options(CLI::App& app, Config& c) {
     b.number("--seq-len", c.seq_len, "tokens per sequence, and learned positions of a new model", 1, 10000000,
              "TOKENS");
     b.number("--vocab-size", c.vocab_size, "vocabulary; 0: as the training data says", 0, kManyInt, "TOKENS");
-    b.tristate("tie-embeddings", c.tie_embeddings, "head shares wte's weights [on for sp, off for mup]");
+    b.tristate("tie-embeddings", c.tie_embeddings, "head shares wte's weights [on for sp only]");
 }
 
 void add_run_options(CLI::App& app, Config& c) {
@@ -153,10 +154,10 @@ void add_run_options(CLI::App& app, Config& c) {
 
 void add_parametrization_options(CLI::App& app, Config& c) {
     Builder b{app, "Parametrization (mup.md)"};
-    b.choice("--parametrization", c.parametrization, "how init, learning rates and multipliers follow the width",
-             {"sp", "mup"});
+    b.choice("--parametrization", c.parametrization, "how init, learning rates and multipliers follow width and depth",
+             Parametrization::names());
     b.number("--base-width", c.base_width,
-             "width at which mup is the standard parametrization; width_mult = width / base width", 0, 1000000,
+             "width at which it is the standard parametrization; width_mult = width / base width", 0, 1000000,
              "CHANNELS");
     b.number("--base-heads", c.base_heads, "heads of the base model [what keeps the head size]", 0, 1000000, "HEADS");
     b.number("--attn-mult", c.attn_mult, "attention logits = attn_mult / head_dim * q.k [sqrt of the base head size]",
@@ -164,9 +165,24 @@ void add_parametrization_options(CLI::App& app, Config& c) {
     b.number("--output-mult", c.output_mult, "multiplies the logits", 0.0, kAny, "FACTOR");
     b.number("--embed-mult", c.embed_mult, "multiplies the sum of the embeddings", 0.0, kAny, "FACTOR");
     b.number("--init-std", c.init_std, "of every weight at the base width", 0.0, kAny, "STD");
-    b.tristate("zero-init-query", c.zero_init_query, "start the query weights at 0 [on for mup]");
-    b.tristate("zero-init-head", c.zero_init_head, "start an untied head at 0 [on for mup]");
-    app.add_flag("--scale-eps,!--no-scale-eps", c.scale_eps, "mup scales Adam's epsilon too [on]")->group(b.group);
+    b.tristate("zero-init-query", c.zero_init_query, "start the query weights at 0 [off for sp and u-mup]");
+    b.tristate("zero-init-head", c.zero_init_head, "start an untied head at 0 [off for sp and u-mup]");
+    app.add_flag("--scale-eps,!--no-scale-eps", c.scale_eps, "Adam's epsilon follows the gradients' size too [on]")
+        ->group(b.group);
+    b.number("--base-depth", c.base_depth,
+             "completep: depth at which it is the standard parametrization; depth_mult = depth / base depth", 0, 10000,
+             "BLOCKS");
+    b.number("--depth-alpha", c.depth_alpha, "completep: residual branches are multiplied by depth_mult^-alpha", 0.5,
+             1.0, "ALPHA");
+    b.number("--ffn-act-mult", c.ffn_act_mult, "u-mup: temperature of the GELU", kTiny, kAny, "FACTOR");
+    b.number("--attn-softmax-mult", c.attn_softmax_mult, "u-mup: attention logits = this / head_dim * q.k", kTiny, kAny,
+             "FACTOR");
+    b.number("--residual-mult", c.residual_mult, "u-mup: the branches' part of the residual stream", kTiny, kAny,
+             "FACTOR");
+    b.number("--residual-attn-ratio", c.residual_attn_ratio, "u-mup: attention's part against the MLP's", kTiny, kAny,
+             "FACTOR");
+    b.number("--loss-softmax-mult", c.loss_softmax_mult, "u-mup: multiplies the logits in the loss", kTiny, kAny,
+             "FACTOR");
 }
 
 void add_optimizer_options(CLI::App& app, Config& c) {
@@ -187,7 +203,8 @@ void add_optimizer_options(CLI::App& app, Config& c) {
     b.number("--beta2", c.beta2, "AdamW, second moment", 0.0, 0.999999999, "BETA");
     b.number("--eps", c.eps, "AdamW, of the base model", 0.0, kAny, "EPS");
     b.number("--momentum", c.momentum, "SGD", 0.0, 0.999999999, "MU");
-    b.number("--grad-clip", c.grad_clip, "largest global gradient norm; 0: no clipping", 0.0, kAny, "NORM");
+    b.number("--grad-clip", c.grad_clip, "largest global gradient norm; 0: no clipping [1, for u-mup 0]", 0.0, kAny,
+             "NORM");
     b.number("--skip-loss-zscore", c.skip_loss_zscore,
              "skip updates whose loss is this many deviations above the last 128; 0: never", 0.0, kAny, "Z");
     b.number("--skip-grad-zscore", c.skip_grad_zscore, "the same for the gradient norm; 0: never", 0.0, kAny, "Z");
@@ -214,6 +231,8 @@ void add_sampling_options(CLI::App& app, Config& c) {
 void add_output_options(CLI::App& app, Config& c) {
     Builder b{app, "Output"};
     b.text("--out", c.out, "folder for log.jsonl and checkpoints; without it nothing is written", "FOLDER");
+    b.text("--coord-check", c.coord_check,
+           "write statistics of every activation, parameter and gradient at each step to this CSV", "FILE");
     b.flag("--overwrite", c.overwrite, "delete an earlier run's log and checkpoints in --out");
     b.flag("--resume", c.resume, "go on from the newest checkpoint in --out; start afresh where there is none");
     b.number("--checkpoint-every", c.checkpoint_every,
@@ -286,6 +305,11 @@ void validate(const CLI::App& app, Config& c) {
     if (c.resume && c.out.empty()) fail_usage("--resume needs --out, the folder of the run to go on with");
     if (c.resume && c.overwrite)
         fail_usage("--resume and --overwrite contradict each other: keep the earlier run, or delete it?");
+    if (!c.coord_check.empty() && !c.overfit_single_batch)
+        fail_usage("--coord-check ", c.coord_check,
+                   " needs --overfit-single-batch: it compares the activations of the same tokens at every step");
+    if (!c.coord_check.empty() && c.resume)
+        fail_usage("--coord-check ", c.coord_check, " excludes --resume: it compares with the first step");
     if (c.checkpoint_every > 0 && c.out.empty())
         fail_usage("--checkpoint-every ", c.checkpoint_every, " needs --out, a folder to write to");
 }
@@ -293,6 +317,7 @@ void validate(const CLI::App& app, Config& c) {
 }  // namespace
 
 void resolve_batch(Config& c) {
+    if (!c.grad_clip) c.grad_clip = c.parametrization == "u-mup" ? 0 : 1;
     const int64_t micro = int64_t{c.batch_size} * c.seq_len;
     if (c.total_batch_size == 0) c.total_batch_size = micro;
     if (c.total_batch_size % micro)
@@ -300,6 +325,9 @@ void resolve_batch(Config& c) {
                    " is not a multiple of --batch-size x --seq-len = ", micro, " tokens; the nearest are ",
                    std::max<int64_t>(1, c.total_batch_size / micro) * micro, " and ",
                    (c.total_batch_size / micro + 1) * micro);
+    if (!c.coord_check.empty() && c.micro_steps() > 1)
+        fail_usage("--coord-check ", c.coord_check, " looks at one micro-batch a step, this run has ", c.micro_steps(),
+                   ": leave --total-batch-size out");
 }
 
 CommandLine parse_options(int argc, char** argv) {

@@ -1,19 +1,23 @@
 // THE µP file: (tensor role, shape ratios, scheme) -> initial standard deviation, learning rate, weight decay, epsilon,
-// multipliers. Everything that a parametrization changes is a number in the two structs below; nothing else in the
-// program knows which scheme is in use.
+// multipliers. Everything that a parametrization changes is a number in the structs below; nothing else in the program
+// knows which scheme is in use.
 //
-// A scheme is a table of powers of the width multiplier m = width / base_width, by role. With W_eff = A w,
-// w ~ N(0, (B s)^2) and learning rate C eta:
-//     sp   A = B = C = 1 (the standard parametrization)
-//     mup  Table 8 of "Tensor Programs V" (arXiv 2203.03466), with the forms of microsoft/mup for weight decay and SGD.
+// With W_eff = A w, w ~ N(0, (B s)^2) and learning rate C eta, a scheme is one of two things (parametrization.cpp):
+//   * relative to a base model, a table of powers of m = width / base width, by role. At the base shape it is SP.
+//       sp                       A = B = C = 1: the standard parametrization
+//       mup, -table3, -table9    Tables 8, 3 and 9 of Yang et al., "Tensor Programs V" (arXiv 2203.03466): one
+//                                parametrization in three coordinates
+//       completep                mup, and the depth: Dey et al., "CompleteP" (arXiv 2505.01618)
+//   * absolute: u-mup, Blake et al., "u-µP: the unit-scaled maximal update parametrization" (arXiv 2407.17465).
+//
 // This project's choices on top of the tables:
 //   * attention logits = attn_mult / head_dim * q.k with attn_mult = sqrt(base head_dim) by default, so the base model
 //     is exactly SP;
-//   * the head is untied and starts at zero under mup, query weights start at zero; each has a switch;
-//   * a tied head is Table 8's shared form: multiplier 1 as the embedding, output_mult / m as the head;
-//   * weight decay `scaled`: lambda / (lr factor), so that lr * lambda does not depend on the width; `independent`:
-//     schedule * lambda;
-//   * epsilon follows the gradient's size, 1/m on every tensor (switch: --no-scale-eps);
+//   * the head is untied and starts at zero, query weights start at zero, except under sp and u-mup; each has a switch;
+//   * a tied head is the shared form: the embedding's A as the embedding, the output's A as the head;
+//   * weight decay `scaled`: lambda / (the lr's width factor), so that lr * lambda does not depend on the width;
+//     `independent`: schedule * lambda;
+//   * epsilon follows the gradient's size (switch: --no-scale-eps);
 //   * the clip on the global gradient norm is a constant (the one thing that Tables 3, 8 and 9 do not share).
 #pragma once
 #include <nlohmann/json_fwd.hpp>
@@ -28,19 +32,25 @@ namespace llmc {
 enum class Role { input, hidden, output, vector };
 const char* name_of(Role role);
 
+// Where it is: a layer norm is part of the branch that it opens.
+enum class Part { embedding, attention, mlp, head };
+
 struct TensorSpec {
     std::string name;  // Hugging Face's: "h.3.attn.c_attn.weight"
     Role role;
-    std::vector<int64_t> shape;        // (out, in), or (C)
+    std::vector<int64_t> shape;  // (out, in), or (C)
+    Part part;
     bool gain = false;                 // starts at 1: layer norm weights
     bool residual_projection = false;  // writes to the residual stream: GPT-2 divides its init by sqrt(2 * depth)
     int64_t query_rows = 0;            // c_attn: so many leading rows make the queries
+    int64_t fan_in = 0, fan_out = 0;   // of a linear layer's weight and bias
 
     int64_t count() const {
         int64_t n = 1;
         for (int64_t d : shape) n *= d;
         return n;
     }
+    bool in_block() const { return part == Part::attention || part == Part::mlp; }
 };
 
 // The numbers of one tensor, resolved. `lr` is at the schedule's peak; decay per step is lr_t * weight_decay (scaled)
@@ -49,8 +59,8 @@ struct Rule {
     double init_mean = 0, init_std = 0;
     int64_t zero_rows = 0;         // leading rows that start at zero
     float multiplier = 1;          // A, in the forward pass
-    float dinp_multiplier = 1;     // A, towards the input's gradient
-    float dweight_multiplier = 1;  // A, towards its own gradient
+    float dinp_multiplier = 1;     // towards the input's gradient; A by the chain rule
+    float dweight_multiplier = 1;  // towards its own gradient; A by the chain rule
     double lr = 0, weight_decay = 0, eps = 0;
 };
 
@@ -63,23 +73,26 @@ struct Residual {
 
 // The numbers of the forward and backward pass that belong to no single tensor.
 struct Scales {
-    float embedding = 1, embedding_grad = 1;  // of wte[token] + wpe[t]
-    float attention = 1;                      // logit scale
+    float embedding = 1, wte_grad = 1, wpe_grad = 1;  // of wte[token] + wpe[t]; wte's and wpe's A are in here
+    float attention = 1;                              // logits = this * q.k
     float attention_out = 1;
-    float gelu = 1;                  // temperature
-    float loss = 1;                  // temperature of the classifier
-    std::vector<Residual> residual;  // attention, mlp, attention, mlp, ...
+    float gelu = 1;                       // temperature: gelu(x) = u(this * x) / this
+    float loss = 1;                       // multiplies the logits in the loss, and when text is sampled
+    float loss_grad = 1;                  // multiplies the gradient of the mean loss
+    std::vector<Residual> residual = {};  // attention, mlp, attention, mlp, ...
 };
 
-// The base model's view of the model: all a rule may depend on.
+// All of the model's shape that a rule may depend on.
 struct Geometry {
-    int depth, width, heads, head_dim;
+    int depth, width, heads, head_dim, vocab_size;
     bool tied;  // head shares wte
 };
 
+struct Scheme;
+
 class Parametrization {
 public:
-    // Resolves defaults and refuses what has no meaning, with the reason (usage error).
+    // Resolves defaults and refuses what has no meaning, with the reason (usage error). total_batch_size must be known.
     Parametrization(const Config& config, const Geometry& geometry);
 
     Rule rule(const TensorSpec& spec) const;
@@ -91,16 +104,27 @@ public:
     // By how much one optimizer step shrinks a tensor. schedule = lr_t / lr_peak.
     double decay(const Rule& rule, double schedule) const;
 
-    // {"scheme", "base_width", "base_head_dim", "width_mult", "tensors": [...], "scales": {...}}: doc/formats.md.
+    // The table of doc/formats.md: {"scheme", "base_width", ..., "tensors": [...], "scales": {...}}.
     nlohmann::ordered_json to_json(const std::vector<TensorSpec>& specs) const;
+
+    static std::vector<std::string> names();  // of all schemes
     static bool ties_by_default(const std::string& scheme) { return scheme == "sp"; }
 
 private:
+    void refuse_what_has_no_meaning() const;
+    void resolve_base();
+    Rule relative_rule(const TensorSpec& spec) const;
+    Scales relative_scales() const;
+    Rule unit_scaled_rule(const TensorSpec& spec) const;
+    Scales unit_scales() const;
+    double lr_decay(double lr_factor) const;
     double power(double exponent) const;  // width_mult ^ exponent, exactly 1 at the base width
 
     Config config_;
     Geometry geometry_;
-    double width_mult_ = 1, base_width_ = 0, base_head_dim_ = 0, attn_mult_ = 1;
+    const Scheme& scheme_;
+    double width_mult_ = 1, base_width_ = 0, base_head_dim_ = 0;
+    double depth_mult_ = 1, base_depth_ = 0;
     bool zero_query_ = false, zero_head_ = false;
     Scales scales_;
 };

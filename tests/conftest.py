@@ -7,6 +7,11 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+# Several workers (pytest -n) share the cores: threads that spin for each other's would take them.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(
+    max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
+)
+
 import llmc
 
 

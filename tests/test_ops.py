@@ -46,11 +46,11 @@ def test_embedding_backward_accumulates(backend, dtype, B, T, C, V, maxT):
     data = Data(2, dtype)
     tokens, dout = data.integers(V, B, T), data.normal(B, T, C)
     dwte, dwpe = data.normal32(V, C), data.normal32(maxT, C)
-    result = backend.embedding_backward(dout, tokens, dwte, dwpe, scale=0.6, dtype=dtype)
+    result = backend.embedding_backward(dout, tokens, dwte, dwpe, dwte_scale=0.6, dwpe_scale=-1.3, dtype=dtype)
     expected = double(dwte).index_add(0, torch.from_numpy(tokens.reshape(-1)).long(), 0.6 * double(dout).reshape(-1, C))
     assert_close(result["dwte"], expected, 1e-5)
     positions = double(dwpe).clone()
-    positions[:T] += 0.6 * double(dout).sum(0)
+    positions[:T] += -1.3 * double(dout).sum(0)
     assert_close(result["dwpe"], positions, 1e-5)
 
 
@@ -270,6 +270,16 @@ def test_attention(backend, dtype, B, T, H, D):
             assert_close(dqkv[:, :, part], x.grad[:, :, part], 2 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("B,T,H,D", ATTENTION_SHAPES[:7] + [(1, 9, 1, 150)])
+def test_attention_logits(backend, dtype, B, T, H, D):
+    data = Data(11, dtype)
+    qkv = data.normal(B, T, 3 * H * D)
+    q, k, _ = (x.reshape(B, T, H, D).transpose(1, 2) for x in double(qkv).split(H * D, dim=2))
+    i, j = np.tril_indices(T)
+    expected = (0.3 * q @ k.transpose(2, 3))[:, :, i, j]
+    assert_close(backend.attention_logits(qkv, num_heads=H, logit_scale=0.3, dtype=dtype), expected, 1e-5)
+
+
 def test_attention_heads_too_large_for_the_gpu_kernels(backend, dtype):
     qkv = np.zeros((1, 2, 3 * 136), np.float32)
     if backend.backend() == "cpu":
@@ -478,6 +488,7 @@ def results_of_all_ops(backend, dtype):
             inp.reshape(B, T, C), forward["out"], forward["lse"], qkv, logit_scale=0.2, **kw
         )
     }
+    yield {"logits": backend.attention_logits(qkv, num_heads=H, logit_scale=0.2, **kw)}
     yield backend.classifier(data.normal(N, V + 3), tokens.reshape(-1), vocab_size=V, dloss=0.1, **kw)
     yield {"norm": backend.global_norm([inp, dout]), "sum": backend.accumulate_sum(dout)}
     yield {"statistics": backend.statistics(inp, minus=dout[:, :C], **kw)}

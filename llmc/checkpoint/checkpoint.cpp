@@ -184,18 +184,34 @@ std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
     return std::make_unique<SafetensorsModel>(path.string());
 }
 
+// Of residual branches, what the forward pass multiplies by: another batch size may change the rest.
+static json forward_factors(const json& residual) {
+    json out = json::array();
+    for (const json& factors : residual) out.push_back({factors.at(0), factors.at(1)});
+    return out;
+}
+
 void load_weights(const ModelFile& file, GPT2& model) {
     if (file.shape != model.shape)
         fail_data(file.path, " is a model of another shape: ", to_json(file.shape).dump(), ", wanted ",
                   to_json(model.shape).dump());
     const json wanted = model.rules.to_json({});
     if (!file.parametrization.is_null()) {
-        for (const char* key : {"scheme", "width_mult", "scales"})
-            if (file.parametrization.value(key, json()) != wanted.at(key))
-                fail_data(file.path, " was trained under another parametrization: its ", key, " is ",
-                          file.parametrization.value(key, json()).dump(), ", this run's is ", wanted.at(key).dump(),
-                          "; give the options it was trained with");
-    } else if (wanted.at("scales").at("output") != 1.0f || wanted.at("scales").at("embedding") != 1.0f ||
+        const auto must_agree = [&](const char* key, const json& trained, const json& now) {
+            if (trained != now)
+                fail_data(file.path, " was trained under another parametrization: its ", key, " is ", trained.dump(),
+                          ", this run's is ", now.dump(), "; give the options it was trained with");
+        };
+        for (const char* key : {"scheme", "width_mult"})
+            must_agree(key, file.parametrization.value(key, json()), wanted.at(key));
+        const json scales = file.parametrization.value("scales", json::object());
+        for (const char* key : {"embedding", "attention", "attention_out", "gelu", "loss", "output"})
+            must_agree(key, scales.value(key, json()), wanted.at("scales").at(key));
+        must_agree("residual", forward_factors(scales.value("residual", json::array())),
+                   forward_factors(wanted.at("scales").at("residual")));
+    } else if (forward_factors(wanted.at("scales").at("residual")) !=
+                   json(2 * size_t(model.shape.depth), {1.0f, 1.0f}) ||
+               wanted.at("scales").at("output") != 1.0f || wanted.at("scales").at("embedding") != 1.0f ||
                wanted.at("scales").at("attention") !=
                    float(std::sqrt(double(model.shape.head_dim())) / model.shape.head_dim())) {
         fail_data(file.path, " is a standard GPT-2: with scales ", wanted.at("scales").dump(),

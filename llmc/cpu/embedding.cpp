@@ -37,16 +37,16 @@ void embedding_backward(const EmbeddingBackward& args) {
     with_type("embedding_backward", "dout", args.dout.dtype, [&]<class E>(E) {
         parallel_for((C + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
             int64_t first = begin * kBlock, last = std::min(end * kBlock, C);
-            float scale = args.scale;
+            const float dwte_scale = args.dwte_scale, dwpe_scale = args.dwpe_scale;
             for (int64_t n = 0; n < B * T; ++n) {
                 const E* dout = args.dout.as<E>() + n * C;
                 float* token = args.dwte.as<float>() + args.tokens.as<int32_t>()[n] * C;
                 float* position = args.dwpe.as<float>() + n % T * C;
 #pragma omp simd
                 for (int64_t c = first; c < last; ++c) {
-                    float d = scale * to_float(dout[c]);
-                    token[c] += d;
-                    position[c] += d;
+                    const float d = to_float(dout[c]);
+                    token[c] += dwte_scale * d;
+                    position[c] += dwpe_scale * d;
                 }
             }
         });

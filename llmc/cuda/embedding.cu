@@ -2,11 +2,11 @@
 //
 // Forward: out[b,t,:] = scale (wte[token] + wpe[t]).  Bytes in bf16: 4 N C + 2 T C. One thread per 8 channels.
 //
-// Backward: dwte[v] += scale * sum of dout over the positions of token v. Deterministic, without atomics: a stable radix
+// Backward: dwte[v] += dwte_scale * sum of dout over the positions of token v. Deterministic, without atomics: a stable radix
 // sort of the positions by token, then sums over runs of equal tokens. A run may be one row or most of the batch, so the
 // sorted positions are cut into pieces of kPiece; a run that crosses pieces leaves its parts in scratch memory, and a
 // second kernel adds them in order.  Bytes in bf16: 2 N C read, 8 C for each distinct token, up to N C of parts.
-//           dwpe[t] += scale * sum over b of dout[b,t].  Bytes in bf16: 2 N C (again) + 8 T C.
+//           dwpe[t] += dwpe_scale * sum over b of dout[b,t].  Bytes in bf16: 2 N C (again) + 8 T C.
 // Bound: memory; floor bytes / copy bandwidth, about 50 us each at N = 65,536, C = 768 on an H200.
 #include "llmc/checks.h"
 #include "llmc/cuda/host.h"
@@ -246,11 +246,11 @@ void embedding_backward(const EmbeddingBackward& args) {
     const bool aligned = rows_are_aligned(args.dout, args.dwte, args.dwpe);
     with_type("embedding_backward", "dout", args.dout.dtype, [&]<class T>(T) {
         launch(runs, sum_runs_kernel<T>, args.dwte.as<float>(), parts, args.dout.as<T>(), tokens, sorted, N, int(C),
-               args.scale, aligned);
+               args.dwte_scale, aligned);
         launch({runs.grid, runs.block}, join_runs_kernel, args.dwte.as<float>(), parts, tokens, sorted, N, int(C),
-               args.scale, aligned);
+               args.dwte_scale, aligned);
         launch({unsigned(ceil_div(length * columns, kThreads)), kThreads}, sum_positions_kernel<T>,
-               args.dwpe.as<float>(), args.dout.as<T>(), int(B), int(length), int(C), args.scale, aligned);
+               args.dwpe.as<float>(), args.dout.as<T>(), int(B), int(length), int(C), args.dwpe_scale, aligned);
     });
 }
 

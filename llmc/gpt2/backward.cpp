@@ -67,7 +67,8 @@ void GPT2::backward() {
                         .dwpe = parameters.wpe->grad,
                         .dout = dx.reshape({B_, T_, shape.channels}),
                         .tokens = acts_.tokens.reshape({B_, T_}),
-                        .scale = rules.scales().embedding_grad});
+                        .dwte_scale = rules.scales().wte_grad,
+                        .dwpe_scale = rules.scales().wpe_grad});
 }
 
 // What the forward pass of block l computed and did not keep.

@@ -110,7 +110,7 @@ void GPT2::head(float loss_scale, bool backward) {
                     .targets = acts_.targets.slice(begin, n),
                     .vocab_size = shape.vocab_size,
                     .logit_scale = rules.scales().loss,
-                    .dloss = backward ? loss_scale : 0});
+                    .dloss = backward ? loss_scale * rules.scales().loss_grad : 0});
         if (!backward) continue;
         // logits now holds their gradient; dbranch receives that of ln_f's output
         matmul_backward({.dinp = acts_.dbranch.row_slice(begin, n),

@@ -82,7 +82,8 @@ std::vector<float> GPT2::logits(int64_t begin, int64_t count) {
         const int64_t n = std::min(acts_.logits.shape[0], count - row);
         head_logits(begin + row, n, acts_.logits.row_slice(0, n));
         const std::vector<float> padded = download(acts_.logits, n * Vp);
-        for (int64_t i = 0; i < n; ++i) std::copy_n(&padded[i * Vp], V, &out[(row + i) * V]);
+        for (int64_t i = 0; i < n; ++i)
+            for (int64_t v = 0; v < V; ++v) out[(row + i) * V + v] = rules.scales().loss * padded[i * Vp + v];
     }
     return out;
 }

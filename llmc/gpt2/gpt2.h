@@ -34,7 +34,7 @@ public:
 
     // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, both accumulated.
     void train_micro_batch(int64_t total_tokens);
-    // logits[n, :V] for `count` rows of the last forward() from row `begin` on, to the host.
+    // logits[n, :V], as the loss sees them, for `count` rows of the last forward() from row `begin` on, to the host.
     std::vector<float> logits(int64_t begin, int64_t count);
 
     void zero_loss();

@@ -22,32 +22,38 @@ int64_t stored_rows(const TensorSpec& spec, const ModelShape& shape) {
 std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
     const int64_t C = s.channels;
     std::vector<TensorSpec> specs;
-    auto layer_norm = [&](const std::string& name) {
-        specs.push_back({.name = name + ".weight", .role = Role::vector, .shape = {C}, .gain = true});
-        specs.push_back({.name = name + ".bias", .role = Role::vector, .shape = {C}});
+    auto layer_norm = [&](const std::string& name, Part part) {
+        specs.push_back({.name = name + ".weight", .role = Role::vector, .shape = {C}, .part = part, .gain = true});
+        specs.push_back({.name = name + ".bias", .role = Role::vector, .shape = {C}, .part = part});
     };
-    auto linear = [&](const std::string& name, int64_t out, int64_t in, bool residual_projection, int64_t query_rows) {
+    auto linear = [&](const std::string& name, Part part, int64_t out, int64_t in, bool residual_projection,
+                      int64_t query_rows) {
         specs.push_back({.name = name + ".weight",
                          .role = Role::hidden,
                          .shape = {out, in},
+                         .part = part,
                          .residual_projection = residual_projection,
-                         .query_rows = query_rows});
-        specs.push_back({.name = name + ".bias", .role = Role::vector, .shape = {out}});
+                         .query_rows = query_rows,
+                         .fan_in = in,
+                         .fan_out = out});
+        specs.push_back(
+            {.name = name + ".bias", .role = Role::vector, .shape = {out}, .part = part, .fan_in = in, .fan_out = out});
     };
-    specs.push_back({.name = "wte.weight", .role = Role::input, .shape = {s.vocab_size, C}});
-    specs.push_back({.name = "wpe.weight", .role = Role::input, .shape = {s.max_seq_len, C}});
+    specs.push_back({.name = "wte.weight", .role = Role::input, .shape = {s.vocab_size, C}, .part = Part::embedding});
+    specs.push_back({.name = "wpe.weight", .role = Role::input, .shape = {s.max_seq_len, C}, .part = Part::embedding});
     for (int l = 0; l < s.depth; ++l) {
         const std::string h = "h." + std::to_string(l);
-        layer_norm(h + ".ln_1");
-        linear(h + ".attn.c_attn", 3 * C, C, false, C);
-        linear(h + ".attn.c_proj", C, C, true, 0);
-        layer_norm(h + ".ln_2");
-        linear(h + ".mlp.c_fc", 4 * C, C, false, 0);
-        linear(h + ".mlp.c_proj", C, 4 * C, true, 0);
+        layer_norm(h + ".ln_1", Part::attention);
+        linear(h + ".attn.c_attn", Part::attention, 3 * C, C, false, C);
+        linear(h + ".attn.c_proj", Part::attention, C, C, true, 0);
+        layer_norm(h + ".ln_2", Part::mlp);
+        linear(h + ".mlp.c_fc", Part::mlp, 4 * C, C, false, 0);
+        linear(h + ".mlp.c_proj", Part::mlp, C, 4 * C, true, 0);
     }
-    layer_norm("ln_f");
+    layer_norm("ln_f", Part::head);
     if (!s.tie_embeddings)
-        specs.push_back({.name = "lm_head.weight", .role = Role::output, .shape = {s.vocab_size, C}});
+        specs.push_back(
+            {.name = "lm_head.weight", .role = Role::output, .shape = {s.vocab_size, C}, .part = Part::head});
     return specs;
 }
 

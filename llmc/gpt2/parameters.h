@@ -16,7 +16,7 @@ struct ModelShape {
 
     int padded_vocab() const { return (vocab_size + 127) / 128 * 128; }  // so that the head's rows suit every tile size
     int head_dim() const { return channels / heads; }
-    Geometry geometry() const { return {depth, channels, heads, head_dim(), tie_embeddings}; }
+    Geometry geometry() const { return {depth, channels, heads, head_dim(), vocab_size, tie_embeddings}; }
     bool operator==(const ModelShape&) const = default;
 };
 

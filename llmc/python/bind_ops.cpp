@@ -43,16 +43,22 @@ void bind_embedding(py::module_& m) {
 
     m.def(
         "embedding_backward",
-        [](const Floats& dout, const Ints& tokens, const Floats& dwte, const Floats& dwpe, float scale,
-           const std::string& dtype) {
+        [](const Floats& dout, const Ints& tokens, const Floats& dwte, const Floats& dwpe, float dwte_scale,
+           float dwpe_scale, const std::string& dtype) {
             DeviceArray d_dout = input(dout, parse_dtype(dtype)), d_tokens = input(tokens), d_dwte = input(dwte, f32),
                         d_dwpe = input(dwpe, f32);
-            embedding_backward({.dwte = d_dwte, .dwpe = d_dwpe, .dout = d_dout, .tokens = d_tokens, .scale = scale});
+            embedding_backward({.dwte = d_dwte,
+                                .dwpe = d_dwpe,
+                                .dout = d_dout,
+                                .tokens = d_tokens,
+                                .dwte_scale = dwte_scale,
+                                .dwpe_scale = dwpe_scale});
             return py::dict("dwte"_a = d_dwte.download(), "dwpe"_a = d_dwpe.download());
         },
-        "dwte (Vp,C) += scale * sum of dout (B,T,C) per token; dwpe (maxT,C) += scale * sum over b. Returns {dwte, "
-        "dwpe}.",
-        "dout"_a, "tokens"_a, "dwte"_a, "dwpe"_a, py::kw_only(), "scale"_a = 1.0f, "dtype"_a = "fp32");
+        "dwte (Vp,C) += dwte_scale * sum of dout (B,T,C) per token; dwpe (maxT,C) += dwpe_scale * sum over b. Returns "
+        "{dwte, dwpe}.",
+        "dout"_a, "tokens"_a, "dwte"_a, "dwpe"_a, py::kw_only(), "dwte_scale"_a = 1.0f, "dwpe_scale"_a = 1.0f,
+        "dtype"_a = "fp32");
 }
 
 void bind_layernorm(py::module_& m) {
@@ -198,6 +204,18 @@ void bind_attention(py::module_& m) {
         "out (B,T,C) = out_scale * softmax(logit_scale * q k^T, causal) v per head, lse (B,H,T); qkv (B,T,3C). Returns "
         "{out, lse}.",
         "qkv"_a, py::kw_only(), "num_heads"_a, "logit_scale"_a, "out_scale"_a = 1.0f, "dtype"_a = "fp32");
+
+    m.def(
+        "attention_logits",
+        [](const Floats& qkv, int num_heads, float logit_scale, const std::string& dtype) {
+            const int64_t T = extent(qkv, 1, "qkv");
+            DeviceArray d_qkv = input(qkv, parse_dtype(dtype)),
+                        out = output({extent(qkv, 0, "qkv"), num_heads, T * (T + 1) / 2}, f32);
+            attention_logits({.out = out, .qkv = d_qkv, .logit_scale = logit_scale});
+            return out.download();
+        },
+        "(B,H,T(T+1)/2): logit_scale * q_i k_j for j <= i, row i after row i-1; qkv (B,T,3C).", "qkv"_a, py::kw_only(),
+        "num_heads"_a, "logit_scale"_a, "dtype"_a = "fp32");
 
     m.def(
         "attention_backward",

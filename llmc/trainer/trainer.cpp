@@ -41,6 +41,7 @@ Trainer::Trainer(Setup setup, const std::string& command)
     metadata_ = {to_json(config_),   to_json(setup_.shape),
                  rules_json(setup_), provenance(setup_.train ? setup_.train->source_sha256() : ""),
                  setup_.tokenizer,   setup_.tokenizer_path};
+    if (!config_.coord_check.empty()) check_ = std::make_unique<CoordinateCheck>(config_.coord_check, model_, config_);
     announce(command);
 }
 
@@ -116,11 +117,13 @@ Trainer::StepResult Trainer::train_step() {
                                             config_.final_lr_frac);
     model_.parameters.zero_grad();
     model_.zero_loss();
+    if (check_) check_->begin_step();
     for (int64_t micro = 0; micro < config_.micro_steps(); ++micro) {
         const Batch batch = loader_->next();
         model_.set_batch(batch.inputs.data(), batch.targets.data(), config_.batch_size, config_.seq_len);
         model_.train_micro_batch(config_.total_batch_size);
     }
+    if (check_) check_->end_step();
     optimizer_.compute_grad_norm();
 
     StepResult r{.lr = config_.lr * schedule, .skipped = false};

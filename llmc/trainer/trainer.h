@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <memory>
+#include "llmc/coord_check.h"
 #include "llmc/logger.h"
 #include "llmc/outlier.h"
 #include "llmc/trainer/progress.h"
@@ -37,6 +38,7 @@ private:
     const double peak_flops_ = device::peak_flops(setup_.dtype);  // measured before the model takes the memory
     GPT2 model_;
     Optimizer optimizer_;
+    std::unique_ptr<CoordinateCheck> check_;  // null without --coord-check
     TrainingState state_;
     std::unique_ptr<TrainLoader> loader_;
     std::unique_ptr<Tokenizer> tokenizer_;
