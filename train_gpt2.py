@@ -1,6 +1,7 @@
-"""train_gpt2.py: the PyTorch reference of train_gpt2 (C++). Trains a GPT-2 under the standard or the maximal update
+"""train_gpt2.py: the PyTorch reference of train_gpt2 (C++). Trains a GPT-2 under the standard or a maximal update
 parametrization. Same options, same files in and out (doc/formats.md), same numbers up to rounding. One file, in order:
-errors, options, random numbers, parametrization, model, data, optimizer, checkpoints, text, trainer, main.
+errors, schemes, options, random numbers, parametrization, model, data, optimizer, checkpoints, text, coordinate check,
+trainer, main.
 
     python train_gpt2.py --train-data 'data/*_train_*.bin' --parametrization mup --base-width 256 --out runs/a
     torchrun --nproc-per-node 8 train_gpt2.py ...          # data parallel
@@ -25,6 +26,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +54,41 @@ def check(condition, code, message):
     if not condition:
         raise Error(code, message)
 
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Schemes: how a tensor's numbers follow the width, as powers of m = width / base width by the tensor's role. The weight
+# that acts is A w with w ~ N(0, (B std)^2), learning rate C lr, Adam's epsilon E eps.
+
+#               A    B    C of AdamW, of SGD    E
+TABLE_8 = {
+    "input":  (0.0, 0.0, 0.0, 1.0, -1.0),   # wte, wpe
+    "hidden": (0.0, -0.5, -1.0, 0.0, -1.0),  # a block's matrices
+    "output": (-1.0, 0.0, 0.0, 1.0, -1.0),  # the head
+    "vector": (0.0, 0.0, 0.0, 1.0, -1.0),   # biases, and layer norm gains, which start at B
+}
+MIDDLE = (0.5, -0.5, -0.5, 0.0, -0.5)
+
+
+class Scheme(NamedTuple):
+    powers: dict | None  # None: absolute numbers, unit_rule below
+    based: bool = True  # is relative to a base model
+    deep: bool = False  # follows the depth too
+    tie: bool = False  # head tied by default
+    may_tie: bool = True
+    zero_init: bool = True  # of queries and an untied head, by default
+    grad_clip: float = 1.0  # by default
+
+
+SCHEMES = {
+    "sp": Scheme(dict.fromkeys(TABLE_8, (0.0,) * 5), based=False, tie=True, zero_init=False),
+    # Yang, Hu et al., "Tensor Programs V", arXiv 2203.03466: Table 8, and the same function in two other coordinates
+    "mup": Scheme(TABLE_8),
+    "mup-table3": Scheme(TABLE_8 | {"output": (0.0, -1.0, -1.0, -1.0, 0.0)}, may_tie=False),
+    "mup-table9": Scheme(TABLE_8 | {"input": MIDDLE, "vector": MIDDLE, "output": (-0.5, -0.5, -0.5, 0.0, -0.5)}),
+    "completep": Scheme(TABLE_8, deep=True),  # Dey et al., arXiv 2505.01618
+    "u-mup": Scheme(None, based=False, may_tie=False, zero_init=False, grad_clip=0.0),  # Blake et al., arXiv 2407.17465
+}
+UNIT_MULTS = ("ffn-act-mult", "attn-softmax-mult", "residual-mult", "residual-attn-ratio", "loss-softmax-mult")
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Options: (name, type, default, what is allowed, help). Allowed: a unit; a list of choices; or (low, high, unit).
@@ -84,7 +121,7 @@ OPTIONS = {
         ("head-dim", int, 0, (0, 1000000, "CHANNELS"), "head size, instead of --heads"),
         ("seq-len", int, 1024, (1, 10000000, "TOKENS"), "tokens per sequence, and learned positions of a new model"),
         ("vocab-size", int, 0, (0, 2**30, "TOKENS"), "vocabulary; 0: as the training data says"),
-        ("tie-embeddings", bool, None, "", "head shares wte's weights [on for sp, off for mup]"),
+        ("tie-embeddings", bool, None, "", "head shares wte's weights [on for sp, else off]"),
     ],
     "Batch and length": [
         ("batch-size", int, 4, (1, 1000000, "SEQUENCES"), "sequences per micro-batch (and rank)"),
@@ -100,18 +137,28 @@ OPTIONS = {
         ("rounding", str, "nearest", ["nearest", "stochastic"], "of bf16 weights from their masters"),
     ],
     "Parametrization (mup.md)": [
-        ("parametrization", str, "sp", ["sp", "mup"], "how init, learning rates and multipliers follow the width"),
-        ("base-width", int, 0, (0, 1000000, "CHANNELS"),
-         "width at which mup is the standard parametrization; width_mult = width / base width"),
+        ("parametrization", str, "sp", list(SCHEMES), "how init, learning rates and multipliers follow width and "
+         "depth"),
+        ("base-width", int, 0, (0, 1000000, "CHANNELS"), "width at which the scheme is the standard parametrization "
+         "(all but sp and u-mup need it); width_mult = width / base width"),
         ("base-heads", int, 0, (0, 1000000, "HEADS"), "heads of the base model [what keeps the head size]"),
+        ("base-depth", int, 0, (0, 10000, "BLOCKS"),
+         "completep: depth at which it is the standard parametrization"),
+        ("depth-alpha", float, 1.0, (0.5, 1, "EXPONENT"), "completep: residual branches are multiplied by (depth / "
+         "base depth)^-alpha"),
         ("attn-mult", float, None, (0, ANY, "FACTOR"), "attention logits = attn_mult / head_dim * q.k [sqrt of the "
          "base head size]"),
         ("output-mult", float, 1.0, (0, ANY, "FACTOR"), "multiplies the logits"),
         ("embed-mult", float, 1.0, (0, ANY, "FACTOR"), "multiplies the sum of the embeddings"),
         ("init-std", float, 0.02, (0, ANY, "STD"), "of every weight at the base width"),
-        ("zero-init-query", bool, None, "", "start the query weights at 0 [on for mup]"),
-        ("zero-init-head", bool, None, "", "start an untied head at 0 [on for mup]"),
-        ("scale-eps", bool, True, "", "mup scales Adam's epsilon too"),
+        ("zero-init-query", bool, None, "", "start the query weights at 0 [off for sp and u-mup, else on]"),
+        ("zero-init-head", bool, None, "", "start an untied head at 0 [off for sp and u-mup, else on]"),
+        ("scale-eps", bool, True, "", "the scheme scales Adam's epsilon too"),
+        ("ffn-act-mult", float, 1.0, (0, ANY, "FACTOR"), "u-mup: gelu(x) becomes gelu(mult x) / mult"),
+        ("attn-softmax-mult", float, 1.0, (0, ANY, "FACTOR"), "u-mup: attention logits = mult / head_dim * q.k"),
+        ("residual-mult", float, 1.0, (0, ANY, "FACTOR"), "u-mup: all branches against the embedding"),
+        ("residual-attn-ratio", float, 1.0, (0, ANY, "FACTOR"), "u-mup: attention branches against the MLPs'"),
+        ("loss-softmax-mult", float, 1.0, (0, ANY, "FACTOR"), "u-mup: multiplies the logits in the loss"),
     ],
     "Optimizer": [
         ("optimizer", str, "adamw", ["adamw", "sgd"], "the update rule"),
@@ -127,7 +174,8 @@ OPTIONS = {
         ("beta2", float, 0.95, (0, 0.999999999, ""), "AdamW, second moment"),
         ("eps", float, 1e-8, (0, ANY, ""), "AdamW, of the base model"),
         ("momentum", float, 0.9, (0, 0.999999999, ""), "SGD"),
-        ("grad-clip", float, 1.0, (0, ANY, "NORM"), "largest global gradient norm; 0: no clipping"),
+        ("grad-clip", float, None, (0, ANY, "NORM"), "largest global gradient norm; 0: no clipping [1; 0 for u-mup, "
+         "whose gradients have unit scale tensor by tensor]"),
         ("skip-loss-zscore", float, 0.0, (0, ANY, "Z"), "skip updates whose loss is this many deviations above the "
          "last 128; 0: never"),
         ("skip-grad-zscore", float, 0.0, (0, ANY, "Z"), "the same for the gradient norm; 0: never"),
@@ -149,6 +197,8 @@ OPTIONS = {
         ("checkpoint-every", int, 0, (0, MANY, "STEPS"), "checkpoint at every so many steps and at the end; 0: at the "
          "end only"),
         ("keep", int, 2, (1, 2**30, "COUNT"), "checkpoints that stay"),
+        ("coord-check", str, "", "FILE", "write size and change of every activation, parameter and gradient at every "
+         "step to this CSV; needs --overfit-single-batch"),
     ],
     "Machine": [
         ("seed", int, 42, (0, 2**64 - 1, "SEED"), "of initial weights, data order, rounding and samples"),
@@ -226,7 +276,7 @@ def parse_args(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     sampling = argv[:1] == ["sample"]
     parser = Parser(prog="train_gpt2.py" + (" sample" if sampling else ""), allow_abbrev=False,
-                    description="Trains a GPT-2 with the maximal update parametrization (muP), in PyTorch; "
+                    description="Trains a GPT-2 with a maximal update parametrization (muP), in PyTorch; "
                     "'train_gpt2.py sample CHECKPOINT' generates text from a checkpoint.",
                     formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=46, width=140))
     if sampling:
@@ -275,8 +325,7 @@ def validate(args):
     args.head_dim = args.width // args.heads
     if not args.source:
         args.max_seq_len = args.seq_len
-    if args.tie_embeddings is None:
-        args.tie_embeddings = args.parametrization == "sp"
+    check_scheme(args)
     base_shape(args)
     check(not (args.zero_init_head and args.tie_embeddings), USAGE, "--zero-init-head with tied embeddings would start "
           "all token embeddings at zero: add --no-tie-embeddings, or drop it")
@@ -291,6 +340,46 @@ def validate(args):
           "earlier run, or delete it?")
     check(args.out or not args.checkpoint_every, USAGE, f"--checkpoint-every {args.checkpoint_every} needs --out, a "
           "folder to write to")
+    if args.coord_check:
+        check_coord_check(args)
+
+
+def check_scheme(args):
+    """Refuses options that have no meaning under the scheme, and fills in its defaults."""
+    scheme, under = SCHEMES[args.parametrization], f"under --parametrization {args.parametrization}"
+    if args.tie_embeddings is None:
+        args.tie_embeddings = scheme.tie
+    if args.grad_clip is None:
+        args.grad_clip = scheme.grad_clip
+    check(scheme.may_tie or not args.tie_embeddings, USAGE, f"tied embeddings have no meaning {under}, whose embedding "
+          "and head follow different rules: give --no-tie-embeddings, or choose mup")
+    check(args.base_depth or not scheme.deep, USAGE, f"--parametrization {args.parametrization} needs --base-depth: "
+          "the depth at which your learning rate was tuned (equal to --depth for the base model itself)")
+    check(scheme.deep or not args.base_depth, USAGE,
+          f"--base-depth {args.base_depth} has no meaning {under}: leave it out, or choose completep")
+    check(scheme.deep or args.depth_alpha == 1, USAGE,
+          f"--depth-alpha {args.depth_alpha:g} has no meaning {under}: leave it out, or choose completep")
+    relative = scheme.powers is not None
+    for name in UNIT_MULTS:
+        value = getattr(args, name.replace("-", "_"))
+        check(0 < value < ANY, USAGE, f"--{name} {value:g} is out of range: give a number above 0")
+        check(value == 1 or not relative, USAGE,
+              f"--{name} {value:g} has no meaning {under}: leave it out, or choose u-mup")
+    for name in ("attn-mult", "output-mult", "embed-mult", "init-std"):
+        value = getattr(args, name.replace("-", "_"))
+        check(relative or value == BY_NAME[name][2], USAGE, f"--{name} {value} has no meaning {under}, which has "
+              f"multipliers of its own (--{', --'.join(UNIT_MULTS)}): leave it out")
+
+
+def check_coord_check(args):
+    check(args.overfit_single_batch, USAGE, f"--coord-check {args.coord_check} needs the same tokens at every step: "
+          "add --overfit-single-batch")
+    check(not args.resume, USAGE, "--coord-check excludes --resume: changes are measured from the initial model")
+    check(not args.compile, USAGE, "--coord-check excludes --compile: what was compiled does not announce its "
+          "activations")
+    micro = args.batch_size * args.seq_len
+    check(args.total_batch_size == micro, USAGE, f"--coord-check needs one micro-batch a step on one rank, {micro} "
+          f"tokens, not --total-batch-size {args.total_batch_size}: raise --batch-size instead")
 
 
 def options_dict(args):
@@ -371,14 +460,14 @@ def stochastic_bf16(master, seed, name, step):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Parametrization: (role of the tensor, width multiplier, scheme) -> init std, multiplier, learning rate, decay, eps.
+# Parametrization: (scheme, role of the tensor, shape) -> init, multipliers of both passes, learning rate, decay, eps.
 
 
 def base_shape(config):
-    """Width and head size of the base model, at which mup is the standard parametrization."""
-    if config.parametrization == "sp":
-        check(not (config.base_width or config.base_heads), USAGE,
-              "--base-width and --base-heads have no meaning under --parametrization sp: leave them out, or choose mup")
+    """Width and head size of the base model, at which the scheme is the standard parametrization."""
+    if not SCHEMES[config.parametrization].based:
+        check(not (config.base_width or config.base_heads), USAGE, "--base-width and --base-heads have no meaning "
+              f"under --parametrization {config.parametrization}: leave them out, or choose mup")
         return config.width, config.head_dim
     check(config.base_width, USAGE, f"--parametrization {config.parametrization} needs --base-width: the width at "
           "which your learning rate was tuned (equal to --width for the base model itself)")
@@ -392,85 +481,200 @@ def base_shape(config):
     return config.base_width, config.base_width // heads
 
 
-def parametrization(config):
-    """The rule of every tensor and the forward pass's scales, as a plain JSON table.
-
-    sp: the standard parametrization. mup: Table 8 of Yang et al., "Tensor Programs V", arXiv 2203.03466. With
-    m = width / base width:
-
-        role                     multiplier      init std     AdamW lr   SGD lr   eps
-        input  (wte, wpe)        1               s            lr         lr m     eps/m
-        hidden (matrices)        1               s/sqrt(m)    lr/m       lr       eps/m
-        output (head)            output_mult/m   s            lr         lr m     eps/m
-        vector (biases, gains)   1               -            lr         lr m     eps/m
-
-    attn.c_proj and mlp.c_proj start smaller by sqrt(2 depth), as in GPT-2. Attention logits are attn_mult / head_dim *
-    q.k with attn_mult = sqrt(base head size), so that the base model is exactly sp. Weight decay "scaled": lambda /
-    (the rate's factor), so that rate x decay, a step's shrink, is alike everywhere; "independent": schedule x lambda.
-    """
-    base_width, base_head_dim = base_shape(config)
-    mup = config.parametrization == "mup"
-    m = config.width / base_width
-    tied = config.tie_embeddings
-    zero_query = mup if config.zero_init_query is None else config.zero_init_query
-    zero_head = mup and not tied if config.zero_init_head is None else config.zero_init_head
-    attn_mult = math.sqrt(base_head_dim) if config.attn_mult is None else config.attn_mult
-    scales = {"embedding": config.embed_mult, "attention": attn_mult / config.head_dim,
-              "output": config.output_mult / m}
-    scales = {key: float(np.float32(value)) for key, value in scales.items()}
-    tensors = []
-
-    def add(name, role, shape, std=0.0, zero_rows=0):
-        factor = 1.0
-        if mup and config.optimizer == "adamw" and role == "hidden":
-            factor = 1 / m
-        if mup and config.optimizer == "sgd" and role != "hidden":
-            factor = m
-        decay = 0.0 if role == "vector" else config.weight_decay
-        tensors.append({"name": name, "role": role, "shape": list(shape), "init_std": std, "zero_rows": zero_rows,
-                        "multiplier": scales["output"] if role == "output" else 1.0, "lr": config.lr * factor,
-                        "weight_decay": decay / factor if config.weight_decay_mode == "scaled" else decay,
-                        "eps": 0.0 if config.optimizer == "sgd" else config.eps / m if mup and config.scale_eps
-                        else config.eps})
-
-    def layer_norm(name):
-        add(name + ".weight", "vector", (C,))
-        add(name + ".bias", "vector", (C,))
-
-    def linear(name, out, inp, std, zero_rows=0):
-        add(name + ".weight", "hidden", (out, inp), std, zero_rows)
-        add(name + ".bias", "vector", (out,))
-
+def tensor_shapes(config):
+    """(name, role, shape) of every tensor, in the order of the files."""
     C, V = config.width, config.vocab_size
-    hidden_std = config.init_std / math.sqrt(m)
-    proj_std = hidden_std / math.sqrt(2 * config.depth)
-    add("wte.weight", "input", (V, C), config.init_std)
-    add("wpe.weight", "input", (config.max_seq_len, C), config.init_std)
+    out = [("wte.weight", "input", [V, C]), ("wpe.weight", "input", [config.max_seq_len, C])]
     for i in range(config.depth):
-        layer_norm(f"h.{i}.ln_1")
-        linear(f"h.{i}.attn.c_attn", 3 * C, C, hidden_std, C if zero_query
-               else 0)  # rows: C of queries, C of keys, C of values
-        linear(f"h.{i}.attn.c_proj", C, C, proj_std)
-        layer_norm(f"h.{i}.ln_2")
-        linear(f"h.{i}.mlp.c_fc", 4 * C, C, hidden_std)
-        linear(f"h.{i}.mlp.c_proj", C, 4 * C, proj_std)
-    layer_norm("ln_f")
-    if not tied:
-        add("lm_head.weight", "output", (V, C), 0.0 if zero_head else config.init_std)
+        for name, shape in (("ln_1", [C]), ("attn.c_attn", [3 * C, C]), ("attn.c_proj", [C, C]),
+                            ("ln_2", [C]), ("mlp.c_fc", [4 * C, C]), ("mlp.c_proj", [C, 4 * C])):
+            out.append((f"h.{i}.{name}.weight", "hidden" if len(shape) == 2 else "vector", shape))
+            out.append((f"h.{i}.{name}.bias", "vector", shape[:1]))
+    out += [("ln_f.weight", "vector", [C]), ("ln_f.bias", "vector", [C])]
+    return out if config.tie_embeddings else [*out, ("lm_head.weight", "output", [V, C])]
+
+
+class Rule(NamedTuple):
+    """One tensor's numbers: init std and mean; multipliers of the forward pass, of the gradient that goes on and of its
+    own gradient; factors of lr; what divides lambda in the mode "scaled"; eps."""
+    std: float
+    mean: float
+    multiplier: float
+    dinp: float
+    dweight: float
+    rate: float
+    decay: float
+    eps: float
+
+
+def times_power(value, m, exponent):
+    """value * m^exponent, dividing where the exponent is negative: exact for powers of 2, and at m = 1 the value."""
+    power = {0.0: 1.0, 0.5: math.sqrt(m), 1.0: m}[abs(exponent)]
+    return value * power if exponent > 0 else value / power
+
+
+def relative_rule(config, m, depth_mult, name, role):
+    """The rule of a scheme that is a table of powers of m. CompleteP's depth rule acts on what is inside a block."""
+    a, b, c_adamw, c_sgd, e = SCHEMES[config.parametrization].powers[role]
+    adamw, alpha, inside = config.optimizer == "adamw", config.depth_alpha, name.startswith("h.")
+    std = 0.0 if role == "vector" else times_power(config.init_std, m, b)
+    if name.endswith("c_proj.weight"):  # GPT-2's, and alike at all depths where the branches are scaled
+        std /= math.sqrt(2 * (config.base_depth or config.depth))
+    multiplier = times_power(config.output_mult if role == "output" else 1.0, m, a)
+    width_rate = times_power(1.0, m, c_adamw if adamw else c_sgd)
+    depth_rate = depth_mult ** (alpha - 1 if adamw else 2 * alpha - 1) if inside else 1.0
+    eps = times_power(config.eps, m, e) * (depth_mult ** -alpha if inside else 1.0) if config.scale_eps else config.eps
+    gain = role == "vector" and name.endswith("weight")
+    return Rule(std, times_power(1.0, m, b) if gain else 0.0, multiplier, multiplier, multiplier,
+                width_rate * depth_rate, width_rate, eps)
+
+
+def relative_scales(config, m, base_head_dim, depth_mult):
+    """Factors of the forward pass; the backward pass is its derivative. Attention logits are attn_mult / head_dim q.k
+    with attn_mult = sqrt(base head size), so that the base model is exactly sp."""
+    powers = SCHEMES[config.parametrization].powers
+    embedding = times_power(config.embed_mult, m, powers["input"][0])
+    output = times_power(config.output_mult, m, powers["output"][0])
+    attn_mult = math.sqrt(base_head_dim) if config.attn_mult is None else config.attn_mult
+    branch = depth_mult ** -config.depth_alpha
+    return {"embedding": embedding, "wte_grad": embedding, "wpe_grad": embedding,
+            "attention": attn_mult / config.head_dim, "attention_out": 1.0, "gelu": 1.0, "loss": 1.0, "loss_grad": 1.0,
+            "output": output, "output_dinp": output, "output_dweight": output,
+            "residual": [[1.0, branch, 1.0, branch, 1.0]] * (2 * config.depth)}
+
+
+def gelu_rms(mult):
+    """Root mean square of gelu(mult z) / mult, z standard normal."""
+    z = np.linspace(-12, 12, 4001)
+    x = mult * z
+    y = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / mult
+    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return math.sqrt((y * y * density).sum() * (z[1] - z[0]))  # trapezoids: the ends are 0
+
+
+def unit_rule(config, name, role, shape):
+    """u-muP: weights, activations and gradients have unit scale at the start, whatever the shape. The factors of the
+    backward pass are its own: they are constant per tensor, to which Adam does not respond."""
+    d, inside = config.width, config.depth ** -0.5 if name.startswith("h.") else 1.0
+    own = 1 / math.sqrt(config.total_batch_size)  # gradients of weights are sums over the tokens
+    fan_in = 4 * d if "mlp.c_proj" in name else d
+    std, mean, dinp = 1.0, 0.0, None
+    if role == "input":
+        multiplier, own, rate = 1.0, 1.0, d ** -0.5
+    elif role == "hidden":
+        carried = 1 / gelu_rms(config.ffn_act_mult) if "mlp.c_proj" in name else 1.0  # the activation's unit scale
+        multiplier, own, rate = carried * fan_in ** -0.5, carried * own, inside * fan_in ** -0.5
+        dinp = carried * (shape[0] if "mlp" in name else fan_in) ** -0.5
+    elif role == "output":
+        multiplier, dinp, rate = 1 / d, config.vocab_size ** -0.5, 1.0
+    elif "ln_" in name:
+        std, mean, multiplier, rate = 0.0, float(name.endswith("weight")), 1.0, inside * d ** -0.5
+    else:
+        std, multiplier, rate = 0.0, fan_in ** -0.5, inside
+    return Rule(std, mean, multiplier, multiplier if dinp is None else dinp, own, rate, rate, config.eps)
+
+
+def unit_scales(config):
+    """u-muP's factors of both passes."""
+    d, V, S, tokens = config.width, config.vocab_size, config.seq_len, config.total_batch_size
+    softmax = config.attn_softmax_mult
+    a = 1 / (1 + 4 * config.head_dim / softmax**2)  # 1: one key gets all attention; 0: all get the same
+    attention_std = math.exp((1 - a) * math.log(math.sqrt(math.log(S) / S))) if S > 1 else 1.0
+    a_mlp = config.residual_mult * math.sqrt(2 / (1 + config.residual_attn_ratio**2))
+    a_attn = config.residual_attn_ratio * a_mlp
+    residual = []
+    for i in range(2 * config.depth):  # attention, mlp, attention, ...
+        before = config.depth + (i + 1) // 2 * a_attn**2 + i // 2 * a_mlp**2
+        tau2 = (a_mlp if i % 2 else a_attn) ** 2 / before
+        skip, branch = 1 / math.sqrt(1 + tau2), math.sqrt(tau2 / (1 + tau2))
+        residual.append([skip, branch, skip, 1.0, branch])
+    return {"embedding": 2 ** -0.5, "wte_grad": math.sqrt(V / tokens), "wpe_grad": math.sqrt(S / tokens),
+            "attention": softmax / config.head_dim, "attention_out": 1 / attention_std, "gelu": config.ffn_act_mult,
+            "loss": config.loss_softmax_mult,
+            "loss_grad": tokens * V / math.sqrt(max(1, V - 1)) / config.loss_softmax_mult,
+            "output": 1 / d, "output_dinp": V ** -0.5, "output_dweight": tokens ** -0.5, "residual": residual}
+
+
+def parametrization(config):
+    """The rule of every tensor and the factors of both passes, as a plain JSON table. What the numbers do:
+
+        x0 = embedding (wte[token] + wpe[t])          dwte = wte_grad sum dx0, dwpe = wpe_grad sum dx0
+        y = multiplier x W^T + (bias's) multiplier b  dx = dinp dy W, dW = dweight dy^T x, db = (bias's) dweight sum dy
+        y = skip x + branch f(x)                      dskip on the stream's gradient; the branch's: dbranch where it
+                                                      enters f (at its end), dsplit where it leaves f
+        attention_out softmax(attention q k^T) v,  gelu(gelu x) / gelu,  cross entropy(loss output_multiplier ln_f W^T),
+        whose gradient is multiplied by loss_grad
+
+    Weight decay "scaled": lambda / (the rate's factor of the width), so that rate x decay, a step's shrink, is alike
+    everywhere; "independent": schedule x lambda.
+    """
+    scheme = SCHEMES[config.parametrization]
+    base_width, base_head_dim = base_shape(config)
+    base_depth = config.base_depth or config.depth
+    m, depth_mult = config.width / base_width, config.depth / base_depth
+    zero_query = scheme.zero_init if config.zero_init_query is None else config.zero_init_query
+    zero_head = scheme.zero_init if config.zero_init_head is None else config.zero_init_head
+    tensors = []
+    for name, role, shape in tensor_shapes(config):
+        rule = relative_rule(config, m, depth_mult, name, role) if scheme.powers else unit_rule(config, name, role,
+                                                                                                shape)
+        decay = 0.0 if role == "vector" else config.weight_decay
+        tensors.append({
+            "name": name, "role": role, "shape": shape, "init_mean": rule.mean,
+            "init_std": 0.0 if role == "output" and zero_head else rule.std,
+            # rows: width of queries, of keys, of values
+            "zero_rows": config.width if zero_query and "c_attn.weight" in name else 0,
+            "multiplier": as_float32(rule.multiplier), "dinp_multiplier": as_float32(rule.dinp),
+            "dweight_multiplier": as_float32(rule.dweight), "lr": config.lr * rule.rate,
+            "weight_decay": decay / rule.decay if config.weight_decay_mode == "scaled" else decay,
+            "eps": rule.eps if config.optimizer == "adamw" else 0.0})
+    scales = relative_scales(config, m, base_head_dim, depth_mult) if scheme.powers else unit_scales(config)
     return {"scheme": config.parametrization, "base_width": base_width, "base_head_dim": base_head_dim, "width_mult": m,
-            "tensors": tensors, "scales": scales}
+            "base_depth": base_depth, "depth_mult": depth_mult, "tensors": tensors,
+            "scales": {key: as_float32(value) for key, value in scales.items()}}
+
+
+def as_float32(value):
+    """The number that C++ computes with; also of lists."""
+    return [as_float32(v) for v in value] if isinstance(value, list) else float(np.float32(value))
+
+
+# Factors that --dry-run names where they are not the ordinary ones: (title, what else is ordinary; None: 1)
+FORWARD_FACTORS = {"attention_out": ("attention output", None), "gelu": ("gelu", None), "loss": ("loss logits", None)}
+GRADIENT_FACTORS = {
+    "loss_grad": ("loss", None), "output_dinp": ("head's input", "output"), "output_dweight": ("head", "output"),
+    "wte_grad": ("wte", "embedding"), "wpe_grad": ("wpe", "embedding"),
+}
 
 
 def rule_table(rules):
     """The table for people, as --dry-run prints it."""
+    scales, tensors = rules["scales"], rules["tensors"]
     out = (f"parametrization {rules['scheme']}: width_mult {rules['width_mult']:.10g} (base width "
-           f"{rules['base_width']}, base head size {rules['base_head_dim']})\nscales: embedding "
-           f"{rules['scales']['embedding']:g}, attention logits {rules['scales']['attention']:g}, output logits "
-           f"{rules['scales']['output']:g}\n")
-    columns = ("init_std", "multiplier", "lr", "weight_decay", "eps")
-    titles = " ".join(f"{c.replace('weight_', ''):>10}" for c in columns)
+           f"{rules['base_width']}, base head size {rules['base_head_dim']})")
+    if SCHEMES[rules["scheme"]].deep:
+        out += f", depth_mult {rules['depth_mult']:.10g} (base depth {rules['base_depth']})"
+    forward, gradients = ([f"{title} {scales[key]:g}" for key, (title, usual) in factors.items()
+                           if scales[key] != scales.get(usual, 1)] for factors in (FORWARD_FACTORS, GRADIENT_FACTORS))
+    out += "\nscales: " + ", ".join([f"embedding {scales['embedding']:g}, attention logits {scales['attention']:g}, "
+                                     f"output logits {scales['output']:g}", *forward]) + "\n"
+    out += f"gradient scales: {', '.join(gradients)}\n" if gradients else ""
+    lines = [f"skip {r[0]:g}, branch {r[1]:g}; gradients: stream {r[2]:g}, into the branch {r[3]:g}, out of it {r[4]:g}"
+             for r in scales["residual"]]
+    if len(set(lines)) > 1:
+        out += "".join(f"residual h.{i // 2}.{('attn', 'mlp ')[i % 2]}: {line}\n" for i, line in enumerate(lines))
+    elif set(scales["residual"][0]) != {1.0}:
+        out += f"residual: {lines[0]}\n"
+    columns = ["init_mean", "init_std", "multiplier", "dinp_multiplier", "dweight_multiplier", "lr", "weight_decay",
+               "eps"]
+    if all(t["init_mean"] in (0, 1) for t in tensors):
+        columns.remove("init_mean")
+    for key in ("dinp_multiplier", "dweight_multiplier"):
+        if all(t[key] == t["multiplier"] for t in tensors):
+            columns.remove(key)
+    titles = " ".join(f"{c.removeprefix('weight_').removesuffix('_multiplier'):>10}" for c in columns)
     out += f"{'tensor':<26} {'role':<7} {'shape':<14} {titles}\n"
-    for t in rules["tensors"]:
+    for t in tensors:
         shape = " x ".join(map(str, t["shape"]))
         out += f"{t['name']:<26} {t['role']:<7} {shape:<14} " + " ".join(f"{t[c]:>10.4g}" for c in columns) + "\n"
         if t["zero_rows"]:
@@ -495,6 +699,40 @@ class Rounded(torch.autograd.Function):
         return grad.float(), None
 
 
+class Scaled(torch.autograd.Function):
+    """forward * x, whose gradient is multiplied by a number of its own."""
+
+    @staticmethod
+    def forward(ctx, x, forward, backward):
+        ctx.backward_factor = backward
+        return x.view_as(x) if forward == 1 else x * forward
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad if ctx.backward_factor == 1 else grad * ctx.backward_factor, None, None
+
+
+def scaled(x, forward, backward):
+    if forward == backward:
+        return x if forward == 1 else x * forward
+    return Scaled.apply(x, forward, backward)
+
+
+def ratio(backward, forward):
+    """What the backward pass needs beyond the derivative of a multiplication by `forward` (which may be 0)."""
+    return 1.0 if backward == forward else backward / forward
+
+
+class Observed(nn.Module):
+    """A module that announces its activations, by the names of doc/formats.md, to an observer: for --coord-check."""
+
+    observer, path = None, ""
+
+    def announce(self, name, x):
+        if self.observer is not None:
+            self.observer("activation", self.path + name, x)
+
+
 class Weights(nn.Module):
     """A weight and, mostly, a bias: always fp32. A bf16 model computes with copies that every update refreshes."""
 
@@ -503,21 +741,35 @@ class Weights(nn.Module):
         self.bf16 = config.dtype == "bf16"
         self.weight = nn.Parameter(torch.zeros(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        self.factors = {"weight": (1.0, 1.0), "bias": (1.0, 1.0)}  # multiplier, of the gradient
+        self.input_gradient = 1.0  # beyond the weight's multiplier
         if self.bf16:
             self.register_buffer("weight_bf16", torch.zeros(shape, dtype=torch.bfloat16), persistent=False)
             if bias:
                 self.register_buffer("bias_bf16", torch.zeros(shape[0], dtype=torch.bfloat16), persistent=False)
 
+    def use_rule(self, kind, rule):
+        self.factors[kind] = rule["multiplier"], rule["dweight_multiplier"]
+        if kind == "weight":
+            self.input_gradient = ratio(rule["dinp_multiplier"], rule["multiplier"])
+
     def tensors(self):
+        """Weight and bias, times their multipliers."""
+        weight, bias = self.weight, self.bias
         if not self.bf16:
-            return self.weight, self.bias
-        bias = None if self.bias is None else Rounded.apply(self.bias, self.bias_bf16)
-        return Rounded.apply(self.weight, self.weight_bf16), bias
+            bias = None if bias is None else scaled(bias, *self.factors["bias"])
+            return scaled(weight, *self.factors["weight"]), bias
+        bias = None if bias is None else self.rounded(bias, self.bias_bf16, *self.factors["bias"])
+        return self.rounded(weight, self.weight_bf16, *self.factors["weight"]), bias
+
+    @staticmethod
+    def rounded(master, copy, forward, backward):
+        return scaled(Rounded.apply(scaled(master, 1, backward), copy), forward, 1)  # the gradient's factor in fp32
 
 
 class Linear(Weights):  # weight (out, in)
     def forward(self, x):
-        return F.linear(x, *self.tensors())
+        return F.linear(scaled(x, 1, self.input_gradient), *self.tensors())
 
 
 class LayerNorm(Weights):
@@ -526,17 +778,21 @@ class LayerNorm(Weights):
 
 
 class Embedding(Weights):
+    """Rows of a table; also the head's matrix, by tensors(), whose factors are then the head's."""
+
+    rows_gradient = 1.0  # beyond the embedding's multiplier
+
     def forward(self, index):
-        rows = F.embedding(index, self.weight)
+        rows = scaled(F.embedding(index, self.weight), 1, self.rows_gradient)
         return Rounded.apply(rows,
                              F.embedding(index,
                                          self.weight_bf16)) if self.bf16 else rows  # the gradient's sums are fp32
 
 
-class Attention(nn.Module):
-    def __init__(self, config, scale):
+class Attention(Observed):
+    def __init__(self, config):
         super().__init__()
-        self.heads, self.scale = config.heads, scale
+        self.heads, self.scale, self.out_scale = config.heads, 1.0, 1.0
         self.c_attn = Linear(config, 3 * config.width, config.width)
         self.c_proj = Linear(config, config.width, config.width)
 
@@ -544,8 +800,21 @@ class Attention(nn.Module):
         B, T, C = x.shape
         # (B, H, T, D) each
         q, k, v = (a.view(B, T, self.heads, -1).transpose(1, 2) for a in self.c_attn(x).split(C, dim=2))
+        if self.observer is not None:
+            self.announce_logits(q, k, v)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+        y = scaled(y.transpose(1, 2).reshape(B, T, C), self.out_scale, self.out_scale)
+        self.announce("", y)
+        y = self.c_proj(y)
+        self.announce(".c_proj", y)
+        return y
+
+    @torch.no_grad()
+    def announce_logits(self, q, k, v):
+        for name, x in ((".q", q), (".k", k), (".v", v)):
+            self.announce(name, x)
+        past = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
+        self.announce(".logits", (q.float() @ k.float().transpose(2, 3) * self.scale)[..., past])
 
 
 def recomputed(function, x):
@@ -553,60 +822,102 @@ def recomputed(function, x):
     return torch.utils.checkpoint.checkpoint(function, x, use_reentrant=False)
 
 
-class MLP(nn.Module):
+class MLP(Observed):
     def __init__(self, config):
         super().__init__()
         self.c_fc = Linear(config, 4 * config.width, config.width)
         self.c_proj = Linear(config, config.width, 4 * config.width)
-        self.recompute = config.recompute == "gelu"
+        self.recompute, self.mult = config.recompute == "gelu", 1.0
 
     def project(self, x):
-        return self.c_proj(F.gelu(x, approximate="tanh"))
+        x = F.gelu(scaled(x, self.mult, self.mult), approximate="tanh")
+        x = x if self.mult == 1 else x / self.mult
+        self.announce(".gelu", x)
+        return self.c_proj(x)
 
     def forward(self, x):
         x = self.c_fc(x)
-        return recomputed(self.project, x) if self.recompute else self.project(x)
+        self.announce(".c_fc", x)
+        x = recomputed(self.project, x) if self.recompute else self.project(x)
+        self.announce(".c_proj", x)
+        return x
 
 
-class Block(nn.Module):
-    def __init__(self, config, attention_scale):
+class Block(Observed):
+    def __init__(self, config):
         super().__init__()
         self.ln_1 = LayerNorm(config, config.width)
-        self.attn = Attention(config, attention_scale)
+        self.attn = Attention(config)
         self.ln_2 = LayerNorm(config, config.width)
         self.mlp = MLP(config)
+        self.residual = [[1.0] * 5] * 2  # of attention, of the MLP
+
+    def add_branch(self, x, norm_name, layer, factors):
+        skip, branch, dskip, dbranch, dsplit = factors
+        y = getattr(self, norm_name)(scaled(x, 1, dsplit))
+        self.announce("." + norm_name, y)
+        return scaled(x, skip, dskip) + scaled(layer(y), branch, dbranch)
 
     def forward(self, x):
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+        x = self.add_branch(x, "ln_1", self.attn, self.residual[0])
+        self.announce(".resid_attn", x)
+        x = self.add_branch(x, "ln_2", self.mlp, self.residual[1])
+        self.announce(".resid_mlp", x)
+        return x
 
 
-class GPT2(nn.Module):
+class GPT2(Observed):
     """Parameters have the names and the order of the rule table. `config` needs a vocab_size."""
 
     def __init__(self, config):
         super().__init__()
-        self.config, self.rules = config, parametrization(config)
-        self.scales = self.rules["scales"]
+        self.config = config
         padded = -(-config.vocab_size // 128) * 128  # whole tiles for the matrix units; the extra rows stay 0
         self.wte = Embedding(config, padded, config.width, bias=False)
         self.wpe = Embedding(config, config.max_seq_len, config.width, bias=False)
-        self.h = nn.ModuleList(Block(config, self.scales["attention"]) for _ in range(config.depth))
+        self.h = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.ln_f = LayerNorm(config, config.width)
         self.lm_head = None if config.tie_embeddings else Embedding(config, padded, config.width, bias=False)
+        self.use_rules(parametrization(config))
+
+    def use_rules(self, rules):
+        """Takes every number of the table that acts in a forward or backward pass."""
+        self.rules, self.scales = rules, rules["scales"]
+        scales, modules = self.scales, dict(self.named_modules())
+        for rule in rules["tensors"]:
+            name, kind = rule["name"].rsplit(".", 1)
+            modules[name].use_rule(kind, rule)
+        for i, block in enumerate(self.h):
+            block.attn.scale, block.attn.out_scale = scales["attention"], scales["attention_out"]
+            block.mlp.mult, block.residual = scales["gelu"], scales["residual"][2 * i:2 * i + 2]
+        # what is looked up or multiplies logits is scaled once, in forward(): sums and products of logits are fp32
+        self.wte.rows_gradient = ratio(scales["wte_grad"], scales["embedding"])
+        self.wpe.rows_gradient = ratio(scales["wpe_grad"], scales["embedding"])
+        head = self.lm_head or self.wte
+        head.factors["weight"] = 1.0, ratio(scales["output_dweight"], scales["output"])
+        head.input_gradient = ratio(scales["output_dinp"], scales["output"])
+
+    def set_observer(self, observer):
+        """observer(kind, name, activation), called in forward passes; None: nobody."""
+        for name, module in self.named_modules():
+            if isinstance(module, Observed):
+                module.observer, module.path = observer, name
 
     def forward(self, tokens, targets=None):
         """tokens, targets: (B, T). Mean loss (nats/token, fp32); without targets the last position's logits, (B, V)."""
+        scales, head = self.scales, self.lm_head or self.wte
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))  # (B, T, C)
-        if self.scales["embedding"] != 1:
-            x = x * self.scales["embedding"]
+        x = scaled(x, scales["embedding"], scales["embedding"])
+        self.announce("embedding", x)
         for block in self.h:
             x = recomputed(block, x) if self.config.recompute == "block" else block(x)
         x = self.ln_f(x if targets is not None else x[:, -1:])
-        logits = F.linear(x, (self.lm_head or self.wte).tensors()[0])  # (B, T, Vp)
+        self.announce("ln_f", x)
+        logits = F.linear(scaled(x, 1, head.input_gradient), head.tensors()[0])  # (B, T, Vp)
         logits = logits[..., :self.config.vocab_size].float()
-        if self.scales["output"] != 1:
-            logits = logits * self.scales["output"]
+        logits = scaled(logits, scales["output"], scales["output"])
+        self.announce("logits", logits)
+        logits = scaled(logits, scales["loss"], scales["loss"] * scales["loss_grad"])
         if targets is None:
             return logits[:, -1]
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -640,13 +951,11 @@ class GPT2(nn.Module):
 
 
 def initialise(model, seed):
-    """Initial weights of doc/formats.md: layer norm gains 1, biases 0, the rest normal with the rule's std."""
+    """Initial weights of doc/formats.md: normal with the rule's mean and std; constant where that is 0."""
     def values(rule):
-        if rule["role"] == "vector":
-            return torch.full(rule["shape"], float(rule["name"].endswith("weight")))
         if rule["init_std"] == 0:
-            return torch.zeros(rule["shape"])
-        value = rule["init_std"] * normals(seed, rule["name"], math.prod(rule["shape"]))
+            return torch.full(rule["shape"], rule["init_mean"])
+        value = rule["init_mean"] + rule["init_std"] * normals(seed, rule["name"], math.prod(rule["shape"]))
         value = torch.from_numpy(value.astype(np.float32)).view(rule["shape"])
         value[:rule["zero_rows"]] = 0
         return value
@@ -858,7 +1167,7 @@ class Checkpoint:
         try:
             if self.heads_known:
                 self.shape = json.loads(metadata["model"])
-                self.parametrization = json.loads(metadata["parametrization"])
+                self.parametrization = complete_rules(json.loads(metadata["parametrization"]))
                 self.config, self.tokenizer = json.loads(metadata["config"]), metadata["tokenizer"]
                 return
         except (ValueError, KeyError) as error:
@@ -952,17 +1261,48 @@ def take_shape(args, checkpoint):
           f"learned positions of {checkpoint.path}: shorten it")
 
 
-def check_rules(checkpoint, rules):
-    """Refuses weights that this run's options would make another function of."""
+def complete_rules(rules):
+    """A table from before schemes had factors of their own for the backward pass, which then was the derivative."""
+    scales, tensors = rules["scales"], rules["tensors"]
+    depth = sum(".ln_1.weight" in t["name"] for t in tensors)
+    old = {"wte_grad": scales["embedding"], "wpe_grad": scales["embedding"], "attention_out": 1.0, "gelu": 1.0,
+           "loss": 1.0, "loss_grad": 1.0, "output_dinp": scales["output"], "output_dweight": scales["output"],
+           "residual": [[1.0] * 5] * (2 * depth)}
+    tensors = [{"dinp_multiplier": t["multiplier"], "dweight_multiplier": t["multiplier"]} | t for t in tensors]
+    return {"base_depth": depth, "depth_mult": 1.0} | rules | {"scales": old | scales, "tensors": tensors}
+
+
+def numbers_of(rules, training):
+    """What of a table makes the model another function, by name; training: also what acts in the backward pass."""
+    scales = dict(rules["scales"])
+    out = {f"{('attention', 'mlp')[i % 2]} branch of block {i // 2}": tuple(r if training else r[:2])
+           for i, r in enumerate(scales.pop("residual"))}
+    forward = ("embedding", "attention", "attention_out", "gelu", "loss", "output")
+    out |= {f"scale {key}": (value,) for key, value in scales.items() if training or key in forward}
+    keys = ("multiplier", "dinp_multiplier", "dweight_multiplier") if training else ("multiplier",)
+    return out | {f"multiplier of {t['name']}": tuple(t[key] for key in keys) for t in rules["tensors"]
+                  if t["role"] in ("hidden", "vector")}  # the others' are among the scales
+
+
+def check_rules(checkpoint, rules, head_dim, training):
+    """Refuses weights that this run's options would make another function of (training: or go on with otherwise)."""
     theirs = checkpoint.parametrization
-    if theirs is None:  # a standard GPT-2
-        head_dim = checkpoint.shape["channels"] // checkpoint.shape["num_heads"]
-        attention = float(np.float32(math.sqrt(head_dim) / head_dim))
-        theirs = rules | {"scales": {"embedding": 1.0, "attention": attention, "output": 1.0}}
-    for key in ("scheme", "width_mult", "scales"):
-        check(theirs[key] == rules[key], DATA, f"{checkpoint.path} was trained under another parametrization: its "
-              f"{key} is {json.dumps(theirs[key])}, this run's is {json.dumps(rules[key])}; give the options it was "
-              "trained with")
+    if theirs is None:  # a standard GPT-2, with as many heads as this run: its file may not say
+        scales = {"embedding": 1.0, "attention": as_float32(math.sqrt(head_dim) / head_dim), "output": 1.0}
+        theirs = complete_rules(rules | {"scales": scales, "tensors": [t | {"multiplier": 1.0}
+                                                                       for t in rules["tensors"]]})
+
+    def compare(key, a, b, same):
+        check(same, DATA, f"{checkpoint.path} was trained under another parametrization: its {key} is {json.dumps(a)}, "
+              f"this run's is {json.dumps(b)}; give the options it was trained with")
+
+    for key in ("scheme", "width_mult"):
+        compare(key, theirs[key], rules[key], theirs[key] == rules[key])
+    a, b = numbers_of(theirs, training), numbers_of(rules, training)
+    for key in b:
+        x, y = a.get(key, ()), b[key]
+        same = len(x) == len(y) and all(math.isclose(u, v, rel_tol=1e-6) for u, v in zip(x, y, strict=True))
+        compare(key, *((x[0], y[0]) if len(x) == len(y) == 1 else (x, y)), same)
 
 
 def stored(tensor, rule):
@@ -1081,6 +1421,57 @@ def generate(model, tokenizer, args, stream=0):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Coordinate check: does every activation, parameter and gradient keep its size, and change alike, at every width?
+
+
+class CoordCheck:
+    """--coord-check: a CSV row per tensor and step. The tokens are the same at every step, so that the change of an
+    activation is the weights' doing alone."""
+
+    COLUMNS = ("program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,"
+               "multiplier,mean_abs,std,delta")
+
+    def __init__(self, args, rules):
+        self.step, self.first = 0, {}
+        self.run = (f"train_gpt2.py,{rules['scheme']},{rules['base_width']},{args.width},{rules['base_depth']},"
+                    f"{args.depth},{args.heads},{args.seed},{args.lr:.7g}")
+        try:
+            self.file = open(args.coord_check, "w")  # noqa: SIM115 - open as long as the run
+        except OSError as error:
+            raise Error(FAILURE, f"cannot write to --coord-check {args.coord_check}: {error.strerror}") from None
+        print(self.COLUMNS, file=self.file, flush=True)
+
+    @contextlib.contextmanager
+    def watch(self, model):
+        """The forward passes in here are a step's; a backward pass that recomputes activations belongs outside."""
+        self.step += 1
+        model.set_observer(self.add)
+        try:
+            yield
+        finally:
+            model.set_observer(None)
+
+    @torch.no_grad()
+    def add(self, kind, name, x, role="", multiplier=1.0):
+        x = x.detach().double()
+        size, mean, square = x.abs().mean().item(), x.mean().item(), x.square().mean().item()
+        delta = ""
+        if kind != "gradient":
+            first = self.first.setdefault((kind, name), x.float())
+            delta = f"{(x - first.double()).abs().mean().item():.7g}"
+        print(f"{self.run},{self.step},{kind},{name},{role},{multiplier:.7g},{size:.7g},"
+              f"{math.sqrt(max(0.0, square - mean * mean)):.7g},{delta}", file=self.file)
+
+    def add_parameters(self, model):
+        """The weights of this step's pass, and their gradients; without padding rows."""
+        for kind in ("parameter", "gradient"):
+            for rule, parameter in model.named_rules():
+                x = parameter if kind == "parameter" else parameter.grad
+                self.add(kind, rule["name"], x[:rule["shape"][0]], rule["role"], rule["multiplier"])
+        self.file.flush()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # The trainer
 
 
@@ -1151,7 +1542,7 @@ class Trainer:
         if args.dry_run:
             return
         if checkpoint:
-            check_rules(checkpoint, self.rules)
+            check_rules(checkpoint, self.rules, args.head_dim, training=bool(resume_from))
         for key in ("optimizer", "dtype", "seq_len", "parametrization") if resume_from else ():
             then, now = checkpoint.config.get(key), getattr(args, key)
             check(then == now, DATA, f"--resume: the checkpoint {resume_from} has {key} = {then}, this run {now}: give "
@@ -1219,6 +1610,7 @@ class Trainer:
         self.loss_outliers, self.norm_outliers = Outliers(args.skip_loss_zscore), Outliers(args.skip_grad_zscore)
         self.network = torch.compile(self.model, dynamic=False) if args.compile else self.model
         self.parallel = self.network
+        self.coord_check = CoordCheck(args, self.rules) if args.coord_check else None
         if self.world > 1:
             self.parallel = DistributedDataParallel(self.network, broadcast_buffers=False)
 
@@ -1259,7 +1651,9 @@ class Trainer:
                    f"tokenizer {self.tokenizer_name}\n" if self.train_set else "")
                 + f"run     {self.steps:,} steps of {args.total_batch_size:,} tokens ({self.micro_steps()} x "
                 f"{args.batch_size} x {args.seq_len}{ranks})\n"
-                f"rules   {args.parametrization}, width_mult {self.rules['width_mult']:g}, attention scale "
+                f"rules   {args.parametrization}, width_mult {self.rules['width_mult']:g}, "
+                + (f"depth_mult {self.rules['depth_mult']:g}, " if SCHEMES[args.parametrization].deep else "")
+                + "attention scale "
                 f"{self.rules['scales']['attention']:g}, output scale {self.rules['scales']['output']:g} (--dry-run "
                 "shows every tensor)")
 
@@ -1293,10 +1687,13 @@ class Trainer:
         for micro in range(micro_steps):
             last = micro == micro_steps - 1  # ranks exchange gradients once a step
             with contextlib.nullcontext() if last or self.world == 1 else self.parallel.no_sync():
-                loss = self.parallel(*self.batch) / micro_steps
+                with self.coord_check.watch(self.model) if self.coord_check else contextlib.nullcontext():
+                    loss = self.parallel(*self.batch) / micro_steps
                 self.batch = next(self.stream, None)
                 loss.backward()
             total += loss.detach()
+        if self.coord_check:
+            self.coord_check.add_parameters(self.model)
         stop = self.received
         if self.world > 1:  # mean loss; and all ranks stop at the same step
             shared = torch.stack([total / self.world, torch.tensor(float(stop > 0), device=self.device)])
@@ -1451,10 +1848,7 @@ def sample(args):
     tokenizer = Tokenizer(args.tokenizer if args.tokenizer != "auto" else checkpoint.tokenizer)
     model = GPT2(args).to(device)
     if checkpoint.parametrization:
-        model.rules = checkpoint.parametrization
-        model.scales = model.rules["scales"]
-        for block in model.h:
-            block.attn.scale = model.scales["attention"]
+        model.use_rules(checkpoint.parametrization)
     model.set_weights(checkpoint.values)
     print(args.prompt + generate(model, tokenizer, args))
     return 0

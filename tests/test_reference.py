@@ -116,10 +116,18 @@ def table(*options):
     return rules, {t["name"]: t for t in rules["tensors"]}
 
 
+def plain_scales(embedding, attention, output, depth=3):
+    """Of a scheme whose backward pass is the derivative of its forward pass, and that leaves the depth alone."""
+    return {"embedding": embedding, "wte_grad": embedding, "wpe_grad": embedding, "attention": attention,
+            "attention_out": 1, "gelu": 1, "loss": 1, "loss_grad": 1, "output": output, "output_dinp": output,
+            "output_dweight": output, "residual": [[1, 1, 1, 1, 1]] * (2 * depth)}
+
+
 def test_rules_sp():
     rules, t = table("--width", "64")
     assert (rules["scheme"], rules["base_width"], rules["base_head_dim"], rules["width_mult"]) == ("sp", 64, 16, 1)
-    assert rules["scales"] == {"embedding": 1, "attention": 0.25, "output": 1}
+    assert (rules["base_depth"], rules["depth_mult"]) == (3, 1)
+    assert rules["scales"] == plain_scales(1, 0.25, 1)
     assert [x["name"] for x in rules["tensors"]][:6] == [
         "wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.ln_1.bias", "h.0.attn.c_attn.weight",
                                                          "h.0.attn.c_attn.bias"]
@@ -129,8 +137,9 @@ def test_rules_sp():
     assert {x["eps"] for x in t.values()} == {1e-6}
     assert t["h.1.mlp.c_proj.weight"] == {
         "name": "h.1.mlp.c_proj.weight", "role": "hidden", "shape": [64, 256],
-                                          "init_std": pytest.approx(0.02 / math.sqrt(6)),
-        "zero_rows": 0, "multiplier": 1, "lr": 0.01, "weight_decay": 0.1, "eps": 1e-6}
+        "init_mean": 0, "init_std": pytest.approx(0.02 / math.sqrt(6)), "zero_rows": 0, "multiplier": 1,
+        "dinp_multiplier": 1, "dweight_multiplier": 1, "lr": 0.01, "weight_decay": 0.1, "eps": 1e-6}
+    assert (t["h.0.ln_1.weight"]["init_mean"], t["h.0.ln_1.bias"]["init_mean"]) == (1, 0)
     assert t["h.0.ln_1.weight"]["weight_decay"] == 0
 
 
@@ -140,7 +149,7 @@ def test_rules_mup_adamw(m, tied):
     options = ["--parametrization", "mup", "--width", str(64 * m), "--base-width", "64", "--base-heads", "4"]
     rules, t = table(*options, "--tie-embeddings" if tied else "--no-tie-embeddings", "--output-mult", "3")
     assert rules["width_mult"] == m
-    assert rules["scales"] == {"embedding": 1, "attention": 4 / (16 * m), "output": pytest.approx(3 / m, rel=1e-7)}
+    assert rules["scales"] == plain_scales(1, 4 / (16 * m), pytest.approx(3 / m, rel=1e-7))
     for name, expected in {
         "wte.weight": (0.02, 1, 0.01, 0.1),
         "wpe.weight": (0.02, 1, 0.01, 0.1),
@@ -156,8 +165,9 @@ def test_rules_mup_adamw(m, tied):
     assert ("lm_head.weight" in t) != tied
     if not tied:
         assert t["lm_head.weight"] == {"name": "lm_head.weight", "role": "output", "shape": [257, 64 * m],
-                                       "init_std": 0, "zero_rows": 0,
-                                       "multiplier": pytest.approx(3 / m), "lr": 0.01, "weight_decay": 0.1,
+                                       "init_mean": 0, "init_std": 0, "zero_rows": 0,
+                                       "multiplier": pytest.approx(3 / m), "dinp_multiplier": pytest.approx(3 / m),
+                                       "dweight_multiplier": pytest.approx(3 / m), "lr": 0.01, "weight_decay": 0.1,
                                        "eps": 1e-6 / m}
     assert t["h.0.attn.c_attn.weight"]["zero_rows"] == 64 * m
 
