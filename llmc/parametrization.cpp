@@ -269,6 +269,7 @@ Rule Parametrization::unit_scaled_rule(const TensorSpec& spec) const {
                 forward = 1 / std::sqrt(double(spec.fan_in));  // a bias is added before its layer's factor
             else
                 lr_factor = depth_factor / std::sqrt(d);
+            dinp = forward;
     }
     return {.init_mean = spec.gain ? 1.0 : 0.0,
             .init_std = spec.role == Role::vector ? 0.0 : 1.0,

@@ -6,8 +6,6 @@ places (PyTorch rounds weight gradients to bf16, this program keeps them in fp32
 2^-9 = 0.2% each time.
 """
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -25,6 +23,27 @@ SHAPE = {"depth": 2, "width": 64, "heads": 4, "seq_len": 40, "batch_size": 4, "v
 SCHEMES = {"sp": {"parametrization": "sp"}} | {
     f"mup x{ratio}": {"parametrization": "mup", "base_width": int(64 / ratio)} for ratio in (0.5, 1, 4)
 }
+SCHEMES |= {
+    "table 3": {"parametrization": "mup-table3", "base_width": 16},
+    "table 9": {"parametrization": "mup-table9", "base_width": 16},
+    "completep": {"parametrization": "completep", "base_width": 16, "base_depth": 1, "depth_alpha": 0.75},
+    "u-mup": {"parametrization": "u-mup"},
+}
+# What each makes of itself: multipliers away from 1, so that none can be forgotten.
+MULTIPLIERS = {"output_mult": 1.7, "embed_mult": 1.3, "attn_mult": 2.9}
+UNIT_MULTIPLIERS = {
+    "ffn_act_mult": 1.3,
+    "attn_softmax_mult": 1.9,
+    "residual_mult": 0.7,
+    "residual_attn_ratio": 1.4,
+    "loss_softmax_mult": 1.2,
+}
+TYINGS = [
+    (scheme, tied)
+    for scheme in SCHEMES
+    for tied in (True, False)
+    if not (tied and scheme in ("table 3", "u-mup"))  # these have no tied form
+]
 
 
 def command_line(options):
@@ -73,6 +92,16 @@ RULES = [
     {"parametrization": "mup", "base_width": 48, "zero_init_query": False, "zero_init_head": False},
     {"parametrization": "mup", "base_width": 16, "base_heads": 4, "optimizer": "sgd"},
     {"parametrization": "mup", "base_width": 16, "scale_eps": False, "weight_decay_mode": "independent"},
+    {"parametrization": "mup-table3", "base_width": 16, "output_mult": 2.5, "zero_init_head": False},
+    {"parametrization": "mup-table3", "base_width": 48, "optimizer": "sgd"},
+    {"parametrization": "mup-table9", "base_width": 16, "tie_embeddings": True, "embed_mult": 7.0},
+    {"parametrization": "mup-table9", "base_width": 48, "optimizer": "sgd", "weight_decay_mode": "independent"},
+    {"parametrization": "completep", "base_width": 16, "base_depth": 1},
+    {"parametrization": "completep", "base_width": 48, "base_depth": 8, "depth_alpha": 0.5, "tie_embeddings": True},
+    {"parametrization": "completep", "base_width": 16, "base_depth": 6, "depth_alpha": 0.6, "optimizer": "sgd"},
+    {"parametrization": "u-mup"},
+    {"parametrization": "u-mup", "optimizer": "sgd", "weight_decay_mode": "independent", "zero_init_head": True},
+    {"parametrization": "u-mup", "depth": 5, "total_batch_size": 640} | UNIT_MULTIPLIERS,
 ]
 
 
@@ -82,15 +111,18 @@ def test_rule_tables_agree(options):
     ours = llmc.backend(BACKEND).parametrization(**options)
     theirs = reference.parametrization(reference.parse_args(command_line(options)))
     assert [t["name"] for t in ours["tensors"]] == [t["name"] for t in theirs["tensors"]]
-    assert {k: ours[k] for k in ("scheme", "base_width", "base_head_dim")} == {
-        k: theirs[k] for k in ("scheme", "base_width", "base_head_dim")
-    }
-    assert ours["width_mult"] == theirs["width_mult"]
-    assert ours["scales"] == pytest.approx(theirs["scales"], rel=1e-7)
+    assert list(ours) == list(theirs)
+    for key in ("scheme", "base_width", "base_head_dim", "width_mult", "base_depth", "depth_mult"):
+        assert ours[key] == theirs[key], key
+    assert list(ours["scales"]) == list(theirs["scales"])
+    for key, value in ours["scales"].items():  # floats: the last bit may differ
+        np.testing.assert_allclose(value, theirs["scales"][key], rtol=1.2e-7, err_msg=key)
     for a, b in zip(ours["tensors"], theirs["tensors"], strict=True):
         assert (a["role"], a["shape"], a["zero_rows"]) == (b["role"], list(b["shape"]), b["zero_rows"]), a["name"]
-        for key in ("init_std", "multiplier", "lr", "weight_decay", "eps"):
-            assert a[key] == pytest.approx(b[key], rel=1e-7 if key == "multiplier" else 1e-12), (a["name"], key)
+        for key in ("init_mean", "init_std", "lr", "weight_decay", "eps"):
+            assert a[key] == pytest.approx(b[key], rel=1e-12), (a["name"], key)
+        for key in ("multiplier", "dinp_multiplier", "dweight_multiplier"):
+            assert a[key] == pytest.approx(b[key], rel=1.2e-7), (a["name"], key)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -163,12 +195,14 @@ def both_models(options, seed=0):
     return ours, theirs
 
 
-@pytest.mark.parametrize("scheme, tied, dtype", list(itertools.product(SCHEMES, [True, False], ["fp32", "bf16"])))
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("scheme, tied", TYINGS)
 def test_logits_and_every_gradient(scheme, tied, dtype):
     options = (
         SHAPE
         | SCHEMES[scheme]
-        | {"tie_embeddings": tied, "dtype": dtype, "output_mult": 1.7, "embed_mult": 1.3, "attn_mult": 2.9}
+        | (UNIT_MULTIPLIERS if scheme == "u-mup" else MULTIPLIERS)
+        | {"tie_embeddings": tied, "dtype": dtype}
     )
     ours, theirs = both_models(options)
     rng = np.random.default_rng(1)
@@ -216,7 +250,8 @@ def test_activations_are_announced_under_their_names():
 # --- Twenty steps ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme, tied, dtype", list(itertools.product(SCHEMES, [True, False], ["fp32", "bf16"])))
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("scheme, tied", TYINGS)
 def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
     """From one checkpoint, with accumulation, weight decay, clipping, warm-up and cosine in play."""
     options = [
@@ -224,7 +259,8 @@ def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
         *command_line(SHAPE | SCHEMES[scheme] | {"tie_embeddings": tied, "dtype": dtype}),
         *"--warmup-steps 5 --weight-decay 0.1 --grad-clip 0.5 --total-batch-size 320 --final-lr-frac 0.1".split(),
         "--lr",
-        0.001 if scheme == "mup x0.5" else 0.002,  # at half the base width a step moves a block twice as far
+        # at half the base width a step moves a block twice as far; u-mup's rates are of another kind
+        {"mup x0.5": 0.001, "u-mup": 0.2}.get(scheme, 0.002),
     ]
     run(*options, "--steps", 0, "--out", tmp_path / "start")
     options += ["--init", checkpoints(tmp_path / "start")[0], "--steps", 20, "--eval-every", 10]
