@@ -70,12 +70,19 @@ def test_ten_steps_follow_the_cpu_program(data, tmp_path, scheme, dtype):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=2e-4, err_msg=name)
 
 
-def test_first_gradients_agree_with_the_cpu():
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        {"parametrization": "mup", "base_width": 16, "zero_init_query": False, "zero_init_head": False},
+        {"parametrization": "u-mup", "ffn_act_mult": 1.3, "loss_softmax_mult": 1.2},
+    ],
+    ids=["mup", "u-mup"],
+)
+def test_first_gradients_agree_with_the_cpu(scheme):
     """Through the module, before an optimizer can hide a scale: every tensor, raw."""
     import llmc
 
-    options = {"depth": 2, "width": 48, "heads": 3, "seq_len": 40, "batch_size": 3, "vocab_size": 257}
-    options |= {"parametrization": "mup", "base_width": 16, "zero_init_query": False, "zero_init_head": False}
+    options = {"depth": 2, "width": 48, "heads": 3, "seq_len": 40, "batch_size": 3, "vocab_size": 257} | scheme
     rng = np.random.default_rng(0)
     tokens, targets = rng.integers(0, 257, (2, 3, 33), dtype=np.int32)
     for dtype, tolerance in (("fp32", 1e-5), ("bf16", 2e-2)):
