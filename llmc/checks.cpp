@@ -134,7 +134,10 @@ void check(const MatmulBackward& args) {
 }
 
 AttentionShape check(const AttentionForward& args) {
-    return attention_shape("attention_forward", args.out, args.lse, args.qkv);
+    const AttentionShape s = attention_shape("attention_forward", args.out, args.lse, args.qkv);
+    if (args.first_query < 0 || args.first_query > s.T)
+        fail("attention_forward: first_query ", args.first_query, " is outside of the ", s.T, " rows");
+    return s;
 }
 
 AttentionShape check(const AttentionBackward& args) {

@@ -99,6 +99,8 @@ void matmul_backward(const MatmulBackward& args);
 
 // Causal attention of every head: out = out_scale * softmax(logit_scale * q k^T) v, without a T x T matrix in memory.
 // lse[b,h,t] = log sum_j exp(logit_scale * q_t k_j): what the backward pass needs.  FLOPs: 4*B*H*T*T*D / 2 (causal)
+// With first_query, only the rows from there on are of interest (a new token against cached keys and values); earlier
+// ones may be left alone or written.
 // Dao, "FlashAttention-2", 2023.
 struct AttentionForward {
     Tensor out;  // (B, T, C)
@@ -106,6 +108,7 @@ struct AttentionForward {
     Tensor qkv;  // (B, T, 3C): q, k, v one after the other, each with its heads side by side
     float logit_scale;
     float out_scale = 1;
+    int64_t first_query = 0;
 };
 void attention_forward(const AttentionForward& args);
 

@@ -33,16 +33,20 @@ std::string sample(GPT2& model, const Tokenizer& tokenizer, int seq_len, const S
             fail_data("the tokenizer's token ", token, " is beyond the model's vocabulary of ", model.shape.vocab_size,
                       ": give the right --tokenizer");
     std::vector<int32_t> generated;
+    model.cache_keys(true);
+    int computed = 0;  // rows of the batch that the cache holds
     for (int i = 0; i < options.count; ++i) {
         const int T = std::min<int>(int(tokens.size()), seq_len);
         model.set_batch(&tokens[tokens.size() - T], nullptr, 1, T);
-        model.forward();
+        model.forward(computed);
+        computed = tokens.size() < size_t(seq_len) ? T : 0;  // a full window moves on, and with it every position
         const uint32_t bits = draw(options.seed, Purpose::sampling, options.stream, tokens.size())[0];
         const int32_t token = choose_token(model.logits(T - 1, 1), options.temperature, options.top_k, uniform(bits));
         if (token == tokenizer.end_of_document()) break;
         tokens.push_back(token);
         generated.push_back(token);
     }
+    model.cache_keys(false);
     return tokenizer.decode(generated);
 }
 

@@ -289,6 +289,19 @@ def test_attention_heads_too_large_for_the_gpu_kernels(backend, dtype):
             backend.attention_forward(qkv, num_heads=1, logit_scale=1.0, dtype=dtype)
 
 
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 99])
+def test_attention_of_the_last_queries(backend, dtype, first):
+    """A new token against cached keys and values: the same bits as in the whole pass."""
+    qkv = Data(12, dtype).normal(2, 100, 3 * 2 * 24)
+    whole, part = (
+        backend.attention_forward(qkv, num_heads=2, logit_scale=0.2, first_query=f, dtype=dtype) for f in (0, first)
+    )
+    assert (part["out"][:, first:] == whole["out"][:, first:]).all()
+    assert (part["lse"][:, :, first:] == whole["lse"][:, :, first:]).all()
+    with pytest.raises(RuntimeError, match="first_query 101 is outside of the 100 rows"):
+        backend.attention_forward(qkv, num_heads=2, logit_scale=0.2, first_query=101, dtype=dtype)
+
+
 def test_attention_is_causal(backend, dtype):
     """The future changes nothing: same bits before position 40, whatever stands from there on."""
     data = Data(10, dtype)

@@ -137,12 +137,14 @@ void forward_head(const AttentionForward& args, const Shape& s, int64_t b, int64
 void attention_forward(const AttentionForward& args) {
     Shape s = padded(check(args));
     // One task per head, or parts of a head where there are fewer heads than threads need to share the work well.
-    int64_t heads = s.B * s.H, blocks = (s.T + kQueries - 1) / kQueries;
+    int64_t heads = s.B * s.H, first = args.first_query / kQueries, blocks = (s.T + kQueries - 1) / kQueries - first;
+    if (heads * blocks == 0) return;
     int64_t parts = std::clamp<int64_t>(4 * device::threads() / heads, 1, blocks);
     with_type("attention_forward", "qkv", args.qkv.dtype, [&]<class T>(T) {
         parallel_tasks(heads * parts, [&](int64_t task) {
             int64_t head = task / parts, part = task % parts;
-            forward_head<T>(args, s, head / s.H, head % s.H, blocks * part / parts, blocks * (part + 1) / parts);
+            forward_head<T>(args, s, head / s.H, head % s.H, first + blocks * part / parts,
+                            first + blocks * (part + 1) / parts);
         });
     });
 }

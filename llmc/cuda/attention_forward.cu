@@ -13,7 +13,9 @@ void attention_forward(const AttentionForward& args) {
     Heads heads = heads_of("attention_forward", shape, is_aligned(args.out));
     float* lse = args.lse.as<float>();
     const auto launch_kernel = [&](auto kernel, auto* out, const auto* qkv, int threads, int rows, size_t shared) {
-        const int tiles = int(ceil_div(shape.T, rows));
+        heads.first_tile = int(args.first_query / rows);
+        const int tiles = int(ceil_div(shape.T, rows)) - heads.first_tile;
+        if (tiles == 0) return;
         launch({unsigned(shape.B * shape.H * tiles), unsigned(threads), shared}, kernel, out, lse, qkv, heads, tiles,
                args.logit_scale, args.out_scale);
     };

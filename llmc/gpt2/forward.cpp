@@ -39,11 +39,13 @@ MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor i
 
 }  // namespace
 
-void GPT2::forward() {
-    embedding_forward({.out = acts_.embedding.reshape({B_, T_, shape.channels}),
-                       .tokens = acts_.tokens.reshape({B_, T_}),
+void GPT2::forward(int64_t first) {
+    first_ = first;
+    const int T = T_ - int(first_);
+    embedding_forward({.out = rows(acts_.embedding).reshape({B_, T, shape.channels}),
+                       .tokens = acts_.tokens.slice(first_, row_count()).reshape({B_, T}),
                        .wte = parameters.wte->value,
-                       .wpe = parameters.wpe->value,
+                       .wpe = parameters.wpe->value.row_slice(first_, shape.max_seq_len - first_),
                        .scale = rules.scales().embedding});
     observe("embedding", rows(acts_.embedding));
     for (int l = 0; l < shape.depth; ++l) block_forward(l, rows(block_input(l)), Pass::forward);
@@ -64,13 +66,15 @@ void GPT2::block_forward(int l, Tensor x, Pass pass) {
 
     layernorm(p.ln_1, ln_1, x);
     announce(".ln_1", ln_1.out);
-    matmul_forward(linear(p.attn_c_attn, rows(a.qkv), ln_1.out));
-    announce(".attn.c_attn", rows(a.qkv));
+    const Tensor qkv = qkv_of(l);
+    matmul_forward(linear(p.attn_c_attn, rows(qkv), ln_1.out));
+    announce(".attn.c_attn", rows(qkv));
     attention_forward({.out = a.attn.reshape({B_, T_, C}),
                        .lse = a.lse.reshape({B_, shape.heads, T_}),
-                       .qkv = a.qkv.reshape({B_, T_, 3 * C}),
+                       .qkv = qkv.reshape({B_, T_, 3 * C}),
                        .logit_scale = scales.attention,
-                       .out_scale = scales.attention_out});
+                       .out_scale = scales.attention_out,
+                       .first_query = first_});
     announce(".attn", rows(a.attn));
     matmul_forward(
         linear_to_residual(p.attn_c_proj, rows(a.residual_attn), rows(a.attn), x, scales.residual[size_t(2 * l)]));

@@ -61,10 +61,22 @@ void GPT2::set_batch(const int32_t* tokens, const int32_t* targets, int B, int T
     if (B < 1 || T < 1 || B > options_.batch_size || T > options_.seq_len)
         fail("a batch of ", B, " x ", T, " tokens does not fit the model's activations for ", options_.batch_size,
              " x ", options_.seq_len);
-    B_ = B, T_ = T;
+    B_ = B, T_ = T, first_ = 0;
     const size_t bytes = size_t(B) * T * sizeof(int32_t);
     device::copy_to_device(acts_.tokens.data, tokens, bytes);
     if (targets) device::copy_to_device(acts_.targets.data, targets, bytes);
+}
+
+void GPT2::cache_keys(bool keep) {
+    const size_t row = size_t(3 * shape.channels) * size_of(options_.dtype);
+    cache_ = keep ? device::Buffer(size_t(shape.depth) * size_t(options_.seq_len) * row) : device::Buffer();
+    first_ = 0;
+}
+
+Tensor GPT2::qkv_of(int layer) const {
+    if (cache_.bytes() == 0) return acts_.blocks[size_t(layer)].qkv;
+    const Tensor all(cache_.data(), options_.dtype, {int64_t{shape.depth} * options_.seq_len, 3 * shape.channels});
+    return all.row_slice(int64_t{layer} * options_.seq_len, options_.seq_len);
 }
 
 void GPT2::zero_loss() { device::fill_zero(acts_.loss.data, sizeof(float)); }

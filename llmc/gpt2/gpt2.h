@@ -26,7 +26,8 @@ public:
     // null for inference.
     void set_batch(const int32_t* tokens, const int32_t* targets, int B, int T);
 
-    void forward();                                               // tokens -> ln_f's output
+    // tokens -> ln_f's output, of rows [first, T); what earlier rows left is in the cache (cache_keys; one sequence only).
+    void forward(int64_t first = 0);
     void evaluate(float loss_scale) { head(loss_scale, false); }  // loss += loss_scale * sum of the batch's losses
     // The same, and the gradient of that: of the head's weight, and of ln_f's output, for backward().
     void loss_and_head_backward(float loss_scale) { head(loss_scale, true); }
@@ -36,6 +37,9 @@ public:
     void train_micro_batch(int64_t total_tokens);
     // logits[n, :V], as the loss sees them, for `count` rows of the last forward() from row `begin` on, to the host.
     std::vector<float> logits(int64_t begin, int64_t count);
+
+    // Keeps the keys and values of forward() from call to call, so that text can be continued token by token.
+    void cache_keys(bool keep);
 
     void zero_loss();
     float loss();  // waits for the device
@@ -76,14 +80,17 @@ private:
     Tensor block_input(int layer) const {
         return layer > 0 ? acts_.blocks[size_t(layer - 1)].residual_mlp : acts_.embedding;
     }
-    Tensor rows(Tensor t) const { return t.row_slice(0, int64_t{B_} * T_); }  // of the current batch
+    int64_t row_count() const { return int64_t{B_} * T_ - first_; }
+    Tensor rows(Tensor t) const { return t.row_slice(first_, row_count()); }  // of the current batch, to be computed
     LayerNormActivations rows(const LayerNormActivations& a) const {
-        const int64_t N = int64_t{B_} * T_;
-        return {rows(a.out), a.mean.reshape({N}), a.rstd.reshape({N})};
+        return {rows(a.out), a.mean.slice(first_, row_count()), a.rstd.slice(first_, row_count())};
     }
+    Tensor qkv_of(int layer) const;  // (N, 3C) or more: the cache's where there is one
 
     GPT2Options options_;
     int B_ = 0, T_ = 0;
+    int64_t first_ = 0;     // row of the current batch; 0 but for continued text
+    device::Buffer cache_;  // (depth, seq_len, 3C), or nothing
     device::Buffer arena_;
     Activations acts_;
     device::Recording micro_batch_;

@@ -193,17 +193,23 @@ void bind_matmul(py::module_& m) {
 void bind_attention(py::module_& m) {
     m.def(
         "attention_forward",
-        [](const Floats& qkv, int num_heads, float logit_scale, float out_scale, const std::string& dtype) {
+        [](const Floats& qkv, int num_heads, float logit_scale, float out_scale, int64_t first_query,
+           const std::string& dtype) {
             DType type = parse_dtype(dtype);
             int64_t B = extent(qkv, 0, "qkv"), T = extent(qkv, 1, "qkv"), C = extent(qkv, 2, "qkv") / 3;
             DeviceArray d_qkv = input(qkv, type), out = output({B, T, C}, type), lse = output({B, num_heads, T}, f32);
-            attention_forward(
-                {.out = out, .lse = lse, .qkv = d_qkv, .logit_scale = logit_scale, .out_scale = out_scale});
+            attention_forward({.out = out,
+                               .lse = lse,
+                               .qkv = d_qkv,
+                               .logit_scale = logit_scale,
+                               .out_scale = out_scale,
+                               .first_query = first_query});
             return py::dict("out"_a = out.download(), "lse"_a = lse.download());
         },
         "out (B,T,C) = out_scale * softmax(logit_scale * q k^T, causal) v per head, lse (B,H,T); qkv (B,T,3C). Returns "
-        "{out, lse}.",
-        "qkv"_a, py::kw_only(), "num_heads"_a, "logit_scale"_a, "out_scale"_a = 1.0f, "dtype"_a = "fp32");
+        "{out, lse}, of which rows before first_query hold anything.",
+        "qkv"_a, py::kw_only(), "num_heads"_a, "logit_scale"_a, "out_scale"_a = 1.0f, "first_query"_a = 0,
+        "dtype"_a = "fp32");
 
     m.def(
         "attention_logits",

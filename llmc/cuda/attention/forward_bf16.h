@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(ForwardTraits<kSize>::kThreads)
     constexpr int kM16 = Traits::kM16, kKeys = Traits::kKeys, kThreads = Traits::kThreads;
     auto& s = shared<typename Traits::Shared>();
     const HeadTile at = head_tile(tiles);
-    const int first = at.tile * Traits::kQueries, end = smaller(first + Traits::kQueries, heads.length);
+    const int first = (heads.first_tile + at.tile) * Traits::kQueries,
+              end = smaller(first + Traits::kQueries, heads.length);
     const int row = warp_id() * 16 * kM16;  // this warp's first, in the tile
     const int64_t stride = heads.read_stride(3);
 

@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
                                   float out_scale) {
     auto& s = shared<Fp32ForwardShared>();
     const HeadTile at = head_tile(tiles);
-    const int first = at.tile * kFp32Rows, rows = rows_from(first, heads.length);
+    const int first = (heads.first_tile + at.tile) * kFp32Rows, rows = rows_from(first, heads.length);
     const int64_t stride = heads.read_stride(3);
     // Eight neighbouring threads share a row of the softmax, four keys each.
     const int row = int(threadIdx.x) / 8, lane = int(threadIdx.x) % 8;

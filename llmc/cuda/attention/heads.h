@@ -14,6 +14,7 @@ struct Heads {
     int length, heads, size;  // T, H, D
     int read_size;            // elements from one head to the next in what is read
     bool aligned;             // rows of a head that are written start at multiples of 16 bytes
+    int first_tile = 0;       // of queries; earlier ones are not computed
 
     // Row t of head `head` (of B * H) in a tensor (B, T, parts * H * head_size), part 0, 1, 2 of q, k, v.
     GPU int64_t row(int head, int t, int part, int parts, int head_size) const {
