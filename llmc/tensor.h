@@ -25,9 +25,9 @@ constexpr float to_float(bf16 x) { return std::bit_cast<float>(uint32_t{x.bits} 
 
 // Rounds to nearest, ties to even. A NaN stays a NaN: rounding may not carry its mantissa over into infinity.
 constexpr bf16 to_bf16(float x) {
-    uint32_t bits = std::bit_cast<uint32_t>(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return {uint16_t((bits >> 16) | 0x40u)};
-    return {uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+    const uint32_t bits = std::bit_cast<uint32_t>(x), rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    // a choice, not a branch: compilers vectorise it
+    return {uint16_t(((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16)};
 }
 
 // Rounds up with probability equal to the discarded fraction; `random16` is uniform on [0, 65536).

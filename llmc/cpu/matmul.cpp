@@ -62,9 +62,9 @@ void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, 
         float scale = args.gelu_scale, inverse = 1 / scale;
 #pragma omp simd
         for (int64_t i = begin; i < end; ++i) {
-            T x = from_float<T>(to_float(linear[i]));
-            pre_gelu[i] = x;
-            out[i] = from_float<T>(inverse * gelu(scale * to_float(x)));
+            const float x = to_float(from_float<T>(to_float(linear[i])));  // a T of its own would not be vectorised
+            pre_gelu[i] = from_float<T>(x);
+            out[i] = from_float<T>(inverse * gelu(scale * x));
         }
     } else if (args.residual) {
         const T* residual = args.residual.as<T>() + offset;
