@@ -199,6 +199,7 @@ OPTIONS = {
         ("keep", int, 2, (1, 2**30, "COUNT"), "checkpoints that stay"),
         ("coord-check", str, "", "FILE", "write size and change of every activation, parameter and gradient at every "
          "step to this CSV; needs --overfit-single-batch"),
+        ("profile", bool, False, "", "print where the time of the steps goes, without the first: PyTorch's profiler"),
     ],
     "Machine": [
         ("seed", int, 42, (0, 2**64 - 1, "SEED"), "of initial weights, data order, rounding and samples"),
@@ -1787,7 +1788,11 @@ class Trainer:
         self.batch = next(self.stream, None)
         self.loop_begin = self.shown = self.elapsed()
         stop = 0
+        profiler, first = None, self.step
         while self.step < self.steps and not stop:
+            if args.profile and self.step == first + 1:
+                profiler = torch.profiler.profile()
+                profiler.start()
             stop = self.train_step()
             if due(args.eval_every):
                 self.evaluate()
@@ -1798,6 +1803,10 @@ class Trainer:
                 self.sample_text()
             if due(args.checkpoint_every):
                 self.checkpoint()
+        if profiler:
+            profiler.stop()
+            sort = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
+            self.note(profiler.key_averages().table(sort_by=sort, row_limit=20))
         if not stop:
             self.evaluate()
             self.sample_text()

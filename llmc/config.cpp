@@ -25,8 +25,8 @@ void for_each_option(ConfigType& c, Visitor visit) {
     OPTION(skip_loss_zscore), OPTION(skip_grad_zscore);
     OPTION(eval_every), OPTION(eval_batches), OPTION(sample_every), OPTION(prompt), OPTION(temperature), OPTION(top_k),
         OPTION(sample_tokens);
-    OPTION(out), OPTION(coord_check), OPTION(overwrite), OPTION(resume), OPTION(checkpoint_every), OPTION(keep),
-        OPTION(seed), OPTION(threads);
+    OPTION(out), OPTION(coord_check), OPTION(profile), OPTION(overwrite), OPTION(resume), OPTION(checkpoint_every),
+        OPTION(keep), OPTION(seed), OPTION(threads);
 #undef OPTION
 }
 

@@ -65,6 +65,7 @@ struct Config {
 
     // Output
     std::string out;
+    bool profile = false;     // time every op
     std::string coord_check;  // CSV of a coordinate check: llmc/coord_check.h
     bool overwrite = false, resume = false;
     int64_t checkpoint_every = 0;

@@ -1,5 +1,6 @@
 #include "optimizer.h"
 
+#include "llmc/profile.h"
 #include "llmc/random.h"
 
 namespace llmc {
@@ -43,7 +44,11 @@ void Optimizer::masters_from_parameters() {
         if (s.name.starts_with("master.")) cast(s.value, s.parameter->value);
 }
 
-void Optimizer::compute_grad_norm() { global_norm({norm_.data(), DType::f32, {1}}, grads_); }
+void Optimizer::compute_grad_norm() {
+    const auto work = [&] { global_norm({norm_.data(), DType::f32, {1}}, grads_); };
+    if (!Profile::on()) return work();
+    Profile::measure({"global_norm", 0, double(model_.parameters.count()) * 4}, work);
+}
 
 float Optimizer::grad_norm() {
     float value;
@@ -65,10 +70,16 @@ void Optimizer::step(double schedule, int64_t step) {
         args.grad_norm = {norm_.data(), DType::f32, {1}};
         args.grad_clip = float(*config_.grad_clip);
     }
-    if (config_.optimizer == "adamw")
-        adamw_step(args, float(config_.beta1), float(config_.beta2));
-    else
-        sgd_step(args, float(config_.momentum));
+    const bool adam = config_.optimizer == "adamw";
+    const auto update = [&] {
+        if (adam)
+            adamw_step(args, float(config_.beta1), float(config_.beta2));
+        else
+            sgd_step(args, float(config_.momentum));
+    };
+    if (!Profile::on()) return update();
+    const double bytes_each = (adam ? 28 : 20) + (config_.dtype == "bf16" ? 2 : 0);
+    Profile::measure({config_.optimizer + "_step", 0, double(model_.parameters.count()) * bytes_each}, update);
 }
 
 }  // namespace llmc

@@ -233,6 +233,7 @@ void add_output_options(CLI::App& app, Config& c) {
     b.text("--out", c.out, "folder for log.jsonl and checkpoints; without it nothing is written", "FOLDER");
     b.text("--coord-check", c.coord_check,
            "write statistics of every activation, parameter and gradient at each step to this CSV", "FILE");
+    b.flag("--profile", c.profile, "time every op of the run's steps but the first: a table, and a line in the log");
     b.flag("--overwrite", c.overwrite, "delete an earlier run's log and checkpoints in --out");
     b.flag("--resume", c.resume, "go on from the newest checkpoint in --out; start afresh where there is none");
     b.number("--checkpoint-every", c.checkpoint_every,

@@ -235,7 +235,7 @@ def test_checkpoints_that_do_not_fit(text, trained, tmp_path):
         checkpoint,
         *"--parametrization mup --base-width 16 --tie-embeddings --steps 1".split(),
     )
-    refuse(DATA, ["parametrization", "scales"], *text, "--init", checkpoint, "--output-mult", 2, "--steps", 1)
+    refuse(DATA, ["parametrization", "scale output"], *text, "--init", checkpoint, "--output-mult", 2, "--steps", 1)
     (tmp_path / "model.bin").write_bytes(struct.pack("<8i", 20240326, 3, 8, 300, 1, 2, 16, 384) + bytes(1024 - 32))
     refuse(DATA, ["truncated"], *text, "--init", tmp_path / "model.bin", "--steps", 1)
     (tmp_path / "model.bin").write_bytes(bytes(2000))

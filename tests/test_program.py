@@ -293,3 +293,17 @@ def test_the_first_run_scales_as_its_closing_words_say(data, tmp_path):
     short = "--width 64 --steps 2 --sample-every 2".split()
     run("--config", "scripts/first_run.toml", *data, *short, "--out", tmp_path)
     assert log(tmp_path, "config")[0]["parametrization"]["width_mult"] == 0.5
+
+
+def test_profile(data, tmp_path):
+    """Every op with its time; the shares and the rest are the whole."""
+    out, _ = run(*data, *TINY, "--steps", 4, "--profile", "--out", tmp_path / "out")
+    event = log(tmp_path / "out", "profile")[0]
+    assert event["steps"] == 3 and all(op["ms"] > 0 for op in event["ops"])
+    calls = {op["op"]: op["calls"] for op in event["ops"]}
+    assert calls["attention_forward 4 x 40 x 48"] == calls["matmul_backward 160 x 48 -> 192"] == 2
+    assert calls["layernorm_forward 160 x 48"] == 5 and calls["adamw_step"] == calls["global_norm"] == 1
+    assert 0.3 < sum(op["share"] for op in event["ops"]) <= 1
+    assert "profile of 3 steps" in out and "attention_backward" in out
+    run(*data, *TINY, "--steps", 4, "--out", tmp_path / "plain")
+    assert losses(tmp_path / "plain") == losses(tmp_path / "out")

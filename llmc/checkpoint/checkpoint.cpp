@@ -197,7 +197,7 @@ void load_weights(const ModelFile& file, GPT2& model) {
                   to_json(model.shape).dump());
     const json wanted = model.rules.to_json({});
     if (!file.parametrization.is_null()) {
-        const auto must_agree = [&](const char* key, const json& trained, const json& now) {
+        const auto must_agree = [&](const std::string& key, const json& trained, const json& now) {
             if (trained != now)
                 fail_data(file.path, " was trained under another parametrization: its ", key, " is ", trained.dump(),
                           ", this run's is ", now.dump(), "; give the options it was trained with");
@@ -206,8 +206,8 @@ void load_weights(const ModelFile& file, GPT2& model) {
             must_agree(key, file.parametrization.value(key, json()), wanted.at(key));
         const json scales = file.parametrization.value("scales", json::object());
         for (const char* key : {"embedding", "attention", "attention_out", "gelu", "loss", "output"})
-            must_agree(key, scales.value(key, json()), wanted.at("scales").at(key));
-        must_agree("residual", forward_factors(scales.value("residual", json::array())),
+            must_agree(str("scale ", key), scales.value(key, json()), wanted.at("scales").at(key));
+        must_agree("scale residual", forward_factors(scales.value("residual", json::array())),
                    forward_factors(wanted.at("scales").at("residual")));
     } else if (forward_factors(wanted.at("scales").at("residual")) !=
                    json(2 * size_t(model.shape.depth), {1.0f, 1.0f}) ||

@@ -79,6 +79,7 @@ size_t memory_total() {
 size_t memory_available() { return memory_total(); }
 
 size_t logits_budget() { return size_t{128} << 20; }
+int vocabulary_tile() { return 32; }  // whole vectors in both types
 
 double peak_flops(DType dtype) {
     static double measured[2] = {0, 0};

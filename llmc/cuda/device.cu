@@ -152,6 +152,7 @@ size_t memory_available() {
     return free - std::min(free, std::min(size_t{256} << 20, total / 16));  // for the ops' scratch memory
 }
 size_t logits_budget() { return size_t{gpu::kEmulated ? 128 : 1024} << 20; }
+int vocabulary_tile() { return 128; }
 
 double peak_flops(DType dtype) {
     static double measured[2] = {0, 0};

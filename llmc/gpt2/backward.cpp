@@ -2,6 +2,7 @@
 // the embeddings. acts_.dresidual is the gradient of the residual stream on its way down; acts_.dbranch, acts_.dwide and acts_.dattn hold
 // what a branch needs.
 #include "gpt2.h"
+#include "llmc/profile.h"
 
 namespace llmc {
 namespace {
@@ -57,18 +58,18 @@ MatmulBackward linear_to_residual(const LinearParameters& p, Tensor dinp, Tensor
 
 void GPT2::backward() {
     const Tensor dx = rows(acts_.dresidual);
-    layernorm_backward(
-        layernorm(parameters.ln_f, rows(acts_.ln_f), dx, rows(acts_.dbranch), rows(block_input(shape.depth))));
+    call(layernorm_backward,
+         layernorm(parameters.ln_f, rows(acts_.ln_f), dx, rows(acts_.dbranch), rows(block_input(shape.depth))));
     for (int l = shape.depth - 1; l >= 0; --l) {
         recompute(l, rows(block_input(l)));
         block_backward(l, rows(block_input(l)));
     }
-    embedding_backward({.dwte = parameters.wte->grad,
-                        .dwpe = parameters.wpe->grad,
-                        .dout = dx.reshape({B_, T_, shape.channels}),
-                        .tokens = acts_.tokens.reshape({B_, T_}),
-                        .dwte_scale = rules.scales().wte_grad,
-                        .dwpe_scale = rules.scales().wpe_grad});
+    call(embedding_backward, {.dwte = parameters.wte->grad,
+                              .dwpe = parameters.wpe->grad,
+                              .dout = dx.reshape({B_, T_, shape.channels}),
+                              .tokens = acts_.tokens.reshape({B_, T_}),
+                              .dwte_scale = rules.scales().wte_grad,
+                              .dwpe_scale = rules.scales().wpe_grad});
 }
 
 // What the forward pass of block l computed and did not keep.
@@ -76,7 +77,7 @@ void GPT2::recompute(int l, Tensor x) {
     const BlockActivations& a = acts_.blocks[size_t(l)];
     if (options_.recompute == Recompute::block) block_forward(l, x, Pass::again);
     if (options_.recompute == Recompute::gelu)
-        gelu_forward({.out = rows(a.fc_gelu), .inp = rows(a.fc), .gelu_scale = rules.scales().gelu});
+        call(gelu_forward, {.out = rows(a.fc_gelu), .inp = rows(a.fc), .gelu_scale = rules.scales().gelu});
 }
 
 void GPT2::block_backward(int l, Tensor x) {
@@ -91,21 +92,22 @@ void GPT2::block_backward(int l, Tensor x) {
     MatmulBackward mlp_proj = linear_to_residual(p.mlp_c_proj, dwide, dx, rows(a.fc_gelu), mlp_scale);
     mlp_proj.pre_gelu = rows(a.fc);
     mlp_proj.gelu_scale = scales.gelu;
-    matmul_backward(mlp_proj);
-    matmul_backward(linear(p.mlp_c_fc, dbranch, dwide, rows(a.ln_2.out)));
-    layernorm_backward(layernorm_to_residual(p.ln_2, rows(a.ln_2), dx, dbranch, rows(a.residual_attn), mlp_scale));
+    call(matmul_backward, mlp_proj);
+    call(matmul_backward, linear(p.mlp_c_fc, dbranch, dwide, rows(a.ln_2.out)));
+    call(layernorm_backward,
+         layernorm_to_residual(p.ln_2, rows(a.ln_2), dx, dbranch, rows(a.residual_attn), mlp_scale));
 
-    matmul_backward(linear_to_residual(p.attn_c_proj, dattn, dx, rows(a.attn), attn_scale));
+    call(matmul_backward, linear_to_residual(p.attn_c_proj, dattn, dx, rows(a.attn), attn_scale));
     const Tensor dqkv = acts_.dwide.reshape({int64_t{B_} * T_, 3 * C});
-    attention_backward({.dqkv = dqkv.reshape({B_, T_, 3 * C}),
-                        .dout = dattn.reshape({B_, T_, C}),
-                        .out = a.attn.reshape({B_, T_, C}),
-                        .lse = a.lse.reshape({B_, shape.heads, T_}),
-                        .qkv = a.qkv.reshape({B_, T_, 3 * C}),
-                        .logit_scale = scales.attention,
-                        .out_scale = scales.attention_out});
-    matmul_backward(linear(p.attn_c_attn, dbranch, dqkv, rows(a.ln_1.out)));
-    layernorm_backward(layernorm_to_residual(p.ln_1, rows(a.ln_1), dx, dbranch, x, attn_scale));
+    call(attention_backward, {.dqkv = dqkv.reshape({B_, T_, 3 * C}),
+                              .dout = dattn.reshape({B_, T_, C}),
+                              .out = a.attn.reshape({B_, T_, C}),
+                              .lse = a.lse.reshape({B_, shape.heads, T_}),
+                              .qkv = a.qkv.reshape({B_, T_, 3 * C}),
+                              .logit_scale = scales.attention,
+                              .out_scale = scales.attention_out});
+    call(matmul_backward, linear(p.attn_c_attn, dbranch, dqkv, rows(a.ln_1.out)));
+    call(layernorm_backward, layernorm_to_residual(p.ln_1, rows(a.ln_1), dx, dbranch, x, attn_scale));
 }
 
 }  // namespace llmc

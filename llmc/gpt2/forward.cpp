@@ -2,19 +2,20 @@
 #include <algorithm>
 
 #include "gpt2.h"
+#include "llmc/profile.h"
 
 namespace llmc {
 namespace {
 
 void layernorm(const LayerNormParameters& p, const LayerNormActivations& a, Tensor inp) {
-    layernorm_forward({.out = a.out,
-                       .mean = a.mean,
-                       .rstd = a.rstd,
-                       .inp = inp,
-                       .weight = p.weight->value,
-                       .bias = p.bias->value,
-                       .weight_scale = p.weight->rule.multiplier,
-                       .bias_scale = p.bias->rule.multiplier});
+    call(layernorm_forward, {.out = a.out,
+                             .mean = a.mean,
+                             .rstd = a.rstd,
+                             .inp = inp,
+                             .weight = p.weight->value,
+                             .bias = p.bias->value,
+                             .weight_scale = p.weight->rule.multiplier,
+                             .bias_scale = p.bias->rule.multiplier});
 }
 
 MatmulForward linear(const LinearParameters& p, Tensor out, Tensor inp) {
@@ -42,11 +43,11 @@ MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor i
 void GPT2::forward(int64_t first) {
     first_ = first;
     const int T = T_ - int(first_);
-    embedding_forward({.out = rows(acts_.embedding).reshape({B_, T, shape.channels}),
-                       .tokens = acts_.tokens.slice(first_, row_count()).reshape({B_, T}),
-                       .wte = parameters.wte->value,
-                       .wpe = parameters.wpe->value.row_slice(first_, shape.max_seq_len - first_),
-                       .scale = rules.scales().embedding});
+    call(embedding_forward, {.out = rows(acts_.embedding).reshape({B_, T, shape.channels}),
+                             .tokens = acts_.tokens.slice(first_, row_count()).reshape({B_, T}),
+                             .wte = parameters.wte->value,
+                             .wpe = parameters.wpe->value.row_slice(first_, shape.max_seq_len - first_),
+                             .scale = rules.scales().embedding});
     observe("embedding", rows(acts_.embedding));
     for (int l = 0; l < shape.depth; ++l) block_forward(l, rows(block_input(l)), Pass::forward);
     const LayerNormActivations ln_f = rows(acts_.ln_f);
@@ -67,17 +68,17 @@ void GPT2::block_forward(int l, Tensor x, Pass pass) {
     layernorm(p.ln_1, ln_1, x);
     announce(".ln_1", ln_1.out);
     const Tensor qkv = qkv_of(l);
-    matmul_forward(linear(p.attn_c_attn, rows(qkv), ln_1.out));
+    call(matmul_forward, linear(p.attn_c_attn, rows(qkv), ln_1.out));
     announce(".attn.c_attn", rows(qkv));
-    attention_forward({.out = a.attn.reshape({B_, T_, C}),
-                       .lse = a.lse.reshape({B_, shape.heads, T_}),
-                       .qkv = qkv.reshape({B_, T_, 3 * C}),
-                       .logit_scale = scales.attention,
-                       .out_scale = scales.attention_out,
-                       .first_query = first_});
+    call(attention_forward, {.out = a.attn.reshape({B_, T_, C}),
+                             .lse = a.lse.reshape({B_, shape.heads, T_}),
+                             .qkv = qkv.reshape({B_, T_, 3 * C}),
+                             .logit_scale = scales.attention,
+                             .out_scale = scales.attention_out,
+                             .first_query = first_});
     announce(".attn", rows(a.attn));
-    matmul_forward(
-        linear_to_residual(p.attn_c_proj, rows(a.residual_attn), rows(a.attn), x, scales.residual[size_t(2 * l)]));
+    call(matmul_forward,
+         linear_to_residual(p.attn_c_proj, rows(a.residual_attn), rows(a.attn), x, scales.residual[size_t(2 * l)]));
     announce(".resid_attn", rows(a.residual_attn));
 
     layernorm(p.ln_2, ln_2, rows(a.residual_attn));
@@ -85,20 +86,20 @@ void GPT2::block_forward(int l, Tensor x, Pass pass) {
     MatmulForward fc = linear(p.mlp_c_fc, rows(a.fc_gelu), ln_2.out);
     fc.pre_gelu = rows(a.fc);
     fc.gelu_scale = scales.gelu;
-    matmul_forward(fc);
+    call(matmul_forward, fc);
     announce(".mlp.c_fc", rows(a.fc));
     announce(".mlp.gelu", rows(a.fc_gelu));
     if (pass == Pass::again) return;
-    matmul_forward(linear_to_residual(p.mlp_c_proj, rows(a.residual_mlp), rows(a.fc_gelu), rows(a.residual_attn),
-                                      scales.residual[size_t(2 * l + 1)]));
+    call(matmul_forward, linear_to_residual(p.mlp_c_proj, rows(a.residual_mlp), rows(a.fc_gelu), rows(a.residual_attn),
+                                            scales.residual[size_t(2 * l + 1)]));
     announce(".resid_mlp", rows(a.residual_mlp));
 }
 
 void GPT2::head_logits(int64_t begin, int64_t count, Tensor logits) {
-    matmul_forward({.out = logits,
-                    .inp = acts_.ln_f.out.row_slice(begin, count),
-                    .weight = parameters.lm_head->value,
-                    .scale = rules.head().multiplier});
+    call(matmul_forward, {.out = logits,
+                          .inp = acts_.ln_f.out.row_slice(begin, count),
+                          .weight = parameters.lm_head->value,
+                          .scale = rules.head().multiplier});
 }
 
 void GPT2::head(float loss_scale, bool backward) {
@@ -109,23 +110,23 @@ void GPT2::head(float loss_scale, bool backward) {
         const Tensor logits = acts_.logits.row_slice(0, n);
         head_logits(begin, n, logits);
         observe("logits", logits);
-        classifier({.losses = acts_.losses.slice(begin, n),
-                    .logits = logits,
-                    .targets = acts_.targets.slice(begin, n),
-                    .vocab_size = shape.vocab_size,
-                    .logit_scale = rules.scales().loss,
-                    .dloss = backward ? loss_scale * rules.scales().loss_grad : 0});
+        call(classifier, {.losses = acts_.losses.slice(begin, n),
+                          .logits = logits,
+                          .targets = acts_.targets.slice(begin, n),
+                          .vocab_size = shape.vocab_size,
+                          .logit_scale = rules.scales().loss,
+                          .dloss = backward ? loss_scale * rules.scales().loss_grad : 0});
         if (!backward) continue;
         // logits now holds their gradient; dbranch receives that of ln_f's output
-        matmul_backward({.dinp = acts_.dbranch.row_slice(begin, n),
-                         .dweight = parameters.lm_head->grad,
-                         .dout = logits,
-                         .inp = acts_.ln_f.out.row_slice(begin, n),
-                         .weight = parameters.lm_head->value,
-                         .dinp_scale = rule.dinp_multiplier,
-                         .dweight_scale = rule.dweight_multiplier});
+        call(matmul_backward, {.dinp = acts_.dbranch.row_slice(begin, n),
+                               .dweight = parameters.lm_head->grad,
+                               .dout = logits,
+                               .inp = acts_.ln_f.out.row_slice(begin, n),
+                               .weight = parameters.lm_head->value,
+                               .dinp_scale = rule.dinp_multiplier,
+                               .dweight_scale = rule.dweight_multiplier});
     }
-    accumulate_sum({.out = acts_.loss, .inp = acts_.losses.slice(0, N), .scale = loss_scale});
+    call(accumulate_sum, {.out = acts_.loss, .inp = acts_.losses.slice(0, N), .scale = loss_scale});
 }
 
 }  // namespace llmc

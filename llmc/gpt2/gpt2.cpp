@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "llmc/error.h"
+#include "llmc/profile.h"
 
 namespace llmc {
 
@@ -47,7 +48,7 @@ void GPT2::train_micro_batch(int64_t total_tokens) {
         loss_and_head_backward(float(1.0 / double(total_tokens)));
         backward();
     };
-    if (observer) return work();  // it wants to see every tensor as it is computed
+    if (observer || Profile::on()) return work();  // every op as it is computed
     const uint64_t key = (uint64_t(total_tokens) * 0x9E3779B97F4A7C15u) ^ (uint64_t(B_) << 32) ^ uint64_t(T_);
     micro_batch_.run(key, work);
 }

@@ -14,7 +14,10 @@ struct ModelShape {
     int depth, heads, channels, max_seq_len, vocab_size;
     bool tie_embeddings;
 
-    int padded_vocab() const { return (vocab_size + 127) / 128 * 128; }  // so that the head's rows suit every tile size
+    int padded_vocab() const {  // whole tiles of the head's product
+        const int tile = device::vocabulary_tile();
+        return (vocab_size + tile - 1) / tile * tile;
+    }
     int head_dim() const { return channels / heads; }
     Geometry geometry() const { return {depth, channels, heads, head_dim(), vocab_size, tie_embeddings}; }
     bool operator==(const ModelShape&) const = default;

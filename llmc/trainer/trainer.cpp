@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "llmc/error.h"
+#include "llmc/profile.h"
 #include "llmc/sampler.h"
 #include "llmc/schedule.h"
 #include "llmc/trainer/provenance.h"
@@ -112,6 +113,7 @@ int Trainer::run() {
 }
 
 Trainer::StepResult Trainer::train_step() {
+    Profile::turn(config_.profile && state_.step > first_step_);
     const auto begin = std::chrono::steady_clock::now();
     const double schedule = schedule_factor(config_.schedule, state_.step, setup_.steps, config_.warmup_steps,
                                             config_.final_lr_frac);
@@ -143,6 +145,8 @@ Trainer::StepResult Trainer::train_step() {
     state_.tokens += config_.total_batch_size;
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     training_seconds_ += r.seconds;
+    if (Profile::on()) profiled_seconds_ += r.seconds;
+    Profile::turn(false);
     return r;
 }
 
@@ -230,7 +234,27 @@ void Trainer::checkpoint() {
     logger_.write("checkpoint", state_.step, {{"path", folder}});
 }
 
+// Of all steps but the first, in which memory is touched for the first time and products are planned.
+void Trainer::report_profile() {
+    const int64_t steps = state_.step - first_step_ - 1;
+    if (!config_.profile || steps < 1) return;
+    ordered_json ops = ordered_json::array();
+    for (const Profile::Entry& e : Profile::entries())
+        ops.push_back({{"op", e.op},
+                       {"calls", double(e.calls) / double(steps)},
+                       {"ms", 1e3 * e.seconds / double(steps)},
+                       {"share", e.seconds / profiled_seconds_},
+                       {"gflops", e.flops / e.seconds / 1e9},
+                       {"gb_per_second", e.bytes / e.seconds / 1e9}});
+    logger_.write("profile", state_.step,
+                  {{"steps", steps}, {"ms", 1e3 * profiled_seconds_ / double(steps)}, {"ops", ops}});
+    std::string table = Profile::table(steps, profiled_seconds_);
+    table.pop_back();
+    progress_.note(table);
+}
+
 void Trainer::finish(const char* reason) {
+    report_profile();
     last_["elapsed"] = elapsed();
     last_["reason"] = reason;
     logger_.write("final", state_.step, last_);

@@ -28,6 +28,7 @@ private:
     void evaluate();
     void sample_text();
     void checkpoint();
+    void report_profile();
     void finish(const char* reason);
     bool due(int64_t every) const { return every > 0 && state_.step % every == 0; }
     double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
@@ -47,7 +48,7 @@ private:
     Logger logger_;
     Progress progress_;
     nlohmann::ordered_json last_;  // the last of each figure, for the final line
-    double training_seconds_ = 0;
+    double training_seconds_ = 0, profiled_seconds_ = 0;
     int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
 };
 
