@@ -1,0 +1,437 @@
+"""scripts/mup_sweep.sh: which jobs it makes, that it runs what is left and nothing else, and the table it collects."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SWEEP = ROOT / "scripts" / "mup_sweep.sh"
+TOOLS = "bash env sed nproc seq wc xargs flock mkdir dirname sleep grep cat".split()
+
+# Behaves like the trainer as far as a sweep sees it. Its loss is least at lr 2^-7, at every width. It fails while
+# there is a file FAIL beside it with this run's value, diverges from lr 0.1 on, and counts its runs in RUNS.
+FAKE = '''
+import json, math, os, shlex, sys
+words = sys.argv[1:]
+get = lambda name, default=None: words[words.index(name) + 1] if name in words else default
+here, out, lr, width = os.path.dirname(sys.argv[0]), get("--out"), float(get("--lr")), int(get("--width"))
+with open(here + "/RUNS", "a") as file:
+    file.write(out + "\\n")
+if os.path.exists(here + "/FAIL") and get("--lr") in open(here + "/FAIL").read().split():
+    print("step 1", flush=True)
+    print("a line before\\nerror: no memory for " + get("--lr"), file=sys.stderr)
+    sys.exit(1)
+os.makedirs(out + "/checkpoints/step_1", exist_ok=True)
+open(out + "/checkpoints/step_1/model.safetensors", "w").write("x" * 1000)
+steps, diverged = int(get("--steps", 8)), lr > 0.1
+with open(out + "/log.jsonl", "w") as log:
+    def write(event, step, **fields):
+        log.write(json.dumps({"event": event, "step": step} | fields) + "\\n")
+    write("config", 0, command=shlex.join(sys.argv), parameters=12 * width * width,
+          config={"steps": steps, "seq_len": 4, "batch_size": 2, "total_batch_size": 8},
+          model={"channels": width, "num_layers": 2, "num_heads": 1}, parametrization={"base_width": width})
+    low = 2 + 0.01 * (math.log2(lr) + 7) ** 2 - 0.001 * width + 0.0001 * int(get("--seed"))
+    for step in range(1, steps + 1):
+        write("train", step, loss=None if diverged and step == 3 else low + 1 / step, tokens=8 * step)
+        if diverged and step == 3:
+            break
+    last = {} if diverged else {"val_loss": low}
+    write("final", step, elapsed=0.5, reason="diverged" if diverged else "done", **last)
+sys.exit(4 if diverged else 0)
+'''
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """A folder with the trainer's stand-in; environment for a small sweep with it."""
+    (tmp_path / "fake.py").write_text(FAKE)
+    (tmp_path / "config.toml").write_text("depth = 2\nhead-dim = 8\nseq-len = 4 # short\nbatch-size = 2\nsteps = 8\n")
+    return tmp_path, {"PROGRAM": f"{shlex.quote(sys.executable)} {tmp_path}/fake.py", "OUT": f"{tmp_path}/out",
+                      "CONFIG": f"{tmp_path}/config.toml", "SCALES": "8 16", "VALUES": "2^-8 2^-7 2^-6", "SEEDS": "4"}
+
+
+def sweep(env: dict, *arguments, axis="lr", expect=0, path=None, figures=False) -> subprocess.CompletedProcess:
+    names = ("SCALE SCALES VALUES SEEDS STEPS PARAMETRIZATIONS EXTRA BASE_WIDTH BASE_DEPTH CONFIG OUT JOBS THREADS "
+             "LOSS PROGRAM SSHLOGINFILE").split()
+    clean = {key: value for key, value in os.environ.items() if key not in names} | {"PYTHON": sys.executable}
+    command = [SWEEP, *([axis] if axis else []), *([] if figures else ["--no-figures"]), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False,
+                          env=clean | ({"PATH": str(path)} if path else {}) | env)
+    assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def job_list(env: dict) -> list[list[str]]:
+    return [shlex.split(line) for line in (Path(env["OUT"]) / "jobs.txt").read_text().splitlines()]
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+def rows(env: dict) -> list[dict]:
+    with open(Path(env["OUT"]) / "sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def runs(folder: Path) -> list[str]:
+    path = folder / "RUNS"
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.fixture
+def bin_without_parallel(tmp_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in TOOLS:
+        (folder / tool).symlink_to(shutil.which(tool))
+    return folder
+
+
+# ---- the job list
+
+def test_job_list_is_runnable_exact_and_longest_first(fake):
+    folder, env = fake
+    env["SEEDS"] = "1 2"
+    done = sweep(env, "--dry-run")
+    jobs = job_list(env)
+    assert "24 runs" in done.stdout
+    assert len(jobs) == len({option(words, "--out") for words in jobs}) == 2 * 2 * 3 * 2
+    assert runs(folder) == []
+    assert [option(words, "--width") for words in jobs] == ["16"] * 12 + ["8"] * 12
+    for words in jobs:
+        scheme, width, value, seed = option(words, "--out").split("/")[-4:]
+        assert scheme == option(words, "--parametrization")
+        assert width == f"width={option(words, '--width')}"
+        assert seed == f"seed={option(words, '--seed')}"
+        assert float(option(words, "--lr")) == 2.0 ** int(value.removeprefix("lr=2^"))
+        assert "--overwrite" in words
+        assert ("--base-width" in words) == (scheme == "mup")
+        # the same model at the base width
+        assert ("--zero-init-head" in words and "--no-tie-embeddings" in words) == (scheme == "sp")
+    assert {option(words, "--base-width") for words in jobs if "mup" in words} == {"8"}
+    first = (Path(env["OUT"]) / "jobs.txt").read_text().splitlines()[0]
+    subprocess.run(first, shell=True, check=True, cwd=ROOT)
+    assert len(runs(folder)) == 1
+
+
+def test_values_keep_all_their_digits(fake):
+    _, env = fake
+    sweep(env | {"VALUES": "2^-7.5 0.0030000000000000001 1e-05", "SCALES": "8"}, "--dry-run")
+    found = {option(words, "--out").split("/")[-2]: float(option(words, "--lr")) for words in job_list(env)}
+    assert found == {"lr=2^-7.5": 2.0 ** -7.5, "lr=0.0030000000000000001": 0.003, "lr=1e-05": 1e-5}
+
+
+@pytest.mark.parametrize(("axis", "wanted"), [
+    ("attn_mult", "--attn-mult 4"), ("output_mult", "--output-mult 4"), ("embed_mult", "--embed-mult 4"),
+    ("init_std", "--init-std 4"), ("weight_decay", "--weight-decay 4")])
+def test_axes_set_their_option(fake, axis, wanted):
+    _, env = fake
+    sweep(env | {"VALUES": "2^2", "SCALES": "8"}, "--dry-run", axis=axis)
+    assert all(f" {wanted} " in " ".join(words) for words in job_list(env))
+
+
+@pytest.mark.parametrize(("scale", "scales", "wanted"), [
+    ("depth", "2 4", {"2", "4"}), ("batch_size", "2 8", {"2", "8"}), ("seq_len", "2^3 16", {"8", "16"}),
+    ("tokens", "2^10 2^11", {"1024", "2048"})])
+def test_scales_set_their_option(fake, scale, scales, wanted):
+    _, env = fake
+    sweep(env | {"SCALE": scale, "SCALES": scales, "BASE_WIDTH": "8", "STEPS": "5"}, "--dry-run")
+    jobs = job_list(env)
+    assert {option(words, "--" + scale.replace("_", "-")) for words in jobs} == wanted
+    assert option(jobs[0], "--" + scale.replace("_", "-")) == max(wanted, key=int)
+    config = (Path(env["OUT"]) / "config.toml").read_text()
+    if scale == "tokens":  # the programs refuse a length in both
+        assert not any("--steps" in words for words in jobs)
+        assert "\n# the sweep sets it: steps = 8\n" in config
+    else:
+        assert {option(words, "--steps") for words in jobs} == {"5"}
+        assert "\nsteps = 8\n" in config
+
+
+def test_schemes_have_their_own_options_and_grids(fake):
+    _, env = fake
+    env |= {"PARAMETRIZATIONS": "sp mup completep u-mup", "BASE_DEPTH": "2", "VALUES_U_MUP": "2^0 2^1",
+            "EXTRA": "--threads 3", "EXTRA_SP": "--tie-embeddings"}
+    sweep(env, "--dry-run")
+    jobs = {scheme: [w for w in job_list(env) if option(w, "--parametrization") == scheme]
+            for scheme in env["PARAMETRIZATIONS"].split()}
+    assert {option(words, "--lr") for words in jobs["u-mup"]} == {"1", "2"}
+    assert {option(words, "--lr") for words in jobs["mup"]} == {"0.00390625", "0.0078125", "0.015625"}
+    for words in jobs["u-mup"]:
+        assert "--base-width" not in words
+        assert (option(words, "--init-std"), option(words, "--output-mult")) == ("0.02", "1")
+    assert all(option(words, "--base-depth") == "2" for words in jobs["completep"])
+    assert all("--tie-embeddings" in words and "--no-tie-embeddings" not in words for words in jobs["sp"])
+    assert all(words.count("--threads") == 1 and option(words, "--threads") == "3" for words in job_list(env))
+    sweep(env | {"OUT": env["OUT"] + "2", "PARAMETRIZATIONS": "u-mup"}, "--dry-run", axis="output_mult")
+    second = job_list(env | {"OUT": env["OUT"] + "2"})
+    assert {option(words, "--loss-softmax-mult") for words in second} == {"1", "2"}
+    assert {option(words, "--output-mult") for words in second} == {"1"}  # u-mup takes no other
+
+
+@pytest.mark.parametrize(("change", "axis", "message"), [
+    ({}, "momentum", "no axis 'momentum'"), ({}, "", "no axis is given"),
+    ({"SCALE": "heads"}, "lr", "SCALE is 'heads'"), ({"VALUES": "fast"}, "lr", "'fast'"),
+    ({"VALUES": "2^-7 0.0078125"}, "lr", "same value twice"),
+    ({"SCALES": "8.5"}, "lr", "whole numbers"), ({"SEEDS": "0"}, "lr", "whole numbers"),
+    ({"CONFIG": "none.toml"}, "lr", "none.toml"), ({"SCALE": "depth"}, "lr", "BASE_WIDTH"),
+    ({"VALUES": "sine"}, "schedule", "'sine'"), ({"EXTRA": "--lr 1"}, "lr", "--lr"),
+    ({"EXTRA": "--out x"}, "lr", "--out"),
+    ({"PARAMETRIZATIONS": "u-mup"}, "init_std", "u-mup has no init_std"), ({"JOBS": "many"}, "lr", "JOBS is many"),
+    ({"LOSS": "test"}, "lr", "LOSS is test"),
+    ({"PROGRAM": "./no_such_program"}, "lr", "no_such_program is missing")])
+def test_wrong_use_is_one_sentence(fake, change, axis, message):
+    _, env = fake
+    done = sweep(env | change, axis=axis, expect=2)
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_transfer_script_compares_like_with_like(tmp_path):
+    env = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path / "out"), "CONFIG": "", "PROGRAM": ""}
+    subprocess.run([ROOT / "scripts/mup_transfer.sh", "--dry-run"], env=env, check=True, capture_output=True)
+    jobs = job_list(env)
+    assert len(jobs) == 2 * 4 * 9 * 3
+    points = {scheme: {tuple(option(words, name) for name in ("--width", "--lr", "--seed")) for words in jobs
+                       if option(words, "--parametrization") == scheme} for scheme in ("sp", "mup")}
+    assert points["sp"] == points["mup"]  # the same grid for both, at every width
+    assert {option(words, "--base-width") for words in jobs if "mup" in words} == {"32"}
+    config = (tmp_path / "out/config.toml").read_text()
+    assert config == (ROOT / "scripts/mup_sweep.toml").read_text()
+
+
+@pytest.mark.parametrize("script", ["mup_sweep.sh", "mup_transfer.sh"])
+def test_help_is_the_comment_at_the_top(script):
+    done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True)
+    assert f"scripts/{script}" in done.stdout
+    assert "Exit codes" in done.stdout
+    assert "set -euo" not in done.stdout
+
+
+# ---- running
+
+def test_finished_runs_are_not_run_again_and_the_table_is_complete(fake):
+    folder, env = fake
+    done = sweep(env, figures=True)
+    assert len(runs(folder)) == 12
+    assert "12 runs: 12 done" in done.stdout
+    assert "12/12 runs" in done.stdout  # the progress line
+    table = rows(env)
+    assert len(table) == 12
+    assert {row["status"] for row in table} == {"done"}
+    row = next(r for r in table if (r["parametrization"], r["scale"], r["value"], r["seed"]) ==
+               ("mup", "16", "0.00390625", "4"))
+    assert (row["steps"], row["tokens"], row["width"], row["depth"], row["seconds"]) == ("8", "64", "16", "2", "0.5")
+    low = 2 + 0.01 - 0.016 + 0.0004
+    assert float(row["val_loss"]) == pytest.approx(low)
+    assert float(row["train_loss"]) == pytest.approx(low + (1 / 5 + 1 / 6 + 1 / 7 + 1 / 8) / 4)  # half of 8 steps
+    assert (Path(env["OUT"]) / row["log"]).exists()
+    assert not list(Path(env["OUT"]).rglob("checkpoints"))
+    for name in ("sweep.png", "wider.png", "sweep.json"):
+        assert (Path(env["OUT"]) / name).stat().st_size > 500
+    again = sweep(env)
+    assert "12 are finished" in again.stdout
+    assert len(runs(folder)) == 12
+    sweep(env | {"VALUES": "2^-9 2^-8 2^-7 2^-6", "THREADS": "2"})  # a wider grid; threads do not matter
+    assert len(runs(folder)) == 16
+    assert len(rows(env)) == 16
+
+
+def test_unfinished_runs_start_over(fake):
+    folder, env = fake
+    sweep(env)
+    logs = sorted(Path(env["OUT"]).rglob("log.jsonl"))
+    text = logs[0].read_text()
+    logs[0].write_text(text[:text.rindex('{"event": "final"')])  # killed
+    logs[1].write_text(logs[1].read_text().replace('"done"', '"signal"'))  # stopped by Ctrl-C
+    (logs[1].parent / "exit_code").write_text("130\n")
+    logs[2].write_text(logs[2].read_text()[:-9])  # the last line is cut
+    sweep(env)
+    assert sorted(runs(folder)[12:]) == [str(log.parent) for log in logs[:3]]
+
+
+def test_failures_are_reported_and_only_they_are_retried(fake):
+    folder, env = fake
+    (folder / "FAIL").write_text("0.0078125")
+    done = sweep(env, expect=1)
+    assert "8 done, 0 diverged, 4 failed" in done.stdout
+    assert "failed with exit code 1, and 3 more alike" in done.stderr
+    assert "error: no memory for 0.0078125" in done.stderr
+    assert "--lr 0.0078125" in done.stderr  # the command
+    assert "4 of 12 runs failed" in done.stdout
+    assert sorted(row["status"] for row in rows(env)) == ["done"] * 8 + ["failed"] * 4
+    assert len(runs(folder)) == 12
+    (folder / "FAIL").unlink()
+    assert "12 done" in sweep(env).stdout
+    assert len(runs(folder)) == 12 + 4
+
+
+def test_a_diverged_run_is_a_result(fake):
+    folder, env = fake
+    env |= {"VALUES": "2^-8 2^-7 2^-6 2^-1"}
+    done = sweep(env)
+    assert "12 done, 4 diverged, 0 failed" in done.stdout
+    diverged = [row for row in rows(env) if row["status"] == "diverged"]
+    found = {(row["value"], row["val_loss"], row["train_loss"], row["steps"]) for row in diverged}
+    assert found == {("0.5", "", "", "3")}
+    sweep(env)
+    assert len(runs(folder)) == 16
+    result = json.loads((Path(env["OUT"]) / "sweep.json").read_text())
+    assert result["schemes"]["sp"][0]["diverged_values"] == [0.5]
+    assert result["schemes"]["sp"][0]["optimum"] == 2.0 ** -7
+
+
+def test_runs_of_other_options_are_not_mistaken_nor_overwritten(fake):
+    folder, env = fake
+    sweep(env)
+    done = sweep(env | {"STEPS": "9"}, expect=2)
+    assert "holds a finished run of other options" in done.stderr
+    config = Path(env["CONFIG"])
+    config.write_text(config.read_text() + "beta1 = 0.8\n")
+    assert "differs from CONFIG" in sweep(env, expect=2).stderr
+    assert len(runs(folder)) == 12
+    sweep(env, "--overwrite")
+    assert len(runs(folder)) == 24
+    sweep(env | {"STEPS": "9"}, "--overwrite")
+    assert {row["steps"] for row in rows(env)} == {"9"}
+
+
+def test_two_sweeps_do_not_share_a_folder(fake):
+    _, env = fake
+    Path(env["OUT"]).mkdir()
+    with open(env["OUT"] + "/.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another sweep is running" in sweep(env, expect=2).stderr
+
+
+def test_a_schedule_is_swept_too(fake):
+    _, env = fake
+    config = Path(env["CONFIG"])
+    Path(env["PROGRAM"].split()[-1]).write_text(FAKE.replace('get("--lr")', '"0.01"'))
+    sweep({key: value for key, value in env.items() if key != "VALUES"}, axis="schedule")
+    assert config.exists()
+    assert {row["value"] for row in rows(env)} == {"constant", "linear", "cosine", "wsd"}
+    result = json.loads((Path(env["OUT"]) / "sweep.json").read_text())
+    assert result["schemes"]["mup"][1]["drift_octaves"] is None
+    assert result["schemes"]["mup"][1]["regret"] == 0
+
+
+# ---- runners
+
+def test_xargs_does_it_where_parallel_is_missing(fake, bin_without_parallel):
+    folder, env = fake
+    (folder / "FAIL").write_text("0.0078125")
+    done = sweep(env | {"JOBS": "3"}, path=bin_without_parallel, expect=1)
+    assert "3 at a time with 1 threads each, by xargs" in done.stdout
+    assert "8 done, 0 diverged, 4 failed" in done.stdout
+    refused = sweep(env | {"SSHLOGINFILE": "hosts"}, path=bin_without_parallel, expect=2)
+    assert "SSHLOGINFILE needs GNU parallel" in refused.stderr
+
+
+def test_parallel_gets_its_options(fake, bin_without_parallel):
+    """With a stand-in that writes down its arguments and runs the jobs one after the other."""
+    folder, env = fake
+    stub = bin_without_parallel / "parallel"
+    stub.write_text('#!/bin/bash\nif [[ $1 = --version ]]; then echo "GNU parallel 20221122"; exit 0; fi\n'
+                    f'printf "%s\\n" "$@" >{folder}/ARGUMENTS\nn=$#; command=${{@:n-1:1}}\n'
+                    'while read -r line; do bash -c "$command $line"; done\n')
+    stub.chmod(0o755)
+    done = sweep(env | {"JOBS": "3", "SSHLOGINFILE": "hosts"}, path=bin_without_parallel)
+    assert "by parallel" in done.stdout
+    assert len(runs(folder)) == 12
+    arguments = (folder / "ARGUMENTS").read_text().splitlines()
+    for name, value in [("-j", "3"), ("--joblog", env["OUT"] + "/joblog.txt"), ("--sshloginfile", "hosts"),
+                        ("--workdir", str(ROOT))]:
+        assert arguments[arguments.index(name) + 1] == value
+    assert "--resume-failed" in arguments
+
+
+def has_gnu_parallel() -> bool:
+    if not shutil.which("parallel"):
+        return False
+    version = subprocess.run(["parallel", "--version"], capture_output=True, text=True, check=False).stdout
+    return version.startswith("GNU parallel")
+
+
+@pytest.mark.skipif(not has_gnu_parallel(), reason="GNU parallel is not installed")
+def test_gnu_parallel_retries_what_failed_and_keeps_to_what_is_so(fake):
+    folder, env = fake
+    (folder / "FAIL").write_text("0.0078125")
+    done = sweep(env | {"JOBS": "2"}, expect=1)
+    assert "by parallel" in done.stdout
+    assert "8 done, 0 diverged, 4 failed" in done.stdout
+    joblog = (Path(env["OUT"]) / "joblog.txt").read_text().splitlines()
+    assert len(joblog) == 1 + 12
+    (folder / "FAIL").unlink()
+    log = next(Path(env["OUT"]).rglob("lr=2^-8/seed=4/log.jsonl"))
+    log.unlink()  # finished as the joblog has it, but its result is gone
+    assert "12 done" in sweep(env).stdout
+    assert len(runs(folder)) == 12 + 4 + 1
+    sweep(env | {"VALUES": "2^-9 2^-8 2^-7 2^-6"})  # another list: its lines have other numbers
+    assert len(runs(folder)) == 17 + 4
+    assert {row["status"] for row in rows(env)} == {"done"}
+    assert len(rows(env)) == 16
+
+
+def test_slurm_script_runs_one_line_a_task(fake):
+    folder, env = fake
+    script = folder / "sweep.sbatch"
+    sweep(env | {"THREADS": "4"}, "--slurm", script)
+    text = script.read_text()
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    assert text.startswith("#!/usr/bin/env bash\n#SBATCH")
+    assert "#SBATCH --array=1-12\n" in text
+    assert "#SBATCH --cpus-per-task=4\n" in text
+    assert "gpus" not in text
+    assert runs(folder) == []
+    for _ in range(2):  # the second one finds it finished
+        subprocess.run(["bash", script], env=os.environ | {"SLURM_ARRAY_TASK_ID": "12"}, check=True)
+    assert runs(folder) == [option(job_list(env)[11], "--out")]
+    sweep(env | {"THREADS": "4"})
+    assert len(runs(folder)) == 12
+    sweep(env | {"PROGRAM": "./train_gpt2cu", "OUT": env["OUT"] + "2"}, "--slurm", script)
+    assert "#SBATCH --gpus-per-task=1\n" in script.read_text()
+
+
+# ---- the real thing
+
+def test_a_small_sweep_of_the_trainer(tmp_path):
+    if not (ROOT / "train_gpt2").exists():
+        pytest.skip("./train_gpt2 is not built: run make")
+    pytest.importorskip("numpy")
+    from shards import random_text, write_text_shards
+    data = write_text_shards(tmp_path / "data", random_text(20_000))
+    (tmp_path / "tiny.toml").write_text(
+        f'train-data = "{data}"\nval-data = "{data}"\ndepth = 1\nhead-dim = 8\nseq-len = 16\nbatch-size = 4\n'
+        'steps = 20\nschedule = "constant"\ninit-std = 0.3\noutput-mult = 4.0\neval-every = 0\neval-batches = 4\n')
+    shutil.copy(ROOT / "train_gpt2", tmp_path / "train_gpt2")
+    env = {"PROGRAM": str(tmp_path / "train_gpt2"), "CONFIG": str(tmp_path / "tiny.toml"), "OUT": str(tmp_path / "out"),
+           "SCALES": "8 16", "VALUES": "2^-9 2^-6 2^-3", "SEEDS": "1"}
+    done = sweep(env)
+    table = rows(env)
+    assert [row["status"] for row in table] == ["done"] * 12, done.stderr
+    losses = {(row["parametrization"], row["width"], row["value"]): float(row["val_loss"]) for row in table}
+    at_base = {value: losses["sp", "8", value] for scheme, width, value in losses if (scheme, width) == ("sp", "8")}
+    for value, loss in at_base.items():
+        assert losses["mup", "8", value] == loss  # at the base width they are one model, bit for bit
+    wider = [losses["sp", "16", value] - losses["mup", "16", value] for value in at_base]
+    assert max(map(abs, wider)) > 1e-4
+    assert {row["tokens"] for row in table} == {str(20 * 4 * 16)}
+    size = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert size < 2_000_000
+    assert len([line for line in (tmp_path / "out/jobs.txt").read_text().splitlines() if "--overwrite" in line]) == 12
+    log_times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("log.jsonl")}
+    sweep(env)
+    assert log_times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("log.jsonl")}
