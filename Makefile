@@ -148,7 +148,7 @@ $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
 $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
-.PHONY: run test cuda-tests test-slow test-sanitizers gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
+.PHONY: run test cuda-tests test-slow test-sanitizers figures gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
         headers toolchain cuda-toolkit venv venv-dev help clean FORCE
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
@@ -182,6 +182,9 @@ test-slow: venv-dev   ## the long ones
 test-sanitizers: venv-dev  ## the CUDA kernels, emulated, under ThreadSanitizer and AddressSanitizer
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	LLMC_SANITIZE_ALL=1 $(PYTHON) -m pytest tests/test_sanitizers.py
+figures: venv         ## the figures, tables and data of mup.md, from runs: a quarter of an hour
+	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2
+	@scripts/figures.sh
 gpu-check:            ## on a machine with a GPU: build, test, compare with PyTorch, benchmark (8 minutes)
 	@scripts/gpu_check.sh
 bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes

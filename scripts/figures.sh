@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Remakes the figures, tables and data of mup.md from real runs, about a quarter of an hour on two cores: `make figures`.
+# Runs that are finished are kept in runs/figures; delete that folder to measure everything anew.
+#   doc/figures/*.png   doc/data/*.csv.gz (the runs' numbers)   doc/data/*.txt (the tables and verdicts, as printed)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+runs=runs/figures
+mkdir -p doc/figures doc/data
+
+check() { # name, then VARIABLE=value ...: one coordinate check
+    local name=$1
+    shift
+    env OUT="$runs/$name" "$@" scripts/mup_coordinate_check.sh | tee "$runs/$name.txt"
+    grep -v '^run \|^wrote \|runs of .* steps' "$runs/$name.txt" >"doc/data/$name.txt"
+    gzip -n9 <"$runs/$name/coordinate_check.csv" >"doc/data/$name.csv.gz"
+}
+mkdir -p "$runs"
+check coordinate_check PARAMETRIZATIONS="sp mup"
+check coordinate_check_schemes PARAMETRIZATIONS="completep u-mup"
+check coordinate_check_depth AXIS=depth PARAMETRIZATIONS="mup completep u-mup"
+cp "$runs/coordinate_check/curves.png" doc/figures/coordinate_check.png
+cp "$runs/coordinate_check_schemes/curves.png" doc/figures/coordinate_check_schemes.png
+cp "$runs/coordinate_check_depth/curves.png" doc/figures/coordinate_check_depth.png
+
+OUT=$runs/transfer scripts/mup_transfer.sh | tee "$runs/transfer.txt"
+grep -v '^wrote \|runs (' "$runs/transfer.txt" >doc/data/transfer.txt
+gzip -n9 <"$runs/transfer/sweep.csv" >doc/data/transfer.csv.gz
+cp "$runs/transfer/sweep.png" doc/figures/transfer.png
+cp "$runs/transfer/wider.png" doc/figures/wider.png
