@@ -39,7 +39,7 @@ MUTATIONS = {
     ),
     "logit gradient wrong by m^2": (
         LR, f"    if (spec.role == Role::output) r.dinp_multiplier *= float(power(2));\n{LR}", "gradient",
-        "the gradient through the readout multiplier is wrong by m^2",
+        "the gradient through the readout multiplier is wrong by width_mult^2",
     ),
 }  # fmt: skip
 

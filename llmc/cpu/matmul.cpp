@@ -15,6 +15,7 @@ using namespace cpu;
 
 namespace {
 
+constexpr int64_t kLeastRows = 32, kCacheBytes = 512 << 10;
 constexpr int64_t kBlockRows = 256;  // few enough to stay in cache, enough to pay for repacking the other operand
 
 // Whether oneDNN takes elements of this type as they are.
@@ -32,13 +33,17 @@ const void* source(const Tensor& t, int64_t row, int64_t rows, Scratch use) {
     return out;
 }
 
-// Calls body(row, rows) on blocks of rows, one thread each, where there are enough of them; else once, and threads work
-// together inside.
+// Calls body(row, rows) on blocks of rows, one thread each, where there are enough of them or every thread has room for
+// the whole weight in its cache; else once, and threads work together inside.
 template <class Body>
-void in_blocks(int64_t N, Body&& body) {
-    if (N < 2 * kBlockRows * device::threads()) return body(int64_t{0}, N);
-    parallel_tasks((N + kBlockRows - 1) / kBlockRows,
-                   [&](int64_t i) { body(i * kBlockRows, std::min(kBlockRows, N - i * kBlockRows)); });
+void in_blocks(int64_t N, const Tensor& weight, Body&& body) {
+    const int64_t threads = device::threads();
+    int64_t block = kBlockRows;
+    if (N < 2 * kBlockRows * threads) {
+        if (N < kLeastRows * threads || int64_t(weight.bytes()) > kCacheBytes) return body(int64_t{0}, N);
+        block = ((N + threads - 1) / threads + 15) / 16 * 16;
+    }
+    parallel_tasks((N + block - 1) / block, [&](int64_t i) { body(i * block, std::min(block, N - i * block)); });
 }
 
 // fp32 bias_scale * bias, or nullptr.
@@ -117,7 +122,8 @@ void matmul_forward(const MatmulForward& args) {
     const float* bias = scaled_bias(args.bias, args.bias_scale / scale);
     const void* weight = source(args.weight, 0, OC, Scratch::weight);
     with_type("matmul_forward", "inp", args.inp.dtype, [&]<class T>(T) {
-        in_blocks(N, [&](int64_t row, int64_t rows) { forward_block<T>(args, weight, bias, scale, row, rows, C, OC); });
+        in_blocks(N, args.weight,
+                  [&](int64_t row, int64_t rows) { forward_block<T>(args, weight, bias, scale, row, rows, C, OC); });
     });
 }
 
@@ -187,7 +193,8 @@ void backward_input_block(const MatmulBackward& args, const void* weight, int64_
 template <class T>
 void backward_input(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC) {
     const void* weight = source(args.weight, 0, OC, Scratch::weight);
-    in_blocks(N, [&](int64_t row, int64_t rows) { backward_input_block<T>(args, weight, row, rows, C, OC); });
+    in_blocks(N, args.weight,
+              [&](int64_t row, int64_t rows) { backward_input_block<T>(args, weight, row, rows, C, OC); });
 }
 
 // dweight += scale * dout^T inp over `rows` rows. Each thread takes some of dweight's rows through all blocks of the
@@ -208,7 +215,8 @@ void add_weight_gradient(const void* dout, const void* inp, float* dweight, DTyp
                   .accumulate = true,
                   .a_stride = OC});
     };
-    if (rows < 4 * kBlockRows) return add(0, OC, 0, rows);
+    // one of few rows: by the library where dweight does not fit the caches
+    if (rows < 4 * kBlockRows && OC * C * 4 > kCacheBytes * device::threads()) return add(0, OC, 0, rows);
     constexpr int64_t kUnit = 16;
     parallel_for((OC + kUnit - 1) / kUnit, 2, [=](int64_t first, int64_t last) {
         for (int64_t row = 0; row < rows; row += kBlockRows)
