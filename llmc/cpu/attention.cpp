@@ -141,7 +141,7 @@ void attention_forward(const AttentionForward& args) {
     if (heads * blocks == 0) return;
     int64_t parts = std::clamp<int64_t>(4 * device::threads() / heads, 1, blocks);
     with_type("attention_forward", "qkv", args.qkv.dtype, [&]<class T>(T) {
-        parallel_tasks(heads * parts, [&](int64_t task) {
+        parallel_tasks(heads * parts, parts == 1, [&](int64_t task) {
             int64_t head = task / parts, part = task % parts;
             forward_head<T>(args, s, head / s.H, head % s.H, first + blocks * part / parts,
                             first + blocks * (part + 1) / parts);
@@ -253,7 +253,7 @@ void backward_head(const AttentionBackward& args, const Shape& s, int64_t b, int
 void attention_backward(const AttentionBackward& args) {
     Shape s = padded(check(args));
     with_type("attention_backward", "qkv", args.qkv.dtype, [&]<class T>(T) {
-        parallel_tasks(s.B * s.H, [&](int64_t head) { backward_head<T>(args, s, head / s.H, head % s.H); });
+        parallel_tasks(s.B * s.H, true, [&](int64_t head) { backward_head<T>(args, s, head / s.H, head % s.H); });
     });
 }
 

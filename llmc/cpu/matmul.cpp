@@ -43,7 +43,7 @@ void in_blocks(int64_t N, const Tensor& weight, Body&& body) {
         if (N < kLeastRows * threads || int64_t(weight.bytes()) > kCacheBytes) return body(int64_t{0}, N);
         block = ((N + threads - 1) / threads + 15) / 16 * 16;
     }
-    parallel_tasks((N + block - 1) / block, [&](int64_t i) { body(i * block, std::min(block, N - i * block)); });
+    parallel_tasks((N + block - 1) / block, true, [&](int64_t i) { body(i * block, std::min(block, N - i * block)); });
 }
 
 // fp32 bias_scale * bias, or nullptr.

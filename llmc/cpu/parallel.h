@@ -49,10 +49,15 @@ void parallel_for(int64_t n, int64_t grain, Body&& body) {
     guard.rethrow();
 }
 
-// The same for items of unequal cost, body(i): each thread takes the next one when it is free.
+// The same item by item, body(i). Items of `equal` cost are shared out as parallel_for does, so that from one op to the
+// next a thread finds its rows in its own cache; of others each thread takes the next one when it is free.
 template <class Body>
-void parallel_tasks(int64_t n, Body&& body) {
+void parallel_tasks(int64_t n, bool equal, Body&& body) {
     int threads = int(std::min<int64_t>(device::threads(), n));
+    if (equal)
+        return parallel_for(n, 1, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) body(i);
+        });
     Guard guard;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < n; ++i) guard.run([&] { body(i); });
