@@ -25,7 +25,7 @@ size_t memory_total();  // bytes a model may hope for
 size_t
 memory_available();      // of those, what a model may take now: less what is in use, and what ops take for themselves
 size_t logits_budget();  // bytes of logits that are worth keeping at a time: enough rows for efficient products
-int vocabulary_tile();  // rows of the head and columns of logits come in multiples of this
+int vocabulary_tile();   // rows of the head and columns of logits come in multiples of this
 // Matrix-product rate of this machine, FLOP/s: measured once per dtype by the backend's own matmul. The 100% of
 // "percent of peak".
 double peak_flops(DType dtype);
