@@ -10,6 +10,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# make -j asks for several things at once, and apt-get and pip stand no second one beside them.
+mkdir -p build
+exec 9>build/.setup.lock
+! command -v flock >/dev/null || flock 9
+
 install_packages() {
     if ! command -v apt-get >/dev/null; then
         echo "setup: this machine has no apt-get; install by hand what Debian calls: $*" >&2
