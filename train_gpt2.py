@@ -1841,7 +1841,10 @@ def train(args):
 
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return trainer.run()
+        code = trainer.run()
+        if group:
+            dist.barrier()  # no rank takes the group down while another still speaks to it
+        return code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -1879,4 +1882,9 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if world_size() > 1:  # all is written, and PyTorch's threads now and then abort a rank that ends in the usual way
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
