@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Coordinate check: short runs at several widths (or depths), their statistics in one CSV, figures, and a verdict on every tensor.
-#   scripts/mup_coordinate_check.sh                                              sp and mup, widths 64 to 1024, the CPU trainer
+#   scripts/mup_coordinate_check.sh                                              sp, mup, completep, u-mup; widths 64 to 1024; the CPU trainer
 #   PARAMETRIZATIONS="mup mup-table3 mup-table9 u-mup" scripts/mup_coordinate_check.sh
 #   HEADS=4 PARAMETRIZATIONS=mup scripts/mup_coordinate_check.sh                 4 heads at every width: the head size grows
 #   AXIS=depth scripts/mup_coordinate_check.sh                                   mup and completep, depths 2 to 32
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 AXIS=${AXIS:-width}
 case $AXIS in
-    width) WIDTHS=${WIDTHS:-64 128 256 512 1024} DEPTHS=${DEPTHS:-2} PARAMETRIZATIONS=${PARAMETRIZATIONS:-sp mup} ;;
+    width) WIDTHS=${WIDTHS:-64 128 256 512 1024} DEPTHS=${DEPTHS:-2} PARAMETRIZATIONS=${PARAMETRIZATIONS:-sp mup completep u-mup} ;;
     depth) WIDTHS=${WIDTHS:-64} DEPTHS=${DEPTHS:-2 4 8 16 32} PARAMETRIZATIONS=${PARAMETRIZATIONS:-mup completep} ;;
     *) echo "error: AXIS=$AXIS: width or depth" >&2; exit 2 ;;
 esac
