@@ -167,7 +167,7 @@ run: venv             ## train a small muP GPT-2 on your Python's standard libra
 	@scripts/first_run.sh
 
 JOBS   ?= $(shell nproc)
-PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile
+PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SANITIZED := $(foreach kind,emu asan tsan,$(BUILD)/$(kind)/conformance) module-asan module-tsan
 BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(SANITIZED)
 CUDA_TESTS := CUDA_BUILD=$(BUILD)/cuda-tests CUDA_ARCH="80 90a"  # what tests/test_cuda_build.py looks at

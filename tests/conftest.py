@@ -26,3 +26,11 @@ def backend(request):
 @pytest.fixture(params=["fp32", "bf16"])
 def dtype(request):
     return request.param
+
+
+# One file is one worker's: the longest ones first, or the others wait for them at the end.
+LONGEST = [f"test_{name}.py" for name in ("sanitizers", "emulated_training", "mutations", "parity", "gpu_check")]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
