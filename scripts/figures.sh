@@ -2,7 +2,7 @@
 # Remakes the figures, tables and data of mup.md from real runs, about a quarter of an hour on two cores: `make figures`.
 # Runs that are finished are kept in runs/figures; delete that folder to measure everything anew.
 #   doc/figures/*.png   doc/data/*.csv.gz (the runs' numbers)   doc/data/*.txt (the tables and verdicts, as printed)
-# Last measured on two cores: the three coordinate checks take a minute or less each, the transfer eight.
+# Last measured on two cores: the three coordinate checks take about a minute each, the transfer eight and a half.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=runs/figures

@@ -9,6 +9,11 @@
 # its check, 2 wrong usage, 3 unusable data or statistics; a trainer that fails ends the check with its own code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case ${1:-} in
+    '') ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/mup_coordinate_check.sh; exit 0 ;;
+    *) echo "error: $1: there are no arguments but --help; the check is told what to do by variables" >&2; exit 2 ;;
+esac
 AXIS=${AXIS:-width}
 case $AXIS in
     width) WIDTHS=${WIDTHS:-64 128 256 512 1024} DEPTHS=${DEPTHS:-2} PARAMETRIZATIONS=${PARAMETRIZATIONS:-sp mup completep u-mup} ;;
