@@ -26,8 +26,10 @@ Tensor trained(const Parameter& p, Tensor t) {
 
 }  // namespace
 
-CoordinateCheck::CoordinateCheck(const std::string& path, GPT2& model, const Config& config)
+CoordinateCheck::CoordinateCheck(const std::string& path, GPT2& model, const Optimizer& optimizer, const Config& config)
     : path_(path), model_(model), config_(config), statistics_(kStatistics * sizeof(float)) {
+    for (const Optimizer::State& s : optimizer.state())
+        if (s.name.starts_with("master.")) masters_[s.parameter->spec.name] = s.value;
     std::error_code ignored;
     const std::filesystem::path folder = std::filesystem::path(path).parent_path();
     if (!folder.empty()) std::filesystem::create_directories(folder, ignored);
@@ -156,7 +158,8 @@ Tensor CoordinateCheck::scratch(const std::string& name, DType dtype, int64_t ro
 void CoordinateCheck::parameters() {
     for (const Parameter& p : model_.parameters.all()) {
         const float multiplier = p.spec.role == Role::output ? model_.rules.head().multiplier : p.rule.multiplier;
-        const Tensor tensors[] = {trained(p, p.value), trained(p, p.grad)};
+        const auto master = masters_.find(p.spec.name);
+        const Tensor tensors[] = {trained(p, master == masters_.end() ? p.value : master->second), trained(p, p.grad)};
         for (const Tensor& tensor : tensors) {
             const bool value = &tensor == tensors;
             const Tensor before = value ? remember(p.spec.name, tensor) : Tensor{};

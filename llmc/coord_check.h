@@ -9,13 +9,15 @@
 #include <string>
 #include <vector>
 #include "llmc/gpt2/gpt2.h"
+#include "llmc/optimizer.h"
 
 namespace llmc {
 
 class CoordinateCheck {
 public:
     // Creates the file. A model that is trained on one batch of config.batch_size x config.seq_len tokens.
-    CoordinateCheck(const std::string& path, GPT2& model, const Config& config);
+    // Of a bf16 model's parameters the fp32 masters are looked at: an update is often smaller than bf16 resolves.
+    CoordinateCheck(const std::string& path, GPT2& model, const Optimizer& optimizer, const Config& config);
     ~CoordinateCheck();
     CoordinateCheck(const CoordinateCheck&) = delete;
 
@@ -45,6 +47,7 @@ private:
     int64_t step_ = 0;
     std::vector<std::pair<std::string, Sums>> seen_;  // of this step, in order
     std::map<std::string, int> pieces_;               // of this step, by name
+    std::map<std::string, Tensor> masters_;           // by parameter; none in fp32
     std::map<std::string, device::Buffer> first_, scratch_;
     device::Buffer statistics_;
 };

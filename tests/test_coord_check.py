@@ -101,6 +101,14 @@ def test_numbers_are_what_they_say(data, tmp_path):
         assert float(rows["1", "activation", name]["mean_abs"]) == pytest.approx(np.abs(value).mean(), rel=1e-4), name
 
 
+def test_updates_of_a_bf16_model_are_its_masters(data, tmp_path):
+    """Adam's first step moves every weight by about the learning rate: far below what bf16 resolves."""
+    adam = "--overfit-single-batch --dtype bf16 --lr 1e-6 --schedule constant --steps 2 --eval-every 0".split()
+    run(*data, *TINY, *adam, "--coord-check", tmp_path / "check.csv")
+    row = rows_of(tmp_path / "check.csv")["2", "parameter", "h.0.mlp.c_fc.weight"]
+    assert float(row["delta"]) == pytest.approx(1e-6, rel=0.05)
+
+
 REFUSED = [
     (["--steps", 2], 2, "needs --overfit-single-batch"),
     (["--overfit-single-batch", "--steps", 2, "--total-batch-size", 320], 2, "one micro-batch a step"),

@@ -42,7 +42,8 @@ Trainer::Trainer(Setup setup, const std::string& command)
     metadata_ = {to_json(config_),   to_json(setup_.shape),
                  rules_json(setup_), provenance(setup_.train ? setup_.train->source_sha256() : ""),
                  setup_.tokenizer,   setup_.tokenizer_path};
-    if (!config_.coord_check.empty()) check_ = std::make_unique<CoordinateCheck>(config_.coord_check, model_, config_);
+    if (!config_.coord_check.empty())
+        check_ = std::make_unique<CoordinateCheck>(config_.coord_check, model_, optimizer_, config_);
     announce(command);
 }
 
