@@ -20,23 +20,24 @@ template <class T>
 void classify_row(const Classifier& args, int64_t n) {
     int64_t Vp = args.logits.last(), V = args.vocab_size, target = args.targets.as<int32_t>()[n];
     T* logits = args.logits.as<T>() + n * Vp;
-    float scale = args.logit_scale;
-    float largest = -std::numeric_limits<float>::infinity(), sum = 0;
-#pragma omp simd reduction(max : largest)
-    for (int64_t v = 0; v < V; ++v) {
-        float z = scale * to_float(logits[v]);
-        largest = largest > z ? largest : z;
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int64_t v = 0; v < V; ++v) sum += fast_exp(scale * to_float(logits[v]) - largest);
-    float target_logit = scale * to_float(logits[target]);
-    args.losses.as<float>()[n] = std::log(sum) + largest - target_logit;
+    const float scale = args.logit_scale * kLog2e;  // all in units of log 2
+    Vector top = all(-std::numeric_limits<float>::infinity()), added{};
+    for_vectors(V, [&](int64_t v, auto count) {
+        const Vector z = scale * load_as(logits + v, count), x = lane_numbers() < int32_t(count) ? z : top;
+        top = top > x ? top : x;
+    });
+    const float maximum = largest(top);
+    for_vectors(V, [&](int64_t v, auto count) {
+        added += first_of(exp2(scale * load_as(logits + v, count) - maximum), count);
+    });
+    const float denominator = sum(added), target_logit = scale * to_float(logits[target]) - maximum;
+    args.losses.as<float>()[n] = std::log(denominator) - target_logit * kLn2;
     if (args.dloss == 0) return;
-    float factor = args.dloss * scale, probability = factor / sum;
-    float dtarget = factor * (fast_exp(target_logit - largest) / sum - 1);
-#pragma omp simd
-    for (int64_t v = 0; v < V; ++v)
-        logits[v] = from_float<T>(probability * fast_exp(scale * to_float(logits[v]) - largest));
+    const float factor = args.dloss * args.logit_scale, probability = factor / denominator;
+    const float dtarget = factor * (exp2(all(target_logit))[0] / denominator - 1);
+    for_vectors(V, [&](int64_t v, auto count) {
+        store_as(logits + v, probability * exp2(scale * load_as(logits + v, count) - maximum), count);
+    });
     logits[target] = from_float<T>(dtarget);
     std::fill(logits + V, logits + Vp, from_float<T>(0));
 }

@@ -16,8 +16,9 @@ void gelu_forward(const GeluForward& args) {
         const T* inp = args.inp.as<T>();
         float scale = args.gelu_scale, inverse = 1 / scale;
         parallel_for(args.inp.numel(), 8192, [=](int64_t begin, int64_t end) {
-#pragma omp simd
-            for (int64_t i = begin; i < end; ++i) out[i] = from_float<T>(inverse * gelu(scale * to_float(inp[i])));
+            for_vectors(end - begin, [=](int64_t i, auto count) {
+                store_as(out + begin + i, inverse * gelu(scale * load_as(inp + begin + i, count)), count);
+            });
         });
     });
 }
@@ -29,9 +30,10 @@ void gelu_backward(const GeluBackward& args) {
         const T *dout = args.dout.as<T>(), *inp = args.inp.as<T>();
         float scale = args.gelu_scale;
         parallel_for(args.inp.numel(), 8192, [=](int64_t begin, int64_t end) {
-#pragma omp simd  // dinp may be dout: element i depends on element i alone
-            for (int64_t i = begin; i < end; ++i)
-                dinp[i] = from_float<T>(to_float(dout[i]) * gelu_derivative(scale * to_float(inp[i])));
+            for_vectors(end - begin, [=](int64_t i, auto count) {  // dinp may be dout
+                const Vector derivative = gelu_derivative(scale * load_as(inp + begin + i, count));
+                store_as(dinp + begin + i, load_as(dout + begin + i, count) * derivative, count);
+            });
         });
     });
 }

@@ -17,19 +17,19 @@ template <class T>
 void forward_row(const LayerNormForward& args, const float* gain, const float* shift, int64_t n, int64_t C) {
     T* out = args.out.as<T>() + n * C;
     const T* inp = args.inp.as<T>() + n * C;
-    float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < C; ++c) sum += to_float(inp[c]);
-    float mean = sum / float(C);
-// A second pass, over a row that is in cache by now: E[x^2] - mean^2 would cancel.
-#pragma omp simd reduction(+ : squares)
-    for (int64_t c = 0; c < C; ++c) {
-        float d = to_float(inp[c]) - mean;
+    Vector total{}, squares{};
+    for_vectors(C, [&](int64_t c, auto count) { total += load_as(inp + c, count); });
+    const float mean = sum(total) / float(C);
+    // A second pass, over a row that is in cache by now: E[x^2] - mean^2 would cancel.
+    for_vectors(C, [&](int64_t c, auto count) {
+        const Vector d = first_of(load_as(inp + c, count) - mean, count);
         squares += d * d;
-    }
-    float rstd = 1 / std::sqrt(squares / float(C) + kEpsilon);
-#pragma omp simd
-    for (int64_t c = 0; c < C; ++c) out[c] = from_float<T>((to_float(inp[c]) - mean) * rstd * gain[c] + shift[c]);
+    });
+    const float rstd = 1 / std::sqrt(sum(squares) / float(C) + kEpsilon);
+    for_vectors(C, [&](int64_t c, auto count) {
+        const Vector x = (load_as(inp + c, count) - mean) * rstd;
+        store_as(out + c, x * load_as(gain + c, count) + load_as(shift + c, count), count);
+    });
     args.mean.as<float>()[n] = mean;
     args.rstd.as<float>()[n] = rstd;
 }
@@ -38,33 +38,26 @@ void forward_row(const LayerNormForward& args, const float* gain, const float* s
 template <class T>
 void backward_row(const LayerNormBackward& args, const float* gain, float* dgain, float* dshift, int64_t n, int64_t C) {
     const T *dout = args.dout.as<T>() + n * C, *inp = args.inp.as<T>() + n * C;
-    float mean = args.mean.as<float>()[n], rstd = args.rstd.as<float>()[n];
-    float sum_g = 0, sum_gx = 0;
-#pragma omp simd reduction(+ : sum_g, sum_gx)
-    for (int64_t c = 0; c < C; ++c) {
-        float d = to_float(dout[c]), x = (to_float(inp[c]) - mean) * rstd, g = gain[c] * d;
-        sum_g += g;
-        sum_gx += g * x;
-        dgain[c] += d * x;
-        dshift[c] += d;
-    }
-    float mean_g = sum_g / float(C), mean_gx = sum_gx / float(C), scale = args.dinp_scale * rstd,
-          skip = args.skip_scale;
+    const T* dskip = args.dskip ? args.dskip.as<T>() + n * C : nullptr;
     T* dinp = args.dinp.as<T>() + n * C;
-    if (args.dskip) {
-        const T* dskip = args.dskip.as<T>() + n * C;
-#pragma omp simd  // dinp may be dskip: element c depends on element c alone
-        for (int64_t c = 0; c < C; ++c) {
-            float x = (to_float(inp[c]) - mean) * rstd, g = gain[c] * to_float(dout[c]);
-            dinp[c] = from_float<T>(skip * to_float(dskip[c]) + scale * (g - mean_g - x * mean_gx));
-        }
-    } else {
-#pragma omp simd
-        for (int64_t c = 0; c < C; ++c) {
-            float x = (to_float(inp[c]) - mean) * rstd, g = gain[c] * to_float(dout[c]);
-            dinp[c] = from_float<T>(scale * (g - mean_g - x * mean_gx));
-        }
-    }
+    const float mean = args.mean.as<float>()[n], rstd = args.rstd.as<float>()[n];
+    Vector total_g{}, total_gx{};
+    for_vectors(C, [&](int64_t c, auto count) {
+        const Vector d = load_as(dout + c, count), x = (load_as(inp + c, count) - mean) * rstd;
+        const Vector g = load_as(gain + c, count) * d;
+        total_g += g;  // d, and so g, is 0 after the last channel
+        total_gx += g * x;
+        store_as(dgain + c, load_as(dgain + c, count) + d * x, count);
+        store_as(dshift + c, load_as(dshift + c, count) + d, count);
+    });
+    const float mean_g = sum(total_g) / float(C), mean_gx = sum(total_gx) / float(C);
+    const float scale = args.dinp_scale * rstd, skip = args.skip_scale;
+    for_vectors(C, [&](int64_t c, auto count) {
+        const Vector x = (load_as(inp + c, count) - mean) * rstd, g = load_as(gain + c, count) * load_as(dout + c, count);
+        Vector d = scale * (g - mean_g - x * mean_gx);
+        if (dskip) d += skip * load_as(dskip + c, count);  // dinp may be dskip
+        store_as(dinp + c, d, count);
+    });
 }
 
 // dst[c] = scale * src[c]

@@ -61,24 +61,23 @@ const float* scaled_bias(const Tensor& bias, float scale) {
 // The passes over `linear`, elements [begin, end): from memory of type L (the product's result) to tensors of type T.
 template <class T, class L>
 void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, int64_t begin, int64_t end) {
-    T* out = args.out.as<T>() + offset;
+    T* out = args.out.as<T>() + offset + begin;
+    linear += begin;
     if (args.pre_gelu) {
-        T* pre_gelu = args.pre_gelu.as<T>() + offset;
-        float scale = args.gelu_scale, inverse = 1 / scale;
-#pragma omp simd
-        for (int64_t i = begin; i < end; ++i) {
-            const float x = to_float(from_float<T>(to_float(linear[i])));  // a T of its own would not be vectorised
-            pre_gelu[i] = from_float<T>(x);
-            out[i] = from_float<T>(inverse * gelu(scale * x));
-        }
+        T* pre_gelu = args.pre_gelu.as<T>() + offset + begin;
+        const float scale = args.gelu_scale, inverse = 1 / scale;
+        for_vectors(end - begin, [=](int64_t i, auto count) {
+            if constexpr (!std::is_same_v<T, L>) store_as(pre_gelu + i, load_as(linear + i, count), count);
+            store_as(out + i, inverse * gelu(scale * load_as(pre_gelu + i, count)), count);  // of the rounded number
+        });
     } else if (args.residual) {
-        const T* residual = args.residual.as<T>() + offset;
-        float skip = args.skip_scale;
-#pragma omp simd
-        for (int64_t i = begin; i < end; ++i)
-            out[i] = from_float<T>(skip * to_float(residual[i]) + to_float(linear[i]));
+        const T* residual = args.residual.as<T>() + offset + begin;
+        const float skip = args.skip_scale;
+        for_vectors(end - begin, [=](int64_t i, auto count) {
+            store_as(out + i, skip * load_as(residual + i, count) + load_as(linear + i, count), count);
+        });
     } else {
-        from_floats(out + begin, reinterpret_cast<const float*>(linear) + begin, end - begin);
+        from_floats(out, reinterpret_cast<const float*>(linear), end - begin);
     }
 }
 
@@ -173,14 +172,12 @@ void backward_input_block(const MatmulBackward& args, const void* weight, int64_
     const T* pre_gelu = args.pre_gelu ? static_cast<const T*>(at_row(args.pre_gelu, row)) : nullptr;
     float scale = args.gelu_scale;
     auto finish = [=](const auto* linear, int64_t begin, int64_t end) {
-        if (!pre_gelu) {
-#pragma omp simd
-            for (int64_t i = begin; i < end; ++i) dinp[i] = from_float<T>(to_float(linear[i]));
-            return;
-        }
-#pragma omp simd
-        for (int64_t i = begin; i < end; ++i)
-            dinp[i] = from_float<T>(to_float(linear[i]) * gelu_derivative(scale * to_float(pre_gelu[i])));
+        for_vectors(end - begin, [=](int64_t k, auto count) {
+            const int64_t i = begin + k;
+            Vector d = load_as(linear + i, count);
+            if (pre_gelu) d *= gelu_derivative(scale * load_as(pre_gelu + i, count));
+            store_as(dinp + i, d, count);
+        });
     };
     parallel_for(rows * C, 8192, [=](int64_t begin, int64_t end) {
         if (native)

@@ -1,0 +1,130 @@
+// What attention's forward and backward pass share: blocks of queries against blocks of keys, and a head's rows brought
+// into the order in which products take them. Formulas: llmc/ops.h; Dao, "FlashAttention-2", 2023.
+//
+// A head's q, k, v lie 3C apart. They are copied once a head: as dense rows; as panels, transposed, for the right side of
+// q k^T; and, for the sums over positions, as rows of operands, which in bf16 are pairs of positions. Memory per thread
+// grows as T * D, never as T * T. Everything is padded by zeros to whole tiles: no product has a remainder.
+#pragma once
+#include "llmc/checks.h"
+#include "llmc/cpu/parallel.h"
+#include "llmc/cpu/small_matmul.h"
+#include "llmc/cpu/vector.h"
+
+namespace llmc::cpu {
+
+constexpr int64_t kQueries = 32;  // rows of a tile of scores
+constexpr int64_t kKeys = 128;    // columns: a tile takes 16 KB
+// A tile's row stride: no power of two, so that a column of it spreads over the cache, and room for a vector of zeros
+// after the last key.
+constexpr int64_t kTileRow = kKeys + 16;
+static_assert(kKeys % kQueries == 0 && kQueries % kPanel == 0 && kQueries % kTileRows == 0);
+
+template <class E>
+struct HeadShape {
+    int64_t B, T, H, D;
+    int64_t operands;  // of a row of D numbers
+    int64_t row;       // stride of dense rows: operands, in whole vectors
+    int64_t Dp, Tp;    // D in whole vectors, T in whole blocks of queries
+    explicit HeadShape(const AttentionShape& s)
+        : B(s.B),
+          T(s.T),
+          H(s.H),
+          D(s.D),
+          operands(round_up(D, kPack<E>) / kPack<E>),
+          row(round_up(operands, kLanes)),
+          Dp(round_up(D, kLanes)),
+          Tp(round_up(T, kQueries)) {}
+    int64_t C() const { return H * D; }
+    int64_t positions() const { return Tp / kPack<E>; }  // operands along T
+};
+
+// Cuts consecutive matrices of operands or floats from scratch memory.
+struct Arena {
+    float* next;
+    template <class E>
+    E* take(int64_t count) {
+        static_assert(sizeof(E) == sizeof(float));
+        float* p = next;
+        next += round_up(count, 16);
+        return reinterpret_cast<E*>(p);
+    }
+};
+
+// Query i of a tile attends to the keys up to i + diagonal of the tile.
+struct Tile {
+    int64_t q0, k0, rows, keys;  // rows: queries, in whole register tiles
+    int64_t diagonal() const { return q0 - k0; }
+};
+
+// dst (rows, s.row): operands along D.
+template <class E, class T>
+void load_rows(E* dst, const T* src, int64_t rows, int64_t stride, const HeadShape<E>& s) {
+    for (int64_t t = 0; t < rows; ++t, dst += s.row, src += stride) {
+        for (int64_t i = 0; i < s.row; i += kLanes)
+            store_operands_of_row(dst + i, src + i * kPack<E>, s.D - i * kPack<E>);
+    }
+}
+
+// dst (padded / kPack, Dp): operands along the rows, for sums over positions; rows from `rows` on are zero.
+template <class E, class T>
+void load_positions(E* dst, const T* src, int64_t rows, int64_t padded, int64_t stride, const HeadShape<E>& s) {
+    for (int64_t t = 0; t < rows; t += kPack<E>, dst += s.Dp) {
+        const T *first = src + t * stride, *second = t + 1 < rows ? first + stride : nullptr;
+        for (int64_t d = 0; d < s.Dp; d += kLanes)
+            store_operands_of_rows(dst + d, first + d, second ? second + d : nullptr, s.D - d);
+    }
+    std::fill(dst, dst + (padded - rows) / kPack<E> * s.Dp, E{});
+}
+
+// The transpose of `rows` rows as panels (rows / kPanel, operands, kPanel), the last one padded by zeros.
+template <class E, class T>
+void load_panels(E* dst, const T* src, int64_t rows, int64_t stride, const HeadShape<E>& s, E* buffer) {
+    for (int64_t first = 0; first < rows; first += kPanel, dst += s.operands * kPanel) {
+        const int64_t count = std::min<int64_t>(kPanel, rows - first);
+        load_rows(buffer, src + first * stride, count, stride, s);
+        std::fill(buffer + count * s.row, buffer + kPanel * s.row, E{});
+        for (int64_t half = 0; half < kPanel; half += kLanes) {
+            for (int64_t column = 0; column < s.operands; column += kLanes) {
+                Words block[kLanes];
+                for (int i = 0; i < kLanes; ++i) block[i] = load<Words>(buffer + (half + i) * s.row + column);
+                transpose(block);
+                for (int64_t i = 0; i < std::min<int64_t>(kLanes, s.operands - column); ++i)
+                    store(dst + (column + i) * kPanel + half, block[i]);
+            }
+        }
+    }
+}
+
+// tile (rows, kTileRow) = a (rows, D) times the panels' keys [k0, ...), as far as the softmax looks at it.
+template <class E>
+void multiply_by_keys(const Tile& t, const E* a, const E* panels, float* tile, const HeadShape<E>& s) {
+    multiply_small<E>(t.rows, round_up(t.keys, kLanes), {a, s.row, 1},
+                      {panels + t.k0 * s.operands, kPanel, s.operands * kPanel}, tile, kTileRow, false,
+                      [&](int64_t i, int64_t j) {
+                          return Range{0, j < i + kTileRows + t.diagonal() ? s.operands : 0};
+                      });
+}
+
+// out (rows, Dp) (+)= tile (rows, keys) times positions (T, Dp), along each query's keys.
+template <class E>
+void multiply_by_positions(const Tile& t, const E* tile, int64_t tile_row, const E* positions, float* out,
+                           bool accumulate, const HeadShape<E>& s) {
+    multiply_small<E>(t.rows, s.Dp, {tile, tile_row, 1}, {positions + t.k0 / kPack<E> * s.Dp, s.Dp, kPanel}, out, s.Dp,
+                      accumulate, [&](int64_t i, int64_t) {
+                          const int64_t keys = std::min(t.keys, i + kTileRows + t.diagonal());
+                          return Range{0, (keys + kPack<E> - 1) / kPack<E>};
+                      });
+}
+
+// out (keys, Dp) += tile^T times positions (rows, Dp), along each key's queries. tile: operands along the queries,
+// (rows / kPack, kPack * kTileRow).
+template <class E>
+void multiply_transposed(const Tile& t, const E* tile, const E* positions, float* out, const HeadShape<E>& s) {
+    multiply_small<E>(round_up(t.keys, kTileRows), s.Dp, {tile, 1, kPack<E> * kTileRow},
+                      {positions + t.q0 / kPack<E> * s.Dp, s.Dp, kPanel}, out + t.k0 * s.Dp, s.Dp, true,
+                      [&](int64_t j, int64_t) {
+                          return Range{std::max<int64_t>(0, j - t.diagonal()) / kPack<E>, t.rows / kPack<E>};
+                      });
+}
+
+}  // namespace llmc::cpu
