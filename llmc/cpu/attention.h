@@ -98,11 +98,10 @@ void load_panels(E* dst, const T* src, int64_t rows, int64_t stride, const HeadS
 // tile (rows, kTileRow) = a (rows, D) times the panels' keys [k0, ...), as far as the softmax looks at it.
 template <class E>
 void multiply_by_keys(const Tile& t, const E* a, const E* panels, float* tile, const HeadShape<E>& s) {
-    multiply_small<E>(t.rows, round_up(t.keys, kLanes), {a, s.row, 1},
-                      {panels + t.k0 * s.operands, kPanel, s.operands * kPanel}, tile, kTileRow, false,
-                      [&](int64_t i, int64_t j) {
-                          return Range{0, j < i + kTileRows + t.diagonal() ? s.operands : 0};
-                      });
+    multiply_small<E>(
+        t.rows, round_up(t.keys, kLanes), {a, s.row, 1}, {panels + t.k0 * s.operands, kPanel, s.operands * kPanel},
+        tile, kTileRow, false,
+        [&](int64_t i, int64_t j) { return Range{0, j < i + kTileRows + t.diagonal() ? s.operands : 0}; });
 }
 
 // out (rows, Dp) (+)= tile (rows, keys) times positions (T, Dp), along each query's keys.

@@ -11,20 +11,20 @@ namespace {
 // One head's operands and gradients.
 template <class E>
 struct HeadBackward {
-    E *q, *dout;                                  // (T, row): operands along D
-    E *key_panels, *value_panels;                 // (T / kPanel, operands, kPanel)
+    E *q, *dout;                                    // (T, row): operands along D
+    E *key_panels, *value_panels;                   // (T / kPanel, operands, kPanel)
     E *q_positions, *k_positions, *dout_positions;  // (T / kPack, Dp): operands along T
-    float *dk, *dv;                               // (T, Dp)
-    float* dq;                                    // (kQueries, Dp)
-    float *p, *ds;                                // tiles, then operands along the queries
-    E* ds_rows;                                   // dS as operands along the keys
-    float *lse, *delta;                           // (T), lse in units of log 2
+    float *dk, *dv;                                 // (T, Dp)
+    float* dq;                                      // (kQueries, Dp)
+    float *p, *ds;                                  // tiles, then operands along the queries
+    E* ds_rows;                                     // dS as operands along the keys
+    float *lse, *delta;                             // (T), lse in units of log 2
 };
 
 template <class E>
 HeadBackward<E> cut(const HeadShape<E>& s) {
-    const int64_t rows = s.Tp * s.row, panels = s.Tp * s.operands, positions = s.positions() * s.Dp,
-                  sums = s.Tp * s.Dp, tile = kQueries * kTileRow;
+    const int64_t rows = s.Tp * s.row, panels = s.Tp * s.operands, positions = s.positions() * s.Dp, sums = s.Tp * s.Dp,
+                  tile = kQueries * kTileRow;
     Arena arena{scratch(Scratch::attention,
                         2 * (rows + panels + sums + s.Tp) + 3 * (positions + tile) + kQueries * s.Dp + 1024)};
     HeadBackward<E> x{};

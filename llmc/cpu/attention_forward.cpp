@@ -66,7 +66,8 @@ void forward_queries(const AttentionForward& args, const HeadShape<E>& s, int64_
         multiply_by_keys(tile, q, keys.panels, scores, s);
         for (int64_t i = 0; i < padded; ++i) {
             const int64_t valid = std::min(i + tile.diagonal() + 1, tile.keys);
-            const float correction = softmax_row<E>(scores + i * kTileRow, valid, args.logit_scale * kLog2e, softmax[i]);
+            const float correction = softmax_row<E>(scores + i * kTileRow, valid, args.logit_scale * kLog2e,
+                                                    softmax[i]);
             if (k0 == 0) continue;
             for (int64_t d = 0; d < s.Dp; d += kLanes)
                 store(out + i * s.Dp + d, correction * load<Vector>(out + i * s.Dp + d));
@@ -76,16 +77,16 @@ void forward_queries(const AttentionForward& args, const HeadShape<E>& s, int64_
     for (int64_t i = 0; i < rows; ++i) {
         T* dst = args.out.as<T>() + (b * s.T + q0 + i) * s.C() + h * s.D;
         const float scale = args.out_scale / softmax[i].sum;
-        for_vectors(s.D, [&](int64_t d, auto count) {
-            store_as(dst + d, scale * load<Vector>(out + i * s.Dp + d), count);
-        });
+        for_vectors(s.D,
+                    [&](int64_t d, auto count) { store_as(dst + d, scale * load<Vector>(out + i * s.Dp + d), count); });
         args.lse.as<float>()[head * s.T + q0 + i] = softmax[i].maximum * kLn2 + std::log(softmax[i].sum);
     }
 }
 
 // Blocks of queries [first, last) of one head; the keys' and values' copies are shared by them.
 template <class T>
-void forward_head(const AttentionForward& args, const AttentionShape& shape, int64_t head, int64_t first, int64_t last) {
+void forward_head(const AttentionForward& args, const AttentionShape& shape, int64_t head, int64_t first,
+                  int64_t last) {
     using E = Operand<T>;
     const HeadShape<E> s(shape);
     const int64_t keys = std::min(last * kQueries, s.T), padded = round_up(keys, kQueries), stride = 3 * s.C();

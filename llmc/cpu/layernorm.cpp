@@ -53,7 +53,8 @@ void backward_row(const LayerNormBackward& args, const float* gain, float* dgain
     const float mean_g = sum(total_g) / float(C), mean_gx = sum(total_gx) / float(C);
     const float scale = args.dinp_scale * rstd, skip = args.skip_scale;
     for_vectors(C, [&](int64_t c, auto count) {
-        const Vector x = (load_as(inp + c, count) - mean) * rstd, g = load_as(gain + c, count) * load_as(dout + c, count);
+        const Vector x = (load_as(inp + c, count) - mean) * rstd,
+                     g = load_as(gain + c, count) * load_as(dout + c, count);
         Vector d = scale * (g - mean_g - x * mean_gx);
         if (dskip) d += skip * load_as(dskip + c, count);  // dinp may be dskip
         store_as(dinp + c, d, count);

@@ -48,8 +48,8 @@ inline void store_operands_of_rows(Pair* to, const bf16* first, const bf16* seco
 }
 inline void store_in_row(Pair* row, int64_t i, Vector x) { store_as(reinterpret_cast<bf16*>(row) + i, x, Whole{}); }
 inline Vector multiply_add(Vector sum, Pair a, const Pair* b) {
-    return Vector(_mm512_dpbf16_ps(__m512(sum), __m512bh(_mm512_set1_epi32(std::bit_cast<int>(a))),
-                                   __m512bh(load<Words>(b))));
+    return Vector(
+        _mm512_dpbf16_ps(__m512(sum), __m512bh(_mm512_set1_epi32(std::bit_cast<int>(a))), __m512bh(load<Words>(b))));
 }
 #endif
 

@@ -42,8 +42,7 @@ inline void multiply_tile(Range range, Left<E> a, const E* b, int64_t b_row, flo
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 2
-        for (int j = 0; j < V; ++j)
-            sum[i][j] = accumulate ? load<Vector>(c + i * c_row + j * kLanes) : Vector{};
+        for (int j = 0; j < V; ++j) sum[i][j] = accumulate ? load<Vector>(c + i * c_row + j * kLanes) : Vector{};
     }
     for (int64_t p = range.begin; p < range.end; ++p) {
         const E *row = b + p * b_row, *column = a.data + p * a.column;
