@@ -56,6 +56,14 @@ struct Tile {
     int64_t diagonal() const { return q0 - k0; }
 };
 
+// Rows far apart are not foreseen by the processor: asks for them, into the second-level cache.
+template <class T>
+void prefetch_rows(const T* src, int64_t rows, int64_t stride, int64_t columns) {
+    for (int64_t t = 0; t < rows; ++t, src += stride) {
+        for (int64_t i = 0; i < columns; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(src + i, 0, 2);
+    }
+}
+
 // dst (rows, s.row): operands along D.
 template <class E, class T>
 void load_rows(E* dst, const T* src, int64_t rows, int64_t stride, const HeadShape<E>& s) {
@@ -98,10 +106,9 @@ void load_panels(E* dst, const T* src, int64_t rows, int64_t stride, const HeadS
 // tile (rows, kTileRow) = a (rows, D) times the panels' keys [k0, ...), as far as the softmax looks at it.
 template <class E>
 void multiply_by_keys(const Tile& t, const E* a, const E* panels, float* tile, const HeadShape<E>& s) {
-    multiply_small<E>(
-        t.rows, round_up(t.keys, kLanes), {a, s.row, 1}, {panels + t.k0 * s.operands, kPanel, s.operands * kPanel},
-        tile, kTileRow, false,
-        [&](int64_t i, int64_t j) { return Range{0, j < i + kTileRows + t.diagonal() ? s.operands : 0}; });
+    multiply_small<E>(t.rows, round_up(t.keys, kLanes), {a, s.row, 1},
+                      {panels + t.k0 * s.operands, kPanel, s.operands * kPanel}, tile, kTileRow, false,
+                      [&](int64_t i, int64_t j) { return Part{0, s.operands, i + kTileRows + t.diagonal() - j}; });
 }
 
 // out (rows, Dp) (+)= tile (rows, keys) times positions (T, Dp), along each query's keys.
@@ -111,7 +118,7 @@ void multiply_by_positions(const Tile& t, const E* tile, int64_t tile_row, const
     multiply_small<E>(t.rows, s.Dp, {tile, tile_row, 1}, {positions + t.k0 / kPack<E> * s.Dp, s.Dp, kPanel}, out, s.Dp,
                       accumulate, [&](int64_t i, int64_t) {
                           const int64_t keys = std::min(t.keys, i + kTileRows + t.diagonal());
-                          return Range{0, (keys + kPack<E> - 1) / kPack<E>};
+                          return Part{0, (keys + kPack<E> - 1) / kPack<E>};
                       });
 }
 
@@ -119,11 +126,10 @@ void multiply_by_positions(const Tile& t, const E* tile, int64_t tile_row, const
 // (rows / kPack, kPack * kTileRow).
 template <class E>
 void multiply_transposed(const Tile& t, const E* tile, const E* positions, float* out, const HeadShape<E>& s) {
-    multiply_small<E>(round_up(t.keys, kTileRows), s.Dp, {tile, 1, kPack<E> * kTileRow},
-                      {positions + t.q0 / kPack<E> * s.Dp, s.Dp, kPanel}, out + t.k0 * s.Dp, s.Dp, true,
-                      [&](int64_t j, int64_t) {
-                          return Range{std::max<int64_t>(0, j - t.diagonal()) / kPack<E>, t.rows / kPack<E>};
-                      });
+    multiply_small<E>(
+        round_up(t.keys, kTileRows), s.Dp, {tile, 1, kPack<E> * kTileRow},
+        {positions + t.q0 / kPack<E> * s.Dp, s.Dp, kPanel}, out + t.k0 * s.Dp, s.Dp, true,
+        [&](int64_t j, int64_t) { return Part{std::max<int64_t>(0, j - t.diagonal()) / kPack<E>, t.rows / kPack<E>}; });
 }
 
 }  // namespace llmc::cpu

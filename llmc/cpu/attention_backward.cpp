@@ -51,6 +51,8 @@ HeadBackward<E> load_head(const AttentionBackward& args, const HeadShape<E>& s, 
     const int64_t b = head / s.H, h = head % s.H, stride = 3 * s.C();
     const T *q = args.qkv.as<T>() + b * s.T * stride + h * s.D, *k = q + s.C(), *v = k + s.C(),
             *dout = args.dout.as<T>() + b * s.T * s.C() + h * s.D, *out = args.out.as<T>() + b * s.T * s.C() + h * s.D;
+    for (const T* rows : {k, v, q}) prefetch_rows(rows, s.T, stride, s.D);
+    for (const T* rows : {dout, out}) prefetch_rows(rows, s.T, s.C(), s.D);
     E* buffer = x.q;  // until q itself is there
     load_panels(x.key_panels, k, s.T, stride, s, buffer);
     load_panels(x.value_panels, v, s.T, stride, s, buffer);

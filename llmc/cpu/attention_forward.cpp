@@ -39,7 +39,8 @@ float softmax_row(float* score, int64_t valid, float scale, Softmax& state) {
     added += p;
     store_in_row(row, whole, p);
     store_in_row(row, whole + kLanes, Vector{});
-    const float correction = exp2(all(state.maximum - maximum))[0];  // of no matter before the first tile: sum is 0
+    float correction = 0;
+    if (state.sum > 0) correction = exp2(all(state.maximum - maximum))[0];
     state = {maximum, state.sum * correction + sum(added)};
     return correction;
 }
@@ -94,6 +95,7 @@ void forward_head(const AttentionForward& args, const AttentionShape& shape, int
                                                 kQueries * (s.row + s.Dp + kTileRow) + 1024)};
     const Keys<E> copies{arena.take<E>(s.Tp * s.operands), arena.take<E>(s.positions() * s.Dp)};
     const T* qkv = args.qkv.as<T>() + head / s.H * s.T * stride + head % s.H * s.D;
+    for (int i = 0; i < 3; ++i) prefetch_rows(qkv + i * s.C(), keys, stride, s.D);
     load_panels(copies.panels, qkv + s.C(), keys, stride, s, arena.take<E>(kPanel * s.row));
     load_positions(copies.values, qkv + 2 * s.C(), keys, padded, stride, s);
     for (int64_t block = first; block < last; ++block)

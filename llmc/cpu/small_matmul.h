@@ -30,21 +30,22 @@ struct Right {
     const E* data;
     int64_t row, panel;
 };
-// The operands [begin, end) along the summed dimension.
-struct Range {
-    int64_t begin, end;
+// What of a tile is computed: operands [begin, end) along the summed dimension, `columns` of the panel's columns.
+struct Part {
+    int64_t begin, end, columns = kPanel;
 };
 
 // R x (V vectors) of c (+)= a b, sums in registers.
 template <int R, int V, class E>
-inline void multiply_tile(Range range, Left<E> a, const E* b, int64_t b_row, float* c, int64_t c_row, bool accumulate) {
+inline void multiply_tile(const Part& part, Left<E> a, const E* b, int64_t b_row, float* c, int64_t c_row,
+                          bool accumulate) {
     Vector sum[R][V];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 2
         for (int j = 0; j < V; ++j) sum[i][j] = accumulate ? load<Vector>(c + i * c_row + j * kLanes) : Vector{};
     }
-    for (int64_t p = range.begin; p < range.end; ++p) {
+    for (int64_t p = part.begin; p < part.end; ++p) {
         const E *row = b + p * b_row, *column = a.data + p * a.column;
 #pragma GCC unroll 16
         for (int i = 0; i < R; ++i) {
@@ -59,23 +60,23 @@ inline void multiply_tile(Range range, Left<E> a, const E* b, int64_t b_row, flo
     }
 }
 
-// c(i, j) = c[i * c_row + j] (+)= sum over p in range(i, j) of a(i, p) b(p, j), for i < m, j < n. The range is asked for
-// once a tile: its kTileRows rows from i on, and a panel from j on; a tile whose range is empty is left as it is.
+// c(i, j) = c[i * c_row + j] (+)= sum of a(i, p) b(p, j) over the operands p of part(i, j), for i < m, j < n. The part is
+// asked for once a tile, of kTileRows rows from i on and a panel from j on; an empty one leaves the tile as it is.
 // m has to be a multiple of kTileRows, n of kLanes.
-template <class E, class Ranges>
+template <class E, class Parts>
 inline void multiply_small(int64_t m, int64_t n, Left<E> a, Right<E> b, float* c, int64_t c_row, bool accumulate,
-                           Ranges range) {
+                           Parts part) {
     for (int64_t j = 0; j < n; j += kPanel) {
         const E* panel = b.data + j / kPanel * b.panel;
         for (int64_t i = 0; i < m; i += kTileRows) {
-            const Range r = range(i, j);
-            if (r.begin >= r.end) continue;
+            const Part tile = part(i, j);
+            if (tile.begin >= tile.end || tile.columns <= 0) continue;
             const Left<E> rows{a.data + i * a.row, a.row, a.column};
-            float* tile = c + i * c_row + j;
-            if (n - j >= kPanel)
-                multiply_tile<kTileRows, 2>(r, rows, panel, b.row, tile, c_row, accumulate);
+            float* to = c + i * c_row + j;
+            if (std::min(n - j, tile.columns) > kLanes)
+                multiply_tile<kTileRows, 2>(tile, rows, panel, b.row, to, c_row, accumulate);
             else
-                multiply_tile<kTileRows, 1>(r, rows, panel, b.row, tile, c_row, accumulate);
+                multiply_tile<kTileRows, 1>(tile, rows, panel, b.row, to, c_row, accumulate);
         }
     }
 }
