@@ -33,16 +33,23 @@ const void* source(const Tensor& t, int64_t row, int64_t rows, Scratch use) {
     return out;
 }
 
-// Calls body(row, rows) on blocks of rows, one thread each, where there are enough of them or every thread has room for
-// the whole weight in its cache; else once, and threads work together inside.
+// Whether each thread takes rows of its own: where there are enough of them, or where every thread has room for the whole
+// weight in its cache. Otherwise threads work together on one product, as the library divides it.
+bool rows_are_shared_out(int64_t N, const Tensor& weight) {
+    const int64_t threads = device::threads();
+    return N >= 2 * kBlockRows * threads || (N >= kLeastRows * threads && int64_t(weight.bytes()) <= kCacheBytes);
+}
+// The same of dweight's rows, for a sum over `rows` rows.
+bool weight_is_shared_out(int64_t rows, int64_t C, int64_t OC) {
+    return rows >= 4 * kBlockRows || OC * C * 4 <= kCacheBytes * device::threads();
+}
+
+// Calls body(row, rows) on blocks of rows, one thread each, or once.
 template <class Body>
 void in_blocks(int64_t N, const Tensor& weight, Body&& body) {
+    if (!rows_are_shared_out(N, weight)) return body(int64_t{0}, N);
     const int64_t threads = device::threads();
-    int64_t block = kBlockRows;
-    if (N < 2 * kBlockRows * threads) {
-        if (N < kLeastRows * threads || int64_t(weight.bytes()) > kCacheBytes) return body(int64_t{0}, N);
-        block = ((N + threads - 1) / threads + 15) / 16 * 16;
-    }
+    int64_t block = N >= 2 * kBlockRows * threads ? kBlockRows : ((N + threads - 1) / threads + 15) / 16 * 16;
     parallel_tasks((N + block - 1) / block, true, [&](int64_t i) { body(i * block, std::min(block, N - i * block)); });
 }
 
@@ -132,22 +139,26 @@ namespace {
 // 64 rows are added up, which keeps the rounding error of long columns small.
 template <class T>
 void add_column_sums(float* dbias, const T* dout, float scale, int64_t N, int64_t OC) {
-    constexpr int64_t kColumns = 64, kRows = 64;
-    parallel_for((OC + kColumns - 1) / kColumns, 1, [=](int64_t begin, int64_t end) {
-        for (int64_t block = begin; block < end; ++block) {
-            int64_t first = block * kColumns, columns = std::min(kColumns, OC - first);
-            float total[kColumns] = {};
-            for (int64_t row = 0; row < N; row += kRows) {
-                float sum[kColumns] = {};
-                for (int64_t n = row; n < std::min(row + kRows, N); ++n) {
-                    const T* src = dout + n * OC + first;
-#pragma omp simd
-                    for (int64_t c = 0; c < columns; ++c) sum[c] += to_float(src[c]);
-                }
-                for (int64_t c = 0; c < columns; ++c) total[c] += sum[c];
-            }
-            for (int64_t c = 0; c < columns; ++c) dbias[first + c] += scale * total[c];
+    constexpr int64_t kVectors = 4, kColumns = kVectors * kLanes, kRows = 64;
+    auto add = [=](int64_t first, auto count) {  // to kVectors vectors of columns, or to one
+        constexpr int vectors = std::is_same_v<decltype(count), Whole> ? kVectors : 1;
+        Vector total[vectors] = {};
+        for (int64_t row = 0; row < N; row += kRows) {
+            Vector sum[vectors] = {};
+            for (int64_t n = row; n < std::min(row + kRows, N); ++n)
+                for (int v = 0; v < vectors; ++v) sum[v] += load_as(dout + n * OC + first + v * kLanes, count);
+            for (int v = 0; v < vectors; ++v) total[v] += sum[v];
         }
+        for (int v = 0; v < vectors; ++v) {
+            float* to = dbias + first + v * kLanes;
+            store_as(to, load_as(to, count) + scale * total[v], count);
+        }
+    };
+    parallel_for((OC + kLanes - 1) / kLanes, 1, [=](int64_t begin, int64_t end) {
+        int64_t column = begin * kLanes;
+        const int64_t last = std::min(end * kLanes, OC);
+        for (; column + kColumns <= last; column += kColumns) add(column, Whole{});
+        for (; column < last; column += kLanes) add(column, std::min<int64_t>(kLanes, last - column));
     });
 }
 
@@ -212,8 +223,7 @@ void add_weight_gradient(const void* dout, const void* inp, float* dweight, DTyp
                   .accumulate = true,
                   .a_stride = OC});
     };
-    // one of few rows: by the library where dweight does not fit the caches
-    if (rows < 4 * kBlockRows && OC * C * 4 > kCacheBytes * device::threads()) return add(0, OC, 0, rows);
+    if (!weight_is_shared_out(rows, C, OC)) return add(0, OC, 0, rows);
     constexpr int64_t kUnit = 16;
     parallel_for((OC + kUnit - 1) / kUnit, 2, [=](int64_t first, int64_t last) {
         for (int64_t row = 0; row < rows; row += kBlockRows)
@@ -239,9 +249,18 @@ void matmul_backward(const MatmulBackward& args) {
     check(args);
     int64_t N = args.dout.rows(), OC = args.dout.last(), C = channels_of(args);
     with_type("matmul_backward", "dout", args.dout.dtype, [&]<class T>(T) {
-        if (args.dinp) backward_input<T>(args, N, C, OC);
-        if (args.dweight) backward_weight(args, N, C, OC);
-        if (args.dbias) add_column_sums(args.dbias.as<float>(), args.dout.as<T>(), args.dbias_scale, N, OC);
+        auto work = [&] {
+            if (args.dinp) backward_input<T>(args, N, C, OC);
+            if (args.dweight) backward_weight(args, N, C, OC);
+            if (args.dbias) add_column_sums(args.dbias.as<float>(), args.dout.as<T>(), args.dbias_scale, N, OC);
+        };
+        // None of the three reads what another writes.
+        const bool alone = is_native(args.dout.dtype) && (!args.dinp || rows_are_shared_out(N, args.weight)) &&
+                           (!args.dweight || weight_is_shared_out(N, C, OC));
+        if (alone)
+            parallel_region(work);
+        else
+            work();
     });
 }
 

@@ -16,22 +16,40 @@ using namespace cpu;
 
 namespace {
 
-constexpr int64_t kBlock = 16384;  // a multiple of 4: a draw of random numbers serves four elements
+constexpr int64_t kBlock = 4096;  // a multiple of 4: a draw of random numbers serves four elements
 
 struct Block {
     size_t tensor;
     int64_t begin, end;
 };
 
-template <class Tensors, class Count>
-std::vector<Block> cut(const Tensors& tensors, Count&& count) {
+// All elements of all tensors in blocks.
+struct Blocks {
     std::vector<Block> blocks;
-    for (size_t i = 0; i < tensors.size(); ++i) {
-        for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock)
-            blocks.push_back({i, begin, std::min(begin + kBlock, n)});
+    std::vector<int64_t> starts;  // of each block, were the tensors one
+    int64_t elements = 0;
+
+    template <class Tensors, class Count>
+    Blocks(const Tensors& tensors, Count&& count) {
+        for (size_t i = 0; i < tensors.size(); ++i) {
+            for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock) {
+                blocks.push_back({i, begin, std::min(begin + kBlock, n)});
+                starts.push_back(elements);
+                elements += blocks.back().end - begin;
+            }
+        }
     }
-    return blocks;
-}
+
+    // Calls body(i, blocks[i]); each thread gets about as many elements as the others.
+    template <class Body>
+    void parallel(Body&& body) const {
+        parallel_for(elements, 2 * kBlock, [&](int64_t begin, int64_t end) {
+            auto first = std::lower_bound(starts.begin(), starts.end(), begin);
+            for (size_t i = size_t(first - starts.begin()); i < blocks.size() && starts[i] < end; ++i)
+                body(i, blocks[i]);
+        });
+    }
+};
 
 template <class Term>
 double sum_of(const float* x, int64_t n, Term&& term) {
@@ -44,13 +62,10 @@ double sum_of(const float* x, int64_t n, Term&& term) {
 // sum of term(x) over all elements of all tensors.
 template <class Term>
 double sum_over(std::span<const Tensor> tensors, Term&& term) {
-    std::vector<Block> blocks = cut(tensors, [](const Tensor& t) { return t.numel(); });
-    std::vector<double> partial(blocks.size());
-    parallel_for(int64_t(blocks.size()), 2, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const Block& b = blocks[i];
-            partial[i] = sum_of(tensors[b.tensor].as<float>() + b.begin, b.end - b.begin, term);
-        }
+    const Blocks all(tensors, [](const Tensor& t) { return t.numel(); });
+    std::vector<double> partial(all.blocks.size());
+    all.parallel([&](size_t i, const Block& b) {
+        partial[i] = sum_of(tensors[b.tensor].as<float>() + b.begin, b.end - b.begin, term);
     });
     double total = 0;
     for (double p : partial) total += p;
@@ -123,25 +138,23 @@ float clip_factor(const OptimizerStep& args) {
 template <class Update>
 void step(const char* op, const OptimizerStep& args, bool second_moment, Update&& update) {
     check_optimizer(op, args, second_moment);
-    std::vector<Block> blocks = cut(args.parameters, [](const ParameterUpdate& p) { return p.param.numel(); });
-    parallel_for(int64_t(blocks.size()), 1, [&](int64_t first, int64_t last) {
+    const Blocks all(args.parameters, [](const ParameterUpdate& p) { return p.param.numel(); });
+    all.parallel([&](size_t, const Block& block) {
         alignas(64) float converted[1024];
-        for (int64_t i = first; i < last; ++i) {
-            const ParameterUpdate& p = args.parameters[blocks[i].tensor];
-            // Pieces small enough for the first-level cache, where `weights` is written and read again.
-            for (int64_t begin = blocks[i].begin; begin < blocks[i].end; begin += 1024) {
-                int64_t end = std::min(begin + 1024, blocks[i].end);
-                bool is_float = p.param.dtype == DType::f32;
-                float* weights = p.master   ? p.master.as<float>() + begin
-                                 : is_float ? p.param.as<float>() + begin
-                                            : converted;
-                if (weights == converted) to_floats(converted, p.param.as<bf16>() + begin, end - begin);
-                update(p, weights, begin, end - begin);
-                if (!is_float)
-                    store_rounded(args, p, weights, begin, end - begin);
-                else if (p.master)
-                    std::copy(weights, weights + (end - begin), p.param.as<float>() + begin);
-            }
+        const ParameterUpdate& p = args.parameters[block.tensor];
+        // Pieces small enough for the first-level cache, where `weights` is written and read again.
+        for (int64_t begin = block.begin; begin < block.end; begin += 1024) {
+            const int64_t end = std::min(begin + 1024, block.end);
+            const bool is_float = p.param.dtype == DType::f32;
+            float* weights = p.master   ? p.master.as<float>() + begin
+                             : is_float ? p.param.as<float>() + begin
+                                        : converted;
+            if (weights == converted) to_floats(converted, p.param.as<bf16>() + begin, end - begin);
+            update(p, weights, begin, end - begin);
+            if (!is_float)
+                store_rounded(args, p, weights, begin, end - begin);
+            else if (p.master)
+                std::copy(weights, weights + (end - begin), p.param.as<float>() + begin);
         }
     });
 }

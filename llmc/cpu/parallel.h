@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <utility>
 #include "llmc/device.h"
 
 namespace llmc::cpu {
@@ -29,23 +30,45 @@ private:
     std::exception_ptr error_;
 };
 
+// A thread of a parallel_region, as long as it has not gone into a part of its work.
+struct Member {
+    int64_t thread, threads;
+};
+inline thread_local const Member* member = nullptr;
+
+// Every thread runs work(), and each parallel_for in it gives the thread its part without waiting for the others: they meet
+// once, at the end, which costs microseconds each time. For loops that do not need each other's results.
+template <class Work>
+void parallel_region(Work&& work) {
+    Guard guard;
+#pragma omp parallel num_threads(device::threads())
+    {
+        const Member self{omp_get_thread_num(), omp_get_num_threads()};
+        member = &self;
+        guard.run(work);
+        member = nullptr;
+    }
+    guard.rethrow();
+}
+
 // Calls body(begin, end) on contiguous parts of [0, n), one per thread; below `grain` items a thread, fewer threads.
-// Only for bodies whose results do not depend on where the parts begin. Inside a parallel region: one call, by the
-// calling thread.
+// Only for bodies whose results do not depend on where the parts begin. Inside a body: one call, by the calling thread.
 template <class Body>
 void parallel_for(int64_t n, int64_t grain, Body&& body) {
-    int threads = int(std::min<int64_t>(device::threads(), (n + grain - 1) / std::max<int64_t>(grain, 1)));
-    if (threads <= 1 || omp_in_parallel()) {
-        if (n > 0) body(int64_t{0}, n);
+    auto part = [&](int64_t thread, int64_t threads) {
+        int64_t begin = n * thread / threads, end = n * (thread + 1) / threads;
+        if (begin < end) body(begin, end);
+    };
+    if (const Member* self = std::exchange(member, nullptr)) {
+        part(self->thread, self->threads);
+        member = self;
         return;
     }
+    int threads = int(std::min<int64_t>(device::threads(), (n + grain - 1) / std::max<int64_t>(grain, 1)));
+    if (threads <= 1 || omp_in_parallel()) return part(0, 1);
     Guard guard;
 #pragma omp parallel num_threads(threads)
-    {
-        int64_t t = omp_get_thread_num(), count = omp_get_num_threads();
-        int64_t begin = n * t / count, end = n * (t + 1) / count;
-        if (begin < end) guard.run([&] { body(begin, end); });
-    }
+    guard.run([&] { part(omp_get_thread_num(), omp_get_num_threads()); });
     guard.rethrow();
 }
 
