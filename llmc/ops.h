@@ -9,7 +9,7 @@
 //    taken in fp32.
 //  * Parameter gradients (dweight, dbias, dwte, dwpe), moments, master weights, statistics (mean, rstd, lse) and losses
 //    are fp32.
-//  * Parameter gradients are accumulated (+=); every other output is overwritten, so it may hold anything before.
+//  * Parameter gradients are accumulated (+=) unless told otherwise; every other output is overwritten, so it may hold anything before.
 //  * Backward ops take their own scales: a scheme such as u-muP uses other numbers in the backward pass than the chain
 //    rule gives.
 //  * An optional tensor is absent when empty (`Tensor{}`). FLOPs count a multiply-add as 2; bytes are for elements of s
@@ -85,6 +85,7 @@ void matmul_forward(const MatmulForward& args);
 
 // dinp     = dinp_scale * dout @ weight, times gelu'(pre_gelu) where inp was gelu(pre_gelu)       FLOPs: 2*N*OC*C each
 // dweight += dweight_scale * dout^T @ inp;   dbias += dbias_scale * sum_N(dout).   Any of the three may be left out.
+// With overwrite_dweight, dweight = ... instead: what it held is not looked at, which saves reading it and zeroing it.
 struct MatmulBackward {
     Tensor dinp{};      // (N, C)
     Tensor dweight{};   // (OC, C) fp32, +=
@@ -94,6 +95,7 @@ struct MatmulBackward {
     Tensor weight{};    // (OC, C), needed for dinp
     Tensor pre_gelu{};  // (N, C), optional
     float dinp_scale = 1, dweight_scale = 1, dbias_scale = 1, gelu_scale = 1;
+    bool overwrite_dweight = false;
 };
 void matmul_backward(const MatmulBackward& args);
 

@@ -25,6 +25,27 @@ int32_t choose_token(const std::vector<float>& logits, double temperature, int t
     return order[std::min(at, order.size() - 1)];
 }
 
+std::vector<int32_t> generate(GPT2& model, std::vector<int32_t> tokens, int seq_len, int32_t end,
+                              const SampleOptions& options) {
+    const size_t given = tokens.size();
+    model.cache_keys(options.cache);
+    int computed = 0;  // rows of the batch that the cache holds
+    for (int i = 0; i < options.count; ++i) {
+        const int T = std::min<int>(int(tokens.size()), seq_len);
+        model.set_batch(&tokens[tokens.size() - T], nullptr, 1, T);
+        model.forward(computed);
+        // a full window moves on, and with it every position
+        computed = options.cache && tokens.size() < size_t(seq_len) ? T : 0;
+        const uint32_t bits = draw(options.seed, Purpose::sampling, options.stream, tokens.size())[0];
+        const int32_t token = choose_token(model.logits(T - 1, 1), options.temperature, options.top_k, uniform(bits));
+        if (token == end) break;
+        tokens.push_back(token);
+    }
+    model.cache_keys(false);
+    tokens.erase(tokens.begin(), tokens.begin() + int64_t(given));
+    return tokens;
+}
+
 std::string sample(GPT2& model, const Tokenizer& tokenizer, int seq_len, const SampleOptions& options) {
     std::vector<int32_t> tokens = {tokenizer.end_of_document()};  // documents start after it in training
     for (int32_t token : tokenizer.encode(options.prompt)) tokens.push_back(token);
@@ -32,22 +53,7 @@ std::string sample(GPT2& model, const Tokenizer& tokenizer, int seq_len, const S
         if (token >= model.shape.vocab_size)
             fail_data("the tokenizer's token ", token, " is beyond the model's vocabulary of ", model.shape.vocab_size,
                       ": give the right --tokenizer");
-    std::vector<int32_t> generated;
-    model.cache_keys(true);
-    int computed = 0;  // rows of the batch that the cache holds
-    for (int i = 0; i < options.count; ++i) {
-        const int T = std::min<int>(int(tokens.size()), seq_len);
-        model.set_batch(&tokens[tokens.size() - T], nullptr, 1, T);
-        model.forward(computed);
-        computed = tokens.size() < size_t(seq_len) ? T : 0;  // a full window moves on, and with it every position
-        const uint32_t bits = draw(options.seed, Purpose::sampling, options.stream, tokens.size())[0];
-        const int32_t token = choose_token(model.logits(T - 1, 1), options.temperature, options.top_k, uniform(bits));
-        if (token == tokenizer.end_of_document()) break;
-        tokens.push_back(token);
-        generated.push_back(token);
-    }
-    model.cache_keys(false);
-    return tokenizer.decode(generated);
+    return tokenizer.decode(generate(model, std::move(tokens), seq_len, tokenizer.end_of_document(), options));
 }
 
 }  // namespace llmc

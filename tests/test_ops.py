@@ -203,6 +203,12 @@ def test_matmul_backward(backend, dtype, N, OC, C, with_gelu):
     assert_close(result["dinp"], dinp, TOLERANCE[dtype])
     assert_close(result["dweight"], double(dweight) + 0.6 * double(dout).T @ double(inp), 1e-5)
     assert_close(result["dbias"], double(dbias) + 2.5 * double(dout).sum(0), 1e-5)
+    whatever, zeros = np.full((OC, C), np.nan, np.float32), np.zeros((OC, C), np.float32)
+    fresh, added = (
+        backend.matmul_backward(dout, inp=inp, dweight=held, overwrite_dweight=overwrite, dtype=dtype)["dweight"]
+        for held, overwrite in ((whatever, True), (zeros, False))
+    )
+    np.testing.assert_array_equal(fresh, added)
 
 
 @pytest.mark.parametrize("part", ["dinp", "dweight", "dbias"])

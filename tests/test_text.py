@@ -91,6 +91,16 @@ def test_choice_follows_the_softmax():
         np.testing.assert_allclose(counts, p, atol=2 / len(chosen))
 
 
+def test_cached_keys_change_nothing():
+    """The same text with cached keys and values as when every token computes its whole context again; also beyond it."""
+    model = llmc.cpu.GPT2(depth=2, width=32, heads=2, seq_len=48, vocab_size=257, batch_size=1)
+    cached, recomputed = (model.generate([256, 7], 70, seed=5, cache=cache) for cache in (True, False))
+    assert len(cached) == 70 and cached == recomputed
+    assert cached != model.generate([256, 7], 70, seed=6)
+    with pytest.raises(llmc.cpu.Error, match="token 300 is outside the vocabulary of 257"):
+        model.generate([300], 1)
+
+
 def test_greedy_and_top_k():
     logits = [1.0, 5.0, 3.0, 5.0, 2.0]
     assert llmc.cpu.choose_token(logits, 0, 0, 0.99) == 1, "ties go to the lower index"

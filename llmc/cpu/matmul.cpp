@@ -205,10 +205,10 @@ void backward_input(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC
               [&](int64_t row, int64_t rows) { backward_input_block<T>(args, weight, row, rows, C, OC); });
 }
 
-// dweight += scale * dout^T inp over `rows` rows. Each thread takes some of dweight's rows through all blocks of the
+// dweight (+)= scale * dout^T inp over `rows` rows. Each thread takes some of dweight's rows through all blocks of the
 // sum, so that the operands are in cache; a sum of few rows is left to the library's own division of work.
-void add_weight_gradient(const void* dout, const void* inp, float* dweight, DType type, float scale, int64_t rows,
-                         int64_t C, int64_t OC) {
+void add_weight_gradient(const void* dout, const void* inp, float* dweight, DType type, float scale, bool overwrite,
+                         int64_t rows, int64_t C, int64_t OC) {
     auto add = [=](int64_t begin, int64_t end, int64_t row, int64_t count) {
         multiply({.m = end - begin,
                   .n = C,
@@ -220,7 +220,7 @@ void add_weight_gradient(const void* dout, const void* inp, float* dweight, DTyp
                   .in = type,
                   .out = DType::f32,
                   .alpha = scale,
-                  .accumulate = true,
+                  .accumulate = !overwrite || row > 0,
                   .a_stride = OC});
     };
     if (!weight_is_shared_out(rows, C, OC)) return add(0, OC, 0, rows);
@@ -238,8 +238,8 @@ void backward_weight(const MatmulBackward& args, int64_t N, int64_t C, int64_t O
     for (int64_t row = 0; row < N; row += part) {
         int64_t rows = std::min(part, N - row);
         add_weight_gradient(source(args.dout, row, rows, Scratch::dout), source(args.inp, row, rows, Scratch::inp),
-                            args.dweight.as<float>(), native ? args.dout.dtype : DType::f32, args.dweight_scale, rows,
-                            C, OC);
+                            args.dweight.as<float>(), native ? args.dout.dtype : DType::f32, args.dweight_scale,
+                            args.overwrite_dweight && row == 0, rows, C, OC);
     }
 }
 
@@ -248,6 +248,8 @@ void backward_weight(const MatmulBackward& args, int64_t N, int64_t C, int64_t O
 void matmul_backward(const MatmulBackward& args) {
     check(args);
     int64_t N = args.dout.rows(), OC = args.dout.last(), C = channels_of(args);
+    if (N == 0 && args.dweight && args.overwrite_dweight)
+        return device::fill_zero(args.dweight.data, args.dweight.bytes());
     with_type("matmul_backward", "dout", args.dout.dtype, [&]<class T>(T) {
         auto work = [&] {
             if (args.dinp) backward_input<T>(args, N, C, OC);

@@ -6,6 +6,7 @@
 //            multiply the operand they hold anyway by ones; in fp32, or without dweight, by itself
 #include "llmc/checks.h"
 #include "llmc/cuda/matmul/multiply.h"
+#include "llmc/device.h"
 
 namespace llmc {
 
@@ -39,7 +40,12 @@ template <class T>
 void weight_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC, const ColumnSum& dbias) {
     const bool aligned = rows_are_aligned(args.dout, args.inp, args.dweight);
     const Problem<T> problem{args.dout.as<T>(), args.inp.as<T>(), int(OC), int(C), int(N)};
-    multiply<true, true>(problem, aligned, Accumulate{args.dweight.as<float>(), int(C), args.dweight_scale, aligned},
+    multiply<true, true>(problem, aligned,
+                         Accumulate{.dweight = args.dweight.as<float>(),
+                                    .N = int(C),
+                                    .scale = args.dweight_scale,
+                                    .aligned = aligned,
+                                    .add = !args.overwrite_dweight},
                          dbias);
 }
 
@@ -48,7 +54,10 @@ void weight_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t O
 void matmul_backward(const MatmulBackward& args) {
     check(args);
     const int64_t N = args.dout.rows(), OC = args.dout.last(), C = channels_of(args);
-    if (N == 0) return;
+    if (N == 0) {
+        if (args.dweight && args.overwrite_dweight) device::fill_zero(args.dweight.data, args.dweight.bytes());
+        return;
+    }
     const ColumnSum dbias{args.dbias.as<float>(), OC, args.dbias_scale};
     const bool fused = args.dweight && args.dbias && args.dout.dtype == DType::bf16;
     with_type("matmul_backward", "dout", args.dout.dtype, [&]<class T>(T) {

@@ -33,7 +33,7 @@ LayerNormBackward layernorm_to_residual(const LayerNormParameters& p, const Laye
     return args;
 }
 
-MatmulBackward linear(const LinearParameters& p, Tensor dinp, Tensor dout, Tensor inp) {
+MatmulBackward linear(const LinearParameters& p, Tensor dinp, Tensor dout, Tensor inp, bool overwrite) {
     return {.dinp = dinp,
             .dweight = p.weight->grad,
             .dbias = p.bias->grad,
@@ -42,12 +42,13 @@ MatmulBackward linear(const LinearParameters& p, Tensor dinp, Tensor dout, Tenso
             .weight = p.weight->value,
             .dinp_scale = p.weight->rule.dinp_multiplier,
             .dweight_scale = p.weight->rule.dweight_multiplier,
-            .dbias_scale = p.bias->rule.dweight_multiplier};
+            .dbias_scale = p.bias->rule.dweight_multiplier,
+            .overwrite_dweight = overwrite};
 }
 
-MatmulBackward linear_to_residual(const LinearParameters& p, Tensor dinp, Tensor dout, Tensor inp,
+MatmulBackward linear_to_residual(const LinearParameters& p, Tensor dinp, Tensor dout, Tensor inp, bool overwrite,
                                   const Residual& scale) {
-    MatmulBackward args = linear(p, dinp, dout, inp);
+    MatmulBackward args = linear(p, dinp, dout, inp, overwrite);
     args.dinp_scale *= scale.dbranch;
     args.dweight_scale *= scale.dbranch;
     args.dbias_scale *= scale.dbranch;
@@ -89,15 +90,15 @@ void GPT2::block_backward(int l, Tensor x) {
                  dattn = rows(acts_.dattn);
     const Residual &attn_scale = scales.residual[size_t(2 * l)], &mlp_scale = scales.residual[size_t(2 * l + 1)];
 
-    MatmulBackward mlp_proj = linear_to_residual(p.mlp_c_proj, dwide, dx, rows(a.fc_gelu), mlp_scale);
+    MatmulBackward mlp_proj = linear_to_residual(p.mlp_c_proj, dwide, dx, rows(a.fc_gelu), overwrite_, mlp_scale);
     mlp_proj.pre_gelu = rows(a.fc);
     mlp_proj.gelu_scale = scales.gelu;
     call(matmul_backward, mlp_proj);
-    call(matmul_backward, linear(p.mlp_c_fc, dbranch, dwide, rows(a.ln_2.out)));
+    call(matmul_backward, linear(p.mlp_c_fc, dbranch, dwide, rows(a.ln_2.out), overwrite_));
     call(layernorm_backward,
          layernorm_to_residual(p.ln_2, rows(a.ln_2), dx, dbranch, rows(a.residual_attn), mlp_scale));
 
-    call(matmul_backward, linear_to_residual(p.attn_c_proj, dattn, dx, rows(a.attn), attn_scale));
+    call(matmul_backward, linear_to_residual(p.attn_c_proj, dattn, dx, rows(a.attn), overwrite_, attn_scale));
     const Tensor dqkv = acts_.dwide.reshape({int64_t{B_} * T_, 3 * C});
     call(attention_backward, {.dqkv = dqkv.reshape({B_, T_, 3 * C}),
                               .dout = dattn.reshape({B_, T_, C}),
@@ -106,7 +107,7 @@ void GPT2::block_backward(int l, Tensor x) {
                               .qkv = a.qkv.reshape({B_, T_, 3 * C}),
                               .logit_scale = scales.attention,
                               .out_scale = scales.attention_out});
-    call(matmul_backward, linear(p.attn_c_attn, dbranch, dqkv, rows(a.ln_1.out)));
+    call(matmul_backward, linear(p.attn_c_attn, dbranch, dqkv, rows(a.ln_1.out), overwrite_));
     call(layernorm_backward, layernorm_to_residual(p.ln_1, rows(a.ln_1), dx, dbranch, x, attn_scale));
 }
 

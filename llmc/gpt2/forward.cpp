@@ -124,7 +124,8 @@ void GPT2::head(float loss_scale, bool backward) {
                                .inp = acts_.ln_f.out.row_slice(begin, n),
                                .weight = parameters.lm_head->value,
                                .dinp_scale = rule.dinp_multiplier,
-                               .dweight_scale = rule.dweight_multiplier});
+                               .dweight_scale = rule.dweight_multiplier,
+                               .overwrite_dweight = overwrite_ && begin == 0});
     }
     call(accumulate_sum, {.out = acts_.loss, .inp = acts_.losses.slice(0, N), .scale = loss_scale});
 }

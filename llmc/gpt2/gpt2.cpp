@@ -42,15 +42,21 @@ int GPT2::batch_that_fits(const ModelShape& shape, GPT2Options options, size_t s
     return low;
 }
 
-void GPT2::train_micro_batch(int64_t total_tokens) {
+void GPT2::train_micro_batch(int64_t total_tokens, bool first) {
     const auto work = [&] {
+        if (first) {
+            zero_loss();
+            parameters.zero_other_grads();
+        }
+        overwrite_ = first;
         forward();
         loss_and_head_backward(float(1.0 / double(total_tokens)));
         backward();
+        overwrite_ = false;
     };
     if (observer || Profile::on()) return work();  // every op as it is computed
     const uint64_t key = (uint64_t(total_tokens) * 0x9E3779B97F4A7C15u) ^ (uint64_t(B_) << 32) ^ uint64_t(T_);
-    micro_batch_.run(key, work);
+    (first ? first_micro_batch_ : later_micro_batch_).run(key, work);
 }
 
 double GPT2::flops_per_token(const ModelShape& s, int seq_len) {

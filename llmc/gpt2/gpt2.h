@@ -33,8 +33,9 @@ public:
     void loss_and_head_backward(float loss_scale) { head(loss_scale, true); }
     void backward();  // gradients of everything below the head, accumulated
 
-    // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, both accumulated.
-    void train_micro_batch(int64_t total_tokens);
+    // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, both added to those of
+    // the step so far; the step's first one starts from nothing.
+    void train_micro_batch(int64_t total_tokens, bool first);
     // logits[n, :V], as the loss sees them, for `count` rows of the last forward() from row `begin` on, to the host.
     std::vector<float> logits(int64_t begin, int64_t count);
 
@@ -89,11 +90,12 @@ private:
 
     GPT2Options options_;
     int B_ = 0, T_ = 0;
-    int64_t first_ = 0;     // row of the current batch; 0 but for continued text
-    device::Buffer cache_;  // (depth, seq_len, 3C), or nothing
+    bool overwrite_ = false;  // gradients of products, instead of adding to them
+    int64_t first_ = 0;       // row of the current batch; 0 but for continued text
+    device::Buffer cache_;    // (depth, seq_len, 3C), or nothing
     device::Buffer arena_;
     Activations acts_;
-    device::Recording micro_batch_;
+    device::Recording first_micro_batch_, later_micro_batch_;  // of a step
 };
 
 }  // namespace llmc

@@ -73,16 +73,23 @@ Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DT
     values_ = device::Buffer(value_bytes);
     grads_ = device::Buffer(grad_bytes);
     char *value = values_.data(), *grad = grads_.data();
-    for (Parameter& p : all_) {
+    auto take = [&](const Parameter& p, char*& next, DType type) {
         const int64_t rows = stored_rows(p.spec, shape);
-        auto view = [&](void* data, DType type) {
-            return p.spec.shape.size() == 1 ? Tensor(data, type, {rows}) : Tensor(data, type, {rows, p.spec.shape[1]});
-        };
-        p.value = view(value, dtype);
-        p.grad = view(grad, DType::f32);
-        value += aligned(p.value.bytes());
-        grad += aligned(p.grad.bytes());
-    }
+        const Tensor view = p.spec.shape.size() == 1 ? Tensor(next, type, {rows})
+                                                     : Tensor(next, type, {rows, p.spec.shape[1]});
+        next += aligned(view.bytes());
+        return view;
+    };
+    auto multiplies = [&](const Parameter& p) {
+        return p.spec.role == Role::hidden || p.spec.role == Role::output ||
+               (shape.tie_embeddings && p.spec.name == "wte.weight");
+    };
+    for (Parameter& p : all_) p.value = take(p, value, dtype);
+    for (Parameter& p : all_)
+        if (!multiplies(p)) p.grad = take(p, grad, DType::f32);
+    other_grad_bytes_ = size_t(grad - static_cast<char*>(grads_.data()));
+    for (Parameter& p : all_)
+        if (multiplies(p)) p.grad = take(p, grad, DType::f32);
 
     auto layer_norm = [&](const std::string& name) {
         return LayerNormParameters{&find(name + ".weight"), &find(name + ".bias")};

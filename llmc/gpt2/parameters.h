@@ -61,6 +61,8 @@ public:
     Parameter& find(const std::string& name);  // throws Error naming the tensor
     int64_t count() const;                     // trainable numbers, without padding
     void zero_grad();
+    // The same, but for the weights of linear layers and of the head, whose gradients a product can overwrite.
+    void zero_other_grads() { device::fill_zero(grads_.data(), other_grad_bytes_); }
     // Initial weights by the rules, from the counter-based generator (doc/formats.md): the same on every backend.
     void initialise(uint64_t seed);
 
@@ -75,7 +77,8 @@ public:
 
 private:
     std::vector<Parameter> all_;
-    device::Buffer values_, grads_;
+    device::Buffer values_, grads_;  // in grads_ the others come first
+    size_t other_grad_bytes_ = 0;
 };
 
 // Values of a spec as float(mean + std * normal), its leading `zero_rows` rows zero.

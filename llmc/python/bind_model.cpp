@@ -123,6 +123,16 @@ public:
             out[py::str(name)] = array(values.first, {int64_t(values.first.size()) / values.second, values.second});
         return out;
     }
+    std::vector<int32_t> generate(std::vector<int32_t> tokens, int count, double temperature, int top_k, uint64_t seed,
+                                  bool cache) {
+        if (tokens.empty()) fail_usage("there is nothing to go on from: give at least one token");
+        for (const int32_t token : tokens)
+            if (token < 0 || token >= model_.shape.vocab_size)
+                fail_usage("token ", token, " is outside the vocabulary of ", model_.shape.vocab_size);
+        return llmc::generate(
+            model_, std::move(tokens), config_.seq_len, -1,
+            {.temperature = temperature, .top_k = top_k, .count = count, .seed = seed, .cache = cache});
+    }
     void load(const std::string& path) {
         load_weights(*ModelFile::open(path), model_);
         optimizer_.masters_from_parameters();
@@ -238,6 +248,10 @@ void bind_model(py::module_& m) {
              py::arg("values"))
         .def("activations", &PythonGPT2::activations, "Every activation of a forward pass by name, (B*T, channels).",
              py::arg("tokens"), py::arg("targets"))
+        .def("generate", &PythonGPT2::generate,
+             "`count` tokens sampled after `tokens`. cache=False computes the whole context again for every one.",
+             py::arg("tokens"), py::arg("count"), py::arg("temperature") = 0.8, py::arg("top_k") = 0,
+             py::arg("seed") = 42, py::arg("cache") = true)
         .def("load", &PythonGPT2::load, "Takes the weights of a checkpoint.", py::arg("checkpoint"))
         .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.");
 }

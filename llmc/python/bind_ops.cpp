@@ -158,7 +158,7 @@ void bind_matmul(py::module_& m) {
         "matmul_backward",
         [](const Floats& dout, const Optional& inp, const Optional& weight, const Optional& pre_gelu,
            const Optional& dweight, const Optional& dbias, float dinp_scale, float dweight_scale, float dbias_scale,
-           float gelu_scale, const std::string& dtype) {
+           float gelu_scale, bool overwrite_dweight, const std::string& dtype) {
             DType type = parse_dtype(dtype);
             DeviceArray d_dout = input(dout, type), d_inp = input(inp, type), d_weight = input(weight, type),
                         d_pre_gelu = input(pre_gelu, type);
@@ -175,7 +175,8 @@ void bind_matmul(py::module_& m) {
                              .dinp_scale = dinp_scale,
                              .dweight_scale = dweight_scale,
                              .dbias_scale = dbias_scale,
-                             .gelu_scale = gelu_scale});
+                             .gelu_scale = gelu_scale,
+                             .overwrite_dweight = overwrite_dweight});
             py::dict result;
             if (weight) result["dinp"] = dinp.download();
             if (dweight) result["dweight"] = d_dweight.download();
@@ -184,10 +185,10 @@ void bind_matmul(py::module_& m) {
         },
         "dinp (N,C) = dinp_scale * dout (N,OC) @ weight (OC,C) [* gelu'(pre_gelu)], if weight is given; dweight += "
         "dweight_scale * dout^T @ inp and "
-        "dbias += dbias_scale * column sums, each if given. Returns those.",
+        "dbias += dbias_scale * column sums, each if given; overwrite_dweight: dweight = .... Returns those.",
         "dout"_a, py::kw_only(), "inp"_a = py::none(), "weight"_a = py::none(), "pre_gelu"_a = py::none(),
         "dweight"_a = py::none(), "dbias"_a = py::none(), "dinp_scale"_a = 1.0f, "dweight_scale"_a = 1.0f,
-        "dbias_scale"_a = 1.0f, "gelu_scale"_a = 1.0f, "dtype"_a = "fp32");
+        "dbias_scale"_a = 1.0f, "gelu_scale"_a = 1.0f, "overwrite_dweight"_a = false, "dtype"_a = "fp32");
 }
 
 void bind_attention(py::module_& m) {

@@ -118,13 +118,11 @@ Trainer::StepResult Trainer::train_step() {
     const auto begin = std::chrono::steady_clock::now();
     const double schedule = schedule_factor(config_.schedule, state_.step, setup_.steps, config_.warmup_steps,
                                             config_.final_lr_frac);
-    model_.parameters.zero_grad();
-    model_.zero_loss();
     if (check_) check_->begin_step();
     for (int64_t micro = 0; micro < config_.micro_steps(); ++micro) {
         const Batch batch = loader_->next();
         model_.set_batch(batch.inputs.data(), batch.targets.data(), config_.batch_size, config_.seq_len);
-        model_.train_micro_batch(config_.total_batch_size);
+        model_.train_micro_batch(config_.total_batch_size, micro == 0);
     }
     if (check_) check_->end_step();
     optimizer_.compute_grad_norm();

@@ -82,17 +82,17 @@ struct GeluGradient {
     }
 };
 
-// dweight += scale * product, in fp32
+// dweight += scale * product, in fp32; without `add`, dweight = scale * product
 struct Accumulate {
     float* dweight;
     int N;
     float scale;
-    bool aligned;
+    bool aligned, add;
 
     GPU void operator()(int64_t row, int column, float (&v)[kVec], int count) const {
         float* target = dweight + row * N + column;
-        float old[kVec];
-        load_upto(old, target, count, aligned);
+        float old[kVec] = {};
+        if (add) load_upto(old, target, count, aligned);
 #pragma unroll
         for (int k = 0; k < kVec; ++k) v[k] = old[k] + scale * v[k];
         store_upto(target, v, count, aligned);
