@@ -1,10 +1,10 @@
 """Times ./train_gpt2 against train_gpt2.py (eager and --compile) on this machine: `make bench`.
 
-The programs train the same model on the same shards, one after the other, round after round (A B C, A B C, ...), so that
-a machine whose speed drifts treats them alike. A run's figure is the median of its steps' tokens/s without the first ones;
-a row's figure is the median over the rounds; its ratio is taken round by round, over the faster PyTorch of that round.
-Beside them, in the same rounds: the rate of the model's matrix products alone, and one thread against all of them. At the
-end: start-up, and sampling with and without cached keys. Nothing else should be running.
+The programs train the same model on the same shards, one after the other, round after round (A B C, A B C, ...), so
+that a machine whose speed drifts treats them alike. A run's figure is the median of its steps' tokens/s without the
+first ones; a row's figure is the median over the rounds; its ratio is taken round by round, over the faster PyTorch.
+Beside them, in the same rounds: the rate of the model's matrix products alone, and one thread against all of them. At
+the end: start-up, and sampling with and without cached keys. Nothing else should be running.
 
 Writes bench/results/cpu-HOST-COMMIT.json.
 """
@@ -149,7 +149,7 @@ def sampling(tokens=255):
     model = llmc.cpu.GPT2(depth=depth, width=width, heads=heads, seq_len=seq_len, vocab_size=vocab, batch_size=1)
     rates = {}
     for cache in (True, False):
-        model.generate([256], 8, cache=cache)
+        model.generate([256], tokens, cache=cache)  # plans the products of every length
         begin = time.perf_counter()
         model.generate([256], tokens, cache=cache)
         rates["cached" if cache else "recomputed"] = tokens / (time.perf_counter() - begin)

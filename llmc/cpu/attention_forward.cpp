@@ -51,11 +51,11 @@ struct Keys {
     E *panels, *values;
 };
 
-// Queries [q0, q0 + kQueries) of one head, against all keys up to them.
+// Queries from q0 to the end of its block of one head, against all keys up to them.
 template <class T, class E>
 void forward_queries(const AttentionForward& args, const HeadShape<E>& s, int64_t head, int64_t q0, const Keys<E>& keys,
                      Arena arena) {
-    const int64_t b = head / s.H, h = head % s.H, rows = std::min(kQueries, s.T - q0);
+    const int64_t b = head / s.H, h = head % s.H, rows = std::min(kQueries - q0 % kQueries, s.T - q0);
     E* q = arena.take<E>(kQueries * s.row);
     float *out = arena.take<float>(kQueries * s.Dp), *scores = arena.take<float>(kQueries * kTileRow + kLanes);
     load_rows(q, args.qkv.as<T>() + (b * s.T + q0) * 3 * s.C() + h * s.D, rows, 3 * s.C(), s);
@@ -98,8 +98,9 @@ void forward_head(const AttentionForward& args, const AttentionShape& shape, int
     for (int i = 0; i < 3; ++i) prefetch_rows(qkv + i * s.C(), keys, stride, s.D);
     load_panels(copies.panels, qkv + s.C(), keys, stride, s, arena.take<E>(kPanel * s.row));
     load_positions(copies.values, qkv + 2 * s.C(), keys, padded, stride, s);
+    const int64_t first_query = args.first_query / kTileRows * kTileRows;
     for (int64_t block = first; block < last; ++block)
-        forward_queries<T>(args, s, head, block * kQueries, copies, arena);
+        forward_queries<T>(args, s, head, std::max(block * kQueries, first_query), copies, arena);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // also for the pass over the result (gelu, residual, conversion), and threads meet once, at the end. bf16 on a
 // processor without bf16 products is converted block by block.
 #include "llmc/checks.h"
+#include "llmc/cpu/few_rows.h"
 #include "llmc/cpu/onednn.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
@@ -73,8 +74,9 @@ void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, 
     if (args.pre_gelu) {
         T* pre_gelu = args.pre_gelu.as<T>() + offset + begin;
         const float scale = args.gelu_scale, inverse = 1 / scale;
+        const bool in_place = static_cast<const void*>(linear) == pre_gelu;
         for_vectors(end - begin, [=](int64_t i, auto count) {
-            if constexpr (!std::is_same_v<T, L>) store_as(pre_gelu + i, load_as(linear + i, count), count);
+            if (!in_place) store_as(pre_gelu + i, load_as(linear + i, count), count);
             store_as(out + i, inverse * gelu(scale * load_as(pre_gelu + i, count)), count);  // of the rounded number
         });
     } else if (args.residual) {
@@ -122,6 +124,14 @@ void forward_block(const MatmulForward& args, const void* weight, const float* b
 void matmul_forward(const MatmulForward& args) {
     check(args);
     int64_t N = args.inp.rows(), C = args.inp.last(), OC = args.weight.rows();
+    if (N <= kFewRows) {
+        float* linear = scratch(Scratch::product, N * OC);
+        return with_type("matmul_forward", "inp", args.inp.dtype, [&]<class T>(T) {
+            multiply_few_rows(linear, args.inp.as<T>(), args.weight.as<T>(), args.bias.as<T>(), args.scale,
+                              args.bias_scale, N, C, OC);
+            finish_forward<T>(args, linear, 0, 0, N * OC);
+        });
+    }
     // The product multiplies its bias by its scale: divide here. A scale of 0 becomes one that leaves nothing of the
     // product either.
     float scale = args.scale == 0 ? 1e-30f : args.scale;
