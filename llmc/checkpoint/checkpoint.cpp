@@ -36,8 +36,15 @@ std::vector<float> transposed(const std::vector<float>& values, int64_t rows, in
     return out;
 }
 
-std::vector<float> to_stored(const TensorSpec& spec, std::vector<float> values) {
-    return stored_transposed(spec) ? transposed(values, spec.shape[0], spec.shape[1]) : values;
+// A tensor as the file has it: transposed as a whole, others a few megabytes at a time.
+SafetensorsEntry entry_of(const std::string& name, const TensorSpec& spec, DType dtype, Tensor tensor) {
+    if (stored_transposed(spec))
+        return {name, dtype, stored_shape(spec), spec.count(), [=, &spec](int64_t, int64_t count) {
+                    return transposed(download(tensor, count), spec.shape[0], spec.shape[1]);
+                }};
+    return {name, dtype, spec.shape, int64_t{1} << 20, [=](int64_t begin, int64_t count) {
+                return download(tensor.slice(begin, count), count);
+            }};
 }
 std::vector<float> from_stored(const TensorSpec& spec, std::vector<float> values) {
     return stored_transposed(spec) ? transposed(values, spec.shape[1], spec.shape[0]) : values;
@@ -136,8 +143,7 @@ std::vector<fs::path> checkpoints_of(const fs::path& folder) {  // complete ones
 void write_model(const fs::path& path, GPT2& model, const TrainingState& state, const CheckpointMetadata& metadata) {
     std::vector<SafetensorsEntry> entries;
     for (Parameter& p : model.parameters.all())
-        entries.push_back(
-            {p.spec.name, p.value.dtype, stored_shape(p.spec), [&p] { return to_stored(p.spec, Parameters::get(p)); }});
+        entries.push_back(entry_of(p.spec.name, p.spec, p.value.dtype, p.value));
     write_safetensors(path, entries,
                       {{"format", kFormat},
                        {"step", std::to_string(state.step)},
@@ -151,9 +157,7 @@ void write_model(const fs::path& path, GPT2& model, const TrainingState& state, 
 void write_optimizer(const fs::path& path, const Optimizer& optimizer, const TrainingState& state, const json& config) {
     std::vector<SafetensorsEntry> entries;
     for (const Optimizer::State& s : optimizer.state())
-        entries.push_back({s.name, DType::f32, stored_shape(s.parameter->spec), [&s] {
-                               return to_stored(s.parameter->spec, download(s.value, s.parameter->spec.count()));
-                           }});
+        entries.push_back(entry_of(s.name, s.parameter->spec, DType::f32, s.value));
     const json remembered = {{"samples", state.samples},
                              {"tokens", state.tokens},
                              {"updates", state.updates},

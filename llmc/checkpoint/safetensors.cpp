@@ -153,13 +153,16 @@ void write_safetensors(const std::string& path, const std::vector<SafetensorsEnt
     out.write(&length, 8);
     out.write(text.data(), text.size());
     for (const SafetensorsEntry& e : entries) {
-        const std::vector<float> values = e.values();
-        if (e.dtype == DType::f32) {
-            out.write(values.data(), values.size() * 4);
-        } else {
-            std::vector<bf16> rounded(values.size());
-            std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
-            out.write(rounded.data(), rounded.size() * 2);
+        const int64_t all = count_of(e.shape);
+        for (int64_t begin = 0; begin < all; begin += e.piece) {
+            const std::vector<float> values = e.values(begin, std::min(e.piece, all - begin));
+            if (e.dtype == DType::f32) {
+                out.write(values.data(), values.size() * 4);
+            } else {
+                std::vector<bf16> rounded(values.size());
+                std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
+                out.write(rounded.data(), rounded.size() * 2);
+            }
         }
     }
     out.finish();

@@ -41,8 +41,9 @@ struct SafetensorsEntry {
     std::string name;
     DType dtype;
     std::vector<int64_t> shape;
-    // called when its turn comes, so that one tensor is in memory at a time
-    std::function<std::vector<float>()> values;
+    // `count` values from `begin` on. Asked for when their turn comes, `piece` at a time, so that no more are in memory.
+    int64_t piece;
+    std::function<std::vector<float>(int64_t begin, int64_t count)> values;
 };
 // Writes and fsyncs. A full disk or any other trouble is an Error that names the path; the file may then be partial.
 void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,

@@ -33,6 +33,7 @@ constexpr int kLanes = 4;
 using Vector = float __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 using Words = uint32_t __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 using Integers = int32_t __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+using Halves = uint16_t __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
 using Whole = std::integral_constant<int64_t, kLanes>;  // the count of a vector that is loaded or stored whole
 
 template <class V>
@@ -52,58 +53,50 @@ inline Integers lane_numbers() {
     return n;
 }
 
-#if defined(LLMC_AVX512)
-inline __mmask16 first_lanes(int64_t count) { return __mmask16((1u << std::clamp<int64_t>(count, 0, kLanes)) - 1); }
-
 // Rounded to nearest, ties to even. The processor's own conversion makes 0 of subnormal numbers.
-inline __m256i round_to_bf16(Vector x) {
+inline Halves round_to_bf16(Vector x) {
 #if defined(LLMC_AVX512_BF16)
-    return __m256i(_mm512_cvtneps_pbh(__m512(x)));
+    return Halves(_mm512_cvtneps_pbh(__m512(x)));
 #else
     const Words bits = Words(x), rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    return _mm512_cvtepi32_epi16(__m512i(((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16));
-#endif
-}
-#endif
-
-// The first `count` of kLanes numbers as floats, then zeros.
-template <class T, class Count>
-inline Vector load_as(const T* from, Count count) {
-    constexpr bool whole = std::is_same_v<Count, Whole>;
-#if defined(LLMC_AVX512)
-    if constexpr (std::is_same_v<T, bf16>) {
-        const __m256i bits = whole ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))
-                                   : _mm256_maskz_loadu_epi16(first_lanes(count), from);
-        return Vector(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-    } else {
-        return whole ? load<Vector>(from) : Vector(_mm512_maskz_loadu_ps(first_lanes(count), from));
-    }
-#else
-    Vector x{};
-    for (int i = 0; i < kLanes; ++i)
-        if (whole || i < count) x[i] = to_float(from[i]);
-    return x;
+    return __builtin_convertvector(((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16, Halves);
 #endif
 }
 
-// The first `count` lanes, rounded to T.
-template <class T, class Count>
-inline void store_as(T* to, Vector x, Count count) {
-    constexpr bool whole = std::is_same_v<Count, Whole>;
-#if defined(LLMC_AVX512)
-    if constexpr (std::is_same_v<T, bf16> && whole)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), round_to_bf16(x));
-    else if constexpr (std::is_same_v<T, bf16>)
-        _mm256_mask_storeu_epi16(to, first_lanes(count), round_to_bf16(x));
-    else if constexpr (whole)
-        store(to, x);
-    else
-        _mm512_mask_storeu_ps(to, first_lanes(count), __m512(x));
-#else
-    for (int i = 0; i < kLanes; ++i)
-        if (whole || i < count) to[i] = from_float<T>(x[i]);
-#endif
+inline Vector load_as(const float* from, Whole) { return load<Vector>(from); }
+inline Vector load_as(const bf16* from, Whole) {
+    return Vector(__builtin_convertvector(load<Halves>(from), Words) << 16);
 }
+inline void store_as(float* to, Vector x, Whole) { store(to, x); }
+inline void store_as(bf16* to, Vector x, Whole) { store(to, round_to_bf16(x)); }
+
+// The first `count` of kLanes numbers as floats, then zeros; and the first `count` lanes, rounded to T.
+#if defined(LLMC_AVX512)
+inline __mmask16 first_lanes(int64_t count) { return __mmask16((1u << std::clamp<int64_t>(count, 0, kLanes)) - 1); }
+inline Vector load_as(const float* from, int64_t count) {
+    return Vector(_mm512_maskz_loadu_ps(first_lanes(count), from));
+}
+inline Vector load_as(const bf16* from, int64_t count) {
+    return Vector(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(count), from)), 16));
+}
+inline void store_as(float* to, Vector x, int64_t count) { _mm512_mask_storeu_ps(to, first_lanes(count), __m512(x)); }
+inline void store_as(bf16* to, Vector x, int64_t count) {
+    _mm256_mask_storeu_epi16(to, first_lanes(count), __m256i(round_to_bf16(x)));
+}
+#else
+template <class T>
+inline Vector load_as(const T* from, int64_t count) {
+    T whole[kLanes] = {};
+    std::copy(from, from + std::clamp<int64_t>(count, 0, kLanes), whole);
+    return load_as(whole, Whole{});
+}
+template <class T>
+inline void store_as(T* to, Vector x, int64_t count) {
+    T whole[kLanes];
+    store_as(whole, x, Whole{});
+    std::copy(whole, whole + std::clamp<int64_t>(count, 0, kLanes), to);
+}
+#endif
 
 // 2^x: relative error below 2e-7 for x in [-126, 127]. Below, 0 or 2^-126; above, infinity or 2^127. NaN gives NaN.
 // x = n + r, |r| <= 1/2: the polynomial of degree 5 that comes nearest to 2^r and is 1 at 0 (largest error 9.1e-8).
