@@ -42,9 +42,8 @@ SafetensorsEntry entry_of(const std::string& name, const TensorSpec& spec, DType
         return {name, dtype, stored_shape(spec), spec.count(), [=, &spec](int64_t, int64_t count) {
                     return transposed(download(tensor, count), spec.shape[0], spec.shape[1]);
                 }};
-    return {name, dtype, spec.shape, int64_t{1} << 20, [=](int64_t begin, int64_t count) {
-                return download(tensor.slice(begin, count), count);
-            }};
+    return {name, dtype, spec.shape, int64_t{1} << 20,
+            [=](int64_t begin, int64_t count) { return download(tensor.slice(begin, count), count); }};
 }
 std::vector<float> from_stored(const TensorSpec& spec, std::vector<float> values) {
     return stored_transposed(spec) ? transposed(values, spec.shape[1], spec.shape[0]) : values;

@@ -60,7 +60,7 @@ inline Words pairs_of([[maybe_unused]] Vector first, [[maybe_unused]] Vector sec
                                            23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return Words(_mm512_permutexvar_epi16(order, __m512i(_mm512_cvtne2ps_pbh(__m512(second), __m512(first)))));
 #else
-    return {};
+    return Words{};
 #endif
 }
 
