@@ -187,8 +187,8 @@ figures: venv         ## the figures, tables and data of mup.md, from runs: a qu
 	@scripts/figures.sh
 gpu-check:            ## on a machine with a GPU: build, test, compare with PyTorch, benchmark (8 minutes)
 	@scripts/gpu_check.sh
-bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes
-	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2
+bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes (half an hour on two cores)
+	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2 module
 	$(PYTHON) dev/bench.py
 lint: venv-dev        ## style of the sources
 	$(VENV)/bin/ruff check .

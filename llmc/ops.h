@@ -9,7 +9,8 @@
 //    taken in fp32.
 //  * Parameter gradients (dweight, dbias, dwte, dwpe), moments, master weights, statistics (mean, rstd, lse) and losses
 //    are fp32.
-//  * Parameter gradients are accumulated (+=) unless told otherwise; every other output is overwritten, so it may hold anything before.
+//  * Parameter gradients are accumulated (+=) unless told otherwise; every other output is overwritten, so it may hold
+//    anything before.
 //  * Backward ops take their own scales: a scheme such as u-muP uses other numbers in the backward pass than the chain
 //    rule gives.
 //  * An optional tensor is absent when empty (`Tensor{}`). FLOPs count a multiply-add as 2; bytes are for elements of s
@@ -88,7 +89,7 @@ void matmul_forward(const MatmulForward& args);
 // With overwrite_dweight, dweight = ... instead: what it held is not looked at, which saves reading it and zeroing it.
 struct MatmulBackward {
     Tensor dinp{};      // (N, C)
-    Tensor dweight{};   // (OC, C) fp32, +=
+    Tensor dweight{};   // (OC, C) fp32, +=, or = with overwrite_dweight
     Tensor dbias{};     // (OC) fp32, +=
     Tensor dout;        // (N, OC)
     Tensor inp{};       // (N, C), needed for dweight

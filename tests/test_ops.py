@@ -211,6 +211,13 @@ def test_matmul_backward(backend, dtype, N, OC, C, with_gelu):
     np.testing.assert_array_equal(fresh, added)
 
 
+def test_overwritten_gradient_of_no_rows_is_zero(backend, dtype):
+    dout, inp = np.zeros((0, 12), np.float32), np.zeros((0, 9), np.float32)
+    whatever = np.full((12, 9), np.nan, np.float32)
+    result = backend.matmul_backward(dout, inp=inp, dweight=whatever, overwrite_dweight=True, dtype=dtype)
+    assert (result["dweight"] == 0).all()
+
+
 @pytest.mark.parametrize("part", ["dinp", "dweight", "dbias"])
 def test_matmul_backward_parts(backend, dtype, part):
     data = Data(8, dtype)

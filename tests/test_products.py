@@ -25,7 +25,8 @@ def test_every_product_has_a_kernel(dtype, scheme, batch, tmp_path):
                2 * batch * 32, "--train-data", train, "--parametrization", scheme, "--dtype", dtype, "--steps", 2,
                "--eval-every", 0]
     options += {"sp": [], "mup": ["--base-width", 64], "u-mup": []}[scheme]
-    done = subprocess.run([BINARY, *map(str, options)], env={"DNNL_VERBOSE": "1"}, capture_output=True, text=True)
+    verbose = dict.fromkeys(("DNNL_VERBOSE", "ONEDNN_VERBOSE"), "1")
+    done = subprocess.run([BINARY, *map(str, options)], env=verbose, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = (line.split(",") for line in done.stdout.splitlines() if line.startswith(("dnnl_verbose", "onednn_verbose")))
     products = [fields for fields in said if "matmul" in fields]

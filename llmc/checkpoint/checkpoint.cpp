@@ -46,7 +46,8 @@ SafetensorsEntry entry_of(const std::string& name, const TensorSpec& spec, DType
             [=](int64_t begin, int64_t count) { return download(tensor.slice(begin, count), count); }};
 }
 std::vector<float> from_stored(const TensorSpec& spec, std::vector<float> values) {
-    return stored_transposed(spec) ? transposed(values, spec.shape[1], spec.shape[0]) : values;
+    if (stored_transposed(spec)) return transposed(values, spec.shape[1], spec.shape[0]);
+    return values;
 }
 
 json parse_metadata(const SafetensorsFile& file, const std::string& key) {

@@ -113,9 +113,9 @@ void multiply_by_keys(const Tile& t, const E* a, const E* panels, float* tile, c
 
 // out (rows, Dp) (+)= tile (rows, keys) times positions (T, Dp), along each query's keys.
 template <class E>
-void multiply_by_positions(const Tile& t, const E* tile, int64_t tile_row, const E* positions, float* out,
-                           bool accumulate, const HeadShape<E>& s) {
-    multiply_small<E>(t.rows, s.Dp, {tile, tile_row, 1}, {positions + t.k0 / kPack<E> * s.Dp, s.Dp, kPanel}, out, s.Dp,
+void multiply_by_positions(const Tile& t, const E* tile, const E* positions, float* out, bool accumulate,
+                           const HeadShape<E>& s) {
+    multiply_small<E>(t.rows, s.Dp, {tile, kTileRow, 1}, {positions + t.k0 / kPack<E> * s.Dp, s.Dp, kPanel}, out, s.Dp,
                       accumulate, [&](int64_t i, int64_t) {
                           const int64_t keys = std::min(t.keys, i + kTileRows + t.diagonal());
                           return Part{0, (keys + kPack<E> - 1) / kPack<E>};

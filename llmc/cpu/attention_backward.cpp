@@ -143,7 +143,7 @@ void backward_queries(const HeadShape<E>& s, const HeadBackward<E>& x, int64_t q
         for (int64_t i = 0; i < rows; i += 2) gradient_rows(x, tile, i, gradients);
         multiply_transposed(tile, reinterpret_cast<const E*>(x.p), x.dout_positions, x.dv, s);
         multiply_transposed(tile, reinterpret_cast<const E*>(x.ds), x.q_positions, x.dk, s);
-        multiply_by_positions(tile, x.ds_rows, kTileRow, x.k_positions, x.dq, k0 > 0, s);
+        multiply_by_positions(tile, x.ds_rows, x.k_positions, x.dq, k0 > 0, s);
     }
 }
 

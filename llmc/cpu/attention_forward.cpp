@@ -57,7 +57,7 @@ void forward_queries(const AttentionForward& args, const HeadShape<E>& s, int64_
                      Arena arena) {
     const int64_t b = head / s.H, h = head % s.H, rows = std::min(kQueries - q0 % kQueries, s.T - q0);
     E* q = arena.take<E>(kQueries * s.row);
-    float *out = arena.take<float>(kQueries * s.Dp), *scores = arena.take<float>(kQueries * kTileRow + kLanes);
+    float *out = arena.take<float>(kQueries * s.Dp), *scores = arena.take<float>(kQueries * kTileRow);
     load_rows(q, args.qkv.as<T>() + (b * s.T + q0) * 3 * s.C() + h * s.D, rows, 3 * s.C(), s);
     const int64_t padded = round_up(rows, kTileRows);
     std::fill(q + rows * s.row, q + padded * s.row, E{});
@@ -73,7 +73,7 @@ void forward_queries(const AttentionForward& args, const HeadShape<E>& s, int64_
             for (int64_t d = 0; d < s.Dp; d += kLanes)
                 store(out + i * s.Dp + d, correction * load<Vector>(out + i * s.Dp + d));
         }
-        multiply_by_positions(tile, reinterpret_cast<const E*>(scores), kTileRow, keys.values, out, k0 > 0, s);
+        multiply_by_positions(tile, reinterpret_cast<const E*>(scores), keys.values, out, k0 > 0, s);
     }
     for (int64_t i = 0; i < rows; ++i) {
         T* dst = args.out.as<T>() + (b * s.T + q0 + i) * s.C() + h * s.D;

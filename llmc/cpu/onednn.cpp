@@ -37,7 +37,7 @@ struct Descriptors {
 dnnl::primitive_attr attributes_of(const Product& p) {
     dnnl::post_ops ops;  // in the order in which they are applied
     // alpha after the sum, which takes it back: for the other order with a transposed oneDNN 2.6 has no bf16 kernel but
-    // its reference, a hundred times slower.
+    // its reference, hundreds of times slower.
     if (p.accumulate) ops.append_sum(1 / p.alpha);
     if (p.alpha != 1) {
 #if DNNL_VERSION_MAJOR >= 3

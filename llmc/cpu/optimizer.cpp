@@ -2,6 +2,7 @@
 //
 // All tensors of a step are cut into blocks of a fixed size, and threads share the blocks: sums are taken per block, in
 // double, and added in order, so no result depends on the number of threads.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 #include "llmc/checks.h"
@@ -20,22 +21,22 @@ constexpr int64_t kBlock = 4096;  // a multiple of 4: a draw of random numbers s
 
 struct Block {
     size_t tensor;
-    int64_t begin, end;
+    int64_t begin, end;  // in the tensor
+    int64_t start;       // were all tensors one
 };
 
 // All elements of all tensors in blocks.
 struct Blocks {
     std::vector<Block> blocks;
-    std::vector<int64_t> starts;  // of each block, were the tensors one
     int64_t elements = 0;
 
     template <class Tensors, class Count>
     Blocks(const Tensors& tensors, Count&& count) {
         for (size_t i = 0; i < tensors.size(); ++i) {
             for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock) {
-                blocks.push_back({i, begin, std::min(begin + kBlock, n)});
-                starts.push_back(elements);
-                elements += blocks.back().end - begin;
+                const int64_t end = std::min(begin + kBlock, n);
+                blocks.push_back({i, begin, end, elements});
+                elements += end - begin;
             }
         }
     }
@@ -44,9 +45,9 @@ struct Blocks {
     template <class Body>
     void parallel(Body&& body) const {
         parallel_for(elements, 2 * kBlock, [&](int64_t begin, int64_t end) {
-            auto first = std::lower_bound(starts.begin(), starts.end(), begin);
-            for (size_t i = size_t(first - starts.begin()); i < blocks.size() && starts[i] < end; ++i)
-                body(i, blocks[i]);
+            for (auto b = std::ranges::lower_bound(blocks, begin, {}, &Block::start);
+                 b != blocks.end() && b->start < end; ++b)
+                body(size_t(b - blocks.begin()), *b);
         });
     }
 };

@@ -77,7 +77,7 @@ void parallel_for(int64_t n, int64_t grain, Body&& body) {
 template <class Body>
 void parallel_tasks(int64_t n, bool equal, Body&& body) {
     int threads = int(std::min<int64_t>(device::threads(), n));
-    if (equal)
+    if (equal || member)  // in a parallel_region a thread has its part and no other
         return parallel_for(n, 1, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) body(i);
         });
