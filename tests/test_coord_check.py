@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+from measures import mean_abs
 from program import BACKEND, BINARY, DEVICE, ROOT, TINY, run
 from shards import random_text, write_text_shards
 
@@ -98,7 +99,7 @@ def test_numbers_are_what_they_say(data, tmp_path):
                 "logits": seen["logits"][:, :257], "h.1.attn.logits": logits}  # fmt: skip
     expected["h.1.mlp.c_proj"] = seen["h.1.resid_mlp"] - seen["h.1.resid_attn"]
     for name, value in expected.items():
-        assert float(rows["1", "activation", name]["mean_abs"]) == pytest.approx(np.abs(value).mean(), rel=1e-4), name
+        assert float(rows["1", "activation", name]["mean_abs"]) == pytest.approx(mean_abs(value), rel=1e-4), name
 
 
 def test_updates_of_a_bf16_model_are_its_masters(data, tmp_path):

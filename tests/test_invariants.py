@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 from invariants import MUP_FORMS, PLAIN, SHAPE, V, batches, gradients, model, rules, slope, train
+from measures import deviation, mean_abs, norm, rms, spectral_norm
 from program import BACKEND
 
 import llmc
@@ -89,9 +90,9 @@ def test_head_gradients_of_the_forms():
     eight, three, nine = (
         gradients(model(parametrization=form, base_width=16, width=64, **PLAIN)) for form in MUP_FORMS
     )
-    norm = lambda g: np.linalg.norm(g["lm_head.weight"].astype(np.float64))  # noqa: E731
-    assert norm(eight) / norm(three) == pytest.approx(1 / 4, rel=1e-6)
-    assert norm(nine) / norm(three) == pytest.approx(1 / 2, rel=1e-6)
+    eight, three, nine = (norm(g["lm_head.weight"]) for g in (eight, three, nine))
+    assert eight / three == pytest.approx(1 / 4, rel=1e-6)
+    assert nine / three == pytest.approx(1 / 2, rel=1e-6)
     for name in ("h.1.mlp.c_fc.weight", "h.0.attn.c_attn.weight"):
         np.testing.assert_array_equal(eight[name], three[name])
         np.testing.assert_array_equal(eight[name], nine[name])
@@ -109,7 +110,7 @@ def slopes_at_start(options, seeds=2):
     for width, seed in itertools.product(WIDTHS, range(seeds)):
         gpt = model(width=width, batch_size=2, depth=1, seed=seed, **options)
         for name, value in gpt.activations(tokens, targets).items():
-            sizes.setdefault(name, []).append(value.std())
+            sizes.setdefault(name, []).append(deviation(value))
     return {name: slope(WIDTHS, values) for name, values in sizes.items()}
 
 
@@ -192,7 +193,7 @@ def test_spectral_condition(form):
         for name in names:
             move = (after[name] - before[name]) * rules(gpt)[name]["multiplier"]
             out, inp = move.shape if name != "lm_head.weight" else (1, width)
-            norms[name].append(math.sqrt(inp / out) * np.linalg.norm(move, 2))
+            norms[name].append(math.sqrt(inp / out) * spectral_norm(move))
     for name in names:
         assert abs(slope(widths, norms[name])) < 0.06, (name, norms[name])
 
@@ -210,7 +211,7 @@ def test_training_and_inference_logits_agree(scheme):
     ((tokens, targets),) = batches(1, seed=3)
     logits = gpt.forward(tokens).astype(np.float64)
     log_sum = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
-    expected = np.mean(log_sum - np.take_along_axis(logits, targets[..., None], -1)[..., 0])
+    expected = np.mean(log_sum - np.take_along_axis(logits, targets[..., None], -1)[..., 0])  # float64
     assert gpt.forward(tokens, targets) == pytest.approx(expected, rel=2e-6)
 
 
@@ -266,7 +267,7 @@ def test_weight_decay_shrinks_alike_at_every_width(scheme, mode):
         gpt.step()
         after = gpt.parameters()
         for name in ("h.0.attn.c_attn.weight", "h.1.mlp.c_proj.weight", "lm_head.weight", "wte.weight"):
-            shrink = 1 - np.linalg.norm(after[name]) / np.linalg.norm(before[name])
+            shrink = 1 - norm(after[name]) / norm(before[name])
             assert shrink == pytest.approx(expected, rel=1e-5), (name, width)
         assert (after["h.0.ln_1.weight"] == before["h.0.ln_1.weight"]).all()
 
@@ -285,7 +286,7 @@ def residual_slope(options, seeds=2, steps=4):
         for seed in range(seeds):
             gpt = model(depth=depth, seed=seed, lr=1e-3, eps=1e-12, batch_size=4, tie_embeddings=False, **options)
             train(gpt, [(tokens, targets)] * steps)
-            sizes[-1].append(np.abs(gpt.activations(tokens, targets)[f"h.{depth - 1}.resid_mlp"]).mean())
+            sizes[-1].append(mean_abs(gpt.activations(tokens, targets)[f"h.{depth - 1}.resid_mlp"]))
     return slope(DEPTHS, sizes)
 
 
@@ -314,7 +315,6 @@ def test_unit_variance_at_the_start(width):
     """Weights 1, activations and gradients of order 1 with no tuning: what u-muP is for. All tokens equally likely."""
     gpt = model(parametrization="u-mup", width=width, head_dim=32, depth=4)
     tokens, targets = np.random.default_rng(0).integers(0, V, (2, 8, 32), dtype=np.int32)
-    rms = lambda x: float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))  # noqa: E731
     for name, weight in gpt.parameters().items():
         if not name.endswith("bias"):
             assert rms(weight) == pytest.approx(1, abs=0.02), name

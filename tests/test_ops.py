@@ -438,7 +438,7 @@ def test_statistics(backend, dtype, N, C, first, columns, with_minus):
         inp, minus=minus if with_minus else None, first_column=first, columns=columns, dtype=dtype
     )
     x = (double(inp) - (double(minus) if with_minus else 0))[:, first : first + columns if columns else C]
-    expected = torch.stack([x.abs().mean(), x.mean(), (x * x).mean().sqrt(), x.abs().max()])
+    expected = torch.stack([x.abs().mean(), x.mean(), (x * x).mean().sqrt(), x.abs().max()])  # float64
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 

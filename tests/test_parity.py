@@ -9,6 +9,7 @@ places (PyTorch rounds weight gradients to bf16, this program keeps them in fp32
 import numpy as np
 import pytest
 import torch
+from measures import norm, relative_error
 from program import BACKEND, BINARY, DEVICE, checkpoints, log, losses, run, tensors
 from shards import random_text, write_text_shards
 
@@ -66,12 +67,6 @@ def data(tmp_path_factory):
     train = write_text_shards(folder, random_text(30_000), shards=3, prefix="train")
     val = write_text_shards(folder, random_text(3_000, seed=1), shards=1, prefix="val")
     return ["--train-data", train, "--val-data", val]
-
-
-def relative(a, b):
-    """Frobenius norm of the difference, relative to b's."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 # --- Rules ---------------------------------------------------------------------------------------------------------
@@ -211,7 +206,7 @@ def test_logits_and_every_gradient(scheme, tied, dtype):
 
     with torch.no_grad():
         last = theirs(torch.from_numpy(tokens).long()).numpy()
-    assert relative(ours.forward(tokens)[:, -1], last) < tolerance
+    assert relative_error(ours.forward(tokens)[:, -1], last) < tolerance
 
     loss = theirs(torch.from_numpy(tokens).long(), torch.from_numpy(targets).long())
     loss.backward()
@@ -220,8 +215,8 @@ def test_logits_and_every_gradient(scheme, tied, dtype):
     gradients = ours.gradients()
     for rule, parameter in theirs.named_rules():
         expected = parameter.grad[: rule["shape"][0]].numpy()
-        error = relative(gradients[rule["name"]], expected)
-        ratio = np.linalg.norm(gradients[rule["name"]]) / np.linalg.norm(expected)
+        error = relative_error(gradients[rule["name"]], expected)
+        ratio = norm(gradients[rule["name"]]) / norm(expected)
         assert error < tolerance, f"{rule['name']}: {error:.2e}; ratio of norms {ratio:.4f}"
         assert np.all(parameter.grad[rule["shape"][0] :].numpy() == 0), "padding rows get no gradient"
 
@@ -241,9 +236,9 @@ def test_activations_are_announced_under_their_names():
     theirs(torch.from_numpy(tokens).long(), torch.from_numpy(targets).long())
     for i in range(2):
         for name in (f"h.{i}.ln_1", f"h.{i}.attn.c_attn", f"h.{i}.ln_2", f"h.{i}.mlp.c_fc"):
-            assert relative(seen[name], expected[name]) < 1e-5, name
-        assert relative(seen[f"h.{i}.resid_mlp"], expected[f"h.{i}"]) < 1e-5
-    assert relative(seen["ln_f"], expected["ln_f"]) < 1e-5
+            assert relative_error(seen[name], expected[name]) < 1e-5, name
+        assert relative_error(seen[f"h.{i}.resid_mlp"], expected[f"h.{i}"]) < 1e-5
+    assert relative_error(seen["ln_f"], expected["ln_f"]) < 1e-5
     assert seen["logits"].shape == (4 * 33, 384 if BACKEND != "cpu" else 288)
 
 
@@ -277,7 +272,7 @@ def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
     if dtype == "fp32":  # an optimizer rule that is wrong for one tensor shows in that tensor's way travelled
         start, a, b = (tensors(checkpoints(tmp_path / name)[-1]) for name in ("start", "ours", "theirs"))
         for name in (n for n in a if not n.startswith(("m.", "v."))):
-            assert relative(a[name] - start[name], b[name] - start[name]) < 0.02, name
+            assert relative_error(a[name] - start[name], b[name] - start[name]) < 0.02, name
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from measures import deviation, relative_error, rms
 from shards import random_text, write_text_shards
 from test_reference import ROOT, TINY, assert_same, log, losses, run, table, tensors
 
@@ -282,8 +283,9 @@ def loss_by_hand(w, tokens, targets, depth, heads, attention, branches, skips, g
     T, C = tokens.shape[1], w["wte.weight"].shape[1]
 
     def norm(x, name):
-        x = x - x.mean(-1, keepdim=True)
-        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[name + ".weight"] + w[name + ".bias"]
+        x = x - x.mean(-1, keepdim=True)  # float64
+        variance = x.square().mean(-1, keepdim=True)  # float64
+        return x / (variance + 1e-5).sqrt() * w[name + ".weight"] + w[name + ".bias"]
 
     def linear(x, name):
         return x @ w[name + ".weight"].T + w[name + ".bias"]
@@ -301,15 +303,11 @@ def loss_by_hand(w, tokens, targets, depth, heads, attention, branches, skips, g
         x = skips[2 * i + 1] * x + branches[2 * i + 1] * linear(y, f"h.{i}.mlp.c_proj")
     logits = norm(x, "ln_f") @ w["head"].T
     p = logits.log_softmax(-1)
-    return logits, -p.gather(2, targets[..., None]).mean()
+    return logits, -p.gather(2, targets[..., None]).mean()  # float64
 
 
 def leaves(model):
     return {r["name"]: p.detach()[:r["shape"][0]].double().requires_grad_() for r, p in model.named_rules()}
-
-
-def relative(a, b):
-    return ((a.double() - b).norm() / b.norm()).item()
 
 
 @pytest.mark.parametrize(("options", "tied"), [
@@ -331,9 +329,9 @@ def test_gradients_are_the_chain_rules(options, tied):
     logits, expected = loss_by_hand(w, tokens, targets, 2, 2, 2.9 / 16, [branch] * 4, [1.0] * 4)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert relative(model(tokens), logits[:, -1]) < 1e-5
+    assert relative_error(model(tokens), logits[:, -1]) < 1e-5
     for rule, p in model.named_rules():
-        assert relative(p.grad[:rule["shape"][0]], raw[rule["name"]].grad) < 1e-5, rule["name"]
+        assert relative_error(p.grad[:rule["shape"][0]], raw[rule["name"]].grad) < 1e-5, rule["name"]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -362,7 +360,7 @@ def test_gradients_of_u_mup(dtype):
     expected.backward()
     tolerance = 1e-5 if dtype == "fp32" else 0.03
     assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
-    assert relative(model(tokens), logits[:, -1]) < tolerance
+    assert relative_error(model(tokens), logits[:, -1]) < tolerance
     unit = tokens_a_step * V / math.sqrt(V - 1) / 2  # of dlogits
     stream = unit * d / math.sqrt(V)  # and of what the head passes on
     own = 1 / math.sqrt(tokens_a_step)
@@ -378,7 +376,7 @@ def test_gradients_of_u_mup(dtype):
                 between = 2 if name == "mlp.c_fc" else 1  # mlp.c_proj passes on sqrt(fan_in / fan_out) of the true
                 factors[full] = stream / branches[2 * i + branch] * between * own / carried / A[full]
     for rule, p in model.named_rules():
-        error = relative(p.grad[:rule["shape"][0]], raw[rule["name"]].grad * factors[rule["name"]])
+        error = relative_error(p.grad[:rule["shape"][0]], raw[rule["name"]].grad * factors[rule["name"]])
         assert error < tolerance, rule["name"]
 
 
@@ -396,7 +394,7 @@ def test_everything_has_unit_scale_at_the_start_of_u_mup():
     initialise(model, 3)
     tokens = torch.randint(0, 257, (2, 8, 32), generator=torch.Generator().manual_seed(0))
     seen = {}
-    model.set_observer(lambda kind, name, x: seen.__setitem__(name, x.detach().square().mean().sqrt().item()))
+    model.set_observer(lambda kind, name, x: seen.__setitem__(name, rms(x)))
     model(tokens[0], tokens[1]).backward()
     assert len(seen) == 3 + 13 * 2
     small = {"logits": 128**-0.5, "h.0.attn.logits": 32**-0.5, "h.1.attn.logits": 32**-0.5}  # products of n / n terms
@@ -406,10 +404,10 @@ def test_everything_has_unit_scale_at_the_start_of_u_mup():
         else:
             assert 0.3 < size < 3, (name, size)
     for rule, p in model.named_rules():
-        gradient = p.grad[:rule["shape"][0]].square().mean().sqrt().item()
+        gradient = rms(p.grad[:rule["shape"][0]])
         assert 0.1 < gradient < 10, (rule["name"], gradient)
         if rule["role"] != "vector":
-            assert p[:rule["shape"][0]].square().mean().sqrt().item() == pytest.approx(1, abs=0.02), rule["name"]
+            assert rms(p[:rule["shape"][0]]) == pytest.approx(1, abs=0.02), rule["name"]
 
 
 def test_gains_start_at_their_mean():
@@ -419,7 +417,7 @@ def test_gains_start_at_their_mean():
     p = dict(model.named_parameters())
     assert (p["h.1.ln_2.weight"] == np.float32(math.sqrt(0.5))).all()
     assert not p["h.1.ln_2.bias"].any()
-    assert p["wte.weight"][:130].std().item() == pytest.approx(0.02 / math.sqrt(2), rel=0.05)
+    assert deviation(p["wte.weight"][:130]) == pytest.approx(0.02 / math.sqrt(2), rel=0.05)
     assert not p["wte.weight"][130:].any()
     tokens = torch.arange(8)[None]
     assert model(tokens, tokens).item() == pytest.approx(math.log(130), abs=1e-5)

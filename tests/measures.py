@@ -1,0 +1,46 @@
+"""Sizes of arrays and distances between them, in float64 whatever the arrays are.
+
+A test that judges by a reduction takes it from here. In fp32 the result depends on the processor's vectors and on the
+library: NumPy's norm of four million fp32 numbers is 1e-5 off with AVX2 kernels, and right with AVX-512's.
+tests/test_measures.py looks for reductions that do not.
+"""
+
+import numpy as np
+
+
+def float64(x):
+    """A NumPy array, a tensor of PyTorch, or numbers, as a float64 array."""
+    if hasattr(x, "detach"):
+        x = x.detach().double().cpu()
+    return np.asarray(x, dtype=np.float64)
+
+
+def norm(x):
+    """Root of the sum of squares of all elements."""
+    return float(np.linalg.norm(float64(x).ravel()))
+
+
+def spectral_norm(matrix):
+    """The largest singular value."""
+    return float(np.linalg.norm(float64(matrix), 2))
+
+
+def relative_error(actual, expected):
+    """Norm of the difference over the norm of `expected`."""
+    actual, expected = float64(actual), float64(expected)
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    return norm(actual - expected) / max(norm(expected), 1e-30)
+
+
+def mean_abs(x):
+    return float(np.abs(float64(x)).mean())
+
+
+def rms(x):
+    """Root of the mean square."""
+    return float(np.sqrt(np.square(float64(x)).mean()))
+
+
+def deviation(x):
+    """Standard deviation of the elements around their mean."""
+    return float(float64(x).std())
