@@ -22,11 +22,12 @@ VENV     := .venv
 PYTHON   := $(VENV)/bin/python
 VERSION  := 0.1.0
 
-COMMON  := $(wildcard llmc/*.cpp llmc/gpt2/*.cpp llmc/checkpoint/*.cpp llmc/trainer/*.cpp)
+ROOMS   := core ops mup gpt2 data train  # what all backends share
+COMMON  := $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp)
 CPU     := $(wildcard llmc/cpu/*.cpp)
 KERNELS := $(wildcard llmc/cuda/*.cu)
 EMULATOR := $(wildcard llmc/emulator/*.cpp)
-BINDING := $(filter-out llmc/python/bindings.cpp,$(wildcard llmc/python/*.cpp))
+BINDING := $(filter-out llmc/bind/bindings.cpp,$(wildcard llmc/bind/*.cpp))
 objects  = $(patsubst %,$(BUILD)/$(1)%.o,$(basename $(2)))
 
 COMMON_OBJECTS := $(BUILD)/version.o $(call objects,,$(COMMON))
@@ -43,13 +44,13 @@ $(CPU_OBJECTS): | toolchain
 $(BUILD)/train_gpt2.o: train_gpt2.cu | headers
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/llmc/python/%.o: FLAGS += $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
+$(BUILD)/llmc/bind/%.o: FLAGS += $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # What was built; rewritten only when it changes, so that an unchanged tree relinks nothing.
 $(BUILD)/version.cpp: FORCE
 	@mkdir -p $(@D)
-	@{ echo '#include "llmc/version.h"'; echo 'namespace llmc {'; \
+	@{ echo '#include "llmc/core/version.h"'; echo 'namespace llmc {'; \
 	   echo 'const char* const kVersion = "$(VERSION)";'; \
 	   echo "const char* const kGitCommit = \"$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)\";"; \
 	   echo "const char* const kCompiler = \"$$($(CXX) --version 2>/dev/null | head -n 1) $(CXXFLAGS)\";"; echo '}'; } > $@.$$$$; \
@@ -127,16 +128,16 @@ $(CUDA_BUILD)/conformance: $(CUDA_BUILD)/tests/cuda/conformance.o $(COMMON_OBJEC
 EXT_SUFFIX = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))" 2>/dev/null)
 BINDING_OBJECTS = $(COMMON_OBJECTS) $(call objects,,$(BINDING))
 BINDINGS_FLAGS = $(FLAGS) $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
-module: llmc/_cpu$(EXT_SUFFIX)
-module-emu: llmc/_emu$(EXT_SUFFIX)
-module-cuda: llmc/_cuda$(EXT_SUFFIX)
-$(BUILD)/bindings_%.o: llmc/python/bindings.cpp | headers
+module: python/llmc/_cpu$(EXT_SUFFIX)
+module-emu: python/llmc/_emu$(EXT_SUFFIX)
+module-cuda: python/llmc/_cuda$(EXT_SUFFIX)
+$(BUILD)/bindings_%.o: llmc/bind/bindings.cpp | headers
 	$(CXX) $(BINDINGS_FLAGS) -MMD -MP -DLLMC_MODULE=_$* -DLLMC_EMULATED=$(if $(filter emu,$*),1,0) -c $< -o $@
-llmc/_cpu$(EXT_SUFFIX): $(BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
+python/llmc/_cpu$(EXT_SUFFIX): $(BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -ldnnl -lpthread
-llmc/_emu$(EXT_SUFFIX): $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
+python/llmc/_emu$(EXT_SUFFIX): $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
-llmc/_cuda$(EXT_SUFFIX): $(BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
+python/llmc/_cuda$(EXT_SUFFIX): $(BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
 # The emulated module with sanitized kernels, for tests/test_sanitizers.py
 module-asan: $(BUILD)/asan/_emu.so
@@ -198,6 +199,6 @@ lint: venv-dev        ## style of the sources
 help:                 ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
 clean:                ## remove what was built (not .venv, data or runs)
-	rm -rf $(BUILD) train_gpt2 train_gpt2emu train_gpt2cu llmc/_*.so
+	rm -rf $(BUILD) train_gpt2 train_gpt2emu train_gpt2cu python/llmc/_*.so
 print-%:              # the value of a variable, for tests
 	@echo '$($*)'

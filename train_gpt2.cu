@@ -3,11 +3,11 @@
 #include <cstdio>
 #include <string>
 
-#include "llmc/error.h"
-#include "llmc/options.h"
-#include "llmc/trainer/setup.h"
-#include "llmc/trainer/signals.h"
-#include "llmc/trainer/trainer.h"
+#include "llmc/core/error.h"
+#include "llmc/train/options.h"
+#include "llmc/train/setup.h"
+#include "llmc/train/signals.h"
+#include "llmc/train/trainer.h"
 
 namespace {
 

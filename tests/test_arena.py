@@ -1,4 +1,4 @@
-"""llmc/arena.h: buffers in one piece of memory, and what the model's recomputation saves."""
+"""llmc/gpt2/arena.h: buffers in one piece of memory, and what the model's recomputation saves."""
 
 import numpy as np
 import pytest

@@ -90,9 +90,9 @@ def test_head_gradients_of_the_forms():
     eight, three, nine = (
         gradients(model(parametrization=form, base_width=16, width=64, **PLAIN)) for form in MUP_FORMS
     )
-    eight, three, nine = (norm(g["lm_head.weight"]) for g in (eight, three, nine))
-    assert eight / three == pytest.approx(1 / 4, rel=1e-6)
-    assert nine / three == pytest.approx(1 / 2, rel=1e-6)
+    of_eight, of_three, of_nine = (norm(g["lm_head.weight"]) for g in (eight, three, nine))
+    assert of_eight / of_three == pytest.approx(1 / 4, rel=1e-6)
+    assert of_nine / of_three == pytest.approx(1 / 2, rel=1e-6)
     for name in ("h.1.mlp.c_fc.weight", "h.0.attn.c_attn.weight"):
         np.testing.assert_array_equal(eight[name], three[name])
         np.testing.assert_array_equal(eight[name], nine[name])

@@ -1,5 +1,5 @@
-"""Who tests the coordinate check? Rules are broken one at a time in a copy of llmc/parametrization.cpp, and each broken
-program has to be caught, by an invariant and a cause that name the mistake. The right program has to pass.
+"""Who tests the coordinate check? Rules are broken one at a time in a copy of llmc/mup/parametrization.cpp, and each
+broken program has to be caught, by an invariant and a cause that name the mistake. The right program has to pass.
 """
 
 import importlib
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     not BINARY.exists() or not shutil.which("make"), reason="not built: run make train_gpt2"
 )
 
-SOURCE = ROOT / "llmc" / "parametrization.cpp"
+SOURCE = ROOT / "llmc" / "mup" / "parametrization.cpp"
 HIDDEN, OUTPUT = "kHidden  = {0,    -0.5, -1,", "kOutput8 = {-1,   0,    0,"
 ATTENTION = "config_.attn_mult.value_or(std::sqrt(base_head_dim_)) / geometry_.head_dim"
 LR = "    r.lr = config_.lr * width_factor * depth_factor;"
@@ -60,7 +60,7 @@ def build(folder, source):
     """train_gpt2 with another parametrization.cpp."""
     v = variables("CXX", "FLAGS", "COMMON_OBJECTS", "CPU_OBJECTS")
     (folder / "parametrization.cpp").write_text(source)
-    objects = v["COMMON_OBJECTS"].replace("build/llmc/parametrization.o", str(folder / "parametrization.o"))
+    objects = v["COMMON_OBJECTS"].replace("build/llmc/mup/parametrization.o", str(folder / "parametrization.o"))
     assert str(folder) in objects
     flags = v["FLAGS"].replace("-O3", "-O1")
     compile_it = f"{v['CXX']} {flags} -Illmc -c {folder}/parametrization.cpp -o {folder}/parametrization.o"

@@ -1,7 +1,7 @@
-"""Every op of llmc/ops.h against PyTorch in float64, on every built backend and in both element types.
+"""Every op of llmc/ops/ops.h against PyTorch in float64, on every built backend and in both element types.
 
 Inputs are rounded to the element type first, so that only the op's own rounding is left: relative Frobenius error below
-1e-5 in fp32, 1e-2 in bf16. Results that an op overwrites hold NaN before the call (llmc/python/arrays.h), so an element
+1e-5 in fp32, 1e-2 in bf16. Results that an op overwrites hold NaN before the call (llmc/bind/arrays.h), so an element
 left out shows. Scales are never 1. The optimizers have their own file, test_optimizers.py.
 """
 

@@ -1,5 +1,5 @@
-"""AdamW and SGD of llmc/ops.h against their formulas in float64 and against torch.optim; stochastic rounding bit for
-bit against doc/formats.md, with a Philox of its own that is checked by the published known answers.
+"""AdamW and SGD of llmc/ops/ops.h against their formulas in float64 and against torch.optim; stochastic rounding bit
+for bit against doc/formats.md, with a Philox of its own that is checked by the published known answers.
 """
 
 import math

@@ -86,7 +86,7 @@ compare(*(b.layernorm_forward(x, w, w, dtype=DTYPE)["out"] for b in (emulated, c
 }
 PREAMBLE = """
 import sys
-sys.path[:0] = [".", "tests"]
+sys.path[:0] = ["python", "tests"]
 import numpy as np
 from measures import relative_error
 import llmc
@@ -247,7 +247,7 @@ def test_planted_bug_is_found(name, tmp_path):
 def test_without_a_bug_nothing_is_found(kind):
     """The same probes on the kernels as they are."""
     make(f"module-{kind}", f"build/{kind}/conformance")
-    module = next((ROOT / "llmc").glob("_emu*.so")) if kind == "emu" else ROOT / "build" / kind / "_emu.so"
+    module = next((ROOT / "python" / "llmc").glob("_emu*.so")) if kind == "emu" else ROOT / "build" / kind / "_emu.so"
     environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")
     for seed in range(4):
         environment["LLMC_EMULATOR"] = f"shuffle={seed} seed={seed}"

@@ -60,7 +60,7 @@ def test_gpt2_tokens_are_tiktokens(tokenizer_bin, text):
 
 def test_gpt2_tokens_of_real_text(tokenizer_bin):
     path, encoding = tokenizer_bin
-    for source in sorted(Path(ROOT).glob("*.md")) + sorted((ROOT / "llmc").glob("*.cpp")):
+    for source in sorted(Path(ROOT).glob("*.md")) + sorted((ROOT / "llmc").rglob("*.cpp")):
         text = source.read_text()
         assert llmc.cpu.encode(text, path) == encoding.encode_ordinary(text), source
 

@@ -119,7 +119,7 @@ def sanitize(report, backend, conformance):
         )
     if tool and not report.left() < 5:
         code = (
-            "import sys; sys.path[:0] = ['.', 'tests']\nimport llmc, test_ops\n"
+            "import sys; sys.path[:0] = ['python', 'tests']\nimport llmc, test_ops\n"
             "for dtype in ('fp32', 'bf16'): list(test_ops.results_of_all_ops(llmc.cuda, dtype))"
         )
         report.run(

@@ -1,14 +1,14 @@
 // What attention's forward and backward pass share: blocks of queries against blocks of keys, and a head's rows brought
-// into the order in which products take them. Formulas: llmc/ops.h; Dao, "FlashAttention-2", 2023.
+// into the order in which products take them. Formulas: llmc/ops/ops.h; Dao, "FlashAttention-2", 2023.
 //
 // A head's q, k, v lie 3C apart. They are copied once a head: as dense rows; as panels, transposed, for the right side of
 // q k^T; and, for the sums over positions, as rows of operands, which in bf16 are pairs of positions. Memory per thread
 // grows as T * D, never as T * T. Everything is padded by zeros to whole tiles: no product has a remainder.
 #pragma once
-#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/small_matmul.h"
 #include "llmc/cpu/vector.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc::cpu {
 

@@ -1,6 +1,6 @@
-// The backward pass of causal attention: scores are computed again, tile by tile. Formulas: llmc/ops.h.
+// The backward pass of causal attention: scores are computed again, tile by tile. Formulas: llmc/ops/ops.h.
 #include "llmc/cpu/attention.h"
-#include "llmc/ops.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -1,8 +1,8 @@
-// Causal attention by blocks of queries and keys, softmax on the fly. Formulas: llmc/ops.h.
+// Causal attention by blocks of queries and keys, softmax on the fly. Formulas: llmc/ops/ops.h.
 #include <cmath>
 #include <limits>
 #include "llmc/cpu/attention.h"
-#include "llmc/ops.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

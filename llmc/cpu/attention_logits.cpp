@@ -1,7 +1,7 @@
-// The numbers under attention's softmax, for coordinate checks. Formula: llmc/ops.h.
-#include "llmc/checks.h"
+// The numbers under attention's softmax, for coordinate checks. Formula: llmc/ops/ops.h.
 #include "llmc/cpu/parallel.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -2,11 +2,11 @@
 // logits[n, :V]. d losses[n] / d logits[n, v] = logit_scale * (softmax(z)_v - [v == target]).
 #include <cmath>
 #include <limits>
-#include "llmc/checks.h"
 #include "llmc/cpu/indices.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

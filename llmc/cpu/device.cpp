@@ -1,5 +1,5 @@
 // The CPU as a device: host memory, OpenMP threads.
-#include "llmc/device.h"
+#include "llmc/ops/device.h"
 #include <omp.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -9,10 +9,10 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include "llmc/core/error.h"
+#include "llmc/core/threads.h"
 #include "llmc/cpu/parallel.h"
-#include "llmc/error.h"
-#include "llmc/ops.h"
-#include "llmc/threads.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 namespace {

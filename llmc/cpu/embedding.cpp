@@ -1,8 +1,8 @@
 // Token and position embeddings: out[b,t,:] = scale * (wte[tokens[b,t],:] + wpe[t,:]).
-#include "llmc/checks.h"
 #include "llmc/cpu/indices.h"
 #include "llmc/cpu/parallel.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -1,9 +1,9 @@
 // gelu(x) = u(s x) / s with u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), s = gelu_scale.
 // Hendrycks, Gimpel, "Gaussian error linear units", 2016.
-#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -1,7 +1,7 @@
 // Token ids come from files: on the CPU there is time to look at each one.
 #pragma once
-#include "llmc/error.h"
-#include "llmc/tensor.h"
+#include "llmc/core/error.h"
+#include "llmc/core/tensor.h"
 
 namespace llmc::cpu {
 

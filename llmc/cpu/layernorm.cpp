@@ -1,9 +1,9 @@
-// Layer norm over the rows of (N, C). Ba, Kiros, Hinton, "Layer normalization", 2016. Formulas: llmc/ops.h.
+// Layer norm over the rows of (N, C). Ba, Kiros, Hinton, "Layer normalization", 2016. Formulas: llmc/ops/ops.h.
 #include <cmath>
-#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -1,14 +1,14 @@
-// The linear layer, forward and backward. Formulas: llmc/ops.h.
+// The linear layer, forward and backward. Formulas: llmc/ops/ops.h.
 //
 // Products are computed in blocks of rows, one thread each: what a block reads and writes stays in that thread's cache,
 // also for the pass over the result (gelu, residual, conversion), and threads meet once, at the end. bf16 on a
 // processor without bf16 products is converted block by block.
-#include "llmc/checks.h"
 #include "llmc/cpu/few_rows.h"
 #include "llmc/cpu/onednn.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

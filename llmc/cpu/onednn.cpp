@@ -5,8 +5,8 @@
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
-#include "llmc/device.h"
-#include "llmc/error.h"
+#include "llmc/core/error.h"
+#include "llmc/ops/device.h"
 
 namespace llmc::cpu {
 namespace {

@@ -1,7 +1,7 @@
 // Dense matrix products by oneDNN (https://oneapi-src.github.io/oneDNN, versions 2 and 3).
 #pragma once
 #include <cstdint>
-#include "llmc/tensor.h"
+#include "llmc/core/tensor.h"
 
 namespace llmc::cpu {
 

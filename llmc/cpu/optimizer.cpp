@@ -1,15 +1,15 @@
-// Parameter updates and the reductions and conversions around them. Formulas: llmc/ops.h.
+// Parameter updates and the reductions and conversions around them. Formulas: llmc/ops/ops.h.
 //
 // All tensors of a step are cut into blocks of a fixed size, and threads share the blocks: sums are taken per block, in
 // double, and added in order, so no result depends on the number of threads.
 #include <algorithm>
 #include <cmath>
 #include <vector>
-#include "llmc/checks.h"
+#include "llmc/core/random.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
-#include "llmc/ops.h"
-#include "llmc/random.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <utility>
-#include "llmc/device.h"
+#include "llmc/ops/device.h"
 
 namespace llmc::cpu {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 #include <utility>
-#include "llmc/tensor.h"
+#include "llmc/core/tensor.h"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define LLMC_AVX512

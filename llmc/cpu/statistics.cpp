@@ -1,10 +1,10 @@
-// What a coordinate check asks of an activation. Formulas: llmc/ops.h. Rows are summed one by one, in double, and added
+// What a coordinate check asks of an activation. Formulas: llmc/ops/ops.h. Rows are summed one by one, in double, and added
 // in order: the same bits for any number of threads.
 #include <cmath>
 #include <vector>
-#include "llmc/checks.h"
 #include "llmc/cpu/parallel.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -1,10 +1,10 @@
 // The numbers under attention's softmax, for coordinate checks: plain, one thread a logit, never part of a training step.
-// Formula: llmc/ops.h.  FLOPs: B H T T D.
-#include "llmc/checks.h"
+// Formula: llmc/ops/ops.h.  FLOPs: B H T T D.
 #include "llmc/cuda/gpu.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/vec.h"
-#include "llmc/ops.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 namespace cuda {

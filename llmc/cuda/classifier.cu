@@ -1,4 +1,4 @@
-// Softmax cross entropy of (N, Vp) logits, and its gradient in place. Formulas: llmc/ops.h.
+// Softmax cross entropy of (N, Vp) logits, and its gradient in place. Formulas: llmc/ops/ops.h.
 //
 // Bytes in bf16: 4 N Vp with the gradient, 2 N Vp without. Bound: memory; floor 3.07 ms at N = 65,536, Vp = 50,304 on an
 // H200. Beside it, two exponentials an element: 6,300 clocks of a multiprocessor's special function units for a row that
@@ -11,10 +11,10 @@
 // row over a cluster of eight blocks.
 #include <algorithm>
 
-#include "llmc/checks.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/reduce.h"
 #include "llmc/cuda/vec.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc {
 namespace cuda {

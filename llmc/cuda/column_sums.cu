@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
-#include "llmc/checks.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/vec.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Sums over the rows of a matrix, without atomics: blocks sum their rows, and a second kernel adds the blocks' parts in
 // order.
 #pragma once
-#include "llmc/tensor.h"
+#include "llmc/core/tensor.h"
 
 namespace llmc::cuda {
 

@@ -1,5 +1,5 @@
-// An NVIDIA GPU as a device (llmc/device.h): one stream, memory, copies through page-locked buffers, recorded work.
-#include "llmc/device.h"
+// An NVIDIA GPU as a device (llmc/ops/device.h): one stream, memory, copies through page-locked buffers, recorded work.
+#include "llmc/ops/device.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -7,9 +7,9 @@
 #include <optional>
 #include <string>
 
+#include "llmc/core/threads.h"
 #include "llmc/cuda/host.h"
-#include "llmc/ops.h"
-#include "llmc/threads.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc::cuda {
 namespace {

@@ -5,10 +5,10 @@
 //   cast            dst = src                       2 + 4 between bf16 and fp32
 //
 // Bound: memory; the floor is bytes / copy bandwidth. One thread per 8 elements, 16-byte accesses.
-#include "llmc/checks.h"
 #include "llmc/cuda/gelu.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/vec.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc {
 namespace cuda {

@@ -8,9 +8,9 @@
 // second kernel adds them in order.  Bytes in bf16: 2 N C read, 8 C for each distinct token, up to N C of parts.
 //           dwpe[t] += dwpe_scale * sum over b of dout[b,t].  Bytes in bf16: 2 N C (again) + 8 T C.
 // Bound: memory; floor bytes / copy bandwidth, about 50 us each at N = 65,536, C = 768 on an H200.
-#include "llmc/checks.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/vec.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc {
 namespace cuda {

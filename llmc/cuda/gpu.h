@@ -7,7 +7,7 @@
 //  * no <<<>>>: launch() in host.h, which every compiler can read;
 //  * no atomics on floats: same inputs, same bits.
 #pragma once
-#include "llmc/tensor.h"
+#include "llmc/core/tensor.h"
 
 #ifdef __CUDACC__
 #include "llmc/cuda/gpu/ptx.h"

@@ -4,8 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "llmc/core/error.h"
 #include "llmc/cuda/gpu.h"
-#include "llmc/error.h"
 #ifndef __CUDACC__
 #include "llmc/emulator/runtime.h"
 #endif

@@ -1,5 +1,5 @@
 // Layer norm over the rows of (N, C), forward and backward with the residual stream's gradient added. Ba, Kiros, Hinton,
-// "Layer normalization", 2016; formulas in llmc/ops.h.
+// "Layer normalization", 2016; formulas in llmc/ops/ops.h.
 //
 //   forward   bytes in bf16: 4 N C + 8 N     backward  6 N C, with dskip 8 N C
 // Bound: memory; at N = 65,536, C = 768 the floors on an H200 (4.3 TB/s) are 47 and 94 us.
@@ -11,11 +11,11 @@
 // second kernel adds the blocks', in order. llm.c's layernorm_backward_kernel10 adds to shared memory after every row.
 #include <algorithm>
 
-#include "llmc/checks.h"
 #include "llmc/cuda/column_sums.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/reduce.h"
 #include "llmc/cuda/vec.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc {
 namespace cuda {

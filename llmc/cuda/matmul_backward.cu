@@ -1,12 +1,12 @@
-// The three gradients of a linear layer. Formulas: llmc/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
+// The three gradients of a linear layer. Formulas: llmc/ops/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
 //
 //   dinp     dout weight, times gelu'(pre_gelu) in the epilogue where the input was a GELU's output
 //   dweight  dout^T inp: few tiles and a long K (the rows of the batch), so K is split and the parts are added in order
 //   dbias    column sums of dout: in bf16 a by-product of dweight's kernel, whose blocks in the first column of tiles
 //            multiply the operand they hold anyway by ones; in fp32, or without dweight, by itself
-#include "llmc/checks.h"
 #include "llmc/cuda/matmul/multiply.h"
-#include "llmc/device.h"
+#include "llmc/ops/checks.h"
+#include "llmc/ops/device.h"
 
 namespace llmc {
 

@@ -1,10 +1,10 @@
 // out = epilogue(scale inp weight^T + bias_scale bias): plain, GELU keeping the pre-activation, or residual added.
-// Formulas: llmc/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
+// Formulas: llmc/ops/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
 //
 // In the epilogue the residual add costs 2 N OC bytes more in a kernel that has them to spare, and makes the layer norm
 // behind it a plain one; the GELU spares its own pass, 6 N OC bytes.
-#include "llmc/checks.h"
 #include "llmc/cuda/matmul/multiply.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc {
 

@@ -1,4 +1,4 @@
-// AdamW and SGD over all parameters in one launch, each with its own lr, decay and epsilon. Formulas: llmc/ops.h;
+// AdamW and SGD over all parameters in one launch, each with its own lr, decay and epsilon. Formulas: llmc/ops/ops.h;
 // rounding and its random numbers: doc/formats.md.
 //
 // Bytes a parameter, AdamW: gradient 4 read, moments 8 read and 8 written, weight 4 + 4, and in bf16 2 more for the
@@ -6,11 +6,11 @@
 // Philox per four parameters, about a tenth of the time the memory takes.
 #include <cmath>
 
-#include "llmc/checks.h"
+#include "llmc/core/random.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/tensor_list.h"
 #include "llmc/cuda/vec.h"
-#include "llmc/random.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc {
 namespace cuda {

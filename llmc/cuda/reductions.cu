@@ -1,15 +1,15 @@
-// Sums over one tensor or many: accumulate_sum, global_norm, statistics. Formulas: llmc/ops.h.
+// Sums over one tensor or many: accumulate_sum, global_norm, statistics. Formulas: llmc/ops/ops.h.
 //
 // Bytes: each input once (4 P for the norm of P fp32 gradients: 116 us for 124M on an H200). Bound: memory. Two stages:
 // every block sums its part in fp32, in a fixed order, and one block adds the parts in double. No atomics, so the bits do
 // not depend on which block is done first.
 #include <algorithm>
 
-#include "llmc/checks.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/reduce.h"
 #include "llmc/cuda/tensor_list.h"
 #include "llmc/cuda/vec.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc {
 namespace cuda {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "llmc/cuda/host.h"
-#include "llmc/device.h"
+#include "llmc/ops/device.h"
 
 namespace llmc::cuda {
 

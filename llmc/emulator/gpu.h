@@ -4,11 +4,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "llmc/core/tensor.h"
 #include "llmc/emulator/async_copy.h"
 #include "llmc/emulator/language.h"
 #include "llmc/emulator/tensor_core.h"
 #include "llmc/emulator/warp.h"
-#include "llmc/tensor.h"
 
 #define GPU inline
 

@@ -2,8 +2,8 @@
 // happen, all 128 threads' at once, when one of its threads waits for them: memory that is reused too early gives a wrong
 // answer. What is not modelled: fence.proxy.async, other swizzles and shapes.
 #pragma once
+#include "llmc/core/tensor.h"
 #include "llmc/emulator/warp.h"
-#include "llmc/tensor.h"
 
 namespace llmc::gpu {
 

@@ -1,8 +1,8 @@
-#include "activations.h"
+#include "llmc/gpt2/activations.h"
 
 #include <algorithm>
 
-#include "llmc/arena.h"
+#include "llmc/gpt2/arena.h"
 
 namespace llmc {
 namespace {

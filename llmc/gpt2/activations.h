@@ -3,8 +3,8 @@
 #pragma once
 #include <string>
 #include <vector>
-#include "llmc/device.h"
 #include "llmc/gpt2/parameters.h"
+#include "llmc/ops/device.h"
 
 namespace llmc {
 

@@ -1,8 +1,8 @@
 // The backward pass of GPT-2, from the gradient of ln_f's output (left in acts_.dbranch by loss_and_head_backward) down to
 // the embeddings. acts_.dresidual is the gradient of the residual stream on its way down; acts_.dbranch, acts_.dwide and acts_.dattn hold
 // what a branch needs.
-#include "gpt2.h"
-#include "llmc/profile.h"
+#include "llmc/gpt2/gpt2.h"
+#include "llmc/ops/profile.h"
 
 namespace llmc {
 namespace {

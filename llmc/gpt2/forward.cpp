@@ -1,8 +1,8 @@
 // The forward pass of GPT-2, and the head with its loss. Read with gpt2.h (shapes) and ops.h (formulas) at hand.
 #include <algorithm>
 
-#include "gpt2.h"
-#include "llmc/profile.h"
+#include "llmc/gpt2/gpt2.h"
+#include "llmc/ops/profile.h"
 
 namespace llmc {
 namespace {

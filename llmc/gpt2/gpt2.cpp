@@ -1,9 +1,9 @@
-#include "gpt2.h"
+#include "llmc/gpt2/gpt2.h"
 
 #include <algorithm>
 
-#include "llmc/error.h"
-#include "llmc/profile.h"
+#include "llmc/core/error.h"
+#include "llmc/ops/profile.h"
 
 namespace llmc {
 

@@ -14,7 +14,7 @@
 #include <vector>
 #include "llmc/gpt2/activations.h"
 #include "llmc/gpt2/parameters.h"
-#include "llmc/ops.h"
+#include "llmc/ops/ops.h"
 
 namespace llmc {
 

@@ -1,9 +1,9 @@
-#include "parameters.h"
+#include "llmc/gpt2/parameters.h"
 
 #include <algorithm>
 
-#include "llmc/error.h"
-#include "llmc/random.h"
+#include "llmc/core/error.h"
+#include "llmc/core/random.h"
 
 namespace llmc {
 namespace {

@@ -4,9 +4,9 @@
 #include <memory>
 #include <string>
 #include <vector>
-#include "llmc/device.h"
-#include "llmc/parametrization.h"
-#include "llmc/tensor.h"
+#include "llmc/core/tensor.h"
+#include "llmc/mup/parametrization.h"
+#include "llmc/ops/device.h"
 
 namespace llmc {
 

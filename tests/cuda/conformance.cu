@@ -9,7 +9,7 @@
 
 #include "llmc/cuda/gpu/hopper.h"
 #include "llmc/cuda/tile.h"
-#include "llmc/device.h"
+#include "llmc/ops/device.h"
 
 using namespace llmc;
 using namespace llmc::cuda;

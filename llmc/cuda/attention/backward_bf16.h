@@ -1,5 +1,5 @@
 // Causal flash attention on tensor cores, backward: two kernels, one that owns queries and sums dq, one that owns keys
-// and sums dk and dv. Formulas: llmc/ops.h. Dao, "FlashAttention-2", 2023, sums dq with atomics in the second kernel
+// and sums dk and dv. Formulas: llmc/ops/ops.h. Dao, "FlashAttention-2", 2023, sums dq with atomics in the second kernel
 // alone: five products instead of seven, but another order of summation in every run. Here each gradient is summed by
 // one warp in registers, in order: the same bits every time, and no scratch memory but delta.
 //

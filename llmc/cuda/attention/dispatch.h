@@ -1,8 +1,8 @@
 // From an op's arguments to a kernel: the head sizes that are compiled, and the shapes on the device.
 #pragma once
-#include "llmc/checks.h"
 #include "llmc/cuda/attention/heads.h"
 #include "llmc/cuda/pad.h"
+#include "llmc/ops/checks.h"
 
 namespace llmc::cuda {
 

@@ -1,4 +1,4 @@
-// Causal flash attention on tensor cores, forward. Dao, "FlashAttention-2", 2023; formulas in llmc/ops.h.
+// Causal flash attention on tensor cores, forward. Dao, "FlashAttention-2", 2023; formulas in llmc/ops/ops.h.
 //
 // FLOPs 2 T C N (causal half of two products); bytes in bf16: 8 C N + 4 H N. Bound: tensor cores and exponentials: at
 // head size 64 a (query, key) pair costs 256 FLOPs and one ex2, of which a Hopper multiprocessor does 16 a clock; one

@@ -1,0 +1,95 @@
+// NumPy arrays to and from device tensors, for the bindings. Activations are float32 on the Python side and converted
+// to the op's dtype here.
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+#include "llmc/core/error.h"
+#include "llmc/core/tensor.h"
+#include "llmc/ops/device.h"
+
+namespace llmc::python {
+
+namespace py = pybind11;
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Ints = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+using Shape = std::vector<int64_t>;
+
+inline DType parse_dtype(const std::string& name) {
+    if (name == "fp32") return DType::f32;
+    if (name == "bf16") return DType::bf16;
+    fail_usage("dtype is \"", name, "\", it must be \"fp32\" or \"bf16\"");
+}
+
+inline Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+
+// A device tensor and its memory. Converts to Tensor, and to an absent one where it holds nothing.
+class DeviceArray {
+public:
+    DeviceArray() = default;
+    DeviceArray(const Shape& shape, DType dtype) {
+        if (shape.empty() || shape.size() > 4) fail("arrays must have 1 to 4 dimensions, not ", shape.size());
+        tensor_.dtype = dtype;
+        for (int64_t extent : shape) tensor_.shape[tensor_.rank++] = extent;
+        buffer_ = device::Buffer(tensor_.bytes());
+        tensor_.data = buffer_.data();
+    }
+    operator const Tensor&() const { return tensor_; }
+
+    void upload(const float* values) {
+        if (tensor_.dtype != DType::bf16) return device::copy_to_device(tensor_.data, values, tensor_.bytes());
+        std::vector<bf16> rounded(tensor_.numel());
+        for (size_t i = 0; i < rounded.size(); ++i) rounded[i] = to_bf16(values[i]);
+        device::copy_to_device(tensor_.data, rounded.data(), tensor_.bytes());
+    }
+    Floats download() const {
+        Floats out(std::vector<py::ssize_t>(tensor_.shape.begin(), tensor_.shape.begin() + tensor_.rank));
+        device::synchronize();
+        if (tensor_.dtype == DType::bf16) {
+            std::vector<bf16> values(tensor_.numel());
+            device::copy_to_host(values.data(), tensor_.data, tensor_.bytes());
+            for (size_t i = 0; i < values.size(); ++i) out.mutable_data()[i] = to_float(values[i]);
+        } else {
+            device::copy_to_host(out.mutable_data(), tensor_.data, tensor_.bytes());
+        }
+        return out;
+    }
+
+private:
+    device::Buffer buffer_;
+    Tensor tensor_;
+};
+
+inline DeviceArray input(const Floats& values, DType dtype) {
+    DeviceArray array(shape_of(values), dtype);
+    array.upload(values.data());
+    return array;
+}
+inline DeviceArray input(const std::optional<Floats>& values, DType dtype) {
+    return values ? input(*values, dtype) : DeviceArray();
+}
+
+inline DeviceArray input(const Ints& values) {
+    DeviceArray array(shape_of(values), DType::i32);
+    device::copy_to_device(static_cast<const Tensor&>(array).data, values.data(), size_t(values.nbytes()));
+    return array;
+}
+
+// For a result that an op overwrites: filled with NaN, so that an element it forgets, or reads, shows.
+inline DeviceArray output(const Shape& shape, DType dtype) {
+    DeviceArray array(shape, dtype);
+    std::vector<float> poison(static_cast<const Tensor&>(array).numel(), std::numeric_limits<float>::quiet_NaN());
+    array.upload(poison.data());
+    return array;
+}
+
+// For a result that an op adds to: starts as `initial`, or as zeros.
+inline DeviceArray accumulated(const std::optional<Floats>& initial, const Shape& shape) {
+    return initial ? input(*initial, DType::f32) : DeviceArray(shape, DType::f32);
+}
+
+}  // namespace llmc::python

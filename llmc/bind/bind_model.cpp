@@ -1,0 +1,259 @@
+// GPT2 and the parametrization's rule table, for Python.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "llmc/bind/bind.h"
+#include "llmc/core/error.h"
+#include "llmc/gpt2/arena.h"
+#include "llmc/train/checkpoint/checkpoint.h"
+#include "llmc/train/options.h"
+#include "llmc/train/sampler.h"
+
+namespace py = pybind11;
+
+namespace llmc {
+namespace {
+
+using Tokens = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+// Keyword arguments, named like the long options with underscores.
+Config config_of(const py::kwargs& options) {
+    const auto json = nlohmann::json::parse(py::module_::import("json").attr("dumps")(options).cast<std::string>());
+    const auto known = to_json(Config{});
+    for (auto& [key, value] : json.items())
+        if (!known.contains(key))
+            fail_usage("unknown option '", key, "': the names are train_gpt2's long options with underscores");
+    Config c = from_json(json);
+    if (c.heads < 1 || c.width % c.heads) fail_usage("heads ", c.heads, " does not divide width ", c.width);
+    if (c.vocab_size == 0) c.vocab_size = 50257;
+    if (!c.tie_embeddings) c.tie_embeddings = Parametrization::ties_by_default(c.parametrization);
+    resolve_batch(c);
+    return c;
+}
+
+ModelShape shape_of(const Config& c) { return {c.depth, c.heads, c.width, c.seq_len, c.vocab_size, *c.tie_embeddings}; }
+
+py::object to_python(const nlohmann::ordered_json& json) {
+    return py::module_::import("json").attr("loads")(json.dump());
+}
+
+Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape) {
+    Floats out(shape);
+    std::copy(values.begin(), values.end(), out.mutable_data());
+    return out;
+}
+
+class PythonGPT2 {
+public:
+    PythonGPT2(const Config& config, const ModelShape& shape, int64_t logits_rows)
+        : config_(config),
+          model_(shape, Parametrization(config, shape.geometry()),
+                 {.batch_size = config.batch_size,
+                  .seq_len = config.seq_len,
+                  .dtype = config.dtype == "bf16" ? DType::bf16 : DType::f32,
+                  .recompute = recompute_named(config.recompute),
+                  .logits_rows = logits_rows}),
+          optimizer_(model_, config) {
+        model_.parameters.initialise(config.seed);
+        optimizer_.masters_from_parameters();
+    }
+
+    py::object forward(const Tokens& tokens, const std::optional<Tokens>& targets) {
+        set_batch(tokens, targets);
+        model_.forward();
+        if (!targets) return array(model_.logits(0, int64_t{B_} * T_), {B_, T_, model_.shape.vocab_size});
+        model_.zero_loss();
+        model_.evaluate(1.0f / float(B_ * T_));
+        return py::float_(model_.loss());
+    }
+    double backward(int64_t total_tokens) {
+        if (!has_targets_) fail_usage("backward() needs a forward() with targets before it");
+        model_.zero_loss();
+        model_.loss_and_head_backward(float(1.0 / double(total_tokens > 0 ? total_tokens : int64_t{B_} * T_)));
+        model_.backward();
+        has_targets_ = false;  // the activations' gradients have replaced what another backward() would need
+        return model_.loss();
+    }
+    double step(double schedule) {
+        optimizer_.compute_grad_norm();
+        optimizer_.step(schedule, ++steps_);
+        return optimizer_.grad_norm();
+    }
+    py::dict parameters() {
+        py::dict out;
+        for (Parameter& p : model_.parameters.all())
+            out[py::str(p.spec.name)] = array(Parameters::get(p), p.spec.shape);
+        return out;
+    }
+    py::dict gradients() {
+        py::dict out;
+        for (Parameter& p : model_.parameters.all())
+            out[py::str(p.spec.name)] = array(download(p.grad, p.spec.count()), p.spec.shape);
+        return out;
+    }
+    py::dict state() {
+        py::dict out;
+        for (const Optimizer::State& s : optimizer_.state())
+            out[py::str(s.name)] = array(download(s.value, s.parameter->spec.count()), s.parameter->spec.shape);
+        return out;
+    }
+    void set_parameter(const std::string& name, const Floats& values) {
+        Parameter& p = model_.parameters.find(name);
+        if (std::vector<int64_t>(values.shape(), values.shape() + values.ndim()) != p.spec.shape)
+            fail_usage(name, " has another shape than the array given");
+        Parameters::set(p, std::vector<float>(values.data(), values.data() + values.size()));
+        optimizer_.masters_from_parameters();
+    }
+    // Every activation of one forward pass by name, (rows, channels); "logits" chunk after chunk.
+    py::dict activations(const Tokens& tokens, const Tokens& targets) {
+        std::map<std::string, std::pair<std::vector<float>, int64_t>> seen;
+        model_.observer = [&](const std::string& name, Tensor value) {
+            const std::vector<float> values = download(value, value.numel());
+            auto& [all, columns] = seen[name];
+            all.insert(all.end(), values.begin(), values.end());
+            columns = value.last();
+        };
+        forward(tokens, targets);
+        model_.observer = nullptr;
+        py::dict out;
+        for (auto& [name, values] : seen)
+            out[py::str(name)] = array(values.first, {int64_t(values.first.size()) / values.second, values.second});
+        return out;
+    }
+    std::vector<int32_t> generate(std::vector<int32_t> tokens, int count, double temperature, int top_k, uint64_t seed,
+                                  bool cache) {
+        if (tokens.empty()) fail_usage("there is nothing to go on from: give at least one token");
+        for (const int32_t token : tokens)
+            if (token < 0 || token >= model_.shape.vocab_size)
+                fail_usage("token ", token, " is outside the vocabulary of ", model_.shape.vocab_size);
+        return llmc::generate(
+            model_, std::move(tokens), config_.seq_len, -1,
+            {.temperature = temperature, .top_k = top_k, .count = count, .seed = seed, .cache = cache});
+    }
+    void load(const std::string& path) {
+        load_weights(*ModelFile::open(path), model_);
+        optimizer_.masters_from_parameters();
+    }
+    void zero_grad() { model_.parameters.zero_grad(); }
+    py::object rules() const { return to_python(model_.rules.to_json(tensor_specs(model_.shape))); }
+
+private:
+    void set_batch(const Tokens& tokens, const std::optional<Tokens>& targets) {
+        if (tokens.ndim() != 2)
+            fail_usage("tokens must have the shape (B, T), they have ", tokens.ndim(), " dimensions");
+        for (const Tokens* t : {&tokens, targets ? &*targets : nullptr}) {
+            if (!t) continue;
+            if (t->ndim() != 2 || t->shape(0) != tokens.shape(0) || t->shape(1) != tokens.shape(1))
+                fail_usage("targets must have the shape of tokens");
+            for (int64_t i = 0; i < t->size(); ++i)
+                if (t->data()[i] < 0 || t->data()[i] >= model_.shape.vocab_size)
+                    fail_usage("token ", t->data()[i], " is outside the vocabulary of ", model_.shape.vocab_size);
+        }
+        B_ = int(tokens.shape(0)), T_ = int(tokens.shape(1));
+        model_.set_batch(tokens.data(), targets ? targets->data() : nullptr, B_, T_);
+        has_targets_ = targets.has_value();
+    }
+
+    Config config_;
+    GPT2 model_;
+    Optimizer optimizer_;
+    int B_ = 0, T_ = 0;
+    int64_t steps_ = 0;
+    bool has_targets_ = false;
+};
+
+}  // namespace
+
+void bind_model(py::module_& m) {
+    m.def(
+        "parametrization",
+        [](const py::kwargs& options) {
+            const Config c = config_of(options);
+            const ModelShape shape = shape_of(c);
+            return to_python(Parametrization(c, shape.geometry()).to_json(tensor_specs(shape)));
+        },
+        "The resolved rule of every tensor, as train_gpt2 --dry-run prints it: a dict. Keyword arguments are "
+        "train_gpt2's long options with underscores.");
+    m.def(
+        "encode",
+        [](const std::string& text, const std::string& tokenizer_path) {
+            return (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).encode(text);
+        },
+        "Tokens of a text, by bytes or by a tokenizer.bin.", py::arg("text"), py::arg("tokenizer") = "");
+    m.def(
+        "decode",
+        [](const std::vector<int32_t>& tokens, const std::string& tokenizer_path) {
+            return py::bytes(
+                (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).decode(tokens));
+        },
+        "The text of tokens, as bytes.", py::arg("tokens"), py::arg("tokenizer") = "");
+    m.def(
+        "plan_arena",
+        [](const std::vector<std::pair<size_t, std::vector<std::pair<int, int>>>>& buffers) {
+            std::vector<ArenaBuffer> described;
+            for (auto& [bytes, lives] : buffers) {
+                described.push_back({bytes, {}});
+                for (auto& [first, last] : lives) described.back().lives.push_back({first, last});
+            }
+            const ArenaPlan plan = plan_arena(described);
+            return py::dict(py::arg("offsets") = plan.offsets, py::arg("bytes") = plan.bytes,
+                            py::arg("most_alive") = plan.most_alive);
+        },
+        "Places for buffers [(bytes, [(first, last moment), ...]), ...] in one arena: {offsets, bytes, most_alive}.",
+        py::arg("buffers"));
+    m.def(
+        "activation_bytes",
+        [](bool train, const py::kwargs& options) {
+            const Config c = config_of(options);
+            return GPT2::memory(shape_of(c), {.batch_size = c.batch_size,
+                                              .seq_len = c.seq_len,
+                                              .dtype = c.dtype == "bf16" ? DType::bf16 : DType::f32,
+                                              .train = train,
+                                              .recompute = recompute_named(c.recompute)})
+                .activations;
+        },
+        "Bytes of a model's activations.", py::arg("train") = true);
+    m.def("choose_token", &choose_token, "The sampler's choice from logits, given a uniform number.", py::arg("logits"),
+          py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
+
+    py::class_<PythonGPT2>(
+        m, "GPT2",
+        "GPT-2 with its optimizer. Keyword arguments are train_gpt2's long options with underscores (width=128, "
+        "parametrization=\"mup\", ...); "
+        "batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at a time (0: automatic).")
+        .def(py::init([](int64_t logits_rows, const py::kwargs& options) {
+                 const Config c = config_of(options);
+                 return std::make_unique<PythonGPT2>(c, shape_of(c), logits_rows);
+             }),
+             py::arg("logits_rows") = 0)
+        .def("forward", &PythonGPT2::forward,
+             "tokens (B, T) -> logits (B, T, V), or with targets (B, T) the mean loss in nats.", py::arg("tokens"),
+             py::arg("targets") = py::none())
+        .def("backward", &PythonGPT2::backward,
+             "Adds the gradients of the last forward()'s loss, sum / total_tokens (default: B*T), and returns that "
+             "loss.",
+             py::arg("total_tokens") = 0)
+        .def("step", &PythonGPT2::step,
+             "One optimizer step with all learning rates times `schedule`; returns the gradient norm before clipping.",
+             py::arg("schedule") = 1.0)
+        .def("zero_grad", &PythonGPT2::zero_grad, "Sets all gradients to 0.")
+        .def("parameters", &PythonGPT2::parameters,
+             "Copies of all parameters by name, (out, in), without padding rows.")
+        .def("gradients", &PythonGPT2::gradients, "Copies of all gradients by name, accumulated since zero_grad().")
+        .def("optimizer_state", &PythonGPT2::state, "Copies of the moments and master weights by name.")
+        .def("set_parameter", &PythonGPT2::set_parameter, "Overwrites one parameter.", py::arg("name"),
+             py::arg("values"))
+        .def("activations", &PythonGPT2::activations, "Every activation of a forward pass by name, (B*T, channels).",
+             py::arg("tokens"), py::arg("targets"))
+        .def("generate", &PythonGPT2::generate,
+             "`count` tokens sampled after `tokens`. cache=False computes the whole context again for every one.",
+             py::arg("tokens"), py::arg("count"), py::arg("temperature") = 0.8, py::arg("top_k") = 0,
+             py::arg("seed") = 42, py::arg("cache") = true)
+        .def("load", &PythonGPT2::load, "Takes the weights of a checkpoint.", py::arg("checkpoint"))
+        .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.");
+}
+
+}  // namespace llmc

@@ -1,0 +1,59 @@
+// The Python module of one backend: llmc._cpu, llmc._emu or llmc._cuda, by the macro LLMC_MODULE and the objects it is
+// linked with.
+#include <pybind11/pybind11.h>
+#include "llmc/bind/arrays.h"
+#include "llmc/bind/bind.h"
+#include "llmc/core/error.h"
+#include "llmc/ops/device.h"
+
+#ifndef LLMC_MODULE
+#define LLMC_MODULE _cpu
+#endif
+#if LLMC_EMULATED
+#include "llmc/emulator/grid.h"
+#endif
+
+namespace py = pybind11;
+
+namespace {
+
+void bind_device(py::module_& m) {
+    m.def("initialize", &llmc::device::initialize,
+          "Chooses the device and the number of host threads (0: one per usable core).", py::arg("threads") = 0);
+    m.def("name", &llmc::device::name, "The device, in words.");
+    m.def("backend", &llmc::device::backend, "\"cpu\", \"cuda\" or \"emulated\".");
+    m.def("threads", &llmc::device::threads, "Host threads in use.");
+    m.def("memory_total", &llmc::device::memory_total, "Bytes of memory a model may hope for.");
+    m.def(
+        "peak_flops",
+        [](const std::string& dtype) { return llmc::device::peak_flops(llmc::python::parse_dtype(dtype)); },
+        "Rate of the backend's own large matrix product, FLOP/s.", py::arg("dtype") = "fp32");
+}
+
+#if LLMC_EMULATED
+void bind_emulator(py::module_& m) {
+    m.def(
+        "schedule",
+        [](bool shuffle, uint64_t seed, int workers) {
+            llmc::device::synchronize();
+            llmc::emulator::Options& o = llmc::emulator::options();
+            o.shuffle = shuffle, o.seed = seed, o.workers = workers;
+        },
+        "How the CUDA threads take turns from now on: in order, or at random; on how many host threads (0: all).",
+        py::arg("shuffle") = false, py::arg("seed") = 1, py::arg("workers") = 0);
+}
+#endif
+
+}  // namespace
+
+PYBIND11_MODULE(LLMC_MODULE, m) {
+    m.doc() = "llmc-µP: one backend's ops and model";
+    py::register_local_exception<llmc::Error>(m, "Error", PyExc_RuntimeError);
+    bind_device(m);
+    llmc::bind_ops(m);
+    llmc::bind_model(m);
+    llmc::bind_benchmarks(m);
+#if LLMC_EMULATED
+    bind_emulator(m);
+#endif
+}

@@ -1,0 +1,62 @@
+#include "llmc/gpt2/arena.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+namespace llmc {
+namespace {
+
+size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+bool meet(const ArenaBuffer& a, const ArenaBuffer& b) {
+    for (const Lifetime& x : a.lives)
+        for (const Lifetime& y : b.lives)
+            if (x.first <= y.last && y.first <= x.last) return true;
+    return false;
+}
+
+size_t most_alive(const std::vector<ArenaBuffer>& buffers) {
+    std::map<int, size_t> at;  // only the moments at which a life begins can be the fullest
+    for (const ArenaBuffer& b : buffers)
+        for (const Lifetime& life : b.lives) at[life.first] = 0;
+    size_t most = 0;
+    for (auto& [moment, bytes] : at) {
+        for (const ArenaBuffer& b : buffers)
+            if (std::any_of(b.lives.begin(), b.lives.end(),
+                            [m = moment](const Lifetime& life) { return life.first <= m && m <= life.last; }))
+                bytes += rounded(b.bytes);
+        most = std::max(most, bytes);
+    }
+    return most;
+}
+
+}  // namespace
+
+ArenaPlan plan_arena(const std::vector<ArenaBuffer>& buffers) {
+    ArenaPlan plan;
+    plan.offsets.resize(buffers.size());
+    plan.most_alive = most_alive(buffers);
+    std::vector<size_t> order(buffers.size()), placed;
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return buffers[a].bytes > buffers[b].bytes; });
+    for (size_t i : order) {
+        std::vector<size_t> in_the_way;
+        for (size_t other : placed)
+            if (meet(buffers[i], buffers[other])) in_the_way.push_back(other);
+        std::sort(in_the_way.begin(), in_the_way.end(),
+                  [&](size_t a, size_t b) { return plan.offsets[a] < plan.offsets[b]; });
+        size_t offset = 0;
+        for (size_t other : in_the_way) {
+            if (offset + rounded(buffers[i].bytes) <= plan.offsets[other]) break;
+            offset = std::max(offset, plan.offsets[other] + rounded(buffers[other].bytes));
+        }
+        plan.offsets[i] = offset;
+        plan.bytes = std::max(plan.bytes, offset + rounded(buffers[i].bytes));
+        placed.push_back(i);
+    }
+    return plan;
+}
+
+}  // namespace llmc

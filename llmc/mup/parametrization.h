@@ -1,0 +1,135 @@
+// THE µP file: (tensor role, shape ratios, scheme) -> initial standard deviation, learning rate, weight decay, epsilon,
+// multipliers. Everything that a parametrization changes is a number in the structs below; nothing else in the program
+// knows which scheme is in use.
+//
+// With W_eff = A w, w ~ N(0, (B s)^2) and learning rate C eta, a scheme is one of two things (parametrization.cpp):
+//   * relative to a base model, a table of powers of m = width / base width, by role. At the base shape it is SP.
+//       sp                       A = B = C = 1: the standard parametrization
+//       mup, -table3, -table9    Tables 8, 3 and 9 of Yang et al., "Tensor Programs V" (arXiv 2203.03466): one
+//                                parametrization in three coordinates
+//       completep                mup, and the depth: Dey et al., "CompleteP" (arXiv 2505.01618)
+//   * absolute: u-mup, Blake et al., "u-µP: the unit-scaled maximal update parametrization" (arXiv 2407.17465).
+//
+// This project's choices on top of the tables:
+//   * attention logits = attn_mult / head_dim * q.k with attn_mult = sqrt(base head_dim) by default, so the base model
+//     is exactly SP;
+//   * the head is untied and starts at zero, query weights start at zero, except under sp and u-mup; each has a switch;
+//   * a tied head is the shared form: the embedding's A as the embedding, the output's A as the head;
+//   * weight decay `scaled`: lambda / (the lr's width factor), so that lr * lambda does not depend on the width;
+//     `independent`: schedule * lambda;
+//   * epsilon follows the gradient's size (switch: --no-scale-eps);
+//   * the clip on the global gradient norm is a constant (the one thing that Tables 3, 8 and 9 do not share).
+#pragma once
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+#include "llmc/train/config.h"
+
+namespace llmc {
+
+// What a tensor is to the tables: input = maps a finite dimension to the width (wte, wpe); hidden = width to width;
+// output = width to a finite dimension (an untied head); vector = one number a channel (biases, layer norms).
+enum class Role { input, hidden, output, vector };
+const char* name_of(Role role);
+
+// Where it is: a layer norm is part of the branch that it opens.
+enum class Part { embedding, attention, mlp, head };
+
+struct TensorSpec {
+    std::string name;  // Hugging Face's: "h.3.attn.c_attn.weight"
+    Role role;
+    std::vector<int64_t> shape;  // (out, in), or (C)
+    Part part;
+    bool gain = false;                 // starts at 1: layer norm weights
+    bool residual_projection = false;  // writes to the residual stream: GPT-2 divides its init by sqrt(2 * depth)
+    int64_t query_rows = 0;            // c_attn: so many leading rows make the queries
+    int64_t fan_in = 0, fan_out = 0;   // of a linear layer's weight and bias
+
+    int64_t count() const {
+        int64_t n = 1;
+        for (int64_t d : shape) n *= d;
+        return n;
+    }
+    bool in_block() const { return part == Part::attention || part == Part::mlp; }
+};
+
+// The numbers of one tensor, resolved. `lr` is at the schedule's peak; decay per step is lr_t * weight_decay (scaled)
+// or lr_t / lr_peak * weight_decay (independent).
+struct Rule {
+    double init_mean = 0, init_std = 0;
+    int64_t zero_rows = 0;         // leading rows that start at zero
+    float multiplier = 1;          // A, in the forward pass
+    float dinp_multiplier = 1;     // towards the input's gradient; A by the chain rule
+    float dweight_multiplier = 1;  // towards its own gradient; A by the chain rule
+    double lr = 0, weight_decay = 0, eps = 0;
+};
+
+// y = skip * x + branch * f(x). Backward, the stream's gradient is multiplied by dskip, the branch's by dbranch where
+// it enters f and by dsplit where it leaves. The chain rule is (skip, branch, 1); u-µP delays the branch's factor to
+// the end: (skip, 1, branch).
+struct Residual {
+    float skip = 1, branch = 1, dskip = 1, dbranch = 1, dsplit = 1;
+};
+
+// The numbers of the forward and backward pass that belong to no single tensor.
+struct Scales {
+    float embedding = 1, wte_grad = 1, wpe_grad = 1;  // of wte[token] + wpe[t]; wte's and wpe's A are in here
+    float attention = 1;                              // logits = this * q.k
+    float attention_out = 1;
+    float gelu = 1;                       // temperature: gelu(x) = u(this * x) / this
+    float loss = 1;                       // multiplies the logits in the loss, and when text is sampled
+    float loss_grad = 1;                  // multiplies the gradient of the mean loss
+    std::vector<Residual> residual = {};  // attention, mlp, attention, mlp, ...
+};
+
+// All of the model's shape that a rule may depend on.
+struct Geometry {
+    int depth, width, heads, head_dim, vocab_size;
+    bool tied;  // head shares wte
+};
+
+struct Scheme;
+
+class Parametrization {
+public:
+    // Resolves defaults and refuses what has no meaning, with the reason (usage error). total_batch_size must be known.
+    Parametrization(const Config& config, const Geometry& geometry);
+
+    Rule rule(const TensorSpec& spec) const;
+    const Scales& scales() const { return scales_; }
+    // Head matmul, logits = multiplier * x @ W^T: of lm_head, or of wte when tied (whose own multiplier as an embedding
+    // is another).
+    Rule head() const;
+    double width_mult() const { return width_mult_; }
+    // By how much one optimizer step shrinks a tensor. schedule = lr_t / lr_peak.
+    double decay(const Rule& rule, double schedule) const;
+
+    // The table of doc/formats.md: {"scheme", "base_width", ..., "tensors": [...], "scales": {...}}.
+    nlohmann::ordered_json to_json(const std::vector<TensorSpec>& specs) const;
+
+    static std::vector<std::string> names();  // of all schemes
+    static bool ties_by_default(const std::string& scheme) { return scheme == "sp"; }
+
+private:
+    void refuse_what_has_no_meaning() const;
+    void resolve_base();
+    Rule relative_rule(const TensorSpec& spec) const;
+    Scales relative_scales() const;
+    Rule unit_scaled_rule(const TensorSpec& spec) const;
+    Scales unit_scales() const;
+    double lr_decay(double lr_factor) const;
+    double power(double exponent) const;  // width_mult ^ exponent, exactly 1 at the base width
+
+    Config config_;
+    Geometry geometry_;
+    const Scheme& scheme_;
+    double width_mult_ = 1, base_width_ = 0, base_head_dim_ = 0;
+    double depth_mult_ = 1, base_depth_ = 0;
+    bool zero_query_ = false, zero_head_ = false;
+    Scales scales_;
+};
+
+// The table for people, as --dry-run prints it.
+std::string rule_table(const nlohmann::ordered_json& parametrization);
+
+}  // namespace llmc

@@ -1,0 +1,60 @@
+// Checkpoints (doc/formats.md): a folder with the model, the optimizer's state and the position in the data, committed
+// by one rename.
+#pragma once
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+#include "llmc/gpt2/gpt2.h"
+#include "llmc/train/optimizer.h"
+
+namespace llmc {
+
+// What a training run has to remember beside its tensors.
+struct TrainingState {
+    int64_t step = 0;     // optimizer steps done, skipped ones included
+    int64_t updates = 0;  // of which changed the weights: AdamW's bias correction counts these
+    int64_t samples = 0;  // sequences consumed
+    int64_t tokens = 0;
+    std::vector<double> loss_window, grad_norm_window;  // of the outlier detectors
+};
+
+// A model file that can be read: this project's checkpoint folder or .safetensors, Hugging Face's GPT-2, or llm.c's
+// .bin.
+class ModelFile {
+public:
+    virtual ~ModelFile() = default;
+    static std::unique_ptr<ModelFile> open(const std::string& path);
+
+    ModelShape shape;
+    std::string path;
+    bool heads_known = true;                 // false: guessed from GPT-2's head size of 64
+    nlohmann::json parametrization, config;  // null where the file does not say
+    int64_t step = 0;                        // optimizer steps it has seen
+    std::string tokenizer = "unknown";
+    std::string tokenizer_path;                                           // of tokenizer.bin, empty if there is none
+    virtual std::vector<float> values(const TensorSpec& spec) const = 0;  // (out, in), without padding rows
+};
+
+// Copies the weights. Data error if the file's parametrization makes it another function than the model's.
+void load_weights(const ModelFile& file, GPT2& model);
+
+struct CheckpointMetadata {
+    nlohmann::ordered_json config, model, parametrization, provenance;
+    std::string tokenizer, tokenizer_path;
+};
+// Writes OUT/checkpoints/step_XXXXXXXX and removes all but the last `keep`. Returns the folder. If anything fails
+// nothing visible changes.
+std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer,
+                            const TrainingState& state, const CheckpointMetadata& metadata);
+// Moments, masters and state, from a checkpoint folder, after load_weights.
+TrainingState load_training_state(const std::string& folder, Optimizer& optimizer);
+
+// The newest complete checkpoint of a run.
+std::optional<std::string> newest_checkpoint(const std::string& out);
+
+nlohmann::ordered_json to_json(const ModelShape& shape);
+std::unique_ptr<ModelFile> open_llmc_model(const std::string& path);  // llm_c_format.cpp
+
+}  // namespace llmc

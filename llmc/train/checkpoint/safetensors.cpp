@@ -1,0 +1,171 @@
+#include "llmc/train/checkpoint/safetensors.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "llmc/core/error.h"
+
+namespace llmc {
+namespace {
+
+using nlohmann::json;
+
+int64_t count_of(const std::vector<int64_t>& shape) {
+    int64_t n = 1;
+    for (int64_t d : shape) n *= d;
+    return n;
+}
+
+std::string shape_string(const std::vector<int64_t>& shape) { return json(shape).dump(); }
+
+class Output {  // a file descriptor whose writes either succeed or throw
+public:
+    explicit Output(const std::string& path)
+        : path_(path), fd_(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644)) {
+        if (fd_ < 0) fail("cannot create ", path_, ": ", std::strerror(errno));
+    }
+    ~Output() {
+        if (fd_ >= 0) close(fd_);
+    }
+    void write(const void* data, size_t bytes) {
+        for (const char* p = static_cast<const char*>(data); bytes > 0;) {
+            const ssize_t n = ::write(fd_, p, bytes);
+            if (n < 0 && errno == EINTR) continue;
+            if (n <= 0)
+                fail("cannot write ", path_, ": ", std::strerror(errno),
+                     "; free some space, or choose another --out; earlier checkpoints are intact");
+            p += n;
+            bytes -= size_t(n);
+        }
+    }
+    void finish() {
+        if (fsync(fd_) != 0)
+            fail("cannot write ", path_, " to disk: ", std::strerror(errno), "; earlier checkpoints are intact");
+        close(fd_);
+        fd_ = -1;
+    }
+
+private:
+    std::string path_;
+    int fd_;
+};
+
+}  // namespace
+
+SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "checkpoint") {
+    const size_t size = file_.size();
+    if (size < 8) fail_data(path, " is no safetensors file: it has ", size, " bytes");
+    uint64_t length;
+    std::memcpy(&length, file_.data(), sizeof length);
+    if (length > size - 8)
+        fail_data(path, " is no safetensors file, or truncated: its header is said to have ", length,
+                  " bytes, the file has ", size);
+    data_offset_ = 8 + length;
+    parse(std::string(file_.data() + 8, length), size - data_offset_);
+}
+
+void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
+    const json root = json::parse(header, nullptr, false);
+    if (!root.is_object()) fail_data(path, " is no safetensors file, or damaged: its header is not a JSON object");
+    std::vector<std::pair<size_t, size_t>> ranges;
+    try {
+        for (auto& [name, value] : root.items()) {
+            if (name == "__metadata__") {
+                for (auto& [key, text] : value.items()) metadata_[key] = text.get<std::string>();
+                continue;
+            }
+            const std::string dtype = value.at("dtype");
+            if (dtype != "F32" && dtype != "BF16")
+                fail_data(path, ": tensor ", name, " has dtype ", dtype, "; this program reads F32 and BF16");
+            Entry e{dtype == "F32" ? DType::f32 : DType::bf16, value.at("shape"), value.at("data_offsets").at(0),
+                    value.at("data_offsets").at(1)};
+            for (int64_t d : e.shape)
+                if (d < 0 || size_t(d) > data_bytes)
+                    fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape));
+            if (e.begin > e.end || e.end > data_bytes)
+                fail_data(path, " is truncated or damaged: tensor ", name, " is said to lie at bytes ", e.begin, " to ",
+                          e.end, " of ", data_bytes);
+            if (e.end - e.begin != size_t(count_of(e.shape)) * size_of(e.dtype))
+                fail_data(path, " is damaged: tensor ", name, " with shape ", shape_string(e.shape), " and dtype ",
+                          dtype, " cannot have ", e.end - e.begin, " bytes");
+            ranges.push_back({e.begin, e.end});
+            entries_[name] = e;
+        }
+    } catch (const json::exception& error) {
+        fail_data(path, " is damaged: its header is not as safetensors has it (", error.what(), ")");
+    }
+    std::sort(ranges.begin(), ranges.end());
+    size_t end = 0;
+    for (auto& [b, e] : ranges) {
+        if (b != end) fail_data(path, " is damaged: its tensors ", b < end ? "overlap" : "leave a gap", " at byte ", b);
+        end = e;
+    }
+    if (end != data_bytes) fail_data(path, " is damaged: ", data_bytes - end, " bytes belong to no tensor");
+}
+
+const std::string& SafetensorsFile::metadata(const std::string& key) const {
+    auto found = metadata_.find(key);
+    if (found == metadata_.end()) fail_data(path, " was not written by this project: its metadata has no '", key, "'");
+    return found->second;
+}
+
+std::vector<float> SafetensorsFile::read(const std::string& name, const std::vector<int64_t>& shape) const {
+    auto found = entries_.find(name);
+    if (found == entries_.end()) fail_data(path, " has no tensor '", name, "': is it a checkpoint of another model?");
+    const Entry& e = found->second;
+    if (e.shape != shape)
+        fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape), ", the model needs ",
+                  shape_string(shape));
+    const char* data = file_.data() + data_offset_ + e.begin;
+    std::vector<float> values(count_of(shape));
+    if (e.dtype == DType::f32) {
+        std::memcpy(values.data(), data, e.end - e.begin);
+    } else {
+        std::vector<bf16> raw(values.size());
+        std::memcpy(raw.data(), data, e.end - e.begin);
+        for (size_t i = 0; i < values.size(); ++i) values[i] = to_float(raw[i]);
+    }
+    return values;
+}
+
+void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
+                       const std::map<std::string, std::string>& metadata) {
+    nlohmann::ordered_json header;
+    header["__metadata__"] = metadata;
+    size_t offset = 0;
+    for (const SafetensorsEntry& e : entries) {
+        const size_t bytes = size_t(count_of(e.shape)) * size_of(e.dtype);
+        header[e.name] = {{"dtype", e.dtype == DType::f32 ? "F32" : "BF16"},
+                          {"shape", e.shape},
+                          {"data_offsets", {offset, offset + bytes}}};
+        offset += bytes;
+    }
+    // Bytes that are no UTF-8 (a prompt, say) must not make a checkpoint fail: they are replaced.
+    std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);
+    text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data is aligned
+    const uint64_t length = text.size();
+    Output out(path);
+    out.write(&length, 8);
+    out.write(text.data(), text.size());
+    for (const SafetensorsEntry& e : entries) {
+        const int64_t all = count_of(e.shape);
+        for (int64_t begin = 0; begin < all; begin += e.piece) {
+            const std::vector<float> values = e.values(begin, std::min(e.piece, all - begin));
+            if (e.dtype == DType::f32) {
+                out.write(values.data(), values.size() * 4);
+            } else {
+                std::vector<bf16> rounded(values.size());
+                std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
+                out.write(rounded.data(), rounded.size() * 2);
+            }
+        }
+    }
+    out.finish();
+}
+
+}  // namespace llmc

@@ -1,0 +1,52 @@
+// The safetensors format: 8 bytes of header length, a JSON header {"name": {"dtype", "shape", "data_offsets"},
+// "__metadata__": {...}}, raw data. https://huggingface.co/docs/safetensors
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+#include "llmc/core/mapped_file.h"
+#include "llmc/core/tensor.h"
+
+namespace llmc {
+
+class SafetensorsFile {
+public:
+    // Maps the file and checks all of its header: lengths, dtypes, shapes, and that the data neither overlaps nor
+    // leaves gaps. Throws a data error (exit 3) that names the file and what is wrong.
+    explicit SafetensorsFile(const std::string& path);
+
+    struct Entry {
+        DType dtype;
+        std::vector<int64_t> shape;
+        size_t begin, end;
+    };
+    const std::map<std::string, Entry>& entries() const { return entries_; }
+    const std::map<std::string, std::string>& metadata() const { return metadata_; }
+    const std::string& metadata(const std::string& key) const;  // data error if absent
+    // Values as fp32; data error if the tensor is absent or its shape is another.
+    std::vector<float> read(const std::string& name, const std::vector<int64_t>& shape) const;
+    bool has(const std::string& name) const { return entries_.contains(name); }
+    const std::string path;
+
+private:
+    void parse(const std::string& header, size_t data_bytes);
+    MappedFile file_;
+    size_t data_offset_ = 0;
+    std::map<std::string, Entry> entries_;
+    std::map<std::string, std::string> metadata_;
+};
+
+struct SafetensorsEntry {
+    std::string name;
+    DType dtype;
+    std::vector<int64_t> shape;
+    // `count` values from `begin` on. Asked for when their turn comes, `piece` at a time, so that no more are in memory.
+    int64_t piece;
+    std::function<std::vector<float>(int64_t begin, int64_t count)> values;
+};
+// Writes and fsyncs. A full disk or any other trouble is an Error that names the path; the file may then be partial.
+void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
+                       const std::map<std::string, std::string>& metadata);
+
+}  // namespace llmc

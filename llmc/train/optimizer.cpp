@@ -1,0 +1,85 @@
+#include "llmc/train/optimizer.h"
+
+#include "llmc/core/random.h"
+#include "llmc/ops/profile.h"
+
+namespace llmc {
+
+Optimizer::Optimizer(GPT2& model, const Config& config) : model_(model), config_(config), norm_(sizeof(float)) {
+    const bool adam = config.optimizer == "adamw", masters = config.dtype == "bf16";
+    auto& parameters = model.parameters.all();
+    auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
+    size_t bytes = 0;
+    for (const Parameter& p : parameters) bytes += aligned(p.grad.bytes()) * (1 + adam + masters);
+    memory_ = device::Buffer(bytes);
+    char* next = memory_.data();
+    auto take = [&](const char* prefix, const Parameter& p) {
+        Tensor t = p.grad;
+        t.data = next;
+        next += aligned(t.bytes());
+        state_.push_back({prefix + p.spec.name, &p, t});
+        return t;
+    };
+    for (const Parameter& p : parameters) {
+        updates_.push_back({.param = p.value,
+                            .master = masters ? take("master.", p) : Tensor{},
+                            .grad = p.grad,
+                            .m = take("m.", p),
+                            .v = adam ? take("v.", p) : Tensor{},
+                            .lr = 0,
+                            .decay = 0,
+                            .eps = float(p.rule.eps),
+                            .stream = stream_of(p.spec.name)});
+        grads_.push_back(p.grad);
+    }
+}
+
+size_t Optimizer::state_bytes(const ModelShape& shape, const Config& config) {
+    GPT2::Memory memory = GPT2::memory(shape, {.batch_size = 1, .seq_len = 1});
+    return memory.gradients * (1 + (config.optimizer == "adamw") + (config.dtype == "bf16"));
+}
+
+void Optimizer::masters_from_parameters() {
+    for (const State& s : state_)
+        if (s.name.starts_with("master.")) cast(s.value, s.parameter->value);
+}
+
+void Optimizer::compute_grad_norm() {
+    const auto work = [&] { global_norm({norm_.data(), DType::f32, {1}}, grads_); };
+    if (!Profile::on()) return work();
+    Profile::measure({"global_norm", 0, double(model_.parameters.count()) * 4}, work);
+}
+
+float Optimizer::grad_norm() {
+    float value;
+    device::copy_to_host(&value, norm_.data(), sizeof value);
+    return value;
+}
+
+void Optimizer::step(double schedule, int64_t step) {
+    auto& parameters = model_.parameters.all();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+        updates_[i].lr = float(parameters[i].rule.lr * schedule);
+        updates_[i].decay = float(model_.rules.decay(parameters[i].rule, schedule));
+    }
+    OptimizerStep args{.parameters = updates_,
+                       .step = step,
+                       .stochastic_rounding = config_.rounding == "stochastic",
+                       .seed = config_.seed};
+    if (*config_.grad_clip > 0) {
+        args.grad_norm = {norm_.data(), DType::f32, {1}};
+        args.grad_clip = float(*config_.grad_clip);
+    }
+    const bool adam = config_.optimizer == "adamw";
+    const auto update = [&] {
+        if (adam)
+            adamw_step(args, float(config_.beta1), float(config_.beta2));
+        else
+            sgd_step(args, float(config_.momentum));
+    };
+    if (!Profile::on()) return update();
+    const double bytes_each = (adam ? 28 : 20) + (config_.dtype == "bf16" ? 2 : 0);
+    Profile::measure({config_.optimizer + "_step", 0, double(model_.parameters.count()) * bytes_each}, update);
+}
+
+}  // namespace llmc

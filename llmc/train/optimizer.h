@@ -1,0 +1,40 @@
+// AdamW or SGD over the model's named tensors, each with the learning rate, decay and epsilon of its rule.
+#pragma once
+#include <vector>
+#include "llmc/gpt2/gpt2.h"
+#include "llmc/train/config.h"
+
+namespace llmc {
+
+class Optimizer {
+public:
+    Optimizer(GPT2& model, const Config& config);
+
+    void compute_grad_norm();  // global norm of the accumulated gradients, into device memory
+    float grad_norm();         // the last one; waits for the device
+    // One update with all learning rates times `schedule` (lr_t / lr_peak). `step` counts updates from 1: the bias
+    // correction's.
+    void step(double schedule, int64_t step);
+
+    // State tensors by name: "m.h.0.ln_1.weight", "v....", and "master...." for bf16 models. fp32, stored like the
+    // parameter.
+    struct State {
+        std::string name;
+        const Parameter* parameter;
+        Tensor value;
+    };
+    const std::vector<State>& state() const { return state_; }
+    void masters_from_parameters();  // after weights were set: fp32 copies of what the model holds
+    static size_t state_bytes(const ModelShape& shape, const Config& config);
+
+private:
+    GPT2& model_;
+    Config config_;
+    device::Buffer memory_;
+    std::vector<State> state_;
+    std::vector<ParameterUpdate> updates_;  // one a parameter; lr and decay are set at each step
+    std::vector<Tensor> grads_;
+    device::Buffer norm_;
+};
+
+}  // namespace llmc

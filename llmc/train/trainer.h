@@ -1,0 +1,57 @@
+// The training loop: batches, accumulation, schedule, evaluation, samples, checkpoints, log, signals.
+#pragma once
+#include <chrono>
+#include <memory>
+#include "llmc/train/coord_check.h"
+#include "llmc/train/logger.h"
+#include "llmc/train/outlier.h"
+#include "llmc/train/progress.h"
+#include "llmc/train/setup.h"
+
+namespace llmc {
+
+class Trainer {
+public:
+    Trainer(Setup setup, const std::string& command);
+    int run();  // the exit code
+
+private:
+    struct StepResult {
+        double loss, grad_norm, lr, seconds;
+        bool skipped;
+    };
+
+    void announce(const std::string& command);
+    StepResult train_step();
+    void log(const StepResult& result);
+    void show(const StepResult& result);
+    void evaluate();
+    void sample_text();
+    void checkpoint();
+    void report_profile();
+    void finish(const char* reason);
+    bool due(int64_t every) const { return every > 0 && state_.step % every == 0; }
+    double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+    Setup setup_;
+    Config& config_ = setup_.config;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    const double peak_flops_ = device::peak_flops(setup_.dtype);  // measured before the model takes the memory
+    GPT2 model_;
+    Optimizer optimizer_;
+    std::unique_ptr<CoordinateCheck> check_;  // null without --coord-check
+    TrainingState state_;
+    std::unique_ptr<TrainLoader> loader_;
+    std::unique_ptr<Tokenizer> tokenizer_;
+    OutlierDetector loss_outliers_, norm_outliers_;
+    CheckpointMetadata metadata_;
+    Logger logger_;
+    Progress progress_;
+    nlohmann::ordered_json last_;  // the last of each figure, for the final line
+    double training_seconds_ = 0, profiled_seconds_ = 0;
+    int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
+};
+
+int sample_command(const CommandLine& line);  // train_gpt2 sample CHECKPOINT
+
+}  // namespace llmc
