@@ -10,6 +10,7 @@ trainer, main.
 On the CPU, equal inputs and an equal number of threads give equal bits, also across --resume. On a GPU, PyTorch's flash
 attention adds its gradients in no fixed order.
 """
+
 import argparse
 import contextlib
 import functools
@@ -61,10 +62,10 @@ def check(condition, code, message):
 
 #               A    B    C of AdamW, of SGD    E
 TABLE_8 = {
-    "input":  (0.0, 0.0, 0.0, 1.0, -1.0),   # wte, wpe
+    "input": (0.0, 0.0, 0.0, 1.0, -1.0),  # wte, wpe
     "hidden": (0.0, -0.5, -1.0, 0.0, -1.0),  # a block's matrices
     "output": (-1.0, 0.0, 0.0, 1.0, -1.0),  # the head
-    "vector": (0.0, 0.0, 0.0, 1.0, -1.0),   # biases, and layer norm gains, which start at B
+    "vector": (0.0, 0.0, 0.0, 1.0, -1.0),  # biases, and layer norm gains, which start at B
 }
 MIDDLE = (0.5, -0.5, -0.5, 0.0, -0.5)
 
@@ -96,10 +97,17 @@ UNIT_MULTS = ("ffn-act-mult", "attn-softmax-mult", "residual-mult", "residual-at
 ANY, MANY = math.inf, 2**60
 # Depth, width, heads, positions. Radford et al. 2019; Brown et al. 2020, Table 2.1 (13B: 5120 for the paper's 5140).
 PRESETS = {
-    "gpt2": (12, 768, 12, 1024), "gpt2-medium": (24, 1024, 16, 1024), "gpt2-large": (36, 1280, 20, 1024),
-    "gpt2-xl": (48, 1600, 25, 1024), "gpt3-125m": (12, 768, 12, 2048), "gpt3-350m": (24, 1024, 16, 2048),
-    "gpt3-760m": (24, 1536, 16, 2048), "gpt3-1.3b": (24, 2048, 16, 2048), "gpt3-2.7b": (32, 2560, 32, 2048),
-    "gpt3-6.7b": (32, 4096, 32, 2048), "gpt3-13b": (40, 5120, 40, 2048),
+    "gpt2": (12, 768, 12, 1024),
+    "gpt2-medium": (24, 1024, 16, 1024),
+    "gpt2-large": (36, 1280, 20, 1024),
+    "gpt2-xl": (48, 1600, 25, 1024),
+    "gpt3-125m": (12, 768, 12, 2048),
+    "gpt3-350m": (24, 1024, 16, 2048),
+    "gpt3-760m": (24, 1536, 16, 2048),
+    "gpt3-1.3b": (24, 2048, 16, 2048),
+    "gpt3-2.7b": (32, 2560, 32, 2048),
+    "gpt3-6.7b": (32, 4096, 32, 2048),
+    "gpt3-13b": (40, 5120, 40, 2048),
 }
 OPTIONS = {
     "Data": [
@@ -107,14 +115,29 @@ OPTIONS = {
         ("val-data", str, "", "GLOB", "token shards to evaluate on; without it nothing is evaluated"),
         ("tokenizer", str, "auto", ["auto", "byte", "gpt2"], "how tokens become text; auto: as the shards say"),
         ("shuffle", bool, True, "", "visit shards and windows in random order (--no-shuffle: file order)"),
-        ("overfit-single-batch", bool, False, "",
-         "train on the first batch in file order only, to see the loss go to 0"),
+        (
+            "overfit-single-batch",
+            bool,
+            False,
+            "",
+            "train on the first batch in file order only, to see the loss go to 0",
+        ),
     ],
     "Model": [
-        ("preset", str, "", list(PRESETS), "depth, width, heads, sequence length of a published model; options below "
-         "override it"),
-        ("init", str, "", "CHECKPOINT", "start from the weights of this checkpoint (folder, .safetensors, or llm.c "
-         ".bin)"),
+        (
+            "preset",
+            str,
+            "",
+            list(PRESETS),
+            "depth, width, heads, sequence length of a published model; options below override it",
+        ),
+        (
+            "init",
+            str,
+            "",
+            "CHECKPOINT",
+            "start from the weights of this checkpoint (folder, .safetensors, or llm.c .bin)",
+        ),
         ("depth", int, 12, (1, 10000, "BLOCKS"), "transformer blocks"),
         ("width", int, 768, (1, 1000000, "CHANNELS"), "channels of the residual stream"),
         ("heads", int, 12, (1, 1000000, "HEADS"), "attention heads; must divide the width"),
@@ -125,29 +148,64 @@ OPTIONS = {
     ],
     "Batch and length": [
         ("batch-size", int, 4, (1, 1000000, "SEQUENCES"), "sequences per micro-batch (and rank)"),
-        ("total-batch-size", int, 0, (0, MANY, "TOKENS"),
-         "tokens per optimizer step, a multiple of batch size x sequence length; 0: one micro-batch"),
-        ("steps", int, -1, (-1, MANY, "STEPS"),
-         "optimizer steps to run; 0 writes the initial checkpoint; -1: one epoch"),
+        (
+            "total-batch-size",
+            int,
+            0,
+            (0, MANY, "TOKENS"),
+            "tokens per optimizer step, a multiple of batch size x sequence length; 0: one micro-batch",
+        ),
+        (
+            "steps",
+            int,
+            -1,
+            (-1, MANY, "STEPS"),
+            "optimizer steps to run; 0 writes the initial checkpoint; -1: one epoch",
+        ),
         ("tokens", int, -1, (-1, MANY, "TOKENS"), "length of the run in tokens, instead of --steps"),
         ("epochs", float, -1.0, (-1, 1e9, "EPOCHS"), "length of the run in passes over the data, instead of --steps"),
         ("dtype", str, "fp32", ["fp32", "bf16"], "weights and activations; bf16 keeps fp32 master weights"),
-        ("recompute", str, "none", ["none", "gelu", "block"],
-         "what the backward pass computes again instead of keeping it: less memory, more time"),
+        (
+            "recompute",
+            str,
+            "none",
+            ["none", "gelu", "block"],
+            "what the backward pass computes again instead of keeping it: less memory, more time",
+        ),
         ("rounding", str, "nearest", ["nearest", "stochastic"], "of bf16 weights from their masters"),
     ],
     "Parametrization (mup.md)": [
-        ("parametrization", str, "sp", list(SCHEMES), "how init, learning rates and multipliers follow width and "
-         "depth"),
-        ("base-width", int, 0, (0, 1000000, "CHANNELS"), "width at which the scheme is the standard parametrization "
-         "(all but sp and u-mup need it); width_mult = width / base width"),
+        (
+            "parametrization",
+            str,
+            "sp",
+            list(SCHEMES),
+            "how init, learning rates and multipliers follow width and depth",
+        ),
+        (
+            "base-width",
+            int,
+            0,
+            (0, 1000000, "CHANNELS"),
+            "width at which the scheme is the standard parametrization "
+            "(all but sp and u-mup need it); width_mult = width / base width",
+        ),
         ("base-heads", int, 0, (0, 1000000, "HEADS"), "heads of the base model [what keeps the head size]"),
-        ("base-depth", int, 0, (0, 10000, "BLOCKS"),
-         "completep: depth at which it is the standard parametrization"),
-        ("depth-alpha", float, 1.0, (0.5, 1, "EXPONENT"), "completep: residual branches are multiplied by (depth / "
-         "base depth)^-alpha"),
-        ("attn-mult", float, None, (0, ANY, "FACTOR"), "attention logits = attn_mult / head_dim * q.k [sqrt of the "
-         "base head size]"),
+        ("base-depth", int, 0, (0, 10000, "BLOCKS"), "completep: depth at which it is the standard parametrization"),
+        (
+            "depth-alpha",
+            float,
+            1.0,
+            (0.5, 1, "EXPONENT"),
+            "completep: residual branches are multiplied by (depth / base depth)^-alpha",
+        ),
+        (
+            "attn-mult",
+            float,
+            None,
+            (0, ANY, "FACTOR"),
+            "attention logits = attn_mult / head_dim * q.k [sqrt of the base head size]",
+        ),
         ("output-mult", float, 1.0, (0, ANY, "FACTOR"), "multiplies the logits"),
         ("embed-mult", float, 1.0, (0, ANY, "FACTOR"), "multiplies the sum of the embeddings"),
         ("init-std", float, 0.02, (0, ANY, "STD"), "of every weight at the base width"),
@@ -164,25 +222,51 @@ OPTIONS = {
         ("optimizer", str, "adamw", ["adamw", "sgd"], "the update rule"),
         ("lr", float, 3e-4, (0, ANY, "RATE"), "peak learning rate of the base model"),
         ("warmup-steps", int, 0, (0, MANY, "STEPS"), "linear warm-up"),
-        ("schedule", str, "cosine", ["cosine", "linear", "constant", "wsd"],
-         "after the warm-up; wsd: constant, then 1-sqrt over the last fifth"),
+        (
+            "schedule",
+            str,
+            "cosine",
+            ["cosine", "linear", "constant", "wsd"],
+            "after the warm-up; wsd: constant, then 1-sqrt over the last fifth",
+        ),
         ("final-lr-frac", float, 0.0, (0, 1, "FRACTION"), "learning rate at the end, as a part of the peak"),
         ("weight-decay", float, 0.0, (0, ANY, "LAMBDA"), "of matrices and embeddings (not of biases and layer norms)"),
-        ("weight-decay-mode", str, "scaled", ["scaled", "independent"],
-         "scaled: lr x lambda alike at every width; independent: schedule x lambda, not x lr"),
+        (
+            "weight-decay-mode",
+            str,
+            "scaled",
+            ["scaled", "independent"],
+            "scaled: lr x lambda alike at every width; independent: schedule x lambda, not x lr",
+        ),
         ("beta1", float, 0.9, (0, 0.999999999, ""), "AdamW, first moment"),
         ("beta2", float, 0.95, (0, 0.999999999, ""), "AdamW, second moment"),
         ("eps", float, 1e-8, (0, ANY, ""), "AdamW, of the base model"),
         ("momentum", float, 0.9, (0, 0.999999999, ""), "SGD"),
-        ("grad-clip", float, None, (0, ANY, "NORM"), "largest global gradient norm; 0: no clipping [1; 0 for u-mup, "
-         "whose gradients have unit scale tensor by tensor]"),
-        ("skip-loss-zscore", float, 0.0, (0, ANY, "Z"), "skip updates whose loss is this many deviations above the "
-         "last 128; 0: never"),
+        (
+            "grad-clip",
+            float,
+            None,
+            (0, ANY, "NORM"),
+            "largest global gradient norm; 0: no clipping [1; 0 for u-mup, "
+            "whose gradients have unit scale tensor by tensor]",
+        ),
+        (
+            "skip-loss-zscore",
+            float,
+            0.0,
+            (0, ANY, "Z"),
+            "skip updates whose loss is this many deviations above the last 128; 0: never",
+        ),
         ("skip-grad-zscore", float, 0.0, (0, ANY, "Z"), "the same for the gradient norm; 0: never"),
     ],
     "Evaluation and samples": [
-        ("eval-every", int, 100, (0, MANY, "STEPS"), "validate at every so many steps and at the end; 0: at the end "
-         "only"),
+        (
+            "eval-every",
+            int,
+            100,
+            (0, MANY, "STEPS"),
+            "validate at every so many steps and at the end; 0: at the end only",
+        ),
         ("eval-batches", int, 20, (0, MANY, "BATCHES"), "validation batches; 0: all of --val-data"),
         ("sample-every", int, 0, (0, MANY, "STEPS"), "generate text at every so many steps and at the end; 0: never"),
         ("prompt", str, "", "TEXT", "text to continue; empty: start of a document"),
@@ -194,11 +278,22 @@ OPTIONS = {
         ("out", str, "", "FOLDER", "folder for log.jsonl and checkpoints; without it nothing is written"),
         ("overwrite", bool, False, "", "delete an earlier run's log and checkpoints in --out"),
         ("resume", bool, False, "", "go on from the newest checkpoint in --out; start afresh where there is none"),
-        ("checkpoint-every", int, 0, (0, MANY, "STEPS"), "checkpoint at every so many steps and at the end; 0: at the "
-         "end only"),
+        (
+            "checkpoint-every",
+            int,
+            0,
+            (0, MANY, "STEPS"),
+            "checkpoint at every so many steps and at the end; 0: at the end only",
+        ),
         ("keep", int, 2, (1, 2**30, "COUNT"), "checkpoints that stay"),
-        ("coord-check", str, "", "FILE", "write size and change of every activation, parameter and gradient at every "
-         "step to this CSV; needs --overfit-single-batch"),
+        (
+            "coord-check",
+            str,
+            "",
+            "FILE",
+            "write size and change of every activation, parameter and gradient at every "
+            "step to this CSV; needs --overfit-single-batch",
+        ),
         ("profile", bool, False, "", "print where the time of the steps goes, without the first: PyTorch's profiler"),
     ],
     "Machine": [
@@ -219,8 +314,11 @@ def parse_value(name, raw):
         check(isinstance(raw, bool), USAGE, f"--{name}: '{raw}' is not true or false")
         return raw
     try:
-        check(not isinstance(raw, bool) and (kind is not str or isinstance(raw, str)), USAGE, f"--{name}: {raw!r} is "
-              f"no {kind.__name__}")
+        check(
+            not isinstance(raw, bool) and (kind is not str or isinstance(raw, str)),
+            USAGE,
+            f"--{name}: {raw!r} is no {kind.__name__}",
+        )
         value = kind(raw) if kind is not int or isinstance(raw, int) else int(str(raw))
     except ValueError:
         raise Error(USAGE, f"--{name}: '{raw}' is not {'a whole number' if kind is int else 'a number'}") from None
@@ -228,8 +326,12 @@ def parse_value(name, raw):
         check(value in allowed or value == default, USAGE, f"--{name}: '{value}' is not one of {'|'.join(allowed)}")
     elif isinstance(allowed, tuple):
         low, high, _ = allowed
-        check(not math.isnan(value) and low <= value <= high, USAGE, f"--{name}: '{raw}' is out of range: "
-              + (f"at least {low}" if high >= 1e9 else f"between {low} and {high}"))
+        check(
+            not math.isnan(value) and low <= value <= high,
+            USAGE,
+            f"--{name}: '{raw}' is out of range: "
+            + (f"at least {low}" if high >= 1e9 else f"between {low} and {high}"),
+        )
     return value
 
 
@@ -245,8 +347,9 @@ def add_options(parser, names=None):
         for name, kind, default, allowed, text in shown:
             if kind is bool:
                 text += "" if default is None else f" [{'on' if default else 'off'}]"
-                section.add_argument(f"--{name}", help=text, default=argparse.SUPPRESS,
-                                     action=argparse.BooleanOptionalAction)
+                section.add_argument(
+                    f"--{name}", help=text, default=argparse.SUPPRESS, action=argparse.BooleanOptionalAction
+                )
             else:
                 unit = allowed[2] if isinstance(allowed, tuple) else allowed
                 unit = "|".join(unit) if isinstance(unit, list) else unit or "NUMBER"
@@ -276,20 +379,26 @@ def parse_args(argv=None):
     """Options from defaults < preset < --config file < command line. `given`: the names set by the last two."""
     argv = list(sys.argv[1:] if argv is None else argv)
     sampling = argv[:1] == ["sample"]
-    parser = Parser(prog="train_gpt2.py" + (" sample" if sampling else ""), allow_abbrev=False,
-                    description="Trains a GPT-2 with a maximal update parametrization (muP), in PyTorch; "
-                    "'train_gpt2.py sample CHECKPOINT' generates text from a checkpoint.",
-                    formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=46, width=140))
+    parser = Parser(
+        prog="train_gpt2.py" + (" sample" if sampling else ""),
+        allow_abbrev=False,
+        description="Trains a GPT-2 with a maximal update parametrization (muP), in PyTorch; "
+        "'train_gpt2.py sample CHECKPOINT' generates text from a checkpoint.",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=46, width=140),
+    )
     if sampling:
-        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint folder, .safetensors file, or a run's "
-                            "--out")
+        parser.add_argument(
+            "checkpoint", metavar="CHECKPOINT", help="checkpoint folder, .safetensors file, or a run's --out"
+        )
     else:
-        parser.add_argument("--version", action="version", version="llmc-mup train_gpt2.py, PyTorch "
-                            f"{torch.__version__}")
+        parser.add_argument(
+            "--version", action="version", version=f"llmc-mup train_gpt2.py, PyTorch {torch.__version__}"
+        )
         parser.add_argument("--config", metavar="FILE", help="read options from a TOML file; the command line wins")
         parser.add_argument("--print-config", action="store_true", help="print the resolved options as TOML and exit")
-        parser.add_argument("--dry-run", action="store_true", help="print shapes, tokens and the rule of every tensor, "
-                            "and exit")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print shapes, tokens and the rule of every tensor, and exit"
+        )
     add_options(parser, SAMPLE_OPTIONS if sampling else None)
     flags = vars(parser.parse_args(argv[1:] if sampling else argv))
     extra = {key: flags.pop(key, None) for key in ("checkpoint", "config", "print_config", "dry_run")}
@@ -300,8 +409,9 @@ def parse_args(argv=None):
     values = {name: option[2] for name, option in BY_NAME.items()}
     if given.get("preset"):
         values |= dict(zip(("depth", "width", "heads", "seq-len"), PRESETS[given["preset"]], strict=True))
-    args = argparse.Namespace(**{name.replace("-", "_"): value for name, value in (values | given).items()}, **extra,
-                              given=set(given))
+    args = argparse.Namespace(
+        **{name.replace("-", "_"): value for name, value in (values | given).items()}, **extra, given=set(given)
+    )
     if not sampling:
         validate(args)
     if args.print_config:
@@ -318,29 +428,47 @@ def validate(args):
     if args.source:
         take_shape(args, open_checkpoint(args.source))
     if args.head_dim:
-        check(args.width % args.head_dim == 0, USAGE,
-              f"--head-dim {args.head_dim} does not divide --width {args.width}")
+        check(
+            args.width % args.head_dim == 0, USAGE, f"--head-dim {args.head_dim} does not divide --width {args.width}"
+        )
         args.heads = args.width // args.head_dim
-    check(args.width % args.heads == 0, USAGE, f"--heads {args.heads} does not divide --width {args.width}; choose a "
-          "divisor")
+    check(
+        args.width % args.heads == 0,
+        USAGE,
+        f"--heads {args.heads} does not divide --width {args.width}; choose a divisor",
+    )
     args.head_dim = args.width // args.heads
     if not args.source:
         args.max_seq_len = args.seq_len
     check_scheme(args)
     base_shape(args)
-    check(not (args.zero_init_head and args.tie_embeddings), USAGE, "--zero-init-head with tied embeddings would start "
-          "all token embeddings at zero: add --no-tie-embeddings, or drop it")
+    check(
+        not (args.zero_init_head and args.tie_embeddings),
+        USAGE,
+        "--zero-init-head with tied embeddings would start "
+        "all token embeddings at zero: add --no-tie-embeddings, or drop it",
+    )
     micro = args.batch_size * args.seq_len * world_size()
     args.total_batch_size = args.total_batch_size or micro
     times = args.total_batch_size // micro
-    check(args.total_batch_size == micro * times, USAGE, f"--total-batch-size {args.total_batch_size} is not a "
-          f"multiple of --batch-size x --seq-len x ranks = {micro} tokens; the nearest are {max(1, times) * micro} and "
-          f"{(times + 1) * micro}")
+    check(
+        args.total_batch_size == micro * times,
+        USAGE,
+        f"--total-batch-size {args.total_batch_size} is not a "
+        f"multiple of --batch-size x --seq-len x ranks = {micro} tokens; the nearest are {max(1, times) * micro} and "
+        f"{(times + 1) * micro}",
+    )
     check(args.out or not args.resume, USAGE, "--resume needs --out, the folder of the run to go on with")
-    check(not (args.resume and args.overwrite), USAGE, "--resume and --overwrite contradict each other: keep the "
-          "earlier run, or delete it?")
-    check(args.out or not args.checkpoint_every, USAGE, f"--checkpoint-every {args.checkpoint_every} needs --out, a "
-          "folder to write to")
+    check(
+        not (args.resume and args.overwrite),
+        USAGE,
+        "--resume and --overwrite contradict each other: keep the earlier run, or delete it?",
+    )
+    check(
+        args.out or not args.checkpoint_every,
+        USAGE,
+        f"--checkpoint-every {args.checkpoint_every} needs --out, a folder to write to",
+    )
     if args.coord_check:
         check_coord_check(args)
 
@@ -352,35 +480,64 @@ def check_scheme(args):
         args.tie_embeddings = scheme.tie
     if args.grad_clip is None:
         args.grad_clip = scheme.grad_clip
-    check(scheme.may_tie or not args.tie_embeddings, USAGE, f"tied embeddings have no meaning {under}, whose embedding "
-          "and head follow different rules: give --no-tie-embeddings, or choose mup")
-    check(args.base_depth or not scheme.deep, USAGE, f"--parametrization {args.parametrization} needs --base-depth: "
-          "the depth at which your learning rate was tuned (equal to --depth for the base model itself)")
-    check(scheme.deep or not args.base_depth, USAGE,
-          f"--base-depth {args.base_depth} has no meaning {under}: leave it out, or choose completep")
-    check(scheme.deep or args.depth_alpha == 1, USAGE,
-          f"--depth-alpha {args.depth_alpha:g} has no meaning {under}: leave it out, or choose completep")
+    check(
+        scheme.may_tie or not args.tie_embeddings,
+        USAGE,
+        f"tied embeddings have no meaning {under}, whose embedding "
+        "and head follow different rules: give --no-tie-embeddings, or choose mup",
+    )
+    check(
+        args.base_depth or not scheme.deep,
+        USAGE,
+        f"--parametrization {args.parametrization} needs --base-depth: "
+        "the depth at which your learning rate was tuned (equal to --depth for the base model itself)",
+    )
+    check(
+        scheme.deep or not args.base_depth,
+        USAGE,
+        f"--base-depth {args.base_depth} has no meaning {under}: leave it out, or choose completep",
+    )
+    check(
+        scheme.deep or args.depth_alpha == 1,
+        USAGE,
+        f"--depth-alpha {args.depth_alpha:g} has no meaning {under}: leave it out, or choose completep",
+    )
     relative = scheme.powers is not None
     for name in UNIT_MULTS:
         value = getattr(args, name.replace("-", "_"))
         check(0 < value < ANY, USAGE, f"--{name} {value:g} is out of range: give a number above 0")
-        check(value == 1 or not relative, USAGE,
-              f"--{name} {value:g} has no meaning {under}: leave it out, or choose u-mup")
+        check(
+            value == 1 or not relative,
+            USAGE,
+            f"--{name} {value:g} has no meaning {under}: leave it out, or choose u-mup",
+        )
     for name in ("attn-mult", "output-mult", "embed-mult", "init-std"):
         value = getattr(args, name.replace("-", "_"))
-        check(relative or value == BY_NAME[name][2], USAGE, f"--{name} {value} has no meaning {under}, which has "
-              f"multipliers of its own (--{', --'.join(UNIT_MULTS)}): leave it out")
+        check(
+            relative or value == BY_NAME[name][2],
+            USAGE,
+            f"--{name} {value} has no meaning {under}, which has "
+            f"multipliers of its own (--{', --'.join(UNIT_MULTS)}): leave it out",
+        )
 
 
 def check_coord_check(args):
-    check(args.overfit_single_batch, USAGE, f"--coord-check {args.coord_check} needs the same tokens at every step: "
-          "add --overfit-single-batch")
+    check(
+        args.overfit_single_batch,
+        USAGE,
+        f"--coord-check {args.coord_check} needs the same tokens at every step: add --overfit-single-batch",
+    )
     check(not args.resume, USAGE, "--coord-check excludes --resume: changes are measured from the initial model")
-    check(not args.compile, USAGE, "--coord-check excludes --compile: what was compiled does not announce its "
-          "activations")
+    check(
+        not args.compile, USAGE, "--coord-check excludes --compile: what was compiled does not announce its activations"
+    )
     micro = args.batch_size * args.seq_len
-    check(args.total_batch_size == micro, USAGE, f"--coord-check needs one micro-batch a step on one rank, {micro} "
-          f"tokens, not --total-batch-size {args.total_batch_size}: raise --batch-size instead")
+    check(
+        args.total_batch_size == micro,
+        USAGE,
+        f"--coord-check needs one micro-batch a step on one rank, {micro} "
+        f"tokens, not --total-batch-size {args.total_batch_size}: raise --batch-size instead",
+    )
 
 
 def options_dict(args):
@@ -391,8 +548,11 @@ def options_dict(args):
 def to_toml(args):
     unset = {key for key, value in options_dict(args).items() if value is None or value == ""}
     unset |= {key for key in ("steps", "tokens", "epochs") if getattr(args, key) < 0}  # they exclude each other
-    return "".join(f"{key.replace('_', '-')} = {json.dumps(value)}\n" for key, value in options_dict(args).items()
-                   if key not in unset)
+    return "".join(
+        f"{key.replace('_', '-')} = {json.dumps(value)}\n"
+        for key, value in options_dict(args).items()
+        if key not in unset
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -441,8 +601,8 @@ def normals(seed, name, count):
         x = [uniform(bits.astype(np.float64)) for bits in draw(seed, INIT, stream_of(name), index)]
         for i in (0, 2):
             radius, angle = np.sqrt(-2 * np.log(x[i])), 2 * math.pi * x[i + 1]
-            out[begin:begin + len(index), i] = radius * np.cos(angle)
-            out[begin:begin + len(index), i + 1] = radius * np.sin(angle)
+            out[begin : begin + len(index), i] = radius * np.cos(angle)
+            out[begin : begin + len(index), i + 1] = radius * np.sin(angle)
     return out.reshape(-1)[:count]
 
 
@@ -454,8 +614,10 @@ def random_order(count, seed, purpose, stream):
 def stochastic_bf16(master, seed, name, step):
     """bf16 neighbours of fp32 values, the upper with probability equal to the discarded fraction."""
     index = torch.arange(-(-master.numel() // 4), device=master.device) + (step << 40)
-    bits = torch.stack(draw(seed, ROUNDING, stream_of(name), index),
-                       1).view(-1)[:master.numel()].view(master.shape) & 0xFFFF
+    bits = (
+        torch.stack(draw(seed, ROUNDING, stream_of(name), index), 1).view(-1)[: master.numel()].view(master.shape)
+        & 0xFFFF
+    )
     raised = ((master.view(torch.int32) + bits.int()) >> 16).to(torch.int16).view(torch.bfloat16)
     return torch.where(master.isfinite(), raised, master.bfloat16())  # inf and NaN have no neighbour
 
@@ -467,18 +629,30 @@ def stochastic_bf16(master, seed, name, step):
 def base_shape(config):
     """Width and head size of the base model, at which the scheme is the standard parametrization."""
     if not SCHEMES[config.parametrization].based:
-        check(not (config.base_width or config.base_heads), USAGE, "--base-width and --base-heads have no meaning "
-              f"under --parametrization {config.parametrization}: leave them out, or choose mup")
+        check(
+            not (config.base_width or config.base_heads),
+            USAGE,
+            "--base-width and --base-heads have no meaning "
+            f"under --parametrization {config.parametrization}: leave them out, or choose mup",
+        )
         return config.width, config.head_dim
-    check(config.base_width, USAGE, f"--parametrization {config.parametrization} needs --base-width: the width at "
-          "which your learning rate was tuned (equal to --width for the base model itself)")
+    check(
+        config.base_width,
+        USAGE,
+        f"--parametrization {config.parametrization} needs --base-width: the width at "
+        "which your learning rate was tuned (equal to --width for the base model itself)",
+    )
     heads = config.base_heads
     if not heads:  # what keeps the head size
         heads, rest = divmod(config.base_width, config.head_dim)
-        check(rest == 0, USAGE, f"the head size {config.head_dim} does not divide --base-width {config.base_width}: "
-              "give --base-heads")
-    check(config.base_width % heads == 0, USAGE, f"--base-heads {heads} does not divide --base-width "
-          f"{config.base_width}")
+        check(
+            rest == 0,
+            USAGE,
+            f"the head size {config.head_dim} does not divide --base-width {config.base_width}: give --base-heads",
+        )
+    check(
+        config.base_width % heads == 0, USAGE, f"--base-heads {heads} does not divide --base-width {config.base_width}"
+    )
     return config.base_width, config.base_width // heads
 
 
@@ -487,8 +661,14 @@ def tensor_shapes(config):
     C, V = config.width, config.vocab_size
     out = [("wte.weight", "input", [V, C]), ("wpe.weight", "input", [config.max_seq_len, C])]
     for i in range(config.depth):
-        for name, shape in (("ln_1", [C]), ("attn.c_attn", [3 * C, C]), ("attn.c_proj", [C, C]),
-                            ("ln_2", [C]), ("mlp.c_fc", [4 * C, C]), ("mlp.c_proj", [C, 4 * C])):
+        for name, shape in (
+            ("ln_1", [C]),
+            ("attn.c_attn", [3 * C, C]),
+            ("attn.c_proj", [C, C]),
+            ("ln_2", [C]),
+            ("mlp.c_fc", [4 * C, C]),
+            ("mlp.c_proj", [C, 4 * C]),
+        ):
             out.append((f"h.{i}.{name}.weight", "hidden" if len(shape) == 2 else "vector", shape))
             out.append((f"h.{i}.{name}.bias", "vector", shape[:1]))
     out += [("ln_f.weight", "vector", [C]), ("ln_f.bias", "vector", [C])]
@@ -498,6 +678,7 @@ def tensor_shapes(config):
 class Rule(NamedTuple):
     """One tensor's numbers: init std and mean; multipliers of the forward pass, of the gradient that goes on and of its
     own gradient; factors of lr; what divides lambda in the mode "scaled"; eps."""
+
     std: float
     mean: float
     multiplier: float
@@ -524,10 +705,18 @@ def relative_rule(config, m, depth_mult, name, role):
     multiplier = times_power(config.output_mult if role == "output" else 1.0, m, a)
     width_rate = times_power(1.0, m, c_adamw if adamw else c_sgd)
     depth_rate = depth_mult ** (alpha - 1 if adamw else 2 * alpha - 1) if inside else 1.0
-    eps = times_power(config.eps, m, e) * (depth_mult ** -alpha if inside else 1.0) if config.scale_eps else config.eps
+    eps = times_power(config.eps, m, e) * (depth_mult**-alpha if inside else 1.0) if config.scale_eps else config.eps
     gain = role == "vector" and name.endswith("weight")
-    return Rule(std, times_power(1.0, m, b) if gain else 0.0, multiplier, multiplier, multiplier,
-                width_rate * depth_rate, width_rate, eps)
+    return Rule(
+        std,
+        times_power(1.0, m, b) if gain else 0.0,
+        multiplier,
+        multiplier,
+        multiplier,
+        width_rate * depth_rate,
+        width_rate,
+        eps,
+    )
 
 
 def relative_scales(config, m, base_head_dim, depth_mult):
@@ -537,11 +726,21 @@ def relative_scales(config, m, base_head_dim, depth_mult):
     embedding = times_power(config.embed_mult, m, powers["input"][0])
     output = times_power(config.output_mult, m, powers["output"][0])
     attn_mult = math.sqrt(base_head_dim) if config.attn_mult is None else config.attn_mult
-    branch = depth_mult ** -config.depth_alpha
-    return {"embedding": embedding, "wte_grad": embedding, "wpe_grad": embedding,
-            "attention": attn_mult / config.head_dim, "attention_out": 1.0, "gelu": 1.0, "loss": 1.0, "loss_grad": 1.0,
-            "output": output, "output_dinp": output, "output_dweight": output,
-            "residual": [[1.0, branch, 1.0, branch, 1.0]] * (2 * config.depth)}
+    branch = depth_mult**-config.depth_alpha
+    return {
+        "embedding": embedding,
+        "wte_grad": embedding,
+        "wpe_grad": embedding,
+        "attention": attn_mult / config.head_dim,
+        "attention_out": 1.0,
+        "gelu": 1.0,
+        "loss": 1.0,
+        "loss_grad": 1.0,
+        "output": output,
+        "output_dinp": output,
+        "output_dweight": output,
+        "residual": [[1.0, branch, 1.0, branch, 1.0]] * (2 * config.depth),
+    }
 
 
 def gelu_rms(mult):
@@ -556,22 +755,22 @@ def gelu_rms(mult):
 def unit_rule(config, name, role, shape):
     """u-muP: weights, activations and gradients have unit scale at the start, whatever the shape. The factors of the
     backward pass are its own: they are constant per tensor, to which Adam does not respond."""
-    d, inside = config.width, config.depth ** -0.5 if name.startswith("h.") else 1.0
+    d, inside = config.width, config.depth**-0.5 if name.startswith("h.") else 1.0
     own = 1 / math.sqrt(config.total_batch_size)  # gradients of weights are sums over the tokens
     fan_in = 4 * d if "mlp.c_proj" in name else d
     std, mean, dinp = 1.0, 0.0, None
     if role == "input":
-        multiplier, own, rate = 1.0, 1.0, d ** -0.5
+        multiplier, own, rate = 1.0, 1.0, d**-0.5
     elif role == "hidden":
         carried = 1 / gelu_rms(config.ffn_act_mult) if "mlp.c_proj" in name else 1.0  # the activation's unit scale
-        multiplier, own, rate = carried * fan_in ** -0.5, carried * own, inside * fan_in ** -0.5
+        multiplier, own, rate = carried * fan_in**-0.5, carried * own, inside * fan_in**-0.5
         dinp = carried * (shape[0] if "mlp" in name else fan_in) ** -0.5
     elif role == "output":
-        multiplier, dinp, rate = 1 / d, config.vocab_size ** -0.5, 1.0
+        multiplier, dinp, rate = 1 / d, config.vocab_size**-0.5, 1.0
     elif "ln_" in name:
-        std, mean, multiplier, rate = 0.0, float(name.endswith("weight")), 1.0, inside * d ** -0.5
+        std, mean, multiplier, rate = 0.0, float(name.endswith("weight")), 1.0, inside * d**-0.5
     else:
-        std, multiplier, rate = 0.0, fan_in ** -0.5, inside
+        std, multiplier, rate = 0.0, fan_in**-0.5, inside
     return Rule(std, mean, multiplier, multiplier if dinp is None else dinp, own, rate, rate, config.eps)
 
 
@@ -589,11 +788,20 @@ def unit_scales(config):
         tau2 = (a_mlp if i % 2 else a_attn) ** 2 / before
         skip, branch = 1 / math.sqrt(1 + tau2), math.sqrt(tau2 / (1 + tau2))
         residual.append([skip, branch, skip, 1.0, branch])
-    return {"embedding": 2 ** -0.5, "wte_grad": math.sqrt(V / tokens), "wpe_grad": math.sqrt(S / tokens),
-            "attention": softmax / config.head_dim, "attention_out": 1 / attention_std, "gelu": config.ffn_act_mult,
-            "loss": config.loss_softmax_mult,
-            "loss_grad": tokens * V / math.sqrt(max(1, V - 1)) / config.loss_softmax_mult,
-            "output": 1 / d, "output_dinp": V ** -0.5, "output_dweight": tokens ** -0.5, "residual": residual}
+    return {
+        "embedding": 2**-0.5,
+        "wte_grad": math.sqrt(V / tokens),
+        "wpe_grad": math.sqrt(S / tokens),
+        "attention": softmax / config.head_dim,
+        "attention_out": 1 / attention_std,
+        "gelu": config.ffn_act_mult,
+        "loss": config.loss_softmax_mult,
+        "loss_grad": tokens * V / math.sqrt(max(1, V - 1)) / config.loss_softmax_mult,
+        "output": 1 / d,
+        "output_dinp": V**-0.5,
+        "output_dweight": tokens**-0.5,
+        "residual": residual,
+    }
 
 
 def parametrization(config):
@@ -617,22 +825,38 @@ def parametrization(config):
     zero_head = scheme.zero_init if config.zero_init_head is None else config.zero_init_head
     tensors = []
     for name, role, shape in tensor_shapes(config):
-        rule = relative_rule(config, m, depth_mult, name, role) if scheme.powers else unit_rule(config, name, role,
-                                                                                                shape)
+        rule = (
+            relative_rule(config, m, depth_mult, name, role) if scheme.powers else unit_rule(config, name, role, shape)
+        )
         decay = 0.0 if role == "vector" else config.weight_decay
-        tensors.append({
-            "name": name, "role": role, "shape": shape, "init_mean": rule.mean,
-            "init_std": 0.0 if role == "output" and zero_head else rule.std,
-            # rows: width of queries, of keys, of values
-            "zero_rows": config.width if zero_query and "c_attn.weight" in name else 0,
-            "multiplier": as_float32(rule.multiplier), "dinp_multiplier": as_float32(rule.dinp),
-            "dweight_multiplier": as_float32(rule.dweight), "lr": config.lr * rule.rate,
-            "weight_decay": decay / rule.decay if config.weight_decay_mode == "scaled" else decay,
-            "eps": rule.eps if config.optimizer == "adamw" else 0.0})
+        tensors.append(
+            {
+                "name": name,
+                "role": role,
+                "shape": shape,
+                "init_mean": rule.mean,
+                "init_std": 0.0 if role == "output" and zero_head else rule.std,
+                # rows: width of queries, of keys, of values
+                "zero_rows": config.width if zero_query and "c_attn.weight" in name else 0,
+                "multiplier": as_float32(rule.multiplier),
+                "dinp_multiplier": as_float32(rule.dinp),
+                "dweight_multiplier": as_float32(rule.dweight),
+                "lr": config.lr * rule.rate,
+                "weight_decay": decay / rule.decay if config.weight_decay_mode == "scaled" else decay,
+                "eps": rule.eps if config.optimizer == "adamw" else 0.0,
+            }
+        )
     scales = relative_scales(config, m, base_head_dim, depth_mult) if scheme.powers else unit_scales(config)
-    return {"scheme": config.parametrization, "base_width": base_width, "base_head_dim": base_head_dim, "width_mult": m,
-            "base_depth": base_depth, "depth_mult": depth_mult, "tensors": tensors,
-            "scales": {key: as_float32(value) for key, value in scales.items()}}
+    return {
+        "scheme": config.parametrization,
+        "base_width": base_width,
+        "base_head_dim": base_head_dim,
+        "width_mult": m,
+        "base_depth": base_depth,
+        "depth_mult": depth_mult,
+        "tensors": tensors,
+        "scales": {key: as_float32(value) for key, value in scales.items()},
+    }
 
 
 def as_float32(value):
@@ -643,31 +867,57 @@ def as_float32(value):
 # Factors that --dry-run names where they are not the ordinary ones: (title, what else is ordinary; None: 1)
 FORWARD_FACTORS = {"attention_out": ("attention output", None), "gelu": ("gelu", None), "loss": ("loss logits", None)}
 GRADIENT_FACTORS = {
-    "loss_grad": ("loss", None), "output_dinp": ("head's input", "output"), "output_dweight": ("head", "output"),
-    "wte_grad": ("wte", "embedding"), "wpe_grad": ("wpe", "embedding"),
+    "loss_grad": ("loss", None),
+    "output_dinp": ("head's input", "output"),
+    "output_dweight": ("head", "output"),
+    "wte_grad": ("wte", "embedding"),
+    "wpe_grad": ("wpe", "embedding"),
 }
 
 
 def rule_table(rules):
     """The table for people, as --dry-run prints it."""
     scales, tensors = rules["scales"], rules["tensors"]
-    out = (f"parametrization {rules['scheme']}: width_mult {rules['width_mult']:.10g} (base width "
-           f"{rules['base_width']}, base head size {rules['base_head_dim']})")
+    out = (
+        f"parametrization {rules['scheme']}: width_mult {rules['width_mult']:.10g} (base width "
+        f"{rules['base_width']}, base head size {rules['base_head_dim']})"
+    )
     if SCHEMES[rules["scheme"]].deep:
         out += f", depth_mult {rules['depth_mult']:.10g} (base depth {rules['base_depth']})"
-    forward, gradients = ([f"{title} {scales[key]:g}" for key, (title, usual) in factors.items()
-                           if scales[key] != scales.get(usual, 1)] for factors in (FORWARD_FACTORS, GRADIENT_FACTORS))
-    out += "\nscales: " + ", ".join([f"embedding {scales['embedding']:g}, attention logits {scales['attention']:g}, "
-                                     f"output logits {scales['output']:g}", *forward]) + "\n"
+    forward, gradients = (
+        [f"{title} {scales[key]:g}" for key, (title, usual) in factors.items() if scales[key] != scales.get(usual, 1)]
+        for factors in (FORWARD_FACTORS, GRADIENT_FACTORS)
+    )
+    out += (
+        "\nscales: "
+        + ", ".join(
+            [
+                f"embedding {scales['embedding']:g}, attention logits {scales['attention']:g}, "
+                f"output logits {scales['output']:g}",
+                *forward,
+            ]
+        )
+        + "\n"
+    )
     out += f"gradient scales: {', '.join(gradients)}\n" if gradients else ""
-    lines = [f"skip {r[0]:g}, branch {r[1]:g}; gradients: stream {r[2]:g}, into the branch {r[3]:g}, out of it {r[4]:g}"
-             for r in scales["residual"]]
+    lines = [
+        f"skip {r[0]:g}, branch {r[1]:g}; gradients: stream {r[2]:g}, into the branch {r[3]:g}, out of it {r[4]:g}"
+        for r in scales["residual"]
+    ]
     if len(set(lines)) > 1:
         out += "".join(f"residual h.{i // 2}.{('attn', 'mlp ')[i % 2]}: {line}\n" for i, line in enumerate(lines))
     elif set(scales["residual"][0]) != {1.0}:
         out += f"residual: {lines[0]}\n"
-    columns = ["init_mean", "init_std", "multiplier", "dinp_multiplier", "dweight_multiplier", "lr", "weight_decay",
-               "eps"]
+    columns = [
+        "init_mean",
+        "init_std",
+        "multiplier",
+        "dinp_multiplier",
+        "dweight_multiplier",
+        "lr",
+        "weight_decay",
+        "eps",
+    ]
     if all(t["init_mean"] in (0, 1) for t in tensors):
         columns.remove("init_mean")
     for key in ("dinp_multiplier", "dweight_multiplier"):
@@ -785,9 +1035,9 @@ class Embedding(Weights):
 
     def forward(self, index):
         rows = scaled(F.embedding(index, self.weight), 1, self.rows_gradient)
-        return Rounded.apply(rows,
-                             F.embedding(index,
-                                         self.weight_bf16)) if self.bf16 else rows  # the gradient's sums are fp32
+        return (
+            Rounded.apply(rows, F.embedding(index, self.weight_bf16)) if self.bf16 else rows
+        )  # the gradient's sums are fp32
 
 
 class Attention(Observed):
@@ -890,7 +1140,7 @@ class GPT2(Observed):
             modules[name].use_rule(kind, rule)
         for i, block in enumerate(self.h):
             block.attn.scale, block.attn.out_scale = scales["attention"], scales["attention_out"]
-            block.mlp.mult, block.residual = scales["gelu"], scales["residual"][2 * i:2 * i + 2]
+            block.mlp.mult, block.residual = scales["gelu"], scales["residual"][2 * i : 2 * i + 2]
         # what is looked up or multiplies logits is scaled once, in forward(): sums and products of logits are fp32
         self.wte.rows_gradient = ratio(scales["wte_grad"], scales["embedding"])
         self.wpe.rows_gradient = ratio(scales["wpe_grad"], scales["embedding"])
@@ -915,7 +1165,7 @@ class GPT2(Observed):
         x = self.ln_f(x if targets is not None else x[:, -1:])
         self.announce("ln_f", x)
         logits = F.linear(scaled(x, 1, head.input_gradient), head.tensors()[0])  # (B, T, Vp)
-        logits = logits[..., :self.config.vocab_size].float()
+        logits = logits[..., : self.config.vocab_size].float()
         logits = scaled(logits, scales["output"], scales["output"])
         self.announce("logits", logits)
         logits = scaled(logits, scales["loss"], scales["loss"] * scales["loss_grad"])
@@ -932,8 +1182,11 @@ class GPT2(Observed):
     def copies(self):
         """(name, fp32 master, bf16 copy) of every parameter of a bf16 model."""
         buffers = dict(self.named_buffers())
-        return [(name, p.detach(), buffers[name + "_bf16"]) for name, p in self.named_parameters() if name
-                + "_bf16" in buffers]
+        return [
+            (name, p.detach(), buffers[name + "_bf16"])
+            for name, p in self.named_parameters()
+            if name + "_bf16" in buffers
+        ]
 
     @torch.no_grad()
     def round_copies(self, stochastic_step=None):
@@ -945,7 +1198,7 @@ class GPT2(Observed):
     def set_weights(self, values):
         """values: rule -> tensor of the rule's shape."""
         for rule, parameter in self.named_rules():
-            parameter[:rule["shape"][0]].copy_(values(rule))
+            parameter[: rule["shape"][0]].copy_(values(rule))
             if self.config.dtype == "bf16":
                 parameter.copy_(parameter.bfloat16())  # a master starts at what the model computes with
         self.round_copies()
@@ -953,13 +1206,15 @@ class GPT2(Observed):
 
 def initialise(model, seed):
     """Initial weights of doc/formats.md: normal with the rule's mean and std; constant where that is 0."""
+
     def values(rule):
         if rule["init_std"] == 0:
             return torch.full(rule["shape"], rule["init_mean"])
         value = rule["init_mean"] + rule["init_std"] * normals(seed, rule["name"], math.prod(rule["shape"]))
         value = torch.from_numpy(value.astype(np.float32)).view(rule["shape"])
-        value[:rule["zero_rows"]] = 0
+        value[: rule["zero_rows"]] = 0
         return value
+
     model.set_weights(values)
 
 
@@ -973,15 +1228,22 @@ class Dataset:
     def __init__(self, pattern, seq_len, option="--train-data", seed=0, shuffle=True):
         self.seq_len, self.seed, self.shuffle = seq_len, seed, shuffle
         self.paths = sorted(glob.glob(pattern))
-        check(self.paths, DATA, f"{option} '{pattern}' matches no file: make shards with dev/data/*.py, or correct the "
-              "pattern (quoted, so that the shell leaves it alone)")
+        check(
+            self.paths,
+            DATA,
+            f"{option} '{pattern}' matches no file: make shards with dev/data/*.py, or correct the "
+            "pattern (quoted, so that the shell leaves it alone)",
+        )
         self.shards, headers = [], []
         for path in self.paths:
             shard, header = self.open_shard(path)
             self.shards.append(shard)
             headers.append(header)
-            check((header[3:5] == headers[0][3:5]).all(), DATA,
-                  f"{option}: {path} was made with another tokenizer or vocabulary than {self.paths[0]}")
+            check(
+                (header[3:5] == headers[0][3:5]).all(),
+                DATA,
+                f"{option}: {path} was made with another tokenizer or vocabulary than {self.paths[0]}",
+            )
         self.vocab_size = int(headers[0][3])  # 0: unknown
         self.tokenizer = {1: "byte", 2: "gpt2"}.get(int(headers[0][4]), "unknown")
         self.sha256 = headers[0][8:16].tobytes().hex() if headers[0][8:16].any() else ""
@@ -990,8 +1252,12 @@ class Dataset:
         self.tokens_per_byte = self.tokens / sum(sizes) if all(sizes) else None
         self.windows_of = [(len(shard) - 1) // seq_len for shard in self.shards]
         self.windows = sum(self.windows_of)
-        check(self.windows, DATA, f"{option} '{pattern}' holds {self.tokens} tokens, fewer than one sequence of "
-              f"{seq_len} and its target: shorten --seq-len or use more text")
+        check(
+            self.windows,
+            DATA,
+            f"{option} '{pattern}' holds {self.tokens} tokens, fewer than one sequence of "
+            f"{seq_len} and its target: shorten --seq-len or use more text",
+        )
         self.shard_order = functools.lru_cache(2)(self.shard_order)
         self.window_order = functools.lru_cache(2)(self.window_order)
 
@@ -1003,13 +1269,23 @@ class Dataset:
             header = np.fromfile(path, dtype="<i4", count=256)
         except OSError as error:
             raise Error(DATA, f"cannot open the token shard {path}: {error.strerror}") from None
-        check(header[0] == 20240520, DATA, f"{path} is no token shard: its magic number is {header[0]}, not 20240520; "
-              "make one with dev/data/text.py")
-        check(header[1] in (1, 2), DATA, f"{path} has shard version {header[1]}; this program reads 1 (uint16) and 2 "
-              "(uint32)")
+        check(
+            header[0] == 20240520,
+            DATA,
+            f"{path} is no token shard: its magic number is {header[0]}, not 20240520; make one with dev/data/text.py",
+        )
+        check(
+            header[1] in (1, 2),
+            DATA,
+            f"{path} has shard version {header[1]}; this program reads 1 (uint16) and 2 (uint32)",
+        )
         count, width = int(header[2].view(np.uint32)), 2 * int(header[1])
-        check(size == 1024 + width * count, DATA, f"{path} is truncated or damaged: {count} tokens need "
-              f"{1024 + width * count} bytes, the file has {size}; make it again")
+        check(
+            size == 1024 + width * count,
+            DATA,
+            f"{path} is truncated or damaged: {count} tokens need "
+            f"{1024 + width * count} bytes, the file has {size}; make it again",
+        )
         check(count >= 2, DATA, f"{path} holds {count} tokens: too few for an input and its target")
         return np.memmap(path, dtype=f"<u{width}", mode="r", offset=1024, shape=(count,)), header
 
@@ -1035,9 +1311,13 @@ class Dataset:
         rows = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
         for row, sample in zip(rows, samples, strict=True):
             shard, window = self.locate(sample)
-            row[:] = self.shards[shard][window * self.seq_len:(window + 1) * self.seq_len + 1]
-            check(row.max() < vocab_size, DATA, f"{self.paths[shard]}: a token in window {window} is {row.max()}, but "
-                  f"the vocabulary has {vocab_size} entries: give the --vocab-size that the shard was made with")
+            row[:] = self.shards[shard][window * self.seq_len : (window + 1) * self.seq_len + 1]
+            check(
+                row.max() < vocab_size,
+                DATA,
+                f"{self.paths[shard]}: a token in window {window} is {row.max()}, but "
+                f"the vocabulary has {vocab_size} entries: give the --vocab-size that the shard was made with",
+            )
         rows = torch.from_numpy(rows)
         rows = rows.pin_memory().to(device, non_blocking=True) if "cuda" in str(device) else rows
         return rows[:, :-1], rows[:, 1:]
@@ -1077,9 +1357,10 @@ class Optimizer:
         groups = {}
         for rule, parameter in model.named_rules():
             groups.setdefault((rule["lr"], rule["weight_decay"], rule["eps"]), []).append(parameter)
-        groups = [{"params": parameters, "lr": lr, "peak_lr": lr, "rule_decay": decay}
-                  | ({"eps": eps} if self.adam else {})
-                  for (lr, decay, eps), parameters in groups.items()]
+        groups = [
+            {"params": parameters, "lr": lr, "peak_lr": lr, "rule_decay": decay} | ({"eps": eps} if self.adam else {})
+            for (lr, decay, eps), parameters in groups.items()
+        ]
         if self.adam:
             self.torch = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), weight_decay=0.0, fused=True)
         else:
@@ -1174,42 +1455,78 @@ class Checkpoint:
         except (ValueError, KeyError) as error:
             raise Error(DATA, f"{path} is damaged: its metadata cannot be read ({error})") from None
         self.prefix = "transformer." if "transformer.wte.weight" in names else ""  # a file of Hugging Face's
-        check({self.prefix + "wte.weight", self.prefix + "wpe.weight"} <= names, DATA, f"{path} has no matrix "
-              "'wte.weight' or 'wpe.weight': it is no GPT-2 checkpoint")
+        check(
+            {self.prefix + "wte.weight", self.prefix + "wpe.weight"} <= names,
+            DATA,
+            f"{path} has no matrix 'wte.weight' or 'wpe.weight': it is no GPT-2 checkpoint",
+        )
         V, C = self.file.get_slice(self.prefix + "wte.weight").get_shape()
         depth = sum(name.endswith(".ln_1.weight") for name in names)
-        self.shape = {"num_layers": depth, "num_heads": max(1, C // 64), "channels": C, "vocab_size": V,
-                      "max_seq_len": self.file.get_slice(self.prefix + "wpe.weight").get_shape()[0],
-                      "tie_embeddings": "lm_head.weight" not in names}
+        self.shape = {
+            "num_layers": depth,
+            "num_heads": max(1, C // 64),
+            "channels": C,
+            "vocab_size": V,
+            "max_seq_len": self.file.get_slice(self.prefix + "wpe.weight").get_shape()[0],
+            "tie_embeddings": "lm_head.weight" not in names,
+        }
 
     def open_llmc(self):
         """llm.c's: 256 int32 (magic, version 3 fp32 or 5 bf16, T, V, L, H, C, Vp), then each tensor for all layers."""
         header = np.fromfile(self.path, dtype="<i4", count=256)
-        check(len(header) == 256 and header[0] == 20240326 and header[1] in (3, 5), DATA, f"{self.path} is no llm.c "
-              "model of version 3 or 5 (magic 20240326)")
+        check(
+            len(header) == 256 and header[0] == 20240326 and header[1] in (3, 5),
+            DATA,
+            f"{self.path} is no llm.c model of version 3 or 5 (magic 20240326)",
+        )
         T, V, L, H, C, Vp = (int(x) for x in header[2:8])
-        self.shape = {"num_layers": L, "num_heads": H, "channels": C, "max_seq_len": T, "vocab_size": V,
-                      "tie_embeddings": True}
+        self.shape = {
+            "num_layers": L,
+            "num_heads": H,
+            "channels": C,
+            "max_seq_len": T,
+            "vocab_size": V,
+            "tie_embeddings": True,
+        }
         self.heads_known, self.tokenizer, self.width, self.offsets = True, "gpt2", 4 if header[1] == 3 else 2, {}
         end = 0
-        for name, size in [("wte.weight", Vp * C), ("wpe.weight", T * C), ("ln_1.weight", C), ("ln_1.bias", C),
-                           ("attn.c_attn.weight", 3 * C * C), ("attn.c_attn.bias", 3 * C),
-                           ("attn.c_proj.weight", C * C), ("attn.c_proj.bias", C), ("ln_2.weight", C),
-                           ("ln_2.bias", C), ("mlp.c_fc.weight", 4 * C * C), ("mlp.c_fc.bias", 4 * C),
-                           ("mlp.c_proj.weight", 4 * C * C), ("mlp.c_proj.bias", C), ("ln_f.weight", C),
-                           ("ln_f.bias", C)]:
+        for name, size in [
+            ("wte.weight", Vp * C),
+            ("wpe.weight", T * C),
+            ("ln_1.weight", C),
+            ("ln_1.bias", C),
+            ("attn.c_attn.weight", 3 * C * C),
+            ("attn.c_attn.bias", 3 * C),
+            ("attn.c_proj.weight", C * C),
+            ("attn.c_proj.bias", C),
+            ("ln_2.weight", C),
+            ("ln_2.bias", C),
+            ("mlp.c_fc.weight", 4 * C * C),
+            ("mlp.c_fc.bias", 4 * C),
+            ("mlp.c_proj.weight", 4 * C * C),
+            ("mlp.c_proj.bias", C),
+            ("ln_f.weight", C),
+            ("ln_f.bias", C),
+        ]:
             for full in [name] if name.startswith(("wte", "wpe", "ln_f")) else [f"h.{i}.{name}" for i in range(L)]:
                 self.offsets[full] = end
                 end += size
-        check(os.path.getsize(self.path) == 1024 + end * self.width, DATA, f"{self.path} is truncated or damaged: its "
-              f"header's shape has {1024 + end * self.width} bytes")
+        check(
+            os.path.getsize(self.path) == 1024 + end * self.width,
+            DATA,
+            f"{self.path} is truncated or damaged: its header's shape has {1024 + end * self.width} bytes",
+        )
 
     def values(self, rule):
         """The tensor of a rule, fp32, (out, in)."""
         name, shape = rule["name"], rule["shape"]
         if self.llmc:
-            raw = np.fromfile(self.path, dtype=f"<u{self.width}", count=math.prod(shape),
-                              offset=1024 + self.offsets[name] * self.width)
+            raw = np.fromfile(
+                self.path,
+                dtype=f"<u{self.width}",
+                count=math.prod(shape),
+                offset=1024 + self.offsets[name] * self.width,
+            )
             if self.width == 2:
                 return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16).view(shape).float()
             return torch.from_numpy(raw.view(np.float32)).view(shape)
@@ -1220,8 +1537,9 @@ def read_tensor(file, path, name, rule):
     stored = rule["shape"][::-1] if rule["role"] == "hidden" else rule["shape"]
     check(name in set(file.keys()), DATA, f"{path} has no tensor '{name}'")
     value = file.get_tensor(name)
-    check(list(value.shape) == stored, DATA, f"{path}: the tensor '{name}' has shape {list(value.shape)}, wanted "
-          f"{stored}")
+    check(
+        list(value.shape) == stored, DATA, f"{path}: the tensor '{name}' has shape {list(value.shape)}, wanted {stored}"
+    )
     return value.T if rule["role"] == "hidden" else value
 
 
@@ -1235,8 +1553,11 @@ def open_checkpoint(path):
     if path.is_dir() and not (path / "model.safetensors").exists():
         path = newest_checkpoint(path) or path
     path = path / "model.safetensors" if path.is_dir() else path
-    check(path.is_file(), DATA, f"there is no checkpoint at {path}: name a checkpoint, such as "
-          "OUT/checkpoints/step_00000100")
+    check(
+        path.is_file(),
+        DATA,
+        f"there is no checkpoint at {path}: name a checkpoint, such as OUT/checkpoints/step_00000100",
+    )
     return Checkpoint(path)
 
 
@@ -1248,27 +1569,47 @@ def take_shape(args, checkpoint):
         args.heads = max(1, args.width // args.head_dim)
     if not checkpoint.heads_known and given & {"heads", "head-dim"}:
         shape["num_heads"] = args.heads
-    for name, key in (("depth", "num_layers"), ("width", "channels"), ("heads", "num_heads"),
-                      ("vocab-size", "vocab_size"), ("tie-embeddings", "tie_embeddings")):
+    for name, key in (
+        ("depth", "num_layers"),
+        ("width", "channels"),
+        ("heads", "num_heads"),
+        ("vocab-size", "vocab_size"),
+        ("tie-embeddings", "tie_embeddings"),
+    ):
         option = name.replace("-", "_")
-        check(name not in given or getattr(args, option) in (shape[key], 0 if name == "vocab-size" else None), DATA,
-              f"--{name} {getattr(args, option)} does not fit the checkpoint {checkpoint.path}, which has "
-              f"{shape[key]}: leave the option out, or choose another checkpoint")
+        check(
+            name not in given or getattr(args, option) in (shape[key], 0 if name == "vocab-size" else None),
+            DATA,
+            f"--{name} {getattr(args, option)} does not fit the checkpoint {checkpoint.path}, which has "
+            f"{shape[key]}: leave the option out, or choose another checkpoint",
+        )
         setattr(args, option, shape[key])
     args.head_dim = args.width // args.heads
     args.max_seq_len = shape["max_seq_len"]
     args.seq_len = args.seq_len if "seq-len" in given else shape["max_seq_len"]
-    check(args.seq_len <= args.max_seq_len, DATA, f"--seq-len {args.seq_len} is longer than the {args.max_seq_len} "
-          f"learned positions of {checkpoint.path}: shorten it")
+    check(
+        args.seq_len <= args.max_seq_len,
+        DATA,
+        f"--seq-len {args.seq_len} is longer than the {args.max_seq_len} "
+        f"learned positions of {checkpoint.path}: shorten it",
+    )
 
 
 def complete_rules(rules):
     """A table from before schemes had factors of their own for the backward pass, which then was the derivative."""
     scales, tensors = rules["scales"], rules["tensors"]
     depth = sum(".ln_1.weight" in t["name"] for t in tensors)
-    old = {"wte_grad": scales["embedding"], "wpe_grad": scales["embedding"], "attention_out": 1.0, "gelu": 1.0,
-           "loss": 1.0, "loss_grad": 1.0, "output_dinp": scales["output"], "output_dweight": scales["output"],
-           "residual": [[1.0] * 5] * (2 * depth)}
+    old = {
+        "wte_grad": scales["embedding"],
+        "wpe_grad": scales["embedding"],
+        "attention_out": 1.0,
+        "gelu": 1.0,
+        "loss": 1.0,
+        "loss_grad": 1.0,
+        "output_dinp": scales["output"],
+        "output_dweight": scales["output"],
+        "residual": [[1.0] * 5] * (2 * depth),
+    }
     tensors = [{"dinp_multiplier": t["multiplier"], "dweight_multiplier": t["multiplier"]} | t for t in tensors]
     return {"base_depth": depth, "depth_mult": 1.0} | rules | {"scales": old | scales, "tensors": tensors}
 
@@ -1276,13 +1617,18 @@ def complete_rules(rules):
 def numbers_of(rules, training):
     """What of a table makes the model another function, by name; training: also what acts in the backward pass."""
     scales = dict(rules["scales"])
-    out = {f"{('attention', 'mlp')[i % 2]} branch of block {i // 2}": tuple(r if training else r[:2])
-           for i, r in enumerate(scales.pop("residual"))}
+    out = {
+        f"{('attention', 'mlp')[i % 2]} branch of block {i // 2}": tuple(r if training else r[:2])
+        for i, r in enumerate(scales.pop("residual"))
+    }
     forward = ("embedding", "attention", "attention_out", "gelu", "loss", "output")
     out |= {f"scale {key}": (value,) for key, value in scales.items() if training or key in forward}
     keys = ("multiplier", "dinp_multiplier", "dweight_multiplier") if training else ("multiplier",)
-    return out | {f"multiplier of {t['name']}": tuple(t[key] for key in keys) for t in rules["tensors"]
-                  if t["role"] in ("hidden", "vector")}  # the others' are among the scales
+    return out | {
+        f"multiplier of {t['name']}": tuple(t[key] for key in keys)
+        for t in rules["tensors"]
+        if t["role"] in ("hidden", "vector")
+    }  # the others' are among the scales
 
 
 def check_rules(checkpoint, rules, head_dim, training):
@@ -1290,12 +1636,17 @@ def check_rules(checkpoint, rules, head_dim, training):
     theirs = checkpoint.parametrization
     if theirs is None:  # a standard GPT-2, with as many heads as this run: its file may not say
         scales = {"embedding": 1.0, "attention": as_float32(math.sqrt(head_dim) / head_dim), "output": 1.0}
-        theirs = complete_rules(rules | {"scales": scales, "tensors": [t | {"multiplier": 1.0}
-                                                                       for t in rules["tensors"]]})
+        theirs = complete_rules(
+            rules | {"scales": scales, "tensors": [t | {"multiplier": 1.0} for t in rules["tensors"]]}
+        )
 
     def compare(key, a, b, same):
-        check(same, DATA, f"{checkpoint.path} was trained under another parametrization: its {key} is {json.dumps(a)}, "
-              f"this run's is {json.dumps(b)}; give the options it was trained with")
+        check(
+            same,
+            DATA,
+            f"{checkpoint.path} was trained under another parametrization: its {key} is {json.dumps(a)}, "
+            f"this run's is {json.dumps(b)}; give the options it was trained with",
+        )
 
     for key in ("scheme", "width_mult"):
         compare(key, theirs[key], rules[key], theirs[key] == rules[key])
@@ -1308,7 +1659,7 @@ def check_rules(checkpoint, rules, head_dim, training):
 
 def stored(tensor, rule):
     """As the files have it: without padding rows; a block's matrices as (in, out)."""
-    tensor = tensor.detach()[:rule["shape"][0]]
+    tensor = tensor.detach()[: rule["shape"][0]]
     return (tensor.T if rule["role"] == "hidden" else tensor).contiguous().cpu()
 
 
@@ -1323,8 +1674,11 @@ def save_checkpoint(out, keep, step, model, optimizer, state, metadata, tokenize
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file({name: stored(source[name], rule) for name, rule in rules.items()}, temporary / "model.safetensors",
-                  head | metadata)
+        save_file(
+            {name: stored(source[name], rule) for name, rule in rules.items()},
+            temporary / "model.safetensors",
+            head | metadata,
+        )
         save_file(moments, temporary / "optimizer.safetensors", head | {"state": json.dumps(state)})
         if tokenizer_file:
             shutil.copyfile(tokenizer_file, temporary / "tokenizer.bin")
@@ -1336,8 +1690,9 @@ def save_checkpoint(out, keep, step, model, optimizer, state, metadata, tokenize
         sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise Error(FAILURE,
-                    f"cannot write the checkpoint {final}: {error}; free some space, or choose another --out") from None
+        raise Error(
+            FAILURE, f"cannot write the checkpoint {final}: {error}; free some space, or choose another --out"
+        ) from None
     for old in sorted(folder.glob("step_*"))[:-keep]:
         shutil.rmtree(old)
     return str(final)
@@ -1359,7 +1714,7 @@ def load_optimizer(folder, model, optimizer):
             step, state = int(file.metadata()["step"]), json.loads(file.metadata()["state"])
             for name, value in optimizer.state().items():
                 rule = rules[name.split(".", 1)[1]]
-                value[:rule["shape"][0]].copy_(read_tensor(file, path, name, rule))
+                value[: rule["shape"][0]].copy_(read_tensor(file, path, name, rule))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise Error(DATA, f"{path} is missing or damaged: {error}") from None
     optimizer.set_updates(state["updates"])
@@ -1374,17 +1729,24 @@ class Tokenizer:
     """byte: the 256 byte values and 256 = end of document. gpt2: byte-pair encoding by tiktoken."""
 
     def __init__(self, kind):
-        check(kind in ("byte", "gpt2"), USAGE, "text cannot be sampled: the data does not say which tokenizer made it "
-              "(give --tokenizer)")
+        check(
+            kind in ("byte", "gpt2"),
+            USAGE,
+            "text cannot be sampled: the data does not say which tokenizer made it (give --tokenizer)",
+        )
         self.end, self.bpe = 256, None
         if kind == "gpt2":
             try:
                 import tiktoken
+
                 self.bpe = tiktoken.get_encoding("gpt2")
             except Exception as error:  # not installed, or its table is neither cached nor downloadable
-                raise Error(FAILURE, "the gpt2 tokenizer needs tiktoken and, once, the network to fetch its table "
-                            f"({type(error).__name__}); run it once online, or set TIKTOKEN_CACHE_DIR to a folder that "
-                            "holds the table") from None
+                raise Error(
+                    FAILURE,
+                    "the gpt2 tokenizer needs tiktoken and, once, the network to fetch its table "
+                    f"({type(error).__name__}); run it once online, or set TIKTOKEN_CACHE_DIR to a folder that "
+                    "holds the table",
+                ) from None
             self.end = self.bpe.eot_token
 
     def encode(self, text):
@@ -1409,10 +1771,14 @@ def generate(model, tokenizer, args, stream=0):
     """The continuation of args.prompt. Longer contexts than the model's slide: it sees the last max_seq_len tokens."""
     tokens = [tokenizer.end, *tokenizer.encode(args.prompt)]  # documents start after it in training
     begin, device = len(tokens), model.wte.weight.device
-    check(max(tokens) < model.config.vocab_size, DATA, f"the tokenizer's token {max(tokens)} is beyond the model's "
-          f"vocabulary of {model.config.vocab_size}: give the right --tokenizer")
+    check(
+        max(tokens) < model.config.vocab_size,
+        DATA,
+        f"the tokenizer's token {max(tokens)} is beyond the model's "
+        f"vocabulary of {model.config.vocab_size}: give the right --tokenizer",
+    )
     for _ in range(args.sample_tokens):
-        logits = model(torch.tensor([tokens[-model.config.seq_len:]], device=device))[0].cpu().numpy()
+        logits = model(torch.tensor([tokens[-model.config.seq_len :]], device=device))[0].cpu().numpy()
         u = uniform(draw(args.seed, SAMPLING, stream, len(tokens))[0])
         token = choose_token(logits, args.temperature, args.top_k, u)
         if token == tokenizer.end:
@@ -1429,13 +1795,17 @@ class CoordCheck:
     """--coord-check: a CSV row per tensor and step. The tokens are the same at every step, so that the change of an
     activation is the weights' doing alone."""
 
-    COLUMNS = ("program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,"
-               "multiplier,mean_abs,std,delta")
+    COLUMNS = (
+        "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,"
+        "multiplier,mean_abs,std,delta"
+    )
 
     def __init__(self, args, rules):
         self.step, self.first = 0, {}
-        self.run = (f"train_gpt2.py,{rules['scheme']},{rules['base_width']},{args.width},{rules['base_depth']},"
-                    f"{args.depth},{args.heads},{args.seed},{args.lr:.7g}")
+        self.run = (
+            f"train_gpt2.py,{rules['scheme']},{rules['base_width']},{args.width},{rules['base_depth']},"
+            f"{args.depth},{args.heads},{args.seed},{args.lr:.7g}"
+        )
         try:
             self.file = open(args.coord_check, "w")  # noqa: SIM115 - open as long as the run
         except OSError as error:
@@ -1460,15 +1830,18 @@ class CoordCheck:
         if kind != "gradient":
             first = self.first.setdefault((kind, name), x.float())
             delta = f"{(x - first.double()).abs().mean().item():.7g}"
-        print(f"{self.run},{self.step},{kind},{name},{role},{multiplier:.7g},{size:.7g},"
-              f"{math.sqrt(max(0.0, square - mean * mean)):.7g},{delta}", file=self.file)
+        print(
+            f"{self.run},{self.step},{kind},{name},{role},{multiplier:.7g},{size:.7g},"
+            f"{math.sqrt(max(0.0, square - mean * mean)):.7g},{delta}",
+            file=self.file,
+        )
 
     def add_parameters(self, model):
         """The weights of this step's pass, and their gradients; without padding rows."""
         for kind in ("parameter", "gradient"):
             for rule, parameter in model.named_rules():
                 x = parameter if kind == "parameter" else parameter.grad
-                self.add(kind, rule["name"], x[:rule["shape"][0]], rule["role"], rule["multiplier"])
+                self.add(kind, rule["name"], x[: rule["shape"][0]], rule["role"], rule["multiplier"])
         self.file.flush()
 
 
@@ -1497,10 +1870,16 @@ def provenance(dataset, device):
         commit = ""
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
-    return {"program": "train_gpt2.py", "commit": commit or "unknown", "torch": torch.__version__,
-            "backend": device.type, "device": name, "host": socket.gethostname(),
-            "data_sha256": dataset.sha256 if dataset else "",
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return {
+        "program": "train_gpt2.py",
+        "commit": commit or "unknown",
+        "torch": torch.__version__,
+        "backend": device.type,
+        "device": name,
+        "host": socket.gethostname(),
+        "data_sha256": dataset.sha256 if dataset else "",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 class Logger:
@@ -1537,8 +1916,12 @@ class Trainer:
         self.open_data(checkpoint)
         self.steps = self.length_in_steps()
         used = args.out and (newest_checkpoint(args.out) or (Path(args.out) / "log.jsonl").exists())
-        check(not used or args.resume or args.overwrite or args.dry_run, USAGE, f"--out {args.out} holds an earlier "
-              "run: go on with it (--resume), delete it (--overwrite), or choose another folder")
+        check(
+            not used or args.resume or args.overwrite or args.dry_run,
+            USAGE,
+            f"--out {args.out} holds an earlier "
+            "run: go on with it (--resume), delete it (--overwrite), or choose another folder",
+        )
         self.rules = parametrization(args)
         if args.dry_run:
             return
@@ -1546,38 +1929,58 @@ class Trainer:
             check_rules(checkpoint, self.rules, args.head_dim, training=bool(resume_from))
         for key in ("optimizer", "dtype", "seq_len", "parametrization") if resume_from else ():
             then, now = checkpoint.config.get(key), getattr(args, key)
-            check(then == now, DATA, f"--resume: the checkpoint {resume_from} has {key} = {then}, this run {now}: give "
-                  "the same, or start a new run with --init and another --out")
+            check(
+                then == now,
+                DATA,
+                f"--resume: the checkpoint {resume_from} has {key} = {then}, this run {now}: give "
+                "the same, or start a new run with --init and another --out",
+            )
         self.build(checkpoint)
         if resume_from:
             self.step, state = load_optimizer(resume_from, self.model, self.optimizer)
             self.samples, self.tokens_done, self.saved_at = state["samples"], state["tokens"], self.step
             self.loss_outliers.window = state["outlier"]["loss"]
             self.norm_outliers.window = state["outlier"]["grad_norm"]
-            check(self.step <= self.steps, USAGE, f"the checkpoint is at step {self.step}, beyond the {self.steps} "
-                  "steps asked for: raise --steps")
+            check(
+                self.step <= self.steps,
+                USAGE,
+                f"the checkpoint is at step {self.step}, beyond the {self.steps} steps asked for: raise --steps",
+            )
         self.first_step = self.step
         self.announce(resume_from)
 
     def open_data(self, checkpoint):
         args = self.args
-        check(args.train_data or args.dry_run or args.steps == 0, USAGE, "--train-data is missing: name token shards, "
-              "such as 'data/*_train_*.bin' (dev/data/*.py make them)")
+        check(
+            args.train_data or args.dry_run or args.steps == 0,
+            USAGE,
+            "--train-data is missing: name token shards, such as 'data/*_train_*.bin' (dev/data/*.py make them)",
+        )
         self.train_set = self.val_set = None
         if args.train_data:
             self.train_set = Dataset(args.train_data, args.seq_len, "--train-data", args.seed, args.shuffle)
         if args.val_data:
             self.val_set = Dataset(args.val_data, args.seq_len, "--val-data", shuffle=False)
         a, b = self.train_set, self.val_set
-        check(not (a and b) or (a.vocab_size, a.tokenizer) == (b.vocab_size, b.tokenizer), DATA,
-              "--train-data and --val-data were made with different tokenizers or vocabularies")
+        check(
+            not (a and b) or (a.vocab_size, a.tokenizer) == (b.vocab_size, b.tokenizer),
+            DATA,
+            "--train-data and --val-data were made with different tokenizers or vocabularies",
+        )
         data_vocab = a.vocab_size if a else 0
         args.vocab_size = args.vocab_size or data_vocab or 50257
-        check(data_vocab <= args.vocab_size, DATA, f"the training data has a vocabulary of {data_vocab} tokens, the "
-              f"model of {args.vocab_size}: raise --vocab-size, or choose other data")
+        check(
+            data_vocab <= args.vocab_size,
+            DATA,
+            f"the training data has a vocabulary of {data_vocab} tokens, the "
+            f"model of {args.vocab_size}: raise --vocab-size, or choose other data",
+        )
         if args.overfit_single_batch and a:
-            check(a.windows >= args.batch_size, DATA, f"--overfit-single-batch needs {args.batch_size} sequences, the "
-                  f"training data holds {a.windows}")
+            check(
+                a.windows >= args.batch_size,
+                DATA,
+                f"--overfit-single-batch needs {args.batch_size} sequences, the training data holds {a.windows}",
+            )
             a.shuffle = False
         source = a or checkpoint
         self.tokenizer_name = source.tokenizer if source else "unknown"
@@ -1618,11 +2021,20 @@ class Trainer:
     def announce(self, resumed_from):
         args, self.log = self.args, None
         count = sum(math.prod(rule["shape"]) for rule in self.rules["tensors"])
-        shape = {"num_layers": args.depth, "num_heads": args.heads, "channels": args.width,
-                 "max_seq_len": args.max_seq_len, "vocab_size": args.vocab_size,
-                 "tie_embeddings": args.tie_embeddings}
-        record = {"config": options_dict(args), "model": shape, "parametrization": self.rules,
-                  "provenance": provenance(self.train_set, self.device)}
+        shape = {
+            "num_layers": args.depth,
+            "num_heads": args.heads,
+            "channels": args.width,
+            "max_seq_len": args.max_seq_len,
+            "vocab_size": args.vocab_size,
+            "tie_embeddings": args.tie_embeddings,
+        }
+        record = {
+            "config": options_dict(args),
+            "model": shape,
+            "parametrization": self.rules,
+            "provenance": provenance(self.train_set, self.device),
+        }
         self.metadata = {key: json.dumps(value) for key, value in record.items()} | {"tokenizer": self.tokenizer_name}
         if self.rank == 0 and args.out:
             try:
@@ -1632,8 +2044,12 @@ class Trainer:
                 self.log = Logger(args.out, self.step if resumed_from else -1)
             except OSError as error:
                 raise Error(FAILURE, f"cannot write to --out {args.out}: {error.strerror}") from None
-        self.write("config", record | {"parameters": count, "command": shlex.join(sys.argv)}
-                   | ({"resumed_from": str(resumed_from)} if resumed_from else {}))
+        self.write(
+            "config",
+            record
+            | {"parameters": count, "command": shlex.join(sys.argv)}
+            | ({"resumed_from": str(resumed_from)} if resumed_from else {}),
+        )
         self.note(self.describe())
         if resumed_from:
             self.note(f"resumed from {resumed_from} at step {self.step}")
@@ -1644,19 +2060,25 @@ class Trainer:
         args = self.args
         count = sum(math.prod(rule["shape"]) for rule in self.rules["tensors"])
         ranks = f" x {self.world} ranks" if self.world > 1 else ""
-        return (f"device  {self.device}, {args.dtype}{', compiled' if args.compile else ''}\n"
-                f"model   depth {args.depth}, width {args.width}, heads {args.heads} x {args.head_dim}, positions "
-                f"{args.max_seq_len}, vocabulary {args.vocab_size}, head "
-                f"{'tied' if args.tie_embeddings else 'untied'}: {count:,} parameters\n"
-                + (f"data    {self.train_set.tokens:,} training tokens in {len(self.train_set.shards)} shard(s), "
-                   f"tokenizer {self.tokenizer_name}\n" if self.train_set else "")
-                + f"run     {self.steps:,} steps of {args.total_batch_size:,} tokens ({self.micro_steps()} x "
-                f"{args.batch_size} x {args.seq_len}{ranks})\n"
-                f"rules   {args.parametrization}, width_mult {self.rules['width_mult']:g}, "
-                + (f"depth_mult {self.rules['depth_mult']:g}, " if SCHEMES[args.parametrization].deep else "")
-                + "attention scale "
-                f"{self.rules['scales']['attention']:g}, output scale {self.rules['scales']['output']:g} (--dry-run "
-                "shows every tensor)")
+        return (
+            f"device  {self.device}, {args.dtype}{', compiled' if args.compile else ''}\n"
+            f"model   depth {args.depth}, width {args.width}, heads {args.heads} x {args.head_dim}, positions "
+            f"{args.max_seq_len}, vocabulary {args.vocab_size}, head "
+            f"{'tied' if args.tie_embeddings else 'untied'}: {count:,} parameters\n"
+            + (
+                f"data    {self.train_set.tokens:,} training tokens in {len(self.train_set.shards)} shard(s), "
+                f"tokenizer {self.tokenizer_name}\n"
+                if self.train_set
+                else ""
+            )
+            + f"run     {self.steps:,} steps of {args.total_batch_size:,} tokens ({self.micro_steps()} x "
+            f"{args.batch_size} x {args.seq_len}{ranks})\n"
+            f"rules   {args.parametrization}, width_mult {self.rules['width_mult']:g}, "
+            + (f"depth_mult {self.rules['depth_mult']:g}, " if SCHEMES[args.parametrization].deep else "")
+            + "attention scale "
+            f"{self.rules['scales']['attention']:g}, output scale {self.rules['scales']['output']:g} (--dry-run "
+            "shows every tensor)"
+        )
 
     def micro_steps(self):
         return self.args.total_batch_size // (self.args.batch_size * self.args.seq_len * self.world)
@@ -1716,13 +2138,22 @@ class Trainer:
         if not finite:
             self.finish("diverged")
             kept = f" (the checkpoint of step {self.saved_at} is intact)" if self.saved_at >= 0 else ""
-            raise Error(DIVERGED, f"training diverged at step {self.step}: loss {loss}, gradient norm {norm}; lower "
-                        f"--lr or raise --warmup-steps{kept}")
+            raise Error(
+                DIVERGED,
+                f"training diverged at step {self.step}: loss {loss}, gradient norm {norm}; lower "
+                f"--lr or raise --warmup-steps{kept}",
+            )
         return stop
 
     def record(self, loss, norm, lr, skipped, rate):
-        fields = {"loss": loss, "grad_norm": norm, "lr": lr, "tokens": self.tokens_done,
-                  "tokens_per_second": round(rate), "elapsed": self.elapsed()}
+        fields = {
+            "loss": loss,
+            "grad_norm": norm,
+            "lr": lr,
+            "tokens": self.tokens_done,
+            "tokens_per_second": round(rate),
+            "elapsed": self.elapsed(),
+        }
         self.write("train", fields | ({"skipped": True} if skipped else {}))
         self.last |= {key: fields[key] for key in ("loss", "lr", "grad_norm", "tokens_per_second")}
 
@@ -1735,9 +2166,11 @@ class Trainer:
         val = f" | val {last['val_loss']:.4f}" if "val_loss" in last else ""
         val += f" ({last['bits_per_byte']:.3f} bits/byte)" if "bits_per_byte" in last else ""
         eta = (now - self.loop_begin) / done * (self.steps - self.step)
-        self.note(f"step {self.step:{len(str(self.steps))}d}/{self.steps} | loss {last['loss']:.4f}{val} | norm "
-                  f"{last['grad_norm']:.3f} | lr {last['lr']:.2e} | {last['tokens_per_second']:.0f} tok/s | ETA "
-                  f"{eta:.0f}s")
+        self.note(
+            f"step {self.step:{len(str(self.steps))}d}/{self.steps} | loss {last['loss']:.4f}{val} | norm "
+            f"{last['grad_norm']:.3f} | lr {last['lr']:.2e} | {last['tokens_per_second']:.0f} tok/s | ETA "
+            f"{eta:.0f}s"
+        )
 
     @torch.no_grad()
     def evaluate(self):
@@ -1746,7 +2179,7 @@ class Trainer:
         self.evaluated_at, B = self.step, self.args.batch_size
         windows = min(self.val_set.windows, self.args.eval_batches * B or self.val_set.windows)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for first in list(range(0, windows, B))[self.rank::self.world]:
+        for first in list(range(0, windows, B))[self.rank :: self.world]:
             rows = range(first, min(first + B, windows))
             total += self.network(*self.val_set.batch(rows, self.args.vocab_size, self.device)).double() * len(rows)
         if self.world > 1:
@@ -1771,11 +2204,24 @@ class Trainer:
         self.saved_at = self.step
         if self.rank:
             return
-        state = {"samples": self.samples, "tokens": self.tokens_done, "updates": self.optimizer.updates,
-                 "seed": self.args.seed, "optimizer": self.args.optimizer,
-                 "outlier": {"loss": self.loss_outliers.window, "grad_norm": self.norm_outliers.window}}
-        path = save_checkpoint(self.args.out, self.args.keep, self.step, self.model, self.optimizer, state,
-                               self.metadata, self.tokenizer_file)
+        state = {
+            "samples": self.samples,
+            "tokens": self.tokens_done,
+            "updates": self.optimizer.updates,
+            "seed": self.args.seed,
+            "optimizer": self.args.optimizer,
+            "outlier": {"loss": self.loss_outliers.window, "grad_norm": self.norm_outliers.window},
+        }
+        path = save_checkpoint(
+            self.args.out,
+            self.args.keep,
+            self.step,
+            self.model,
+            self.optimizer,
+            state,
+            self.metadata,
+            self.tokenizer_file,
+        )
         self.write("checkpoint", {"path": path})
 
     def finish(self, reason):
@@ -1813,8 +2259,10 @@ class Trainer:
         self.checkpoint()
         self.finish("signal" if stop else "done")
         if stop:
-            self.note(f"stopped by signal {stop} after step "
-                      f"{self.step}{'; --resume goes on from here' if args.out else '; nothing was saved (no --out)'}")
+            self.note(
+                f"stopped by signal {stop} after step "
+                f"{self.step}{'; --resume goes on from here' if args.out else '; nothing was saved (no --out)'}"
+            )
         elif "val_loss" in self.last:
             self.note(f"done in {self.elapsed():.0f}s: validation loss {self.last['val_loss']:.4f} nats/token")
         return 128 + stop if stop else 0

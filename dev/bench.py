@@ -8,6 +8,7 @@ the end: start-up, and sampling with and without cached keys. Nothing else shoul
 
 Writes bench/results/cpu-HOST-COMMIT.json.
 """
+
 import argparse
 import importlib.metadata
 import json
@@ -55,9 +56,32 @@ def write_shard(path, vocab, tokens):
 
 def command_of(program, model, dtype, folder, threads, out):
     depth, width, heads, seq_len, batch, vocab, steps = MODELS[model]
-    command = [*PROGRAMS[program], "--train-data", folder / f"{vocab}.bin", "--depth", depth, "--width", width,
-               "--heads", heads, "--seq-len", seq_len, "--batch-size", batch, "--steps", steps, "--dtype", dtype,
-               "--eval-every", 0, "--threads", threads, "--out", out, "--overwrite"]
+    command = [
+        *PROGRAMS[program],
+        "--train-data",
+        folder / f"{vocab}.bin",
+        "--depth",
+        depth,
+        "--width",
+        width,
+        "--heads",
+        heads,
+        "--seq-len",
+        seq_len,
+        "--batch-size",
+        batch,
+        "--steps",
+        steps,
+        "--dtype",
+        dtype,
+        "--eval-every",
+        0,
+        "--threads",
+        threads,
+        "--out",
+        out,
+        "--overwrite",
+    ]
     return [str(word) for word in command]
 
 
@@ -75,7 +99,7 @@ def train(program, model, dtype, folder, threads):
             sys.exit(f"bench: {' '.join(command)}\nexit {process.returncode}: {errors.read().strip()}")
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     rates = [event["tokens_per_second"] for event in events if event["event"] == "train"]
-    return statistics.median(rates[max(3, len(rates) // 3):]), usage.ru_maxrss * 1024
+    return statistics.median(rates[max(3, len(rates) // 3) :]), usage.ru_maxrss * 1024
 
 
 def matmul_gflops(model, dtype):
@@ -101,8 +125,12 @@ def measure(model, dtype, rounds, folder, threads):
             rate, peak = train(program, model, dtype, folder, threads)
             results[program].append(rate)
             memory[program] = max(memory[program], peak)
-            print(f"\r  {model} {dtype} round {number + 1}/{rounds}: {program} {rate:,.0f} tokens/s   ",
-                  end="", flush=True, file=sys.stderr)
+            print(
+                f"\r  {model} {dtype} round {number + 1}/{rounds}: {program} {rate:,.0f} tokens/s   ",
+                end="",
+                flush=True,
+                file=sys.stderr,
+            )
         if model in ONE_THREAD and dtype == "fp32" and threads > 1:
             results["one_thread"].append(train("train_gpt2", model, dtype, folder, 1)[0])
         results["matmul"].append(matmul_gflops(model, dtype))
@@ -111,13 +139,20 @@ def measure(model, dtype, rounds, folder, threads):
     ratios = [ours / max(eager, compiled) for ours, eager, compiled in pairs]
     rate = statistics.median(results["train_gpt2"])
     depth, width, _, seq_len, _, vocab, _ = MODELS[model]
-    row = {"model": model, "dtype": dtype, "tokens_per_second": rate,
-           "pytorch_eager": statistics.median(results["pytorch_eager"]),
-           "pytorch_compiled": statistics.median(results["pytorch_compiled"]),
-           "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-           "gflops": rate * flops_per_token(depth, width, seq_len, vocab) / 1e9,
-           "matmul_gflops": statistics.median(results["matmul"]),
-           "peak_memory": memory, "rounds": results}
+    row = {
+        "model": model,
+        "dtype": dtype,
+        "tokens_per_second": rate,
+        "pytorch_eager": statistics.median(results["pytorch_eager"]),
+        "pytorch_compiled": statistics.median(results["pytorch_compiled"]),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "gflops": rate * flops_per_token(depth, width, seq_len, vocab) / 1e9,
+        "matmul_gflops": statistics.median(results["matmul"]),
+        "peak_memory": memory,
+        "rounds": results,
+    }
     if results["one_thread"]:
         both = zip(results["train_gpt2"], results["one_thread"], strict=True)
         row["thread_scaling"] = statistics.median(a / b for a, b in both)
@@ -131,8 +166,12 @@ def startup_seconds(folder, threads, tries=5):
     for _ in range(tries):
         log.unlink(missing_ok=True)
         begin = time.perf_counter()
-        process = subprocess.Popen(command_of("train_gpt2", "B", "fp32", folder, threads, out), cwd=ROOT,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command_of("train_gpt2", "B", "fp32", folder, threads, out),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         while process.poll() is None and not (log.exists() and '"train"' in log.read_text()):
             time.sleep(0.002)
         elapsed = time.perf_counter() - begin
@@ -164,8 +203,15 @@ def machine():
             break
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "host": platform.node(), "backend": llmc.cpu.name(),
-            "python": platform.python_version(), "torch": importlib.metadata.version("torch"), "commit": commit}
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "host": platform.node(),
+        "backend": llmc.cpu.name(),
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "commit": commit,
+    }
 
 
 def arguments():
@@ -187,9 +233,12 @@ def print_row(row):
     peaks = row["peak_memory"]
     memory = peaks["train_gpt2"] / min(peaks["pytorch_eager"], peaks["pytorch_compiled"])
     spread = f"{row['ratio_min']:.2f}-{row['ratio_max']:.2f}"
-    print(f"{row['model']:6}{row['dtype']:6}{row['tokens_per_second']:11,.0f}{row['pytorch_eager']:10,.0f}"
-          f"{row['pytorch_compiled']:10,.0f}{row['ratio']:7.2f}{spread:>11}{row['gflops']:9.0f}"
-          f"{row['matmul_gflops']:8.0f}{peaks['train_gpt2'] / 1e6:9,.0f}{memory:9.0%}", flush=True)
+    print(
+        f"{row['model']:6}{row['dtype']:6}{row['tokens_per_second']:11,.0f}{row['pytorch_eager']:10,.0f}"
+        f"{row['pytorch_compiled']:10,.0f}{row['ratio']:7.2f}{spread:>11}{row['gflops']:9.0f}"
+        f"{row['matmul_gflops']:8.0f}{peaks['train_gpt2'] / 1e6:9,.0f}{memory:9.0%}",
+        flush=True,
+    )
 
 
 def main():
@@ -197,8 +246,10 @@ def main():
     llmc.cpu.initialize(args.threads)
     print(f"{about['cpu']}, {about['backend']}, PyTorch {about['torch']}, commit {about['commit']}")
     print("tokens/s; ratio to the faster PyTorch; GFLOP/s of the step and of its matrix products alone; peak memory")
-    print(f"{'model':6}{'dtype':6}{'train_gpt2':>11}{'eager':>10}{'compiled':>10}{'ratio':>7}{'min-max':>11}{'GFLOP/s':>9}"
-          f"{'matmul':>8}{'MB':>9}{'of PyT.':>9}")
+    print(
+        f"{'model':6}{'dtype':6}{'train_gpt2':>11}{'eager':>10}{'compiled':>10}{'ratio':>7}{'min-max':>11}{'GFLOP/s':>9}"
+        f"{'matmul':>8}{'MB':>9}{'of PyT.':>9}"
+    )
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -213,13 +264,21 @@ def main():
             if "thread_scaling" in row:
                 print(f"{args.threads} threads over one, {row['model']} {row['dtype']}: {row['thread_scaling']:.2f}")
         startup, samples = startup_seconds(folder, args.threads), sampling()
-    print(f"start-up {startup:.2f} s; sampling at T = 256: {samples['cached']:,.0f} tokens/s with cached keys, "
-          f"{samples['recomputed']:,.0f} without ({samples['cached'] / samples['recomputed']:.1f}x)")
+    print(
+        f"start-up {startup:.2f} s; sampling at T = 256: {samples['cached']:,.0f} tokens/s with cached keys, "
+        f"{samples['recomputed']:,.0f} without ({samples['cached'] / samples['recomputed']:.1f}x)"
+    )
     results = ROOT / "bench" / "results"
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"cpu-{about['host']}-{about['commit']}.json"
-    report = {"machine": about, "threads": args.threads, "rounds": args.rounds, "rows": rows,
-              "startup_seconds": startup, "sampling_tokens_per_second": samples}
+    report = {
+        "machine": about,
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "rows": rows,
+        "startup_seconds": startup,
+        "sampling_tokens_per_second": samples,
+    }
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"written to {path.relative_to(ROOT)}")
 

@@ -20,13 +20,16 @@ from typing import NamedTuple
 
 from coordinate_theory import GRADIENT_STEP, SCHEMES, U_MUP_GRADIENT_STEP, Band, band, explain
 
-COLUMNS = ("program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,multiplier,"
-           "mean_abs,std,delta").split(",")
+COLUMNS = (
+    "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,multiplier,"
+    "mean_abs,std,delta"
+).split(",")
 INTEGERS = {"base_width", "width", "base_depth", "depth", "heads", "seed", "step"}
 NUMBERS = {"lr", "multiplier", "mean_abs", "std", "delta"}
 LEAST_STEPS = GRADIENT_STEP  # zero head and query: step 1 moves the head, 2 the query too, 3 the key; in 4 all differ
-BLOCK_ACTIVATIONS = ("ln_1 attn.q attn.k attn.v attn.logits attn attn.c_proj resid_attn ln_2 mlp.c_fc mlp.gelu "
-                     "mlp.c_proj resid_mlp").split()
+BLOCK_ACTIVATIONS = (
+    "ln_1 attn.q attn.k attn.v attn.logits attn attn.c_proj resid_attn ln_2 mlp.c_fc mlp.gelu mlp.c_proj resid_mlp"
+).split()
 BLOCK_LAYERS = "ln_1 attn.c_attn attn.c_proj ln_2 mlp.c_fc mlp.c_proj".split()
 
 
@@ -109,6 +112,7 @@ class Verdict:
 
 # --- Reading ---
 
+
 def read_csv(paths: list[Path]) -> list[Row]:
     """The rows of one or several CSVs, as they stand; check_all() and check() judge whether they are enough."""
     rows = []
@@ -160,21 +164,30 @@ def groups(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
 def parameter_names(depth: int) -> set[str]:
     layers = [f"h.{block}.{layer}" for block in range(depth) for layer in BLOCK_LAYERS] + ["ln_f"]
     return {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")} | {
-        "wte.weight", "wpe.weight", "lm_head.weight"}
+        "wte.weight",
+        "wpe.weight",
+        "lm_head.weight",
+    }
 
 
 def activation_names(depth: int) -> set[str]:
     return {f"h.{block}.{name}" for block in range(depth) for name in BLOCK_ACTIVATIONS} | {
-        "embedding", "ln_f", "logits"}
+        "embedding",
+        "ln_f",
+        "logits",
+    }
 
 
 # --- Is it enough to judge? ---
 
+
 def require_one(group: list[Row], column: str, name: str) -> None:
     values = sorted({getattr(row, column) for row in group})
     if len(values) > 1:
-        raise CheckError(f"{name} has runs of several {column} ({', '.join(map(str, values[:4]))}): "
-                         f"give the runs of one, as nothing but the width (or the depth) may differ")
+        raise CheckError(
+            f"{name} has runs of several {column} ({', '.join(map(str, values[:4]))}): "
+            f"give the runs of one, as nothing but the width (or the depth) may differ"
+        )
 
 
 def survey(group: list[Row], name: str) -> Verdict:
@@ -185,12 +198,16 @@ def survey(group: list[Row], name: str) -> Verdict:
     require_one(group, "lr", name)
     widths, depths = sorted({row.width for row in group}), sorted({row.depth for row in group})
     if len(widths) > 1 and len(depths) > 1:
-        raise CheckError(f"{name} has runs of {len(widths)} widths and {len(depths)} depths: give the runs of one "
-                         f"depth, or of one width")
+        raise CheckError(
+            f"{name} has runs of {len(widths)} widths and {len(depths)} depths: give the runs of one "
+            f"depth, or of one width"
+        )
     axis, sizes = ("depth", depths) if len(depths) > 1 else ("width", widths)
     if len(sizes) < 2:
-        raise CheckError(f"{name} has runs of one width ({widths[0]}) and one depth ({depths[0]}): a slope needs at "
-                         f"least two widths or depths")
+        raise CheckError(
+            f"{name} has runs of one width ({widths[0]}) and one depth ({depths[0]}): a slope needs at "
+            f"least two widths or depths"
+        )
     seeds = sorted({row.seed for row in group})
     if len(sizes) * len(seeds) < 3:
         raise CheckError(f"{name} has runs of two {axis}s and one seed: an interval needs a third run")
@@ -211,38 +228,54 @@ def require_complete(group: list[Row], name: str, axis: str, sizes: list[int], s
         key = (row.step, row.kind, row.tensor)
         run = runs[getattr(row, axis), row.seed]
         if key in run:
-            raise CheckError(f"{name}: {row.kind} {row.tensor} at {axis} {getattr(row, axis)}, seed {row.seed}, step "
-                             f"{row.step} is there twice: give each run once")
+            raise CheckError(
+                f"{name}: {row.kind} {row.tensor} at {axis} {getattr(row, axis)}, seed {row.seed}, step "
+                f"{row.step} is there twice: give each run once"
+            )
         run.add(key)
     steps = max(row.step for row in group)
     if steps < LEAST_STEPS:
-        raise CheckError(f"{name} has {steps} steps: with a head and queries that start at zero it takes {LEAST_STEPS} "
-                         f"until everything moves; run at least that many")
+        raise CheckError(
+            f"{name} has {steps} steps: with a head and queries that start at zero it takes {LEAST_STEPS} "
+            f"until everything moves; run at least that many"
+        )
     for size in sizes:
         depth = size if axis == "depth" else group[0].depth
         needed = {("activation", tensor) for tensor in activation_names(depth)} | {
-            (kind, tensor) for kind in ("parameter", "gradient") for tensor in parameter_names(depth)}
+            (kind, tensor) for kind in ("parameter", "gradient") for tensor in parameter_names(depth)
+        }
         for seed in seeds:
             if (size, seed) not in runs:
                 raise CheckError(f"{name} lacks the run of {axis} {size}, seed {seed}: every {axis} needs every seed")
-            absent = [(step, kind, tensor) for step in range(1, steps + 1) for kind, tensor in sorted(needed)
-                      if (step, kind, tensor) not in runs[size, seed]]
+            absent = [
+                (step, kind, tensor)
+                for step in range(1, steps + 1)
+                for kind, tensor in sorted(needed)
+                if (step, kind, tensor) not in runs[size, seed]
+            ]
             if absent:
                 step, kind, tensor = absent[0]
                 hint = "give it an untied head, --no-tie-embeddings" if tensor == "lm_head.weight" else "repeat it"
-                raise CheckError(f"{name}: the run of {axis} {size}, seed {seed} lacks {kind} {tensor} at step {step} "
-                                 f"(and {len(absent) - 1} more rows): {hint}")
+                raise CheckError(
+                    f"{name}: the run of {axis} {size}, seed {seed} lacks {kind} {tensor} at step {step} "
+                    f"(and {len(absent) - 1} more rows): {hint}"
+                )
 
 
 # --- Slopes ---
+
 
 def t_quantile(freedom: int) -> float:
     """Student's t, 97.5%: exact for 1 and 2 degrees of freedom, else the expansion around the normal quantile."""
     if freedom <= 2:
         return (12.7062, 4.30265)[freedom - 1]
     z = NormalDist().inv_cdf(0.975)
-    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-             (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
     return z + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))
 
 
@@ -286,8 +319,13 @@ def order_of(kind: str, tensor: str) -> tuple:
     """The order of the forward pass."""
     place = re.match(r"h\.(\w+)\.(.+)", tensor)
     block, name = (place[1], place[2]) if place else ("", tensor)
-    names = ["embedding", "wte.weight", "wpe.weight", *BLOCK_ACTIVATIONS,
-             *(f"{layer}.{part}" for layer in BLOCK_LAYERS for part in ("weight", "bias"))]
+    names = [
+        "embedding",
+        "wte.weight",
+        "wpe.weight",
+        *BLOCK_ACTIVATIONS,
+        *(f"{layer}.{part}" for layer in BLOCK_LAYERS for part in ("weight", "bias")),
+    ]
     depth = {"": 0 if name in names else 1e9, "first": 1, "last": 2}.get(block)
     kinds = ["activation", "update", "init", "gradient"]
     position = names.index(name) if name in names else len(names)

@@ -28,14 +28,18 @@ def around(expected: float, tolerance: float) -> Band:
 # Powers of the width that the effective weight W = multiplier * w has to follow. Every form of muP has the same ones
 # (the forms only share them out differently between multiplier, init and learning rate), and the standard
 # parametrization is measured against them too.
-MUP = {"update": {"input": 0.0, "vector": 0.0, "hidden": -1.0, "output": -1.0},
-       "init": {"input": 0.0, "vector": 0.0, "hidden": -0.5, "output": -1.0},
-       "gradient": {"input": -1.0, "vector": -1.0, "hidden": -1.0, "output": 0.0}}
+MUP = {
+    "update": {"input": 0.0, "vector": 0.0, "hidden": -1.0, "output": -1.0},
+    "init": {"input": 0.0, "vector": 0.0, "hidden": -0.5, "output": -1.0},
+    "gradient": {"input": -1.0, "vector": -1.0, "hidden": -1.0, "output": 0.0},
+}
 # u-muP is muP but for its embedding's learning rate, eta/sqrt(width); biases share their matrix's 1/sqrt(fan_in), and
 # the gains of layer norms follow them. Its gradients are scaled to 1 at every width at the start.
-U_MUP = {"update": {"input": -0.5, "vector": -0.5, "hidden": -1.0, "output": -1.0},
-         "init": MUP["init"],
-         "gradient": {"input": 0.0, "vector": 0.0, "hidden": 0.0, "output": 0.0}}
+U_MUP = {
+    "update": {"input": -0.5, "vector": -0.5, "hidden": -1.0, "output": -1.0},
+    "init": MUP["init"],
+    "gradient": {"input": 0.0, "vector": 0.0, "hidden": 0.0, "output": 0.0},
+}
 
 # Tolerances. A mistake in a rule is a factor of at least sqrt(width_mult), 0.5 in a slope of weights.
 ACTIVATION = 0.15  # right rules measure within 0.12 at 10 steps; the mildest mistake, an init that is not divided, 0.3
@@ -93,8 +97,12 @@ def depth_band(scheme: str, kind: str, tensor: str) -> Band | None:
 FORMS = {
     "mup": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (-1, 0, 0)},
     "mup-table3": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (0, -1, -1)},
-    "mup-table9": {"input": (0.5, -0.5, -0.5), "vector": (0.5, -0.5, -0.5), "hidden": (0, -0.5, -1),
-                   "output": (-0.5, -0.5, -0.5)},
+    "mup-table9": {
+        "input": (0.5, -0.5, -0.5),
+        "vector": (0.5, -0.5, -0.5),
+        "hidden": (0, -0.5, -1),
+        "output": (-0.5, -0.5, -0.5),
+    },
     "u-mup": {"input": (0, 0, -0.5), "vector": (-0.5, 0, 0), "hidden": (-0.5, 0, -0.5), "output": (-1, 0, 0)},
 }
 U_MUP_LAYER_NORM = (0, 0, -0.5)  # the vectors above are its biases
@@ -191,8 +199,11 @@ def explain_gradients(verdict, size: str) -> str:
     power = median(wrong)
     if max(abs(power - each) for each in wrong) > 0.5:
         return ""
-    hint = {1: ", too large: it is missing there", 2: ", too large: multiplied where it should be divided",
-            -1: ", too small: it is applied twice"}.get(round(power), "")
+    hint = {
+        1: ", too large: it is missing there",
+        2: ", too large: multiplied where it should be divided",
+        -1: ", too small: it is applied twice",
+    }.get(round(power), "")
     return f"the gradient through the readout multiplier is wrong by {factor(abs(power), size)}{hint}"
 
 
@@ -205,8 +216,11 @@ def nearest_root(failure, roots: list):
 
 def explain_activation(verdict, failure) -> str:
     if verdict.axis == "depth":
-        return ("residual branches grow with the depth: they need the multiplier depth_mult^-alpha" if failure.slope > 0
-                else "residual branches vanish with the depth: are they scaled down twice?")
+        return (
+            "residual branches grow with the depth: they need the multiplier depth_mult^-alpha"
+            if failure.slope > 0
+            else "residual branches vanish with the depth: are they scaled down twice?"
+        )
     others = [f for f in verdict.failures if f.kind == "activation" and not f.tensor.endswith("logits")]
     if failure.tensor.endswith(".attn.logits") and not others:
         if verdict.head_grows and failure.slope > failure.expected:

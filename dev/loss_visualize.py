@@ -36,6 +36,7 @@ class Run:
         if axis == "step":
             return [float(step) for step in steps]
         import numpy as np
+
         known = [step for step in sorted(self.train) if number(self.train[step].get(axis)) is not None]
         if not known:
             raise LogError(f"{self.name}: its train events have no {axis!r}: use --x step")
@@ -75,8 +76,10 @@ def read_log(path: Path) -> Run:
     if [position for position in broken if position != len(lines)]:
         print(f"note: {file}: left out {len(broken)} lines that are no events, the first is line {broken[0]}")
     if not any(number(event.get("loss")) is not None for event in run.train.values()):
-        raise LogError(f"{file} has no train events with a loss ({len(lines)} lines): "
-                       f"is it the log.jsonl of a run that has done a step?")
+        raise LogError(
+            f"{file} has no train events with a loss ({len(lines)} lines): "
+            f"is it the log.jsonl of a run that has done a step?"
+        )
     return run
 
 
@@ -97,6 +100,7 @@ def smooth(values, window: int):
     """Centred moving average over `window` values. At the beginning it narrows, as the loss is steep there; at the end
     it goes on over the values that are left."""
     import numpy as np
+
     values = np.asarray(values, dtype=float)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
@@ -119,22 +123,43 @@ def bits_per_nat(runs: list[Run]) -> float | None:
 
 def draw(runs: list[Run], out: Path, axis: str = "step", window: int = 0) -> None:
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 
-    plt.rcParams.update({
-        "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.linewidth": 0.7, "axes.axisbelow": True,
-        "xtick.major.width": 0.7, "ytick.major.width": 0.7, "xtick.major.size": 3, "ytick.major.size": 3,
-        "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "svg.fonttype": "none", "pdf.fonttype": 42,
-    })
-    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(6.3, 4.4), layout="constrained",
-                                         gridspec_kw={"height_ratios": [4.2, 1]})
+    plt.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.titlesize": 9,
+            "axes.spines.top": False,
+            "axes.linewidth": 0.7,
+            "axes.axisbelow": True,
+            "xtick.major.width": 0.7,
+            "ytick.major.width": 0.7,
+            "xtick.major.size": 3,
+            "ytick.major.size": 3,
+            "grid.color": "#e6e6e6",
+            "grid.linewidth": 0.6,
+            "svg.fonttype": "none",
+            "pdf.fonttype": 42,
+        }
+    )
+    figure, (top, bottom) = plt.subplots(
+        2, 1, sharex=True, figsize=(6.3, 4.4), layout="constrained", gridspec_kw={"height_ratios": [4.2, 1]}
+    )
     factor = bits_per_nat(runs)
     shown = []  # values that the loss axis has to show
     for index, run in enumerate(runs):
-        shown += draw_run(top, run, COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--",
-                          axis, window, alone=len(runs) == 1)
+        shown += draw_run(
+            top,
+            run,
+            COLOURS[index % len(COLOURS)],
+            "-" if index < len(COLOURS) else "--",
+            axis,
+            window,
+            alone=len(runs) == 1,
+        )
         draw_rate(bottom, run, COLOURS[index % len(COLOURS)], axis, width=1.1 + 0.8 * min(3, len(runs) - 1 - index))
     low, high = min(shown), max(shown)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
@@ -170,15 +195,39 @@ def draw_run(top, run: Run, colour: str, line: str, axis: str, window: int, alon
     x = run.x(steps, axis)
     evals = [step for step in sorted(run.evals) if number(run.evals[step].get("val_loss")) is not None]
     val = [number(run.evals[step]["val_loss"]) for step in evals]
-    top.plot(x, losses, color=colour, linewidth=0.5, alpha=0.35 if alone else 0.22, rasterized=len(x) > 20_000,
-             label="training, each step" if alone else None)
+    top.plot(
+        x,
+        losses,
+        color=colour,
+        linewidth=0.5,
+        alpha=0.35 if alone else 0.22,
+        rasterized=len(x) > 20_000,
+        label="training, each step" if alone else None,
+    )
     ending = f" (validation {val[-1]:.3f})" if val else ""
-    top.plot(x, smoothed, color=colour, linewidth=1.5, linestyle=line, zorder=3, marker="." if len(x) == 1 else None,
-             label="training, smoothed" if alone else run.name + ending)
+    top.plot(
+        x,
+        smoothed,
+        color=colour,
+        linewidth=1.5,
+        linestyle=line,
+        zorder=3,
+        marker="." if len(x) == 1 else None,
+        label="training, smoothed" if alone else run.name + ending,
+    )
     if val:
-        top.plot(run.x(evals, axis), val, color="black" if alone else colour, linestyle="none", marker="o", zorder=4,
-                 markersize=4 if len(val) <= 60 else 2.5, markerfacecolor="white", markeredgewidth=1.1,
-                 label="validation" + (f" (last {val[-1]:.3f})" if val else "") if alone else None)
+        top.plot(
+            run.x(evals, axis),
+            val,
+            color="black" if alone else colour,
+            linestyle="none",
+            marker="o",
+            zorder=4,
+            markersize=4 if len(val) <= 60 else 2.5,
+            markerfacecolor="white",
+            markeredgewidth=1.1,
+            label="validation" + (f" (last {val[-1]:.3f})" if val else "") if alone else None,
+        )
     if alone:
         top.set_title(run.name, loc="left")
     return [*smoothed, *val, min(losses)]
@@ -187,8 +236,13 @@ def draw_run(top, run: Run, colour: str, line: str, axis: str, window: int, alon
 def draw_rate(bottom, run: Run, colour: str, axis: str, width: float) -> None:
     """The learning rate; the first runs have wider lines, so that equal ones can be seen under each other."""
     steps = [step for step in sorted(run.train) if number(run.train[step].get("lr")) is not None]
-    bottom.plot(run.x(steps, axis), [run.train[step]["lr"] for step in steps], color=colour, linewidth=width,
-                marker="." if len(steps) == 1 else None)
+    bottom.plot(
+        run.x(steps, axis),
+        [run.train[step]["lr"] for step in steps],
+        color=colour,
+        linewidth=width,
+        marker="." if len(steps) == 1 else None,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -196,8 +250,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="log.jsonl of a run, or its folder")
     parser.add_argument("--out", type=Path, default=Path("loss.png"), help="figure to write [%(default)s]")
     parser.add_argument("--x", choices=list(X_AXES), default="step", help="horizontal axis [%(default)s]")
-    parser.add_argument("--smooth", type=int, default=0, metavar="EVENTS",
-                        help="width of the moving average; 0: a fortieth of the run, 1: none [%(default)s]")
+    parser.add_argument(
+        "--smooth",
+        type=int,
+        default=0,
+        metavar="EVENTS",
+        help="width of the moving average; 0: a fortieth of the run, 1: none [%(default)s]",
+    )
     args = parser.parse_args(argv)
     if args.out.suffix not in (".png", ".svg", ".pdf"):
         parser.error(f"argument --out: {args.out} does not end in .png, .svg or .pdf")
@@ -209,8 +268,10 @@ def main(argv: list[str] | None = None) -> None:
     for run in runs:
         last, val = max(run.train), run.evals.get(max(run.evals, default=0), {}).get("val_loss")
         loss = number(run.train[last].get("loss"))
-        print(f"{run.name}: {last:,} steps, last loss {'not finite' if loss is None else f'{loss:.4f}'}"
-              + (f", last validation {val:.4f}" if number(val) is not None else ""))
+        print(
+            f"{run.name}: {last:,} steps, last loss {'not finite' if loss is None else f'{loss:.4f}'}"
+            + (f", last validation {val:.4f}" if number(val) is not None else "")
+        )
     print(f"wrote {args.out}")
 
 

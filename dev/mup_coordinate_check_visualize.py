@@ -25,19 +25,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from coordinate_check import CheckError, Finding, Row, Verdict, check, groups, order_of, read_csv
 from coordinate_theory import EXPECTED_TO_FAIL, SCHEMES
 
-TITLES = {"sp": "SP", "mup": "µP", "mup-table3": "µP, Table 3", "mup-table9": "µP, Table 9", "completep": "CompleteP",
-          "u-mup": "u-µP"}
+TITLES = {
+    "sp": "SP",
+    "mup": "µP",
+    "mup-table3": "µP, Table 3",
+    "mup-table9": "µP, Table 9",
+    "completep": "CompleteP",
+    "u-mup": "u-µP",
+}
 STATISTICS = {"mean_abs": "mean |x|", "delta": "mean |x − x₁|"}
 LINES = ["-", "--", ":", "-."]  # programs
 MARKERS = ["o", "s", "^", "D"]
 GOOD, BAD = "#333333", "#D55E00"
-KINDS = {"activation": "activations: mean |x| at the last step",
-         "update": "updates: multiplier × mean |w − w₁| at the last step",
-         "init": "inits: multiplier × std at step 1 (gains: mean)",
-         "gradient": "gradients: mean |g| / multiplier at step 4 (u-µP: mean |g| at step 2)"}
+KINDS = {
+    "activation": "activations: mean |x| at the last step",
+    "update": "updates: multiplier × mean |w − w₁| at the last step",
+    "init": "inits: multiplier × std at step 1 (gains: mean)",
+    "gradient": "gradients: mean |g| / multiplier at step 4 (u-µP: mean |g| at step 2)",
+}
 
 
 # --- Text ---
+
 
 def number(value: float, sign: bool = True) -> str:
     if value is None or math.isnan(value):
@@ -72,13 +81,16 @@ def slope_table(verdicts: list[Verdict], all_blocks: bool) -> str:
     several = len({verdict.program for verdict in verdicts}) > 1
     titles = [label_of(verdict, several) for verdict in verdicts]
     widths = [max(len(title), 22) for title in titles]
-    keys = sorted({key for table in tables for key in table},
-                  key=lambda key: order_of(key[0], key[1].replace("h.N.", "h.0.")))
+    keys = sorted(
+        {key for table in tables for key in table}, key=lambda key: order_of(key[0], key[1].replace("h.N.", "h.0."))
+    )
     lines = []
     for kind, heading in KINDS.items():
         lines += ["", f"{heading:<28}" if len(heading) < 28 else heading]
-        lines.append(f"  {'slope [95% interval] theory':<27} " + " ".join(
-            f"{title:<{width}}" for title, width in zip(titles, widths, strict=True)))
+        lines.append(
+            f"  {'slope [95% interval] theory':<27} "
+            + " ".join(f"{title:<{width}}" for title, width in zip(titles, widths, strict=True))
+        )
         for key in (key for key in keys if key[0] == kind):
             cells = [cell(table.get(key)).ljust(width) for table, width in zip(tables, widths, strict=True)]
             lines.append(f"  {key[1]:<27} " + " ".join(cells).rstrip())
@@ -100,19 +112,27 @@ def verdict_text(verdict: Verdict, expected_to_fail: bool, several: bool) -> str
     judged = [finding for finding in verdict.findings if finding.band]
     if verdict.passed:
         if expected_to_fail:
-            return (f"{name}: PASS, and it should FAIL: the check is suspicious, widen the range of {verdict.axis}s or "
-                    f"raise the learning rate")
+            return (
+                f"{name}: PASS, and it should FAIL: the check is suspicious, widen the range of {verdict.axis}s or "
+                f"raise the learning rate"
+            )
         return f"{name}: PASS ({len(judged)} slopes)"
-    lines = [f"{name}: FAIL{', as it should' if expected_to_fail else ''} "
-             f"({len(verdict.failures)} of {len(judged)} slopes)"]
+    lines = [
+        f"{name}: FAIL{', as it should' if expected_to_fail else ''} ({len(verdict.failures)} of {len(judged)} slopes)"
+    ]
     for cause, failures in verdict.causes.items():
         lines.append(f"  {cause}")
         order = ("update", "init", "gradient", "activation")
         ranked = sorted(failures, key=lambda f: (order.index(f.kind), -distance(f)))
         for finding in ranked[:3]:
-            slope = "no slope" if math.isnan(finding.slope) else (
-                f"slope {number(finding.slope)} [{number(finding.low)},{number(finding.high)}], expected "
-                f"{finding.expected:+.1f} ({number(finding.band.low)} to {number(finding.band.high)})")
+            slope = (
+                "no slope"
+                if math.isnan(finding.slope)
+                else (
+                    f"slope {number(finding.slope)} [{number(finding.low)},{number(finding.high)}], expected "
+                    f"{finding.expected:+.1f} ({number(finding.band.low)} to {number(finding.band.high)})"
+                )
+            )
             lines.append(f"    {finding.kind} {finding.tensor}: {slope}")
         if len(failures) > 3:
             lines.append(f"    and {len(failures) - 3} more slopes")
@@ -122,26 +142,57 @@ def verdict_text(verdict: Verdict, expected_to_fail: bool, several: bool) -> str
 def as_json(verdicts: list[Verdict], expected_to_fail: set[str], status: int) -> dict:
     def plain(value):
         return None if value is None or math.isnan(value) else value
-    return {"exit_status": status, "checks": [{
-        "program": v.program, "parametrization": v.parametrization, "axis": v.axis, "sizes": v.sizes, "seeds": v.seeds,
-        "steps": v.steps, "lr": v.lr, "head_grows": v.head_grows, "verdict": "PASS" if v.passed else "FAIL",
-        "expected_to_fail": v.parametrization in expected_to_fail, "causes": list(v.causes),
-        "findings": [{"kind": f.kind, "tensor": f.tensor, "role": f.role, "slope": plain(f.slope),
-                      "interval": [plain(f.low), plain(f.high)], "expected": f.expected,
-                      "passes": [f.band.low, f.band.high] if f.band else None, "judged": f.band is not None,
-                      "verdict": "PASS" if f.passed else "FAIL", "cause": f.cause} for f in v.findings],
-    } for v in verdicts]}
+
+    return {
+        "exit_status": status,
+        "checks": [
+            {
+                "program": v.program,
+                "parametrization": v.parametrization,
+                "axis": v.axis,
+                "sizes": v.sizes,
+                "seeds": v.seeds,
+                "steps": v.steps,
+                "lr": v.lr,
+                "head_grows": v.head_grows,
+                "verdict": "PASS" if v.passed else "FAIL",
+                "expected_to_fail": v.parametrization in expected_to_fail,
+                "causes": list(v.causes),
+                "findings": [
+                    {
+                        "kind": f.kind,
+                        "tensor": f.tensor,
+                        "role": f.role,
+                        "slope": plain(f.slope),
+                        "interval": [plain(f.low), plain(f.high)],
+                        "expected": f.expected,
+                        "passes": [f.band.low, f.band.high] if f.band else None,
+                        "judged": f.band is not None,
+                        "verdict": "PASS" if f.passed else "FAIL",
+                        "cause": f.cause,
+                    }
+                    for f in v.findings
+                ],
+            }
+            for v in verdicts
+        ],
+    }
 
 
 # --- Figures ---
+
 
 def curves_of(rows: list[Row], tensor: str, statistic: str, axis: str) -> dict[int, list[tuple[int, float, float]]]:
     """Per step: (size, geometric mean over seeds, the factor of one standard deviation between them)."""
     logs = defaultdict(list)
     for row in rows:
         value = getattr(row, statistic)
-        if row.kind == "activation" and value and math.isfinite(value) and tensor in (
-                row.tensor, re.sub(rf"^h\.{row.depth - 1}\.", "h.last.", row.tensor)):
+        if (
+            row.kind == "activation"
+            and value
+            and math.isfinite(value)
+            and tensor in (row.tensor, re.sub(rf"^h\.{row.depth - 1}\.", "h.last.", row.tensor))
+        ):
             logs[row.step, getattr(row, axis)].append(math.log(value))
     curves = defaultdict(list)
     for (step, size), values in sorted(logs.items()):
@@ -153,27 +204,58 @@ def curves_of(rows: list[Row], tensor: str, statistic: str, axis: str) -> dict[i
 
 def style() -> None:
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    plt.rcParams.update({
-        "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
-        "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-        "xtick.major.width": 0.7, "ytick.major.width": 0.7, "xtick.major.size": 3, "ytick.major.size": 3,
-        "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "svg.fonttype": "none", "pdf.fonttype": 42,
-    })
+
+    plt.rcParams.update(
+        {
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "axes.linewidth": 0.7,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "xtick.major.width": 0.7,
+            "ytick.major.width": 0.7,
+            "xtick.major.size": 3,
+            "ytick.major.size": 3,
+            "grid.color": "#e6e6e6",
+            "grid.linewidth": 0.6,
+            "svg.fonttype": "none",
+            "pdf.fonttype": 42,
+        }
+    )
 
 
 def draw_panel(panel, rows: list[Row], tensor: str, statistic: str, axis: str, colours, line: int) -> None:
     """A curve a step, with a band of one standard deviation between seeds."""
     for step, points in curves_of(rows, tensor, statistic, axis).items():
         sizes, centres, spreads = zip(*points, strict=True)
-        panel.plot(sizes, centres, color=colours(step), linestyle=LINES[line % 4], linewidth=1.2, zorder=2 + step / 1e3,
-                   marker=MARKERS[line % 4], markersize=2.6, markerfacecolor=colours(step) if line == 0 else "white",
-                   markeredgewidth=0.7)
+        panel.plot(
+            sizes,
+            centres,
+            color=colours(step),
+            linestyle=LINES[line % 4],
+            linewidth=1.2,
+            zorder=2 + step / 1e3,
+            marker=MARKERS[line % 4],
+            markersize=2.6,
+            markerfacecolor=colours(step) if line == 0 else "white",
+            markeredgewidth=0.7,
+        )
         if max(spreads) > 1.0:
-            panel.fill_between(sizes, [c / s for c, s in zip(centres, spreads, strict=True)],
-                               [c * s for c, s in zip(centres, spreads, strict=True)], color=colours(step), alpha=0.15,
-                               linewidth=0)
+            panel.fill_between(
+                sizes,
+                [c / s for c, s in zip(centres, spreads, strict=True)],
+                [c * s for c, s in zip(centres, spreads, strict=True)],
+                color=colours(step),
+                alpha=0.15,
+                linewidth=0,
+            )
 
 
 def mark_slope(panel, found: list[Finding], statistic: str) -> None:
@@ -182,14 +264,29 @@ def mark_slope(panel, found: list[Finding], statistic: str) -> None:
         return
     lines = [f"slope {number(f.slope)}" + ("" if f.passed else " ✗") for f in found]
     bad = any(not f.passed for f in found)
-    text = panel.text(0.04, 0.97, "\n".join(lines), transform=panel.transAxes, va="top", fontsize=9, linespacing=1.1,
-                      color=BAD if bad else GOOD, fontweight="bold" if bad else "normal", zorder=9,
-                      bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})
+    text = panel.text(
+        0.04,
+        0.97,
+        "\n".join(lines),
+        transform=panel.transAxes,
+        va="top",
+        fontsize=9,
+        linespacing=1.1,
+        color=BAD if bad else GOOD,
+        fontweight="bold" if bad else "normal",
+        zorder=9,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+    )
     text.set_in_layout(False)  # it lies inside the panel, and must not make room for itself
 
 
-def draw(checks: list[tuple[Verdict, list[Row]]], schemes: list[str], tensors: list[tuple[str, str]], out: Path,
-         statistic: str) -> None:
+def draw(
+    checks: list[tuple[Verdict, list[Row]]],
+    schemes: list[str],
+    tensors: list[tuple[str, str]],
+    out: Path,
+    statistic: str,
+) -> None:
     """A grid: a row for each parametrization, a column for each tensor (name in the CSV, title)."""
     style()
     import matplotlib.pyplot as plt
@@ -202,8 +299,14 @@ def draw(checks: list[tuple[Verdict, list[Row]]], schemes: list[str], tensors: l
     programs = list(dict.fromkeys(verdict.program for verdict, _ in checks))
     norm = BoundaryNorm([step - 0.5 for step in range(1, steps + 2)], 256)
     mapping = ScalarMappable(norm, plt.get_cmap("viridis_r"))
-    figure, panels = plt.subplots(len(schemes), len(tensors), sharex=True, squeeze=False,
-                                  layout="constrained", figsize=(1.5 * len(tensors) + 1.4, 1.75 * len(schemes) + 0.75))
+    figure, panels = plt.subplots(
+        len(schemes),
+        len(tensors),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+        figsize=(1.5 * len(tensors) + 1.4, 1.75 * len(schemes) + 0.75),
+    )
     for scheme, line in zip(schemes, panels, strict=True):
         for (tensor, title), panel in zip(tensors, line, strict=True):
             found = []
@@ -233,9 +336,19 @@ def draw(checks: list[tuple[Verdict, list[Row]]], schemes: list[str], tensors: l
     bar.set_ticks(sorted({1, steps, *range(0, steps + 1, max(1, steps // 5))} - {0}))
     bar.minorticks_off()
     if len(programs) > 1:
-        handles = [plt.Line2D([], [], color=GOOD, linestyle=LINES[i % 4], marker=MARKERS[i % 4], markersize=3.5,
-                              markerfacecolor=GOOD if i == 0 else "white", label=name)
-                   for i, name in enumerate(programs)]
+        handles = [
+            plt.Line2D(
+                [],
+                [],
+                color=GOOD,
+                linestyle=LINES[i % 4],
+                marker=MARKERS[i % 4],
+                markersize=3.5,
+                markerfacecolor=GOOD if i == 0 else "white",
+                label=name,
+            )
+            for i, name in enumerate(programs)
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(programs), frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=200)
@@ -280,19 +393,29 @@ def layer_tensors(axis: str, depth: int) -> list[tuple[str, str]]:
 
 # --- The program ---
 
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="what --coord-check wrote, or several joined")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the figures [that of the first CSV]")
     parser.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="of the figures [%(default)s]")
     parser.add_argument("--no-figures", action="store_true", help="only the table and the verdict; needs no matplotlib")
-    parser.add_argument("--statistic", choices=list(STATISTICS), default="mean_abs",
-                        help="what the figures show: size, or change since step 1 [%(default)s]")
+    parser.add_argument(
+        "--statistic",
+        choices=list(STATISTICS),
+        default="mean_abs",
+        help="what the figures show: size, or change since step 1 [%(default)s]",
+    )
     parser.add_argument("--all-blocks", action="store_true", help="a line of the table for every block")
     parser.add_argument("--json", type=Path, metavar="FILE", help="slopes, intervals and verdicts for machines")
-    parser.add_argument("--expect-fail", nargs="*", choices=SCHEMES, metavar="SCHEME",
-                        help="parametrizations that have to fail, as they have no rule for it [width: sp; depth: sp, "
-                             "mup, mup-table3, mup-table9]")
+    parser.add_argument(
+        "--expect-fail",
+        nargs="*",
+        choices=SCHEMES,
+        metavar="SCHEME",
+        help="parametrizations that have to fail, as they have no rule for it [width: sp; depth: sp, "
+        "mup, mup-table3, mup-table9]",
+    )
     return parser.parse_args(argv)
 
 
@@ -308,8 +431,10 @@ def main(argv: list[str] | None = None) -> int:
     status = 1 if wrong else 0
     several = len({verdict.program for verdict in verdicts}) > 1
     first = verdicts[0]
-    print(f"slopes against {axis} ({', '.join(map(str, first.sizes))}; {len(first.seeds)} seeds, {first.steps} steps)"
-          + ("" if args.all_blocks or axis == "depth" else "; h.N: of all blocks, the one farthest from the theory"))
+    print(
+        f"slopes against {axis} ({', '.join(map(str, first.sizes))}; {len(first.seeds)} seeds, {first.steps} steps)"
+        + ("" if args.all_blocks or axis == "depth" else "; h.N: of all blocks, the one farthest from the theory")
+    )
     print(slope_table(verdicts, args.all_blocks or axis == "depth"), end="\n\n")
     for verdict in verdicts:
         print(verdict_text(verdict, verdict.parametrization in to_fail, several))
@@ -318,8 +443,10 @@ def main(argv: list[str] | None = None) -> int:
         args.json.write_text(json.dumps(as_json(verdicts, to_fail, status), indent=1) + "\n", encoding="utf-8")
     if not args.no_figures:
         draw_all(checks, args.out or args.csv[0].parent, args.format, args.statistic)
-    print(f"overall: {'FAIL: ' + ', '.join(label_of(v, several) for v in wrong) if wrong else 'PASS'}"
-          f" ({', '.join(sorted(to_fail & {v.parametrization for v in verdicts})) or 'none'} expected to fail)")
+    print(
+        f"overall: {'FAIL: ' + ', '.join(label_of(v, several) for v in wrong) if wrong else 'PASS'}"
+        f" ({', '.join(sorted(to_fail & {v.parametrization for v in verdicts})) or 'none'} expected to fail)"
+    )
     return status
 
 

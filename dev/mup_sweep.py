@@ -37,11 +37,14 @@ from mup_sweep_jobs import (
 )
 
 DIVERGED = 4  # exit code of a run whose loss became infinite or NaN: a result, not a failure
-COLUMNS = ("parametrization scale_axis scale axis value seed status steps tokens train_loss val_loss seconds width "
-           "depth heads seq_len batch_size total_batch_size base_width parameters log").split()
+COLUMNS = (
+    "parametrization scale_axis scale axis value seed status steps tokens train_loss val_loss seconds width "
+    "depth heads seq_len batch_size total_batch_size base_width parameters log"
+).split()
 
 
 # ---- what the runs have left behind
+
 
 def last_event(log: Path) -> dict:
     """The last whole line of a log, without reading all of it."""
@@ -56,9 +59,11 @@ def last_event(log: Path) -> dict:
 
 def same_options(job: Job, log: Path) -> bool:
     """Whether the log is of this command. Another program or number of threads is the same run."""
+
     def options(words):
         line = " ".join(words)
-        return re.sub(r" --threads \d+", "", line[line.find(" --"):])
+        return re.sub(r" --threads \d+", "", line[line.find(" --") :])
+
     try:
         with open(log, encoding="utf-8") as file:
             command = json.loads(file.readline())["command"]
@@ -129,6 +134,7 @@ def prune_joblog(jobs: list[Job], joblog: Path) -> None:
 
 # ---- progress
 
+
 class Watch:
     """One line about all jobs. On a terminal it is rewritten every second, elsewhere a line comes now and then."""
 
@@ -153,8 +159,10 @@ class Watch:
         if self.done_at_begin is None:
             self.done_at_begin = done
         count = {name: sum(s == name for s in self.states.values()) for name in ("done", "diverged", "failed")}
-        text = (f"{sum(count.values())}/{len(self.work)} runs ({running} running, {count['diverged']} diverged, "
-                f"{count['failed']} failed) | {100 * done / self.total:3.0f}% of the work")
+        text = (
+            f"{sum(count.values())}/{len(self.work)} runs ({running} running, {count['diverged']} diverged, "
+            f"{count['failed']} failed) | {100 * done / self.total:3.0f}% of the work"
+        )
         elapsed, progress = time.monotonic() - self.begin, done - self.done_at_begin
         if progress > 0 and elapsed > 3:
             text += f" | ETA {duration(elapsed * (self.total - done) / progress)}"
@@ -195,6 +203,7 @@ def duration(seconds: float) -> str:
 
 # ---- results
 
+
 def report(jobs: list[Job]) -> int:
     """How the jobs ended; the failures by message, one command for each. Returns how many are not finished."""
     states = [state(job) for job in jobs]
@@ -206,12 +215,17 @@ def report(jobs: list[Job]) -> int:
             failures.setdefault("\n".join(lines) or "(nothing on stderr)", []).append(job)
     for message, failed in failures.items():
         more = f", and {len(failed) - 1} more alike" if len(failed) > 1 else ""
-        print(f"\nfailed with exit code {exit_code(failed[0])}{more}:\n  {failed[0].command}\n    "
-              + message.replace("\n", "\n    "), file=sys.stderr)
+        print(
+            f"\nfailed with exit code {exit_code(failed[0])}{more}:\n  {failed[0].command}\n    "
+            + message.replace("\n", "\n    "),
+            file=sys.stderr,
+        )
     left = [s for s in states if s not in ("done", "diverged")]
-    print(f"{len(jobs)} runs: {states.count('done')} done, {states.count('diverged')} diverged, "
-          f"{states.count('failed')} failed, {len(left) - states.count('failed')} not run to the end"
-          + ("; the same command again runs only what is left" if left else ""))
+    print(
+        f"{len(jobs)} runs: {states.count('done')} done, {states.count('diverged')} diverged, "
+        f"{states.count('failed')} failed, {len(left) - states.count('failed')} not run to the end"
+        + ("; the same command again runs only what is left" if left else "")
+    )
     return len(left)
 
 
@@ -236,9 +250,13 @@ def result(job: Job, out: Path) -> dict:
     for event in events:
         if event["event"] == "config":
             config, model = event["config"], event.get("model", {})
-            row |= {"width": model.get("channels", ""), "depth": model.get("num_layers", ""),
-                    "heads": model.get("num_heads", ""), "parameters": event.get("parameters", ""),
-                    "base_width": event.get("parametrization", {}).get("base_width", "")}
+            row |= {
+                "width": model.get("channels", ""),
+                "depth": model.get("num_layers", ""),
+                "heads": model.get("num_heads", ""),
+                "parameters": event.get("parameters", ""),
+                "base_width": event.get("parametrization", {}).get("base_width", ""),
+            }
             row |= {name: config.get(name, "") for name in ("seq_len", "batch_size", "total_batch_size")}
     train = [event for event in events if event["event"] == "train"]
     if train:
@@ -246,7 +264,7 @@ def result(job: Job, out: Path) -> dict:
     final = events[-1] if events and events[-1]["event"] == "final" else {}
     row["seconds"] = final.get("elapsed", "")
     if row["status"] == "done":
-        losses = [event["loss"] for event in train[-last_window(len(train)):]]
+        losses = [event["loss"] for event in train[-last_window(len(train)) :]]
         if losses and None not in losses:
             row["train_loss"] = math.fsum(losses) / len(losses)
         row["val_loss"] = final.get("val_loss", "")
@@ -261,6 +279,7 @@ def collect(jobs: list[Job], path: Path) -> None:
         row, job = pair
         value = number(row["value"]) if row["axis"] != "schedule" else 0
         return row["parametrization"], float(row["scale"]), value, row["value"], int(row["seed"]), order[job]
+
     temporary = path.with_suffix(".tmp")
     with open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -271,6 +290,7 @@ def collect(jobs: list[Job], path: Path) -> None:
 
 
 # ---- commands
+
 
 def command_list(axis: str, out: str, overwrite: bool) -> None:
     """Writes OUT/jobs.txt and the options it uses, OUT/config.toml, and says what it holds."""
@@ -283,8 +303,10 @@ def command_list(axis: str, out: str, overwrite: bool) -> None:
     folder = Path(out)
     own = folder / "config.toml"
     if own.exists() and own.read_text(encoding="utf-8") != text and not overwrite:
-        raise UsageError(f"{own} differs from CONFIG {config}: {out} holds a sweep of other options; choose another "
-                         f"OUT, or --overwrite")
+        raise UsageError(
+            f"{own} differs from CONFIG {config}: {out} holds a sweep of other options; choose another "
+            f"OUT, or --overwrite"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     if not own.exists() or own.read_text(encoding="utf-8") != text:
         if overwrite:  # the commands would look the same
@@ -295,18 +317,23 @@ def command_list(axis: str, out: str, overwrite: bool) -> None:
     states = [state(job) for job in jobs]
     if "other" in states and not overwrite:
         job = jobs[states.index("other")]
-        raise UsageError(f"{job.out} holds a finished run of other options than this sweep's: choose another OUT, or "
-                         f"--overwrite")
+        raise UsageError(
+            f"{job.out} holds a finished run of other options than this sweep's: choose another OUT, or --overwrite"
+        )
     (folder / "jobs.txt").write_text("".join(job.command + "\n" for job in jobs), encoding="utf-8")
     finished = sum(s in ("done", "diverged") for s in states)
     labels = [job.labels() for job in jobs]
     for scheme in dict.fromkeys(label["parametrization"] for label in labels):
         mine = [job.out.parts[-4:] for job in jobs if job.labels()["parametrization"] == scheme]
         scales, values, seeds = (sorted({p[i].split("=")[1] for p in mine}, key=in_order) for i in (1, 2, 3))
-        print(f"{scheme}: {labels[0]['scale_axis']} {' '.join(scales)} | {axis} {' '.join(values)} | "
-              f"seeds {' '.join(seeds)}")
-    print(f"{len(jobs)} runs in {folder / 'jobs.txt'}, one command a line, longest first"
-          + (f"; {finished} are finished" if finished else ""))
+        print(
+            f"{scheme}: {labels[0]['scale_axis']} {' '.join(scales)} | {axis} {' '.join(values)} | "
+            f"seeds {' '.join(seeds)}"
+        )
+    print(
+        f"{len(jobs)} runs in {folder / 'jobs.txt'}, one command a line, longest first"
+        + (f"; {finished} are finished" if finished else "")
+    )
 
 
 def in_order(text: str):
@@ -320,11 +347,13 @@ def slurm_script(list_path: Path, count: int) -> str:
     threads = os.environ.get("THREADS") or "1"
     gpu = "#SBATCH --gpus-per-task=1\n" if "train_gpt2cu" in os.environ.get("PROGRAM", "") else ""
     python = os.environ.get("PYTHON") or ".venv/bin/python"
-    return (f"#!/usr/bin/env bash\n#SBATCH --job-name=mup_sweep\n#SBATCH --array=1-{count}\n#SBATCH --ntasks=1\n"
-            f"#SBATCH --cpus-per-task={threads}\n{gpu}#SBATCH --output=/dev/null\n"
-            f"# One array task a line of {list_path}; finished runs are skipped. A run's stderr is in its folder.\n"
-            f"cd {shlex.quote(str(ROOT))} || exit 1\n"
-            f'exec {shlex.quote(python)} dev/mup_sweep.py job {shlex.quote(str(list_path))} "$SLURM_ARRAY_TASK_ID"\n')
+    return (
+        f"#!/usr/bin/env bash\n#SBATCH --job-name=mup_sweep\n#SBATCH --array=1-{count}\n#SBATCH --ntasks=1\n"
+        f"#SBATCH --cpus-per-task={threads}\n{gpu}#SBATCH --output=/dev/null\n"
+        f"# One array task a line of {list_path}; finished runs are skipped. A run's stderr is in its folder.\n"
+        f"cd {shlex.quote(str(ROOT))} || exit 1\n"
+        f'exec {shlex.quote(python)} dev/mup_sweep.py job {shlex.quote(str(list_path))} "$SLURM_ARRAY_TASK_ID"\n'
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -334,10 +363,14 @@ def main(argv: list[str] | None = None) -> int:
     new.add_argument("axis")
     new.add_argument("out")
     new.add_argument("--overwrite", action="store_true", help="runs of other options in OUT are done again")
-    for name, text in [("job", "run one line"), ("watch", "show progress until SIGTERM"),
-                       ("report", "how the jobs ended"), ("collect", "write the CSV"),
-                       ("prune", "keep in GNU parallel's joblog only what is so"),
-                       ("slurm", "write a SLURM array script")]:
+    for name, text in [
+        ("job", "run one line"),
+        ("watch", "show progress until SIGTERM"),
+        ("report", "how the jobs ended"),
+        ("collect", "write the CSV"),
+        ("prune", "keep in GNU parallel's joblog only what is so"),
+        ("slurm", "write a SLURM array script"),
+    ]:
         sub = commands.add_parser(name, help=text)
         sub.add_argument("jobs", type=Path, help="OUT/jobs.txt")
         if name == "job":

@@ -26,12 +26,19 @@ AXES = {  # default values of the swept option
     "schedule": "constant linear cosine wsd",
 }
 LR_OF = {"u-mup": "2^-5 2^-4 2^-3 2^-2 2^-1 2^0 2^1 2^2 2^3"}  # its rates are not relative to a base model
-SCALES = {"width": "32 64 128 256", "depth": "2 4 8 16", "batch_size": "4 8 16 32", "seq_len": "32 64 128 256",
-          "tokens": "2^16 2^17 2^18 2^19"}
+SCALES = {
+    "width": "32 64 128 256",
+    "depth": "2 4 8 16",
+    "batch_size": "4 8 16 32",
+    "seq_len": "32 64 128 256",
+    "tokens": "2^16 2^17 2^18 2^19",
+}
 HAVE_BASE = ("mup", "mup-table3", "mup-table9", "completep")
 # sp: the same model as the others' at the base width, so that only the rules differ. u-mup has its own init.
-SCHEME_OPTIONS = {"sp": "--no-tie-embeddings --zero-init-query --zero-init-head",
-                  "u-mup": "--init-std 0.02 --output-mult 1"}
+SCHEME_OPTIONS = {
+    "sp": "--no-tie-embeddings --zero-init-query --zero-init-head",
+    "u-mup": "--init-std 0.02 --output-mult 1",
+}
 U_MUP_NAMES = {"attn_mult": "attn-softmax-mult", "output_mult": "loss-softmax-mult"}  # what these options are there
 
 
@@ -56,8 +63,14 @@ class Job:
         scheme, scale, axis, seed = self.out.parts[-4:]
         scale_axis, scale = scale.split("=")
         axis, value = axis.split("=")
-        return {"parametrization": scheme, "scale_axis": scale_axis, "scale": plain(scale), "axis": axis,
-                "value": plain(value), "seed": seed.split("=")[1]}
+        return {
+            "parametrization": scheme,
+            "scale_axis": scale_axis,
+            "scale": plain(scale),
+            "axis": axis,
+            "value": plain(value),
+            "seed": seed.split("=")[1],
+        }
 
     def option(self, name: str, default: float) -> float:
         words = self.words
@@ -71,7 +84,7 @@ def number(text: str) -> float | int:
     if not math.isfinite(value):
         raise ValueError
     whole = power or re.fullmatch(r"\d+", text)
-    return int(value) if whole and value == int(value) and value < 2 ** 53 else value
+    return int(value) if whole and value == int(value) and value < 2**53 else value
 
 
 def plain(text: str) -> str:
@@ -141,19 +154,24 @@ def base_options(scheme: str, scale_axis: str, scales: list[str], default_config
     smallest = plain(min(scales, key=number))
     width = os.environ.get("BASE_WIDTH") or (smallest if scale_axis == "width" else "32" if default_config else "")
     if not width:
-        raise UsageError(f"BASE_WIDTH is not given, and {scheme} needs it: set BASE_WIDTH to the width the options "
-                         f"of CONFIG were tuned at")
+        raise UsageError(
+            f"BASE_WIDTH is not given, and {scheme} needs it: set BASE_WIDTH to the width the options "
+            f"of CONFIG were tuned at"
+        )
     depth = os.environ.get("BASE_DEPTH") or (smallest if scale_axis == "depth" else "2" if default_config else "")
     if scheme == "completep" and not depth:
-        raise UsageError("BASE_DEPTH is not given, and completep needs it: set it to the depth the options of CONFIG "
-                         "were tuned at")
+        raise UsageError(
+            "BASE_DEPTH is not given, and completep needs it: set it to the depth the options of CONFIG were tuned at"
+        )
     return ["--base-width", width] + (["--base-depth", depth] if scheme == "completep" else [])
 
 
 def merged(options: list[str], extra: list[str], swept: set[str]) -> list[str]:
     """The options, those of EXTRA instead of equal ones. --x and --no-x are the same option."""
+
     def key(word):
         return word.split("=")[0].removeprefix("--").removeprefix("no-")
+
     given = {key(word) for word in extra if word.startswith("--")}
     taken = given & (swept | {"out", "seed", "parametrization", "resume", "overwrite", "config"})
     if taken:
@@ -182,9 +200,16 @@ def make_jobs(axis: str, out: str, config: str, default_config: bool) -> list[Jo
             raise UsageError(f"u-mup has no {axis}: leave it out of PARAMETRIZATIONS")
         option = U_MUP_NAMES.get(axis, axis) if scheme == "u-mup" else axis
         option, scale_option = option.replace("_", "-"), scale_axis.replace("_", "-")
-        fixed = ["--config", config, "--parametrization", scheme,
-                 *base_options(scheme, scale_axis, scales, default_config), *SCHEME_OPTIONS.get(scheme, "").split(),
-                 "--threads", os.environ.get("THREADS") or "1"]
+        fixed = [
+            "--config",
+            config,
+            "--parametrization",
+            scheme,
+            *base_options(scheme, scale_axis, scales, default_config),
+            *SCHEME_OPTIONS.get(scheme, "").split(),
+            "--threads",
+            os.environ.get("THREADS") or "1",
+        ]
         if os.environ.get("STEPS") and scale_axis != "tokens":
             fixed += ["--steps", os.environ["STEPS"]]
         extra = shlex.split(os.environ.get("EXTRA", "")) + shlex.split(scheme_env("EXTRA", scheme))
@@ -204,15 +229,23 @@ def without(options: list[str], name: str) -> list[str]:
     if f"--{name}" not in options:
         return options
     at = options.index(f"--{name}")
-    return options[:at] + options[at + 2:]
+    return options[:at] + options[at + 2 :]
 
 
 def work(job: Job, known: dict[str, float]) -> float:
     """How long a run takes, in some unit: multiplications of its tokens, and what small matrices cost besides."""
     width, depth, length, batch, steps, tokens, total = (
-        job.option(f"--{name}", known.get(name, default)) for name, default in
-        [("width", 768), ("depth", 12), ("seq-len", 1024), ("batch-size", 4), ("steps", -1), ("tokens", -1),
-         ("total-batch-size", 0)])
+        job.option(f"--{name}", known.get(name, default))
+        for name, default in [
+            ("width", 768),
+            ("depth", 12),
+            ("seq-len", 1024),
+            ("batch-size", 4),
+            ("steps", -1),
+            ("tokens", -1),
+            ("total-batch-size", 0),
+        ]
+    )
     if tokens <= 0:
         tokens = max(steps, 1) * (total or batch * length)
     return tokens * width * (depth * (12 * width + 2 * length + 2500) + 257)

@@ -25,8 +25,14 @@ from statistics import fmean, stdev
 
 from loss_visualize import LogError, number, read_log
 
-NAMES = {"sp": "SP", "mup": "µP", "mup-table3": "µP (Table 3)", "mup-table9": "µP (Table 9)", "completep": "CompleteP",
-         "u-mup": "u-µP"}
+NAMES = {
+    "sp": "SP",
+    "mup": "µP",
+    "mup-table3": "µP (Table 3)",
+    "mup-table9": "µP (Table 9)",
+    "completep": "CompleteP",
+    "u-mup": "u-µP",
+}
 LARGER_IS_BETTER = ("width", "depth")  # of the same run; of other scales the losses are not comparable
 LOSSES = {"val": "val_loss", "train": "train_loss"}
 
@@ -34,6 +40,7 @@ LOSSES = {"val": "val_loss", "train": "train_loss"}
 @dataclass
 class Point:
     """The runs of one scheme, scale and value."""
+
     losses: dict[str, float] = field(default_factory=dict)  # by seed
     logs: dict[str, Path] = field(default_factory=dict)
     diverged: list[str] = field(default_factory=list)
@@ -54,8 +61,9 @@ class Sweep:
 
     @property
     def categorical(self) -> bool:
-        return any(isinstance(value, str) for scales in self.points.values() for grid in scales.values()
-                   for value in grid)
+        return any(
+            isinstance(value, str) for scales in self.points.values() for grid in scales.values() for value in grid
+        )
 
     @property
     def scales(self) -> list[float]:
@@ -63,13 +71,21 @@ class Sweep:
 
     @property
     def seeds(self) -> list[str]:
-        return sorted({seed for scales in self.points.values() for grid in scales.values() for point in grid.values()
-                       for seed in [*point.losses, *point.diverged, *point.missing]})
+        return sorted(
+            {
+                seed
+                for scales in self.points.values()
+                for grid in scales.values()
+                for point in grid.values()
+                for seed in [*point.losses, *point.diverged, *point.missing]
+            }
+        )
 
 
 @dataclass
 class Outcome:
     """What the sweep says about one scheme at one scale. None: cannot be said."""
+
     scale: float
     best: float | str | None = None
     best_loss: float | None = None
@@ -142,6 +158,7 @@ def show(value: float | str | None) -> str:
 
 # ---- arithmetic
 
+
 def outcomes(sweep: Sweep, scheme: str) -> list[Outcome]:
     """One per scale, from the smallest on. Adds warnings about what limits them."""
     result: list[Outcome] = []
@@ -158,14 +175,17 @@ def outcomes(sweep: Sweep, scheme: str) -> list[Outcome]:
         out.best_loss = grid[out.best].mean
         if not sweep.categorical and out.best in (values[0], values[-1]) and out.best != 0:
             out.edge = True
-            sweep.warnings.append(f"{where}: the optimum {show(out.best)} is at the edge of the grid, the true one may "
-                                  f"lie beyond: extend VALUES")
+            sweep.warnings.append(
+                f"{where}: the optimum {show(out.best)} is at the edge of the grid, the true one may "
+                f"lie beyond: extend VALUES"
+            )
         out.transferred = result[0].best
         if out.transferred is None:
             continue
         if out.transferred not in grid:
-            sweep.warnings.append(f"{where}: the transferred optimum {show(out.transferred)} is not in its grid: add "
-                                  f"it to VALUES")
+            sweep.warnings.append(
+                f"{where}: the transferred optimum {show(out.transferred)} is not in its grid: add it to VALUES"
+            )
             continue
         if not grid[out.transferred].diverged and not grid[out.transferred].losses:
             continue  # it was not run to the end
@@ -213,8 +233,9 @@ def judge(results: dict[str, list[Outcome]], threshold: float, ratio: float) -> 
             if against is not None:
                 beaten = against.regret > threshold and against.regret >= ratio * last.regret
                 good = good and beaten
-                text += (f", SP {amount(against.regret)} ({'' if beaten else 'not '}above that and {ratio:g} times as "
-                         f"much)")
+                text += (
+                    f", SP {amount(against.regret)} ({'' if beaten else 'not '}above that and {ratio:g} times as much)"
+                )
             verdicts.append("PASS" if good else "FAIL")
             sentences.append(text)
     return next(v for v in ("FAIL", "UNDECIDED", "PASS") if v in verdicts), sentences
@@ -227,6 +248,7 @@ def amount(value: float | None) -> str:
 @dataclass
 class Wider:
     """Training at the transferred value: mean curves over seeds, and the worst rise from a scale to the next."""
+
     steps: list[int]
     curves: dict[float, list[float]]  # by scale; diverged scales are missing
     rises: list[tuple[float, float, float]]  # smaller scale, larger scale, worst rise in a window (inf: diverged)
@@ -244,8 +266,10 @@ def wider(sweep: Sweep, results: list[Outcome], scheme: str) -> Wider | None:
             return None
         if point.diverged:
             continue
-        runs = [{step: number(event.get("loss")) for step, event in read_log(log).train.items()}
-                for log in point.logs.values()]
+        runs = [
+            {step: number(event.get("loss")) for step, event in read_log(log).train.items()}
+            for log in point.logs.values()
+        ]
         mine = sorted(set.intersection(*map(set, runs)))
         if steps and mine != steps:
             return None
@@ -257,7 +281,7 @@ def wider(sweep: Sweep, results: list[Outcome], scheme: str) -> Wider | None:
     for small, large in pairwise(results):
         if small.scale in curves and large.scale in curves:
             a, b = curves[small.scale], curves[large.scale]
-            worst = max(fmean(b[i:i + window]) - fmean(a[i:i + window]) for i in starts)
+            worst = max(fmean(b[i : i + window]) - fmean(a[i : i + window]) for i in starts)
         else:
             worst = math.inf
         rises.append((small.scale, large.scale, worst))
@@ -266,11 +290,14 @@ def wider(sweep: Sweep, results: list[Outcome], scheme: str) -> Wider | None:
 
 # ---- tables
 
+
 def print_tables(sweep: Sweep, results: dict[str, list[Outcome]]) -> None:
     kind = {"val": "validation loss", "train": "training loss at the end"}[sweep.loss]
     seeds = f"mean over {len(sweep.seeds)} seeds" if len(sweep.seeds) > 1 else "one seed"
-    print(f"{sweep.axis} over {sweep.scale_axis}: {kind}, {seeds}, nats/token; the optimum "
-          f"of {sweep.scale_axis} {sweep.scales[0]:g} is transferred\n")
+    print(
+        f"{sweep.axis} over {sweep.scale_axis}: {kind}, {seeds}, nats/token; the optimum "
+        f"of {sweep.scale_axis} {sweep.scales[0]:g} is transferred\n"
+    )
     head = ("scheme", sweep.scale_axis, "optimum", "its loss", "drift", "transferred", "its loss", "regret", "diverged")
     table = [head]
     for scheme, outs in results.items():
@@ -279,9 +306,19 @@ def print_tables(sweep: Sweep, results: dict[str, list[Outcome]]) -> None:
             drift = "-" if out.drift is None else f"{out.drift:+g}" if out.drift else "0"
             if sweep.categorical:
                 drift = "same" if out.best == out.transferred else "other"
-            table.append((NAMES.get(scheme, scheme), f"{out.scale:g}", show(out.best) + ("*" if out.edge else ""),
-                          amount(out.best_loss), drift, show(out.transferred), amount(out.transferred_loss),
-                          amount(out.regret) + error, f"{len(out.diverged)}/{len(sweep.points[scheme][out.scale])}"))
+            table.append(
+                (
+                    NAMES.get(scheme, scheme),
+                    f"{out.scale:g}",
+                    show(out.best) + ("*" if out.edge else ""),
+                    amount(out.best_loss),
+                    drift,
+                    show(out.transferred),
+                    amount(out.transferred_loss),
+                    amount(out.regret) + error,
+                    f"{len(out.diverged)}/{len(sweep.points[scheme][out.scale])}",
+                )
+            )
     print_columns(table)
     if any(out.edge for outs in results.values() for out in outs):
         print("* at the edge of the grid")
@@ -295,33 +332,69 @@ def print_columns(table: list[tuple]) -> None:
 
 def print_wider(sweep: Sweep, curves: dict[str, Wider], tolerance: float) -> None:
     window = max(w.window for w in curves.values())
-    print(f"\nwider is always better, at the transferred {sweep.axis}: worst rise of the training loss to the next "
-          f"{sweep.scale_axis}, over windows of {window} steps (allowed: {tolerance:g})")
+    print(
+        f"\nwider is always better, at the transferred {sweep.axis}: worst rise of the training loss to the next "
+        f"{sweep.scale_axis}, over windows of {window} steps (allowed: {tolerance:g})"
+    )
     table = [("scheme", "step up", "worst rise", "")]
     for scheme, w in curves.items():
         for small, large, rise in w.rises:
-            table.append((NAMES.get(scheme, scheme), f"{small:g} -> {large:g}",
-                          "diverged" if math.isinf(rise) else f"{rise:+.4f}", "ok" if rise <= tolerance else "worse"))
+            table.append(
+                (
+                    NAMES.get(scheme, scheme),
+                    f"{small:g} -> {large:g}",
+                    "diverged" if math.isinf(rise) else f"{rise:+.4f}",
+                    "ok" if rise <= tolerance else "worse",
+                )
+            )
     print_columns(table)
 
 
 def as_json(sweep, results, curves, verdict, sentences, args) -> dict:
     """Everything the tables say. Infinite: null, with "diverged" true."""
+
     def finite(value):
         return None if value is None or (isinstance(value, float) and math.isinf(value)) else value
+
     return {
-        "axis": sweep.axis, "scale_axis": sweep.scale_axis, "loss": sweep.loss, "seeds": sweep.seeds,
+        "axis": sweep.axis,
+        "scale_axis": sweep.scale_axis,
+        "loss": sweep.loss,
+        "seeds": sweep.seeds,
         "transfer_from": sweep.scales[0],
-        "schemes": {scheme: [{
-            "scale": out.scale, "optimum": out.best, "loss": out.best_loss, "drift_octaves": out.drift,
-            "transferred": out.transferred, "transferred_loss": finite(out.transferred_loss),
-            "transferred_diverged": out.regret == math.inf, "regret": finite(out.regret),
-            "regret_standard_error": out.regret_error, "optimum_at_edge": out.edge, "diverged_values": out.diverged}
-            for out in outs] for scheme, outs in results.items()},
-        "wider": {scheme: [{"from": small, "to": large, "worst_rise": finite(rise), "ok": rise <= args.tolerance}
-                           for small, large, rise in w.rises] for scheme, w in curves.items()},
-        "threshold": args.threshold, "ratio": args.ratio, "tolerance": args.tolerance,
-        "verdict": verdict, "reasons": sentences, "warnings": sweep.warnings}
+        "schemes": {
+            scheme: [
+                {
+                    "scale": out.scale,
+                    "optimum": out.best,
+                    "loss": out.best_loss,
+                    "drift_octaves": out.drift,
+                    "transferred": out.transferred,
+                    "transferred_loss": finite(out.transferred_loss),
+                    "transferred_diverged": out.regret == math.inf,
+                    "regret": finite(out.regret),
+                    "regret_standard_error": out.regret_error,
+                    "optimum_at_edge": out.edge,
+                    "diverged_values": out.diverged,
+                }
+                for out in outs
+            ]
+            for scheme, outs in results.items()
+        },
+        "wider": {
+            scheme: [
+                {"from": small, "to": large, "worst_rise": finite(rise), "ok": rise <= args.tolerance}
+                for small, large, rise in w.rises
+            ]
+            for scheme, w in curves.items()
+        },
+        "threshold": args.threshold,
+        "ratio": args.ratio,
+        "tolerance": args.tolerance,
+        "verdict": verdict,
+        "reasons": sentences,
+        "warnings": sweep.warnings,
+    }
 
 
 def options() -> argparse.ArgumentParser:
@@ -330,14 +403,29 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FILE", help="figure of loss against the axis (.png, .svg, .pdf)")
     parser.add_argument("--wider", type=Path, metavar="FILE", help="figure of training at the transferred value")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables and the verdict here")
-    parser.add_argument("--loss", choices=["auto", *LOSSES], default="auto",
-                        help="validation, or the mean over the end of training; auto: validation if it is there [auto]")
-    parser.add_argument("--threshold", type=float, default=0.02, metavar="NATS",
-                        help="largest regret of an optimum that transfers [%(default)s]")
-    parser.add_argument("--ratio", type=float, default=3.0, metavar="FACTOR",
-                        help="how many times as much sp has to lose [%(default)s]")
-    parser.add_argument("--tolerance", type=float, default=0.005, metavar="NATS",
-                        help="rise that 'wider is better' forgives [%(default)s]")
+    parser.add_argument(
+        "--loss",
+        choices=["auto", *LOSSES],
+        default="auto",
+        help="validation, or the mean over the end of training; auto: validation if it is there [auto]",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.02,
+        metavar="NATS",
+        help="largest regret of an optimum that transfers [%(default)s]",
+    )
+    parser.add_argument(
+        "--ratio", type=float, default=3.0, metavar="FACTOR", help="how many times as much sp has to lose [%(default)s]"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.005,
+        metavar="NATS",
+        help="rise that 'wider is better' forgives [%(default)s]",
+    )
     parser.add_argument("--verdict", action="store_true", help="exit with status 1 unless the verdict is PASS")
     return parser
 
@@ -377,6 +465,7 @@ def draw(sweep: Sweep, results: dict, curves: dict, args) -> None:
     if args.out is None and (args.wider is None or not curves):
         return
     import mup_sweep_figures as figures
+
     if args.out is not None:
         figures.draw_sweep(sweep, results, args.out, args.threshold)
         print(f"wrote {args.out}")

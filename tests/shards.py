@@ -1,4 +1,5 @@
 """Token shards for tests, written as doc/formats.md says."""
+
 import hashlib
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def write_text_shards(folder, text, shards=2, prefix="text"):
     data = text.encode() if isinstance(text, str) else text
     step = -(-len(data) // shards)
     for i in range(shards):
-        part = data[i * step:(i + 1) * step]
+        part = data[i * step : (i + 1) * step]
         write_shard(Path(folder) / f"{prefix}_{i:03d}.bin", [256, *part], 257, "byte", len(part))
     return str(Path(folder) / f"{prefix}_*.bin")
 

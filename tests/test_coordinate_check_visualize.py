@@ -24,8 +24,12 @@ WIDTHS = (64, 128, 256, 512)
 RULES = {
     "mup": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (-1, 0, 0)},
     "mup-table3": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (0, -1, -1)},
-    "mup-table9": {"input": (0.5, -0.5, -0.5), "vector": (0.5, -0.5, -0.5), "hidden": (0, -0.5, -1),
-                   "output": (-0.5, -0.5, -0.5)},
+    "mup-table9": {
+        "input": (0.5, -0.5, -0.5),
+        "vector": (0.5, -0.5, -0.5),
+        "hidden": (0, -0.5, -1),
+        "output": (-0.5, -0.5, -0.5),
+    },
     "u-mup": {"input": (0, 0, -0.5), "vector": (0, 0, -0.5), "hidden": (-0.5, 0, -0.5), "output": (-1, 0, 0)},
 }
 RULES["completep"] = RULES["mup"]
@@ -40,9 +44,20 @@ def role_of(name: str) -> str:
     return "hidden" if name.endswith("weight") and ".ln_" not in name and "ln_f" not in name else "vector"
 
 
-def rows_of(scheme: str = "mup", *, rules: dict | None = None, slopes: dict | None = None, gradients: float = 0.0,
-            program: str = "train_gpt2", sizes=WIDTHS, seeds=(1, 2), steps: int = 4, noise: float = 0.01,
-            heads: int | None = None, axis: str = "width") -> list[cc.Row]:
+def rows_of(
+    scheme: str = "mup",
+    *,
+    rules: dict | None = None,
+    slopes: dict | None = None,
+    gradients: float = 0.0,
+    program: str = "train_gpt2",
+    sizes=WIDTHS,
+    seeds=(1, 2),
+    steps: int = 4,
+    noise: float = 0.01,
+    heads: int | None = None,
+    axis: str = "width",
+) -> list[cc.Row]:
     """rules: by role, instead of the scheme's; slopes: of activations by the end of their names; gradients: added to
     the slopes of gradients below the head."""
     rules, slopes = {**RULES[scheme], **(rules or {})}, slopes or {}
@@ -69,8 +84,19 @@ def rows_of(scheme: str = "mup", *, rules: dict | None = None, slopes: dict | No
                     zero = role == "vector" or (role == "output" and scheme != "u-mup")
                     std = 0.0 if zero else value(b)
                     delta = 0.0 if step == 1 else value(c)
-                    rows.append(cc.Row(*head, step, "parameter", name, role, multiplier,
-                                       (size / sizes[0]) ** b if gain else std, std, delta))
+                    rows.append(
+                        cc.Row(
+                            *head,
+                            step,
+                            "parameter",
+                            name,
+                            role,
+                            multiplier,
+                            (size / sizes[0]) ** b if gain else std,
+                            std,
+                            delta,
+                        )
+                    )
                     below = 0.0 if scheme == "u-mup" else a + (0.0 if role == "output" else gradients - 1)
                     rows.append(cc.Row(*head, step, "gradient", name, role, multiplier, value(below), 1.0, None))
     return rows
@@ -78,16 +104,19 @@ def rows_of(scheme: str = "mup", *, rules: dict | None = None, slopes: dict | No
 
 def write(path: Path, rows: list[cc.Row]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+
     def text(value) -> str:
         return "" if value is None else f"{value:.7g}" if isinstance(value, float) else str(value)
+
     lines = [",".join(map(text, row)) for row in rows]
     path.write_text("\n".join([",".join(cc.COLUMNS), *lines]) + "\n")
     return path
 
 
 def run_script(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120,
-                          check=False)
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in theory.SCHEMES if scheme != "sp"])
@@ -101,8 +130,12 @@ def test_the_rules_pass_in_every_form(scheme):
 
 CAUSES = [
     ({"hidden": (0, -0.5, 0)}, "h.0.mlp.c_fc.weight", "update", "hidden learning rate not divided by width_mult"),
-    ({"hidden": (0, -0.5, -0.5)}, "h.1.mlp.c_proj.weight", "update",
-     "hidden learning rate divided by sqrt(width_mult), not by width_mult"),
+    (
+        {"hidden": (0, -0.5, -0.5)},
+        "h.1.mlp.c_proj.weight",
+        "update",
+        "hidden learning rate divided by sqrt(width_mult), not by width_mult",
+    ),
     ({"hidden": (0, -0.5, -2)}, "h.0.attn.c_attn.weight", "update", "hidden learning rate divided by width_mult^2"),
     ({"hidden": (0, 0, -1)}, "h.0.attn.c_attn.weight", "init", "hidden init not divided by sqrt(width_mult)"),
     ({"output": (0, 0, 0)}, "lm_head.weight", "update", "readout multiplier missing: not divided by width_mult"),
@@ -128,17 +161,28 @@ def test_a_wrong_rule_is_named(rules, tensor, kind, cause):
 
 
 def test_a_wrong_rule_of_another_form_is_named():
-    assert "readout learning rate not divided by width_mult" in cc.check(
-        rows_of("mup-table3", rules={"output": (0, -1, 0)})).causes
-    assert "embedding multiplier missing: not multiplied by sqrt(width_mult)" in cc.check(
-        rows_of("mup-table9", rules={"input": (0, -0.5, -0.5)})).causes
-    assert "hidden learning rate not divided by sqrt(width)" in cc.check(
-        rows_of("u-mup", rules={"hidden": (-0.5, 0, 0)})).causes
+    assert (
+        "readout learning rate not divided by width_mult"
+        in cc.check(rows_of("mup-table3", rules={"output": (0, -1, 0)})).causes
+    )
+    assert (
+        "embedding multiplier missing: not multiplied by sqrt(width_mult)"
+        in cc.check(rows_of("mup-table9", rules={"input": (0, -0.5, -0.5)})).causes
+    )
+    assert (
+        "hidden learning rate not divided by sqrt(width)"
+        in cc.check(rows_of("u-mup", rules={"hidden": (-0.5, 0, 0)})).causes
+    )
 
 
-@pytest.mark.parametrize("power, words", [(2, "width_mult^2, too large: multiplied where"),
-                                          (1, "width_mult, too large: it is missing"),
-                                          (-1, "width_mult, too small: it is applied twice")])
+@pytest.mark.parametrize(
+    "power, words",
+    [
+        (2, "width_mult^2, too large: multiplied where"),
+        (1, "width_mult, too large: it is missing"),
+        (-1, "width_mult, too small: it is applied twice"),
+    ],
+)
 def test_a_wrong_gradient_through_the_readout_is_named(power, words):
     verdict = cc.check(rows_of(gradients=power))
     assert {failure.kind for failure in verdict.failures} == {"gradient"}
@@ -147,8 +191,10 @@ def test_a_wrong_gradient_through_the_readout_is_named(power, words):
 
 
 def test_one_wrong_gradient_does_not_blame_the_readout():
-    rows = [row._replace(mean_abs=row.mean_abs * row.width) if (row.kind, row.tensor) == ("gradient", "wpe.weight")
-            else row for row in rows_of()]
+    rows = [
+        row._replace(mean_abs=row.mean_abs * row.width) if (row.kind, row.tensor) == ("gradient", "wpe.weight") else row
+        for row in rows_of()
+    ]
     [failure] = cc.check(rows).failures
     assert failure.tensor == "wpe.weight"
     assert "backward pass" in failure.cause
@@ -185,14 +231,24 @@ def test_thresholds_of_activations_from_both_sides(tensor, limit):
     assert not cc.check(rows_of(slopes={tensor: outside} | slopes, noise=1e-4)).passed
 
 
-@pytest.mark.parametrize("role, part, limit", [("hidden", 2, 0.15), ("vector", 2, 0.15), ("input", 2, 0.15),
-                                               ("output", 2, 0.15), ("hidden", 1, 0.05), ("input", 1, 0.05)])
+@pytest.mark.parametrize(
+    "role, part, limit",
+    [
+        ("hidden", 2, 0.15),
+        ("vector", 2, 0.15),
+        ("input", 2, 0.15),
+        ("output", 2, 0.15),
+        ("hidden", 1, 0.05),
+        ("input", 1, 0.05),
+    ],
+)
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_thresholds_of_weights_from_both_sides(role, part, limit, sign):
     def verdict(error: float) -> cc.Verdict:
         rule = list(RULES["mup"][role])
         rule[part] += sign * error
         return cc.check(rows_of(rules={role: tuple(rule)}, noise=1e-4))
+
     assert verdict(limit - 0.01).passed
     assert {f.role for f in verdict(limit + 0.01).failures} == {role}
 
@@ -228,8 +284,11 @@ def test_intervals_are_those_of_a_regression():
 
 def test_what_does_not_move_or_is_not_finite_fails():
     def spoil(change, **where):
-        return [row._replace(**change) if all(getattr(row, key) == value for key, value in where.items()) else row
-                for row in rows_of()]
+        return [
+            row._replace(**change) if all(getattr(row, key) == value for key, value in where.items()) else row
+            for row in rows_of()
+        ]
+
     frozen = cc.check(spoil({"delta": 0.0}, kind="parameter", tensor="wte.weight"))
     assert [(f.tensor, f.cause) for f in frozen.failures] == [("wte.weight", "never moves")]
     diverged = cc.check(spoil({"mean_abs": math.nan}, kind="activation", tensor="logits", width=512))
@@ -242,21 +301,24 @@ def drop(rows, **where):
     return [row for row in rows if not all(getattr(row, key) == value for key, value in where.items())]
 
 
-@pytest.mark.parametrize("rows, words", [
-    (lambda: rows_of(sizes=(64,)), "at least two widths"),
-    (lambda: rows_of(sizes=(64, 128), seeds=(1,)), "a third run"),
-    (lambda: rows_of(steps=3), "has 3 steps"),
-    (lambda: drop(rows_of(), width=256, seed=2), "lacks the run of width 256, seed 2"),
-    (lambda: drop(rows_of(), width=256, seed=2, step=4), "lacks activation embedding at step 4"),
-    (lambda: drop(rows_of(), tensor="h.1.mlp.gelu"), "lacks activation h.1.mlp.gelu"),
-    (lambda: drop(rows_of(), kind="gradient"), "lacks gradient"),
-    (lambda: drop(rows_of(), tensor="lm_head.weight"), "--no-tie-embeddings"),
-    (lambda: rows_of() + rows_of(seeds=(2,)), "is there twice"),
-    (lambda: [row._replace(lr=2e-3) if row.width == 64 else row for row in rows_of()], "several lr"),
-    (lambda: [row._replace(base_width=row.width) for row in rows_of()], "several base_width"),
-    (lambda: [row._replace(parametrization="ntk") for row in rows_of()], "unknown"),
-    (lambda: rows_of() + rows_of("sp"), "use check_all"),
-])
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        (lambda: rows_of(sizes=(64,)), "at least two widths"),
+        (lambda: rows_of(sizes=(64, 128), seeds=(1,)), "a third run"),
+        (lambda: rows_of(steps=3), "has 3 steps"),
+        (lambda: drop(rows_of(), width=256, seed=2), "lacks the run of width 256, seed 2"),
+        (lambda: drop(rows_of(), width=256, seed=2, step=4), "lacks activation embedding at step 4"),
+        (lambda: drop(rows_of(), tensor="h.1.mlp.gelu"), "lacks activation h.1.mlp.gelu"),
+        (lambda: drop(rows_of(), kind="gradient"), "lacks gradient"),
+        (lambda: drop(rows_of(), tensor="lm_head.weight"), "--no-tie-embeddings"),
+        (lambda: rows_of() + rows_of(seeds=(2,)), "is there twice"),
+        (lambda: [row._replace(lr=2e-3) if row.width == 64 else row for row in rows_of()], "several lr"),
+        (lambda: [row._replace(base_width=row.width) for row in rows_of()], "several base_width"),
+        (lambda: [row._replace(parametrization="ntk") for row in rows_of()], "unknown"),
+        (lambda: rows_of() + rows_of("sp"), "use check_all"),
+    ],
+)
 def test_too_little_is_an_error_not_a_pass(rows, words):
     with pytest.raises(cc.CheckError, match=words):
         cc.check(rows())
@@ -270,11 +332,16 @@ def test_depth(tmp_path):
     assert [f.tensor for f in grown.failures] == ["h.last.resid_mlp"]
     assert "residual branches grow with the depth" in grown.failures[0].cause
     assert not cc.check(rows_of("completep", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": -0.4})).passed
-    rates = [row._replace(delta=row.delta / row.depth) if row.kind == "parameter" and row.tensor.startswith("h.")
-             else row for row in rows_of("completep", axis="depth", sizes=(2, 4, 8))]
+    rates = [
+        row._replace(delta=row.delta / row.depth) if row.kind == "parameter" and row.tensor.startswith("h.") else row
+        for row in rows_of("completep", axis="depth", sizes=(2, 4, 8))
+    ]
     assert "learning rate in the blocks divided by depth" in cc.check(rates).causes
-    path = write(tmp_path / "depth.csv", rows_of("completep", axis="depth", sizes=(2, 4, 8))
-                 + rows_of("mup", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": 0.7}))
+    path = write(
+        tmp_path / "depth.csv",
+        rows_of("completep", axis="depth", sizes=(2, 4, 8))
+        + rows_of("mup", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": 0.7}),
+    )
     assert visualize.main([str(path), "--format", "svg"]) == 0  # mup is expected to fail here
     assert "depth" in (tmp_path / "curves.svg").read_text()
 
@@ -343,7 +410,8 @@ def test_exit_codes(tmp_path):
 
 
 def test_help_is_quick_and_needs_no_packages():
-    started = subprocess.run([sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True,
-                             check=True)
+    started = subprocess.run(
+        [sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True, check=True
+    )
     assert "matplotlib" not in started.stderr
     assert "numpy" not in started.stderr

@@ -18,9 +18,23 @@ SOURCES = ["attention_forward", "attention_backward", "matmul", "layernorm", "ge
 @pytest.mark.parametrize("arch", ["x86-64", "haswell", "skylake-avx512", "cooperlake"])
 def test_kernels_compile_for(arch):
     done = subprocess.run(
-        ["g++", "-std=c++20", "-I.", "-isystem", "build/deps/include", "-Wall", "-Wextra", "-Werror",
-         "-Wno-missing-field-initializers", "-fopenmp", f"-march={arch}", "-fsyntax-only",
-         *(f"llmc/cpu/{name}.cpp" for name in SOURCES)],
-        cwd=ROOT, capture_output=True, text=True,
+        [
+            "g++",
+            "-std=c++20",
+            "-I.",
+            "-isystem",
+            "build/deps/include",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-missing-field-initializers",
+            "-fopenmp",
+            f"-march={arch}",
+            "-fsyntax-only",
+            *(f"llmc/cpu/{name}.cpp" for name in SOURCES),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr

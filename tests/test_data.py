@@ -68,11 +68,18 @@ def pieces(*documents: str, split: str = "train"):
 
 
 def run_script(name: str, *arguments, env: dict | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(SCRIPTS / name), *map(str, arguments)], capture_output=True, text=True,
-                          timeout=60, check=False, env={**os.environ, **(env or {})})
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
 
 
 # Format
+
 
 def test_shard_bytes_exactly(tmp_path):
     manifest, there = common.write_dataset(tmp_path, "d", "byte", pieces("ab", "é"), {}, shard_tokens=100)
@@ -114,8 +121,9 @@ def test_a_tiny_remainder_joins_the_last_shard(tmp_path):
 
 
 def test_first_tokens_for_validation_and_a_limit(tmp_path):
-    common.write_dataset(tmp_path, "d", "byte", pieces("abcdef", "ghi"), {}, shard_tokens=100, val_tokens=3,
-                         max_tokens=9)
+    common.write_dataset(
+        tmp_path, "d", "byte", pieces("abcdef", "ghi"), {}, shard_tokens=100, val_tokens=3, max_tokens=9
+    )
     assert tokens_of(tmp_path, "d", "val").tolist() == [256, 97, 98]
     assert tokens_of(tmp_path, "d", "train").tolist() == [99, 100, 101, 102, 256, 103]
 
@@ -131,6 +139,7 @@ def test_reader_refuses_spoiled_shards(tmp_path, spoil):
 
 # Data sets as wholes
 
+
 def test_made_twice_is_made_once(tmp_path):
     def make(*documents, **options):
         return common.write_dataset(tmp_path, "d", "byte", pieces(*documents), {}, **{"shard_tokens": 4} | options)[1]
@@ -140,10 +149,10 @@ def test_made_twice_is_made_once(tmp_path):
     stamp = path.stat().st_mtime_ns
     assert make("hello", "world")
     assert path.stat().st_mtime_ns == stamp
-    assert not make("hello", "there")                    # another text
+    assert not make("hello", "there")  # another text
     assert make("hello", "there")
     path.unlink()
-    assert not make("hello", "there")                    # a shard was lost
+    assert not make("hello", "there")  # a shard was lost
     assert not make("hello", "there", shard_tokens=100)  # other shards: the old ones go
     assert sorted(p.name for p in tmp_path.glob("*.bin")) == ["d_train_000001.bin"]
 
@@ -182,10 +191,13 @@ def test_interruption_keeps_the_old_data_set(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_signals_leave_nothing(tmp_path, sent):
-    process = subprocess.Popen([sys.executable, SCRIPTS / "synthetic.py", "--tokens", "1000000000", "--out", tmp_path],
-                               stderr=subprocess.PIPE, text=True,
-                               # a shell's background jobs ignore Ctrl-C, and so would what they start
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        [sys.executable, SCRIPTS / "synthetic.py", "--tokens", "1000000000", "--out", tmp_path],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore Ctrl-C, and so would what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     partial = tmp_path / ".synthetic.partial" / "synthetic_train_000001.bin"
     deadline = time.monotonic() + 20
     while not partial.exists() and time.monotonic() < deadline:
@@ -221,8 +233,17 @@ def test_resumed_shards_equal_those_made_at_once(tmp_path, stop_at, capsys):
 
     def make(out, stop):
         encoded.clear()
-        return common.write_dataset(out, "d", Counting(), lambda: source(stop), {}, shard_tokens=700, val_tokens=700,
-                                    max_tokens=9100, resumable=True)
+        return common.write_dataset(
+            out,
+            "d",
+            Counting(),
+            lambda: source(stop),
+            {},
+            shard_tokens=700,
+            val_tokens=700,
+            max_tokens=9100,
+            resumable=True,
+        )
 
     make(tmp_path / "once", 40)
     if stop_at < 40:
@@ -250,12 +271,14 @@ def test_resuming_with_other_options_begins_anew(tmp_path):
 def test_several_processes_write_the_same(tmp_path):
     documents = [some_text(seed, 30) for seed in range(300)]
     for workers in (1, 2):
-        common.write_dataset(tmp_path / str(workers), "d", "byte", pieces(*documents), {}, shard_tokens=10_000,
-                             workers=workers)
+        common.write_dataset(
+            tmp_path / str(workers), "d", "byte", pieces(*documents), {}, shard_tokens=10_000, workers=workers
+        )
     assert snapshot(tmp_path / "1") == snapshot(tmp_path / "2")
 
 
 # Files
+
 
 def test_split_is_stable_and_about_as_large_as_asked():
     rng = random.Random(0)
@@ -355,13 +378,17 @@ def test_blocks_are_cut_between_characters_and_lines():
     assert files.cut_before(b"abc") >= 2
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda p: p / "missing", "does not exist"),
-    (lambda p: p, "no text in"),
-    (lambda p: (p / "e.txt").write_bytes(b"") * 0 or p / "e.txt", "no text in"),
-    (lambda p: (p / "b.bin").write_bytes(b"\0\1\2") * 0 or p / "b.bin", "no text in"),
-    (lambda p: (p / "s.txt").write_bytes(b"ab") * 0 or p / "s.txt", "too short"),
-], ids=["missing", "empty folder", "empty file", "binary", "too short"])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda p: p / "missing", "does not exist"),
+        (lambda p: p, "no text in"),
+        (lambda p: (p / "e.txt").write_bytes(b"") * 0 or p / "e.txt", "no text in"),
+        (lambda p: (p / "b.bin").write_bytes(b"\0\1\2") * 0 or p / "b.bin", "no text in"),
+        (lambda p: (p / "s.txt").write_bytes(b"ab") * 0 or p / "s.txt", "too short"),
+    ],
+    ids=["missing", "empty folder", "empty file", "binary", "too short"],
+)
 def test_text_without_text_is_an_error(tmp_path, make, message):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -387,6 +414,7 @@ def test_exit_codes(tmp_path):
 
 # The standard library
 
+
 def test_pystdlib_of_this_python(tmp_path):
     start = time.monotonic()
     result = run_script("pystdlib.py", "--out", tmp_path)
@@ -409,10 +437,20 @@ def test_pystdlib_of_this_python(tmp_path):
 
 def make_library(folder: Path) -> None:
     for name, data in {
-        "good.py": b"a = 1\n", "windows.py": b"b = 1\r\n", "latin.py": "# coding: latin-1\nc = 'é'\n".encode("latin-1"),
-        "bom.py": b"\xef\xbb\xbfd = 1\n", "copy/good.py": b"a = 1\n", "blank.py": b"\n", "broken.py": b"e = '\xff'\n",
-        "strange.py": b"# coding: klingon\n", "test/t.py": b"t = 1\n", "pkg/tests/t.py": b"t = 1\n", "no.txt": b"no",
-        "site-packages/x.py": b"x = 1\n", "_sysconfigdata__linux.py": b"path = 1\n", "pkg/z.py": b"z = 1\n",
+        "good.py": b"a = 1\n",
+        "windows.py": b"b = 1\r\n",
+        "latin.py": "# coding: latin-1\nc = 'é'\n".encode("latin-1"),
+        "bom.py": b"\xef\xbb\xbfd = 1\n",
+        "copy/good.py": b"a = 1\n",
+        "blank.py": b"\n",
+        "broken.py": b"e = '\xff'\n",
+        "strange.py": b"# coding: klingon\n",
+        "test/t.py": b"t = 1\n",
+        "pkg/tests/t.py": b"t = 1\n",
+        "no.txt": b"no",
+        "site-packages/x.py": b"x = 1\n",
+        "_sysconfigdata__linux.py": b"path = 1\n",
+        "pkg/z.py": b"z = 1\n",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
@@ -422,8 +460,13 @@ def test_pystdlib_reads_all_encodings(tmp_path, monkeypatch):
     make_library(tmp_path)
     monkeypatch.setattr(pystdlib, "LEAST_BYTES", 1)
     texts, left_out = pystdlib.read_library(tmp_path)
-    assert texts == {"bom.py": b"d = 1\n", "copy/good.py": b"a = 1\n", "windows.py": b"b = 1\n",
-                     "latin.py": "# coding: latin-1\nc = 'é'\n".encode(), "pkg/z.py": b"z = 1\n"}
+    assert texts == {
+        "bom.py": b"d = 1\n",
+        "copy/good.py": b"a = 1\n",
+        "windows.py": b"b = 1\n",
+        "latin.py": "# coding: latin-1\nc = 'é'\n".encode(),
+        "pkg/z.py": b"z = 1\n",
+    }
     assert left_out == {"duplicate": 1, "empty": 1, "unreadable": 2}
 
 
@@ -438,6 +481,7 @@ def test_python_without_its_library(tmp_path, exists):
 
 
 # GPT-2's tokenizer
+
 
 @pytest.fixture(scope="module")
 def gpt2_cache(tmp_path_factory):
@@ -470,7 +514,7 @@ def test_gpt2_data_set_and_decoder_table(gpt2, tmp_path):
     assert np.frombuffer(table, "<i4", 5).tolist() == [20240328, 2, 50257, 50256, 0]
     words, position = [], 1024
     while position < len(table):
-        words.append(table[position + 1:position + 1 + table[position]])
+        words.append(table[position + 1 : position + 1 + table[position]])
         position += 1 + table[position]
     assert len(words) == 50257
     assert words[50256] == b"<|endoftext|>"
@@ -505,6 +549,7 @@ def test_wrong_file_in_the_cache_is_named_and_kept(tmp_path, monkeypatch):
 
 # Without a network
 
+
 @contextmanager
 def dead_proxy(silent: bool):
     """A proxy that refuses connections, or accepts them and never answers; whatever the machine's network is."""
@@ -514,25 +559,41 @@ def dead_proxy(silent: bool):
             listener.listen()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         yield {name: address for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")} | {
-            "no_proxy": "", "NO_PROXY": "", "ALL_PROXY": "", "all_proxy": ""}
+            "no_proxy": "",
+            "NO_PROXY": "",
+            "ALL_PROXY": "",
+            "all_proxy": "",
+        }
 
 
-@pytest.mark.parametrize("script, silent, says", [
-    ("tinyshakespeare.py", True, ["raw.githubusercontent.com", "--file", "pystdlib.py"]),
-    ("tinystories.py", False, ["huggingface.co", "--file", "pystdlib.py"]),
-    ("fineweb.py", False, ["huggingface.co", "--file", "pystdlib.py"]),
-    ("pystdlib.py --tokenizer gpt2", True, ["TIKTOKEN_CACHE_DIR", "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
-                                            "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
-                                            "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4", "--tokenizer byte"]),
-])
+@pytest.mark.parametrize(
+    "script, silent, says",
+    [
+        ("tinyshakespeare.py", True, ["raw.githubusercontent.com", "--file", "pystdlib.py"]),
+        ("tinystories.py", False, ["huggingface.co", "--file", "pystdlib.py"]),
+        ("fineweb.py", False, ["huggingface.co", "--file", "pystdlib.py"]),
+        (
+            "pystdlib.py --tokenizer gpt2",
+            True,
+            [
+                "TIKTOKEN_CACHE_DIR",
+                "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
+                "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
+                "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4",
+                "--tokenizer byte",
+            ],
+        ),
+    ],
+)
 def test_without_a_network_scripts_say_so_within_seconds(tmp_path, script, silent, says):
     name, *arguments = script.split()
     if arguments:
         pytest.importorskip("tiktoken")
     with dead_proxy(silent) as proxy:
         start = time.monotonic()
-        result = run_script(name, *arguments, "--out", tmp_path / "out",
-                            env={**proxy, "TIKTOKEN_CACHE_DIR": str(tmp_path / "none")})
+        result = run_script(
+            name, *arguments, "--out", tmp_path / "out", env={**proxy, "TIKTOKEN_CACHE_DIR": str(tmp_path / "none")}
+        )
         seconds = time.monotonic() - start
     assert result.returncode == 3
     assert seconds < 8  # 4 of waiting, and the start of Python on a busy machine
@@ -558,7 +619,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_response(404 if "missing" in self.path else 416 if past_end else 206 if start else 200)
         self.send_header("Content-Length", str(max(0, len(self.content) - start)))
         self.end_headers()
-        self.wfile.write(self.content[start:start + self.give if self.give else None])
+        self.wfile.write(self.content[start : start + self.give if self.give else None])
 
     def log_message(self, *_):
         pass
@@ -610,6 +671,7 @@ def test_tinyshakespeare_by_download(server, tmp_path, monkeypatch):
 
 
 # Samples of the large data sets
+
 
 def test_tinystories_from_an_archive_and_from_a_folder(tmp_path):
     stories = {f"data{i:02d}.json": [{"story": f" story {i} {j}\n"} for j in range(20)] for i in range(3)}
@@ -665,8 +727,18 @@ def test_fineweb_reads_parquet(tmp_path):
 def test_fineweb_names_a_bad_line(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"text": "good"}\n' + line + "\n")
     with pytest.raises(DataError, match=r"a\.jsonl, line 2"):
-        fineweb.main(["--file", str(tmp_path / "a.jsonl"), "--tokenizer", "byte", "--workers", "1",
-                      "--out", str(tmp_path / "out")])
+        fineweb.main(
+            [
+                "--file",
+                str(tmp_path / "a.jsonl"),
+                "--tokenizer",
+                "byte",
+                "--workers",
+                "1",
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
 
 
 def test_fineweb_lists_and_fetches_the_sample(tmp_path, monkeypatch):
@@ -676,15 +748,29 @@ def test_fineweb_lists_and_fetches_the_sample(tmp_path, monkeypatch):
     monkeypatch.setattr(fineweb, "fetch_json", lambda url: asked.append(url) or listing)
     assert fineweb.parquet_urls("edu", "10B") == [
         f"https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu/resolve/main/sample/10BT/{i:03d}_00000.parquet"
-        for i in (0, 1)]
+        for i in (0, 1)
+    ]
     assert asked == ["https://huggingface.co/api/datasets/HuggingFaceFW/fineweb-edu/tree/main/sample/10BT"]
 
 
 # The source with a known entropy
 
+
 def test_synthetic_entropy_is_that_of_its_symbols(tmp_path):
-    synthetic.main(["--out", str(tmp_path), "--vocab-size", "16", "--successors", "4", "--tokens", "600000",
-                    "--val-tokens", "1000"])
+    synthetic.main(
+        [
+            "--out",
+            str(tmp_path),
+            "--vocab-size",
+            "16",
+            "--successors",
+            "4",
+            "--tokens",
+            "600000",
+            "--val-tokens",
+            "1000",
+        ]
+    )
     facts = json.loads((tmp_path / "entropy.json").read_text())
     tokens = tokens_of(tmp_path, "synthetic", "train")
     content = token_shards.read_shard(tmp_path / "synthetic_val_000001.bin")

@@ -72,9 +72,7 @@ def test_forms_agree_elsewhere_up_to_rounding(optimizer):
 def test_tied_forms_agree():
     """Of Tables 8 and 9; Table 3 cannot be tied."""
     options = PLAIN | OPTIMIZERS["adamw"] | {"base_width": 16, "tie_embeddings": True, "eps": 1e-4}
-    eight, nine = (
-        train(model(parametrization=form, **options), batches(20)) for form in ("mup", "mup-table9")
-    )
+    eight, nine = (train(model(parametrization=form, **options), batches(20)) for form in ("mup", "mup-table9"))
     assert eight == nine
 
 
@@ -381,5 +379,3 @@ REFUSED = [
 def test_combinations_without_a_meaning(options, reason):
     with pytest.raises(Exception, match=reason):
         model(**options)
-
-

@@ -35,11 +35,29 @@ def write_log(folder: Path, steps: int = 400, floor: float = 1.5, seed: int = 0,
     for step in range(1, steps + 1):
         loss = floor + (math.log(257) - floor) * (1 + step / 8) ** -0.6
         rate = 3e-3 * min(step / 40, 0.55 + 0.45 * math.cos(math.pi * step / steps))
-        lines.append({"event": "train", "step": step, "loss": loss + noise.gauss(0, 0.06), "lr": rate, "grad_norm": 1.0,
-                      "tokens": step * 4096, "tokens_per_second": 1e5, "elapsed": step * 0.04, "skipped": False})
+        lines.append(
+            {
+                "event": "train",
+                "step": step,
+                "loss": loss + noise.gauss(0, 0.06),
+                "lr": rate,
+                "grad_norm": 1.0,
+                "tokens": step * 4096,
+                "tokens_per_second": 1e5,
+                "elapsed": step * 0.04,
+                "skipped": False,
+            }
+        )
         if evals and step % 40 == 0:
-            lines.append({"event": "eval", "step": step, "val_loss": loss + 0.04, "elapsed": step * 0.04,
-                          "bits_per_byte": (loss + 0.04) / math.log(2)})
+            lines.append(
+                {
+                    "event": "eval",
+                    "step": step,
+                    "val_loss": loss + 0.04,
+                    "elapsed": step * 0.04,
+                    "bits_per_byte": (loss + 0.04) / math.log(2),
+                }
+            )
     path = folder / "log.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -50,8 +68,9 @@ def read_image(path: Path):
 
 
 def run_script(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True,
-                          timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_figure_of_one_run_has_its_curves(tmp_path):
@@ -154,8 +173,9 @@ def test_exit_codes_and_a_quick_start(tmp_path):
     assert "Traceback" not in missing.stderr
     assert run_script(write_log(tmp_path / "run", steps=2), "--out", "loss.xyz").returncode == 2
     start = time.monotonic()
-    imported = subprocess.run([sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True,
-                              check=True)
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True, check=True
+    )
     assert time.monotonic() - start < 5
     assert "matplotlib" not in imported.stderr
     assert "numpy" not in imported.stderr

@@ -106,6 +106,6 @@ def test_a_broken_rule_is_caught(corpus, tmp_path, name):
     assert source.count(text) >= 1, f"{name}: parametrization.cpp no longer contains {text!r}"
     result = verdict(build(tmp_path, source.replace(text, replacement, 1)), corpus, tmp_path)
     assert not result.passed
-    assert any(f.kind == kind and cause in f.cause for f in result.failures), (
-        sorted({(f.kind, f.tensor, round(f.slope, 2), f.cause) for f in result.failures})
+    assert any(f.kind == kind and cause in f.cause for f in result.failures), sorted(
+        {(f.kind, f.tensor, round(f.slope, 2), f.cause) for f in result.failures}
     )

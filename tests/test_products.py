@@ -21,9 +21,30 @@ pytestmark = [
 @pytest.mark.parametrize("batch", [2, 64])  # products by the library's threads together, and one a thread
 def test_every_product_has_a_kernel(dtype, scheme, batch, tmp_path):
     train = write_text_shards(tmp_path, random_text(30_000), shards=1, prefix="train")
-    options = ["--depth", 1, "--width", 128, "--heads", 4, "--seq-len", 32, "--batch-size", batch, "--total-batch-size",
-               2 * batch * 32, "--train-data", train, "--parametrization", scheme, "--dtype", dtype, "--steps", 2,
-               "--eval-every", 0]
+    options = [
+        "--depth",
+        1,
+        "--width",
+        128,
+        "--heads",
+        4,
+        "--seq-len",
+        32,
+        "--batch-size",
+        batch,
+        "--total-batch-size",
+        2 * batch * 32,
+        "--train-data",
+        train,
+        "--parametrization",
+        scheme,
+        "--dtype",
+        dtype,
+        "--steps",
+        2,
+        "--eval-every",
+        0,
+    ]
     options += {"sp": [], "mup": ["--base-width", 64], "u-mup": []}[scheme]
     verbose = dict.fromkeys(("DNNL_VERBOSE", "ONEDNN_VERBOSE"), "1")
     done = subprocess.run([BINARY, *map(str, options)], env=verbose, capture_output=True, text=True)

@@ -1,4 +1,5 @@
 """train_gpt2.py by itself: random numbers, rules, data order, optimizer, resume, ranks, errors."""
+
 import json
 import math
 import os
@@ -31,8 +32,12 @@ def one_thread():
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     write_text_shards(folder, random_text(3000, 1), 1, "val")
-    return ["--train-data", write_text_shards(folder, random_text(9000), 3, "train"), "--val-data",
-            str(folder / "val_*.bin")]
+    return [
+        "--train-data",
+        write_text_shards(folder, random_text(9000), 3, "train"),
+        "--val-data",
+        str(folder / "val_*.bin"),
+    ]
 
 
 def run(out, *options, code=0):
@@ -51,6 +56,7 @@ def losses(lines):
 
 def tensors(out, name="model"):
     from safetensors.torch import load_file
+
     return load_file(train_gpt2.newest_checkpoint(out) / f"{name}.safetensors")
 
 
@@ -63,12 +69,18 @@ def assert_same(a, b):
 # ---- random numbers
 
 
-@pytest.mark.parametrize(("counter", "key", "expected"), [
-    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
-     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
-])
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
 def test_philox_known_answers(counter, key, expected):
     """Random123's vectors, on Python ints, numpy and torch."""
     assert philox(counter, key) == expected
@@ -111,17 +123,45 @@ def test_stochastic_rounding_is_unbiased_and_exact():
 
 
 def table(*options):
-    args = parse_args(["--vocab-size", "257", "--depth", "3", "--heads", "4", "--seq-len", "8", "--lr", "0.01",
-                       "--weight-decay", "0.1", "--eps", "1e-6", *options])
+    args = parse_args(
+        [
+            "--vocab-size",
+            "257",
+            "--depth",
+            "3",
+            "--heads",
+            "4",
+            "--seq-len",
+            "8",
+            "--lr",
+            "0.01",
+            "--weight-decay",
+            "0.1",
+            "--eps",
+            "1e-6",
+            *options,
+        ]
+    )
     rules = parametrization(args)
     return rules, {t["name"]: t for t in rules["tensors"]}
 
 
 def plain_scales(embedding, attention, output, depth=3):
     """Of a scheme whose backward pass is the derivative of its forward pass, and that leaves the depth alone."""
-    return {"embedding": embedding, "wte_grad": embedding, "wpe_grad": embedding, "attention": attention,
-            "attention_out": 1, "gelu": 1, "loss": 1, "loss_grad": 1, "output": output, "output_dinp": output,
-            "output_dweight": output, "residual": [[1, 1, 1, 1, 1]] * (2 * depth)}
+    return {
+        "embedding": embedding,
+        "wte_grad": embedding,
+        "wpe_grad": embedding,
+        "attention": attention,
+        "attention_out": 1,
+        "gelu": 1,
+        "loss": 1,
+        "loss_grad": 1,
+        "output": output,
+        "output_dinp": output,
+        "output_dweight": output,
+        "residual": [[1, 1, 1, 1, 1]] * (2 * depth),
+    }
 
 
 def test_rules_sp():
@@ -130,16 +170,31 @@ def test_rules_sp():
     assert (rules["base_depth"], rules["depth_mult"]) == (3, 1)
     assert rules["scales"] == plain_scales(1, 0.25, 1)
     assert [x["name"] for x in rules["tensors"]][:6] == [
-        "wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.ln_1.bias", "h.0.attn.c_attn.weight",
-                                                         "h.0.attn.c_attn.bias"]
+        "wte.weight",
+        "wpe.weight",
+        "h.0.ln_1.weight",
+        "h.0.ln_1.bias",
+        "h.0.attn.c_attn.weight",
+        "h.0.attn.c_attn.bias",
+    ]
     assert rules["tensors"][-1]["name"] == "ln_f.bias"  # tied
     assert len(t) == 2 + 3 * 12 + 2
     assert {x["lr"] for x in t.values()} == {0.01}
     assert {x["eps"] for x in t.values()} == {1e-6}
     assert t["h.1.mlp.c_proj.weight"] == {
-        "name": "h.1.mlp.c_proj.weight", "role": "hidden", "shape": [64, 256],
-        "init_mean": 0, "init_std": pytest.approx(0.02 / math.sqrt(6)), "zero_rows": 0, "multiplier": 1,
-        "dinp_multiplier": 1, "dweight_multiplier": 1, "lr": 0.01, "weight_decay": 0.1, "eps": 1e-6}
+        "name": "h.1.mlp.c_proj.weight",
+        "role": "hidden",
+        "shape": [64, 256],
+        "init_mean": 0,
+        "init_std": pytest.approx(0.02 / math.sqrt(6)),
+        "zero_rows": 0,
+        "multiplier": 1,
+        "dinp_multiplier": 1,
+        "dweight_multiplier": 1,
+        "lr": 0.01,
+        "weight_decay": 0.1,
+        "eps": 1e-6,
+    }
     assert (t["h.0.ln_1.weight"]["init_mean"], t["h.0.ln_1.bias"]["init_mean"]) == (1, 0)
     assert t["h.0.ln_1.weight"]["weight_decay"] == 0
 
@@ -160,16 +215,26 @@ def test_rules_mup_adamw(m, tied):
         "h.2.attn.c_attn.bias": (0, 1, 0.01, 0),
         "ln_f.weight": (0, 1, 0.01, 0),
     }.items():
-        assert (t[name]["init_std"], t[name]["multiplier"], t[name]["lr"],
-                t[name]["weight_decay"]) == pytest.approx(expected)
+        assert (t[name]["init_std"], t[name]["multiplier"], t[name]["lr"], t[name]["weight_decay"]) == pytest.approx(
+            expected
+        )
     assert {x["eps"] for x in t.values()} == {1e-6 / m}
     assert ("lm_head.weight" in t) != tied
     if not tied:
-        assert t["lm_head.weight"] == {"name": "lm_head.weight", "role": "output", "shape": [257, 64 * m],
-                                       "init_mean": 0, "init_std": 0, "zero_rows": 0,
-                                       "multiplier": pytest.approx(3 / m), "dinp_multiplier": pytest.approx(3 / m),
-                                       "dweight_multiplier": pytest.approx(3 / m), "lr": 0.01, "weight_decay": 0.1,
-                                       "eps": 1e-6 / m}
+        assert t["lm_head.weight"] == {
+            "name": "lm_head.weight",
+            "role": "output",
+            "shape": [257, 64 * m],
+            "init_mean": 0,
+            "init_std": 0,
+            "zero_rows": 0,
+            "multiplier": pytest.approx(3 / m),
+            "dinp_multiplier": pytest.approx(3 / m),
+            "dweight_multiplier": pytest.approx(3 / m),
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "eps": 1e-6 / m,
+        }
     assert t["h.0.attn.c_attn.weight"]["zero_rows"] == 64 * m
 
 
@@ -184,8 +249,17 @@ def test_rules_mup_sgd_and_switches():
     assert t["lm_head.weight"]["init_std"] == 0.02
     assert t["h.0.attn.c_attn.weight"]["zero_rows"] == 0
     assert rules["base_head_dim"] == 32  # the head size is kept
-    rules, t = table("--parametrization", "mup", "--width", "128", "--base-width", "32", "--no-scale-eps",
-                     "--weight-decay-mode", "independent")
+    rules, t = table(
+        "--parametrization",
+        "mup",
+        "--width",
+        "128",
+        "--base-width",
+        "32",
+        "--no-scale-eps",
+        "--weight-decay-mode",
+        "independent",
+    )
     assert {x["eps"] for x in t.values()} == {1e-6}
     assert t["h.0.mlp.c_fc.weight"]["weight_decay"] == 0.1
 
@@ -212,17 +286,38 @@ def test_initial_weights():
 
 def test_training_logits_are_inference_logits():
     """The multipliers act on both paths (nanoGPT-mup forgot one); and attention is attn_mult / head_dim * q.k."""
-    args = parse_args(["--vocab-size", "130", "--depth", "1", "--width", "32", "--heads", "2", "--seq-len", "8", *MUP,
-                       "--no-zero-init-head", "--no-zero-init-query", "--output-mult", "3", "--attn-mult", "5",
-                       "--init-std", "0.5"])
+    args = parse_args(
+        [
+            "--vocab-size",
+            "130",
+            "--depth",
+            "1",
+            "--width",
+            "32",
+            "--heads",
+            "2",
+            "--seq-len",
+            "8",
+            *MUP,
+            "--no-zero-init-head",
+            "--no-zero-init-query",
+            "--output-mult",
+            "3",
+            "--attn-mult",
+            "5",
+            "--init-std",
+            "0.5",
+        ]
+    )
     model = GPT2(args)
     initialise(model, 7)
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9]])
     last = model(tokens)
     every = torch.stack([model(tokens[:, :n])[0] for n in range(1, 7)])
     targets = torch.tensor([[1, 4, 1, 5, 9, 2]])
-    assert model(tokens, targets).item() == pytest.approx(torch.nn.functional.cross_entropy(every, targets[0]).item(),
-                                                          rel=1e-5)
+    assert model(tokens, targets).item() == pytest.approx(
+        torch.nn.functional.cross_entropy(every, targets[0]).item(), rel=1e-5
+    )
     assert torch.allclose(last[0], every[-1])
     x = torch.randn(1, 6, 32)
     attn = model.h[0].attn
@@ -239,6 +334,7 @@ def test_schedules():
     def lr(schedule, t, **more):
         args = parse_args(["--schedule", schedule, "--warmup-steps", "10", "--final-lr-frac", "0.1"])
         return train_gpt2.lr_factor(args, t, 110)
+
     for schedule in ("cosine", "linear", "constant", "wsd"):
         assert [lr(schedule, t) for t in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1, 1])
     assert lr("cosine", 60) == pytest.approx(0.55)
@@ -252,9 +348,22 @@ def test_schedules():
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 def test_group_rates_keep_their_ratios(schedule):
     """A scheduler that writes one rate to all groups undoes muP."""
-    args = parse_args([*TINY, *MUP, "--vocab-size", "10", "--weight-decay", "0.3", "--schedule", schedule,
-                       "--warmup-steps", "5",
-                       "--final-lr-frac", "0.1"])
+    args = parse_args(
+        [
+            *TINY,
+            *MUP,
+            "--vocab-size",
+            "10",
+            "--weight-decay",
+            "0.3",
+            "--schedule",
+            schedule,
+            "--warmup-steps",
+            "5",
+            "--final-lr-frac",
+            "0.1",
+        ]
+    )
     optimizer = train_gpt2.Optimizer(GPT2(args), args)
     for t in range(30):
         factor = train_gpt2.lr_factor(args, t, 30)
@@ -263,16 +372,32 @@ def test_group_rates_keep_their_ratios(schedule):
         for group in optimizer.torch.param_groups:
             hidden = group["rule_decay"] == 0.6
             assert group["lr"] == pytest.approx(0.01 * factor / (2 if hidden else 1), rel=1e-12)
-            assert group["lr"] * group["weight_decay"] == pytest.approx(0.003 * factor if group["rule_decay"] else 0,
-                                                                        rel=1e-12)
+            assert group["lr"] * group["weight_decay"] == pytest.approx(
+                0.003 * factor if group["rule_decay"] else 0, rel=1e-12
+            )
 
 
 @pytest.mark.parametrize("mode", ["scaled", "independent"])
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_update_formula(kind, mode):
-    args = parse_args([*TINY, *MUP, "--vocab-size", "10", "--optimizer", kind, "--weight-decay", "0.3",
-                       "--weight-decay-mode", mode,
-                       "--grad-clip", "1", "--schedule", "constant"])
+    args = parse_args(
+        [
+            *TINY,
+            *MUP,
+            "--vocab-size",
+            "10",
+            "--optimizer",
+            kind,
+            "--weight-decay",
+            "0.3",
+            "--weight-decay-mode",
+            mode,
+            "--grad-clip",
+            "1",
+            "--schedule",
+            "constant",
+        ]
+    )
     model = GPT2(args)
     initialise(model, 1)
     optimizer = train_gpt2.Optimizer(model, args)
@@ -285,8 +410,9 @@ def test_update_formula(kind, mode):
         for q in model.parameters():
             q.grad = torch.randn(q.shape, generator=generator)
         norm = optimizer.norm().item()
-        assert norm == pytest.approx(math.sqrt(sum(q.grad.double().square().sum().item() for q in model.parameters())),
-                                     rel=1e-5)
+        assert norm == pytest.approx(
+            math.sqrt(sum(q.grad.double().square().sum().item() for q in model.parameters())), rel=1e-5
+        )
         g = p.grad.double() * min(1, 1 / norm)
         optimizer.step(0.5, norm)
         lr = rule["lr"] * 0.5
@@ -315,8 +441,18 @@ def test_skipped_update(data, tmp_path, monkeypatch):
     """A skipped update leaves weights, moments and the bias correction's count alone."""
     seen = iter([False, False, True, False])
     monkeypatch.setattr(train_gpt2.Outliers, "sees", lambda self, value: self.threshold > 0 and next(seen))
-    lines = run(tmp_path, *data, *TINY, "--steps", 4, "--skip-loss-zscore", 3, "--schedule", "constant",
-                "--overfit-single-batch")
+    lines = run(
+        tmp_path,
+        *data,
+        *TINY,
+        "--steps",
+        4,
+        "--skip-loss-zscore",
+        3,
+        "--schedule",
+        "constant",
+        "--overfit-single-batch",
+    )
     assert [line.get("skipped") for line in lines] == [None, None, True, None]
     assert lines[3]["loss"] == lines[2]["loss"] != lines[1]["loss"]
     file = train_gpt2.safe_open(train_gpt2.newest_checkpoint(tmp_path) / "optimizer.safetensors", "pt")
@@ -340,11 +476,12 @@ def test_data_order(data):
     assert torch.equal(whole, parts)
     x, y = a.batch([5], 257)
     shard, window = order[5]
-    raw = np.fromfile(a.paths[shard], dtype="<u2", offset=1024)[window * 16:window * 16 + 17]
+    raw = np.fromfile(a.paths[shard], dtype="<u2", offset=1024)[window * 16 : window * 16 + 17]
     assert x[0].tolist() == raw[:-1].tolist()
     assert y[0].tolist() == raw[1:].tolist()
-    keys = [x0 | x1 << 32 for x0, x1, _, _ in (draw(42, 3, 1 * 65536 + 2, i)
-                                               for i in range(a.windows_of[2]))]  # epoch 1, shard 2
+    keys = [
+        x0 | x1 << 32 for x0, x1, _, _ in (draw(42, 3, 1 * 65536 + 2, i) for i in range(a.windows_of[2]))
+    ]  # epoch 1, shard 2
     assert a.window_order(1, 2).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
     in_file_order = Dataset(data[1], 16, shuffle=False)
     assert [in_file_order.locate(s) for s in range(3)] == [(0, 0), (0, 1), (0, 2)]
@@ -364,30 +501,42 @@ def test_base_identity(data, tmp_path):
     """At the base width mup is sp, bit for bit."""
     common = [*data, *TINY, "--steps", 6, "--weight-decay", "0.1", "--eval-every", 3]
     for kind in ("adamw", "sgd"):
-        sp = run(tmp_path / f"sp{kind}", *common, "--optimizer", kind, "--no-tie-embeddings", "--zero-init-query",
-                 "--zero-init-head")
-        mup = run(tmp_path / f"mup{kind}", *common, "--optimizer", kind, "--parametrization", "mup", "--base-width",
-                  "32")
+        sp = run(
+            tmp_path / f"sp{kind}",
+            *common,
+            "--optimizer",
+            kind,
+            "--no-tie-embeddings",
+            "--zero-init-query",
+            "--zero-init-head",
+        )
+        mup = run(
+            tmp_path / f"mup{kind}", *common, "--optimizer", kind, "--parametrization", "mup", "--base-width", "32"
+        )
         assert losses(sp) == losses(mup)
         assert_same(tensors(tmp_path / f"sp{kind}"), tensors(tmp_path / f"mup{kind}"))
 
 
-@pytest.mark.parametrize("more", [["--dtype", "fp32"], ["--dtype", "bf16"],
-                                  ["--dtype", "bf16", "--rounding", "stochastic"],
-                                  ["--optimizer", "sgd"]])
+@pytest.mark.parametrize(
+    "more",
+    [["--dtype", "fp32"], ["--dtype", "bf16"], ["--dtype", "bf16", "--rounding", "stochastic"], ["--optimizer", "sgd"]],
+)
 def test_resume_is_bit_exact(data, tmp_path, more):
     common = [*data, *TINY, *MUP, *more, "--steps", 8, "--weight-decay", "0.1", "--eval-every", 4, "--warmup-steps", 3]
     whole = run(tmp_path / "whole", *common, "--checkpoint-every", 5, "--keep", 3)
     folders = sorted((tmp_path / "whole/checkpoints").iterdir())
     assert [f.name for f in folders] == ["step_00000005", "step_00000008"]
     import shutil
+
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     shutil.rmtree(tmp_path / "part/checkpoints/step_00000008")  # as if the run had been killed after step 5
     part = run(tmp_path / "part", *common, "--resume")
-    assert [(x["step"], x["loss"], x["grad_norm"], x["lr"]) for x in part] == [(x["step"], x["loss"], x["grad_norm"],
-                                                                                x["lr"]) for x in whole]
-    assert [x["val_loss"] for x in log(tmp_path / "part", "eval")] == [x["val_loss"]
-                                                                       for x in log(tmp_path / "whole", "eval")]
+    assert [(x["step"], x["loss"], x["grad_norm"], x["lr"]) for x in part] == [
+        (x["step"], x["loss"], x["grad_norm"], x["lr"]) for x in whole
+    ]
+    assert [x["val_loss"] for x in log(tmp_path / "part", "eval")] == [
+        x["val_loss"] for x in log(tmp_path / "whole", "eval")
+    ]
     assert "resumed_from" in log(tmp_path / "part", "config")[1]
     for name in ("model", "optimizer"):
         assert_same(tensors(tmp_path / "whole", name), tensors(tmp_path / "part", name))
@@ -418,16 +567,25 @@ def test_accumulation(data, tmp_path):
 def test_two_ranks_are_one(data, tmp_path):
     common = [*map(str, data), *TINY, *MUP, "--steps", "4", "--total-batch-size", str(16 * 8), "--threads", "1"]
     one = run(tmp_path / "one", *common)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               str(ROOT / "train_gpt2.py")]
-    done = subprocess.run([*command, *common, "--out", str(tmp_path / "two")], cwd=tmp_path, timeout=120,
-                          capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(ROOT / "train_gpt2.py"),
+    ]
+    done = subprocess.run(
+        [*command, *common, "--out", str(tmp_path / "two")], cwd=tmp_path, timeout=120, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     two = log(tmp_path / "two")
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert [x["grad_norm"] for x in two] == pytest.approx([x["grad_norm"] for x in one], rel=1e-4)
-    assert log(tmp_path / "two", "eval")[-1]["val_loss"] == pytest.approx(log(tmp_path / "one", "eval")[-1]["val_loss"],
-                                                                          rel=1e-5)
+    assert log(tmp_path / "two", "eval")[-1]["val_loss"] == pytest.approx(
+        log(tmp_path / "one", "eval")[-1]["val_loss"], rel=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -444,14 +602,42 @@ def test_overfits_a_batch(data, tmp_path):
 
 
 def test_log_and_metadata(data, tmp_path):
-    run(tmp_path, *data, *TINY, *MUP, "--steps", 3, "--eval-every", 3, "--sample-every", 3, "--sample-tokens", 5,
-        "--prompt", "ab")
-    assert [x["event"] for x in log(tmp_path, None)] == ["config", "train", "train", "train", "eval", "sample",
-                                                         "checkpoint", "final"]
+    run(
+        tmp_path,
+        *data,
+        *TINY,
+        *MUP,
+        "--steps",
+        3,
+        "--eval-every",
+        3,
+        "--sample-every",
+        3,
+        "--sample-tokens",
+        5,
+        "--prompt",
+        "ab",
+    )
+    assert [x["event"] for x in log(tmp_path, None)] == [
+        "config",
+        "train",
+        "train",
+        "train",
+        "eval",
+        "sample",
+        "checkpoint",
+        "final",
+    ]
     config, final = log(tmp_path, "config")[0], log(tmp_path, "final")[0]
     assert config["config"]["total_batch_size"] == 32
-    assert config["model"] == {"num_layers": 2, "num_heads": 2, "channels": 32, "max_seq_len": 16, "vocab_size": 257,
-                               "tie_embeddings": False}
+    assert config["model"] == {
+        "num_layers": 2,
+        "num_heads": 2,
+        "channels": 32,
+        "max_seq_len": 16,
+        "vocab_size": 257,
+        "tie_embeddings": False,
+    }
     assert config["parameters"] == sum(math.prod(t["shape"]) for t in config["parametrization"]["tensors"])
     assert final["reason"] == "done"
     evaluation = log(tmp_path, "eval")[0]
@@ -479,18 +665,21 @@ def test_init_and_sample(data, tmp_path, capsys):
 def test_huggingface_names(tmp_path):
     """A file as transformers writes it: a prefix, no metadata of ours, attention masks that nobody needs."""
     from safetensors.torch import save_file
+
     args = parse_args(["--vocab-size", "130", "--depth", "1", "--width", "64", "--heads", "1", "--seq-len", "8"])
     model = GPT2(args)
     initialise(model, 3)
     file = {"transformer." + r["name"]: train_gpt2.stored(p, r) for r, p in model.named_rules()}
     save_file(file | {"transformer.h.0.attn.bias": torch.ones(1)}, tmp_path / "hf.safetensors")
     loaded = parse_args(["--init", str(tmp_path / "hf.safetensors")])
-    assert (loaded.depth, loaded.width, loaded.heads, loaded.seq_len, loaded.vocab_size, loaded.tie_embeddings) == (1,
-                                                                                                                    64,
-                                                                                                                    1,
-                                                                                                                    8,
-                                                                                                                    130,
-                                                                                                                    True)
+    assert (loaded.depth, loaded.width, loaded.heads, loaded.seq_len, loaded.vocab_size, loaded.tie_embeddings) == (
+        1,
+        64,
+        1,
+        8,
+        130,
+        True,
+    )
     other = GPT2(loaded)
     other.set_weights(train_gpt2.open_checkpoint(loaded.init).values)
     assert_same(dict(model.state_dict()), dict(other.state_dict()))
@@ -498,8 +687,24 @@ def test_huggingface_names(tmp_path):
 
 def test_llmc_model_file(tmp_path):
     L, H, C, T, V, Vp = 2, 2, 8, 4, 10, 128
-    sizes = [Vp * C, T * C, L * C, L * C, L * 3 * C * C, L * 3 * C, L * C * C, L * C, L * C, L * C, L * 4 * C * C,
-             L * 4 * C, L * 4 * C * C, L * C, C, C]
+    sizes = [
+        Vp * C,
+        T * C,
+        L * C,
+        L * C,
+        L * 3 * C * C,
+        L * 3 * C,
+        L * C * C,
+        L * C,
+        L * C,
+        L * C,
+        L * 4 * C * C,
+        L * 4 * C,
+        L * 4 * C * C,
+        L * C,
+        C,
+        C,
+    ]
     header = np.zeros(256, dtype="<i4")
     header[:8] = 20240326, 3, T, V, L, H, C, Vp
     values = np.arange(sum(sizes), dtype="<f4")
@@ -532,8 +737,14 @@ def test_config_file_and_precedence(tmp_path, capsys):
     file = tmp_path / "a.toml"
     file.write_text('preset = "gpt2-medium"\nwidth = 512\nlr = 0.5\nzero_init_query = true\n')
     args = parse_args(["--config", str(file), "--lr", "0.25", "--no-shuffle"])
-    assert (args.depth, args.width, args.heads, args.lr, args.zero_init_query, args.shuffle) == (24, 512, 16, 0.25,
-                                                                                                 True, False)
+    assert (args.depth, args.width, args.heads, args.lr, args.zero_init_query, args.shuffle) == (
+        24,
+        512,
+        16,
+        0.25,
+        True,
+        False,
+    )
     with pytest.raises(SystemExit) as stop:
         parse_args(["--config", str(file), "--print-config"])
     assert stop.value.code == 0
@@ -554,24 +765,27 @@ def test_help_and_dry_run(capsys):
     assert "width_mult 2 (base width 16, base head size 16)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("options", "code", "words"), [
-    (["--depth", "0"], 2, "--depth: '0' is out of range"),
-    (["--depth", "two"], 2, "not a whole number"),
-    (["--schedule", "cosin"], 2, "cosine|linear"),
-    (["--widht", "3"], 2, "--widht"),
-    (["--width", "100", "--heads", "7"], 2, "--heads 7 does not divide"),
-    (["--steps", "3", "--tokens", "5"], 2, "--steps excludes --tokens"),
-    (["--parametrization", "mup"], 2, "needs --base-width"),
-    (["--base-width", "64"], 2, "no meaning under"),
-    (["--parametrization", "mup", "--base-width", "100"], 2, "give --base-heads"),
-    (["--zero-init-head"], 2, "add --no-tie-embeddings"),
-    (["--total-batch-size", "5000"], 2, "the nearest are 4096 and 8192"),
-    (["--resume"], 2, "needs --out"),
-    ([], 2, "--train-data is missing"),
-    (["--train-data", "nowhere/*.bin"], 3, "matches no file"),
-    (["--init", "nowhere"], 3, "there is no checkpoint"),
-    (["--config", "nowhere.toml"], 2, "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--depth", "0"], 2, "--depth: '0' is out of range"),
+        (["--depth", "two"], 2, "not a whole number"),
+        (["--schedule", "cosin"], 2, "cosine|linear"),
+        (["--widht", "3"], 2, "--widht"),
+        (["--width", "100", "--heads", "7"], 2, "--heads 7 does not divide"),
+        (["--steps", "3", "--tokens", "5"], 2, "--steps excludes --tokens"),
+        (["--parametrization", "mup"], 2, "needs --base-width"),
+        (["--base-width", "64"], 2, "no meaning under"),
+        (["--parametrization", "mup", "--base-width", "100"], 2, "give --base-heads"),
+        (["--zero-init-head"], 2, "add --no-tie-embeddings"),
+        (["--total-batch-size", "5000"], 2, "the nearest are 4096 and 8192"),
+        (["--resume"], 2, "needs --out"),
+        ([], 2, "--train-data is missing"),
+        (["--train-data", "nowhere/*.bin"], 3, "matches no file"),
+        (["--init", "nowhere"], 3, "there is no checkpoint"),
+        (["--config", "nowhere.toml"], 2, "cannot be read"),
+    ],
+)
 def test_errors(options, code, words, capsys):
     assert main(options) == code
     message = capsys.readouterr().err
@@ -589,10 +803,14 @@ def test_bad_shards(tmp_path, capsys):
     def error(path):
         assert main([*TINY, "--steps", "1", "--train-data", str(path)]) == 3
         return capsys.readouterr().err
+
     good = write_shard(tmp_path / "good.bin", np.arange(200), 257).read_bytes()
-    for name, at, value, words in (("magic", 0, 7, "magic number is 7"), ("version", 4, 9, "shard version 9"),
-                                   ("count", 8, 300, "truncated or damaged")):
-        (tmp_path / name).write_bytes(good[:at] + int(value).to_bytes(4, "little") + good[at + 4:])
+    for name, at, value, words in (
+        ("magic", 0, 7, "magic number is 7"),
+        ("version", 4, 9, "shard version 9"),
+        ("count", 8, 300, "truncated or damaged"),
+    ):
+        (tmp_path / name).write_bytes(good[:at] + int(value).to_bytes(4, "little") + good[at + 4 :])
         assert words in error(tmp_path / name)
     assert "a token in window" in error(write_shard(tmp_path / "big.bin", np.full(200, 300), 257))
     assert "shorten --seq-len" in error(write_shard(tmp_path / "short.bin", np.arange(10), 257))
@@ -633,8 +851,9 @@ def test_divergence(data, tmp_path, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_save(data, tmp_path, monkeypatch, number):
     handler = signal.getsignal(number)
-    monkeypatch.setattr(train_gpt2.Trainer, "show", lambda self: os.kill(os.getpid(), number) if self.step == 3
-                        else None)
+    monkeypatch.setattr(
+        train_gpt2.Trainer, "show", lambda self: os.kill(os.getpid(), number) if self.step == 3 else None
+    )
     lines = run(tmp_path, *data, *TINY, "--steps", 100, code=128 + number)
     assert lines[-1]["step"] == 4  # the step under way was finished
     assert signal.getsignal(number) == handler
@@ -644,13 +863,21 @@ def test_signals_save(data, tmp_path, monkeypatch, number):
 
 def test_import_has_no_side_effects(tmp_path):
     code = "import signal, torch; n = torch.get_num_threads(); import train_gpt2; assert torch.get_num_threads() == n"
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                            capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (result.returncode, result.stdout, result.stderr, list(tmp_path.iterdir())) == (0, "", "", [])
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_recompute_changes_nothing(data, tmp_path, dtype):
-    runs = {mode: run(tmp_path / mode, *data, *TINY, "--steps", 4, "--dtype", dtype, "--recompute", mode)
-            for mode in ("none", "gelu", "block")}
+    runs = {
+        mode: run(tmp_path / mode, *data, *TINY, "--steps", 4, "--dtype", dtype, "--recompute", mode)
+        for mode in ("none", "gelu", "block")
+    }
     assert losses(runs["none"]) == losses(runs["gelu"]) == losses(runs["block"])

@@ -20,7 +20,7 @@ TOOLS = "bash env sed nproc seq wc xargs flock mkdir dirname sleep grep cat".spl
 
 # Behaves like the trainer as far as a sweep sees it. Its loss is least at lr 2^-7, at every width. It fails while
 # there is a file FAIL beside it with this run's value, diverges from lr 0.1 on, and counts its runs in RUNS.
-FAKE = '''
+FAKE = """
 import json, math, os, shlex, sys
 words = sys.argv[1:]
 get = lambda name, default=None: words[words.index(name) + 1] if name in words else default
@@ -48,7 +48,7 @@ with open(out + "/log.jsonl", "w") as log:
     last = {} if diverged else {"val_loss": low}
     write("final", step, elapsed=0.5, reason="diverged" if diverged else "done", **last)
 sys.exit(4 if diverged else 0)
-'''
+"""
 
 
 @pytest.fixture
@@ -56,17 +56,31 @@ def fake(tmp_path):
     """A folder with the trainer's stand-in; environment for a small sweep with it."""
     (tmp_path / "fake.py").write_text(FAKE)
     (tmp_path / "config.toml").write_text("depth = 2\nhead-dim = 8\nseq-len = 4 # short\nbatch-size = 2\nsteps = 8\n")
-    return tmp_path, {"PROGRAM": f"{shlex.quote(sys.executable)} {tmp_path}/fake.py", "OUT": f"{tmp_path}/out",
-                      "CONFIG": f"{tmp_path}/config.toml", "SCALES": "8 16", "VALUES": "2^-8 2^-7 2^-6", "SEEDS": "4"}
+    return tmp_path, {
+        "PROGRAM": f"{shlex.quote(sys.executable)} {tmp_path}/fake.py",
+        "OUT": f"{tmp_path}/out",
+        "CONFIG": f"{tmp_path}/config.toml",
+        "SCALES": "8 16",
+        "VALUES": "2^-8 2^-7 2^-6",
+        "SEEDS": "4",
+    }
 
 
 def sweep(env: dict, *arguments, axis="lr", expect=0, path=None, figures=False) -> subprocess.CompletedProcess:
-    names = ("SCALE SCALES VALUES SEEDS STEPS PARAMETRIZATIONS EXTRA BASE_WIDTH BASE_DEPTH CONFIG OUT JOBS THREADS "
-             "LOSS PROGRAM SSHLOGINFILE").split()
+    names = (
+        "SCALE SCALES VALUES SEEDS STEPS PARAMETRIZATIONS EXTRA BASE_WIDTH BASE_DEPTH CONFIG OUT JOBS THREADS "
+        "LOSS PROGRAM SSHLOGINFILE"
+    ).split()
     clean = {key: value for key, value in os.environ.items() if key not in names} | {"PYTHON": sys.executable}
     command = [SWEEP, *([axis] if axis else []), *([] if figures else ["--no-figures"]), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False,
-                          env=clean | ({"PATH": str(path)} if path else {}) | env)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env=clean | ({"PATH": str(path)} if path else {}) | env,
+    )
     assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -100,6 +114,7 @@ def bin_without_parallel(tmp_path):
 
 # ---- the job list
 
+
 def test_job_list_is_runnable_exact_and_longest_first(fake):
     folder, env = fake
     env["SEEDS"] = "1 2"
@@ -129,21 +144,34 @@ def test_values_keep_all_their_digits(fake):
     _, env = fake
     sweep(env | {"VALUES": "2^-7.5 0.0030000000000000001 1e-05", "SCALES": "8"}, "--dry-run")
     found = {option(words, "--out").split("/")[-2]: float(option(words, "--lr")) for words in job_list(env)}
-    assert found == {"lr=2^-7.5": 2.0 ** -7.5, "lr=0.0030000000000000001": 0.003, "lr=1e-05": 1e-5}
+    assert found == {"lr=2^-7.5": 2.0**-7.5, "lr=0.0030000000000000001": 0.003, "lr=1e-05": 1e-5}
 
 
-@pytest.mark.parametrize(("axis", "wanted"), [
-    ("attn_mult", "--attn-mult 4"), ("output_mult", "--output-mult 4"), ("embed_mult", "--embed-mult 4"),
-    ("init_std", "--init-std 4"), ("weight_decay", "--weight-decay 4")])
+@pytest.mark.parametrize(
+    ("axis", "wanted"),
+    [
+        ("attn_mult", "--attn-mult 4"),
+        ("output_mult", "--output-mult 4"),
+        ("embed_mult", "--embed-mult 4"),
+        ("init_std", "--init-std 4"),
+        ("weight_decay", "--weight-decay 4"),
+    ],
+)
 def test_axes_set_their_option(fake, axis, wanted):
     _, env = fake
     sweep(env | {"VALUES": "2^2", "SCALES": "8"}, "--dry-run", axis=axis)
     assert all(f" {wanted} " in " ".join(words) for words in job_list(env))
 
 
-@pytest.mark.parametrize(("scale", "scales", "wanted"), [
-    ("depth", "2 4", {"2", "4"}), ("batch_size", "2 8", {"2", "8"}), ("seq_len", "2^3 16", {"8", "16"}),
-    ("tokens", "2^10 2^11", {"1024", "2048"})])
+@pytest.mark.parametrize(
+    ("scale", "scales", "wanted"),
+    [
+        ("depth", "2 4", {"2", "4"}),
+        ("batch_size", "2 8", {"2", "8"}),
+        ("seq_len", "2^3 16", {"8", "16"}),
+        ("tokens", "2^10 2^11", {"1024", "2048"}),
+    ],
+)
 def test_scales_set_their_option(fake, scale, scales, wanted):
     _, env = fake
     sweep(env | {"SCALE": scale, "SCALES": scales, "BASE_WIDTH": "8", "STEPS": "5"}, "--dry-run")
@@ -161,11 +189,18 @@ def test_scales_set_their_option(fake, scale, scales, wanted):
 
 def test_schemes_have_their_own_options_and_grids(fake):
     _, env = fake
-    env |= {"PARAMETRIZATIONS": "sp mup completep u-mup", "BASE_DEPTH": "2", "VALUES_U_MUP": "2^0 2^1",
-            "EXTRA": "--threads 3", "EXTRA_SP": "--tie-embeddings"}
+    env |= {
+        "PARAMETRIZATIONS": "sp mup completep u-mup",
+        "BASE_DEPTH": "2",
+        "VALUES_U_MUP": "2^0 2^1",
+        "EXTRA": "--threads 3",
+        "EXTRA_SP": "--tie-embeddings",
+    }
     sweep(env, "--dry-run")
-    jobs = {scheme: [w for w in job_list(env) if option(w, "--parametrization") == scheme]
-            for scheme in env["PARAMETRIZATIONS"].split()}
+    jobs = {
+        scheme: [w for w in job_list(env) if option(w, "--parametrization") == scheme]
+        for scheme in env["PARAMETRIZATIONS"].split()
+    }
     assert {option(words, "--lr") for words in jobs["u-mup"]} == {"1", "2"}
     assert {option(words, "--lr") for words in jobs["mup"]} == {"0.00390625", "0.0078125", "0.015625"}
     for words in jobs["u-mup"]:
@@ -180,17 +215,27 @@ def test_schemes_have_their_own_options_and_grids(fake):
     assert {option(words, "--output-mult") for words in second} == {"1"}  # u-mup takes no other
 
 
-@pytest.mark.parametrize(("change", "axis", "message"), [
-    ({}, "momentum", "no axis 'momentum'"), ({}, "", "no axis is given"),
-    ({"SCALE": "heads"}, "lr", "SCALE is 'heads'"), ({"VALUES": "fast"}, "lr", "'fast'"),
-    ({"VALUES": "2^-7 0.0078125"}, "lr", "same value twice"),
-    ({"SCALES": "8.5"}, "lr", "whole numbers"), ({"SEEDS": "0"}, "lr", "whole numbers"),
-    ({"CONFIG": "none.toml"}, "lr", "none.toml"), ({"SCALE": "depth"}, "lr", "BASE_WIDTH"),
-    ({"VALUES": "sine"}, "schedule", "'sine'"), ({"EXTRA": "--lr 1"}, "lr", "--lr"),
-    ({"EXTRA": "--out x"}, "lr", "--out"),
-    ({"PARAMETRIZATIONS": "u-mup"}, "init_std", "u-mup has no init_std"), ({"JOBS": "many"}, "lr", "JOBS is many"),
-    ({"LOSS": "test"}, "lr", "LOSS is test"),
-    ({"PROGRAM": "./no_such_program"}, "lr", "no_such_program is missing")])
+@pytest.mark.parametrize(
+    ("change", "axis", "message"),
+    [
+        ({}, "momentum", "no axis 'momentum'"),
+        ({}, "", "no axis is given"),
+        ({"SCALE": "heads"}, "lr", "SCALE is 'heads'"),
+        ({"VALUES": "fast"}, "lr", "'fast'"),
+        ({"VALUES": "2^-7 0.0078125"}, "lr", "same value twice"),
+        ({"SCALES": "8.5"}, "lr", "whole numbers"),
+        ({"SEEDS": "0"}, "lr", "whole numbers"),
+        ({"CONFIG": "none.toml"}, "lr", "none.toml"),
+        ({"SCALE": "depth"}, "lr", "BASE_WIDTH"),
+        ({"VALUES": "sine"}, "schedule", "'sine'"),
+        ({"EXTRA": "--lr 1"}, "lr", "--lr"),
+        ({"EXTRA": "--out x"}, "lr", "--out"),
+        ({"PARAMETRIZATIONS": "u-mup"}, "init_std", "u-mup has no init_std"),
+        ({"JOBS": "many"}, "lr", "JOBS is many"),
+        ({"LOSS": "test"}, "lr", "LOSS is test"),
+        ({"PROGRAM": "./no_such_program"}, "lr", "no_such_program is missing"),
+    ],
+)
 def test_wrong_use_is_one_sentence(fake, change, axis, message):
     _, env = fake
     done = sweep(env | change, axis=axis, expect=2)
@@ -204,8 +249,14 @@ def test_the_transfer_script_compares_like_with_like(tmp_path):
     subprocess.run([ROOT / "scripts/mup_transfer.sh", "--dry-run"], env=env, check=True, capture_output=True)
     jobs = job_list(env)
     assert len(jobs) == 2 * 4 * 9 * 3
-    points = {scheme: {tuple(option(words, name) for name in ("--width", "--lr", "--seed")) for words in jobs
-                       if option(words, "--parametrization") == scheme} for scheme in ("sp", "mup")}
+    points = {
+        scheme: {
+            tuple(option(words, name) for name in ("--width", "--lr", "--seed"))
+            for words in jobs
+            if option(words, "--parametrization") == scheme
+        }
+        for scheme in ("sp", "mup")
+    }
     assert points["sp"] == points["mup"]  # the same grid for both, at every width
     assert {option(words, "--base-width") for words in jobs if "mup" in words} == {"32"}
     config = (tmp_path / "out/config.toml").read_text()
@@ -222,6 +273,7 @@ def test_help_is_the_comment_at_the_top(script):
 
 # ---- running
 
+
 def test_finished_runs_are_not_run_again_and_the_table_is_complete(fake):
     folder, env = fake
     done = sweep(env, figures=True)
@@ -231,8 +283,11 @@ def test_finished_runs_are_not_run_again_and_the_table_is_complete(fake):
     table = rows(env)
     assert len(table) == 12
     assert {row["status"] for row in table} == {"done"}
-    row = next(r for r in table if (r["parametrization"], r["scale"], r["value"], r["seed"]) ==
-               ("mup", "16", "0.00390625", "4"))
+    row = next(
+        r
+        for r in table
+        if (r["parametrization"], r["scale"], r["value"], r["seed"]) == ("mup", "16", "0.00390625", "4")
+    )
     assert (row["steps"], row["tokens"], row["width"], row["depth"], row["seconds"]) == ("8", "64", "16", "2", "0.5")
     low = 2 + 0.01 - 0.016 + 0.0004
     assert float(row["val_loss"]) == pytest.approx(low)
@@ -254,7 +309,7 @@ def test_unfinished_runs_start_over(fake):
     sweep(env)
     logs = sorted(Path(env["OUT"]).rglob("log.jsonl"))
     text = logs[0].read_text()
-    logs[0].write_text(text[:text.rindex('{"event": "final"')])  # killed
+    logs[0].write_text(text[: text.rindex('{"event": "final"')])  # killed
     logs[1].write_text(logs[1].read_text().replace('"done"', '"signal"'))  # stopped by Ctrl-C
     (logs[1].parent / "exit_code").write_text("130\n")
     logs[2].write_text(logs[2].read_text()[:-9])  # the last line is cut
@@ -290,7 +345,7 @@ def test_a_diverged_run_is_a_result(fake):
     assert len(runs(folder)) == 16
     result = json.loads((Path(env["OUT"]) / "sweep.json").read_text())
     assert result["schemes"]["sp"][0]["diverged_values"] == [0.5]
-    assert result["schemes"]["sp"][0]["optimum"] == 2.0 ** -7
+    assert result["schemes"]["sp"][0]["optimum"] == 2.0**-7
 
 
 def test_runs_of_other_options_are_not_mistaken_nor_overwritten(fake):
@@ -330,6 +385,7 @@ def test_a_schedule_is_swept_too(fake):
 
 # ---- runners
 
+
 def test_xargs_does_it_where_parallel_is_missing(fake, bin_without_parallel):
     folder, env = fake
     (folder / "FAIL").write_text("0.0078125")
@@ -344,16 +400,22 @@ def test_parallel_gets_its_options(fake, bin_without_parallel):
     """With a stand-in that writes down its arguments and runs the jobs one after the other."""
     folder, env = fake
     stub = bin_without_parallel / "parallel"
-    stub.write_text('#!/bin/bash\nif [[ $1 = --version ]]; then echo "GNU parallel 20221122"; exit 0; fi\n'
-                    f'printf "%s\\n" "$@" >{folder}/ARGUMENTS\nn=$#; command=${{@:n-1:1}}\n'
-                    'while read -r line; do bash -c "$command $line"; done\n')
+    stub.write_text(
+        '#!/bin/bash\nif [[ $1 = --version ]]; then echo "GNU parallel 20221122"; exit 0; fi\n'
+        f'printf "%s\\n" "$@" >{folder}/ARGUMENTS\nn=$#; command=${{@:n-1:1}}\n'
+        'while read -r line; do bash -c "$command $line"; done\n'
+    )
     stub.chmod(0o755)
     done = sweep(env | {"JOBS": "3", "SSHLOGINFILE": "hosts"}, path=bin_without_parallel)
     assert "by parallel" in done.stdout
     assert len(runs(folder)) == 12
     arguments = (folder / "ARGUMENTS").read_text().splitlines()
-    for name, value in [("-j", "3"), ("--joblog", env["OUT"] + "/joblog.txt"), ("--sshloginfile", "hosts"),
-                        ("--workdir", str(ROOT))]:
+    for name, value in [
+        ("-j", "3"),
+        ("--joblog", env["OUT"] + "/joblog.txt"),
+        ("--sshloginfile", "hosts"),
+        ("--workdir", str(ROOT)),
+    ]:
         assert arguments[arguments.index(name) + 1] == value
     assert "--resume-failed" in arguments
 
@@ -407,18 +469,27 @@ def test_slurm_script_runs_one_line_a_task(fake):
 
 # ---- the real thing
 
+
 def test_a_small_sweep_of_the_trainer(tmp_path):
     if not (ROOT / "train_gpt2").exists():
         pytest.skip("./train_gpt2 is not built: run make")
     pytest.importorskip("numpy")
     from shards import random_text, write_text_shards
+
     data = write_text_shards(tmp_path / "data", random_text(20_000))
     (tmp_path / "tiny.toml").write_text(
         f'train-data = "{data}"\nval-data = "{data}"\ndepth = 1\nhead-dim = 8\nseq-len = 16\nbatch-size = 4\n'
-        'steps = 20\nschedule = "constant"\ninit-std = 0.3\noutput-mult = 4.0\neval-every = 0\neval-batches = 4\n')
+        'steps = 20\nschedule = "constant"\ninit-std = 0.3\noutput-mult = 4.0\neval-every = 0\neval-batches = 4\n'
+    )
     shutil.copy(ROOT / "train_gpt2", tmp_path / "train_gpt2")
-    env = {"PROGRAM": str(tmp_path / "train_gpt2"), "CONFIG": str(tmp_path / "tiny.toml"), "OUT": str(tmp_path / "out"),
-           "SCALES": "8 16", "VALUES": "2^-9 2^-6 2^-3", "SEEDS": "1"}
+    env = {
+        "PROGRAM": str(tmp_path / "train_gpt2"),
+        "CONFIG": str(tmp_path / "tiny.toml"),
+        "OUT": str(tmp_path / "out"),
+        "SCALES": "8 16",
+        "VALUES": "2^-9 2^-6 2^-3",
+        "SEEDS": "1",
+    }
     done = sweep(env)
     table = rows(env)
     assert [row["status"] for row in table] == ["done"] * 12, done.stderr

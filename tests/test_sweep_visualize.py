@@ -21,8 +21,9 @@ OPTIMA = {"sp": {32: -7, 64: -8, 128: -9, 256: -10}, "mup": {32: -7, 64: -7, 128
 BEND = 0.018  # loss above the best, one octave from it; four times as much at two
 
 
-def table(folder: Path, optima=None, exponents=range(-13, -3), seeds=(1, 2, 3), change=None, logs=False,
-          **columns) -> Path:
+def table(
+    folder: Path, optima=None, exponents=range(-13, -3), seeds=(1, 2, 3), change=None, logs=False, **columns
+) -> Path:
     """A parabola around the given optimum of each scheme and scale. change(row) may alter rows, or drop one (None)."""
     rows = []
     for scheme, scales in (optima or OPTIMA).items():
@@ -30,9 +31,18 @@ def table(folder: Path, optima=None, exponents=range(-13, -3), seeds=(1, 2, 3), 
             for exponent in exponents:
                 for seed in seeds:
                     loss = 2.5 - 0.02 * math.log2(scale / 32) + BEND * (exponent - best) ** 2 + 0.001 * seed
-                    row = {"parametrization": scheme, "scale_axis": "width", "scale": scale, "axis": "lr",
-                           "value": 2.0 ** exponent, "seed": seed, "status": "done", "train_loss": loss + 0.5,
-                           "val_loss": loss, "log": f"{scheme}/{scale}/{exponent}/{seed}/log.jsonl" if logs else ""}
+                    row = {
+                        "parametrization": scheme,
+                        "scale_axis": "width",
+                        "scale": scale,
+                        "axis": "lr",
+                        "value": 2.0**exponent,
+                        "seed": seed,
+                        "status": "done",
+                        "train_loss": loss + 0.5,
+                        "val_loss": loss,
+                        "log": f"{scheme}/{scale}/{exponent}/{seed}/log.jsonl" if logs else "",
+                    }
                     row = change(row | columns) if change else row | columns
                     if row is None:
                         continue
@@ -49,14 +59,18 @@ def table(folder: Path, optima=None, exponents=range(-13, -3), seeds=(1, 2, 3), 
 
 def write_log(path: Path, last: float, steps: int = 200) -> None:
     path.parent.mkdir(parents=True)
-    path.write_text("".join(json.dumps({"event": "train", "step": step, "loss": last + 3 / step}) + "\n"
-                            for step in range(1, steps + 1)))
+    path.write_text(
+        "".join(
+            json.dumps({"event": "train", "step": step, "loss": last + 3 / step}) + "\n" for step in range(1, steps + 1)
+        )
+    )
 
 
 def analyse(path: Path, *arguments) -> tuple[dict, str]:
     out = path.parent / "sweep.json"
-    done = subprocess.run([sys.executable, SCRIPT, path, "--json", out, *map(str, arguments)], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, path, "--json", out, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text()), done.stdout
 
@@ -70,11 +84,11 @@ def test_drift_and_regret_of_known_parabolas(tmp_path):
     for scheme, scales in OPTIMA.items():
         for scale, best in scales.items():
             row = at(result, scheme, scale)
-            assert row["optimum"] == 2.0 ** best
+            assert row["optimum"] == 2.0**best
             assert row["drift_octaves"] == best + 7
             assert row["regret"] == pytest.approx(BEND * (best + 7) ** 2, abs=1e-12)
             assert row["loss"] == pytest.approx(2.502 - 0.02 * math.log2(scale / 32))
-            assert row["transferred"] == 2.0 ** -7
+            assert row["transferred"] == 2.0**-7
             assert not row["optimum_at_edge"]
     assert result["verdict"] == "PASS"
     assert result["warnings"] == []
@@ -85,23 +99,28 @@ def test_drift_and_regret_of_known_parabolas(tmp_path):
 
 def test_regret_is_over_the_same_seeds(tmp_path):
     """A seed that is hard at every rate changes the loss and not the regret; its error is that of the differences."""
+
     def change(row):
         extra = 5.0 if row["seed"] == 3 else 0
-        wobble = 0.004 * (row["seed"] - 2) if (row["scale"], row["value"]) == (256, 2.0 ** -7) else 0
+        wobble = 0.004 * (row["seed"] - 2) if (row["scale"], row["value"]) == (256, 2.0**-7) else 0
         return row | {"val_loss": row["val_loss"] + extra + wobble}
+
     result, _ = analyse(table(tmp_path, change=change))
     row = at(result, "sp", 256)
     assert row["regret"] == pytest.approx(0.162)
     assert row["regret_standard_error"] == pytest.approx(0.004 / math.sqrt(3))
 
 
-@pytest.mark.parametrize(("sp", "mup", "verdict"), [
-    (-10, -7, "PASS"),
-    (-10, -8, "PASS"),
-    (-7, -7, "FAIL"),  # sp does not lose either: nothing is shown
-    (-8, -7, "FAIL"),  # 0.018 is not above the threshold
-    (-10, -9, "FAIL"),  # 0.072 of mup's own
-])
+@pytest.mark.parametrize(
+    ("sp", "mup", "verdict"),
+    [
+        (-10, -7, "PASS"),
+        (-10, -8, "PASS"),
+        (-7, -7, "FAIL"),  # sp does not lose either: nothing is shown
+        (-8, -7, "FAIL"),  # 0.018 is not above the threshold
+        (-10, -9, "FAIL"),  # 0.072 of mup's own
+    ],
+)
 def test_verdict_both_ways(tmp_path, sp, mup, verdict):
     path = table(tmp_path, {"sp": {32: -7, 256: sp}, "mup": {32: -7, 256: mup}})
     result, text = analyse(path)
@@ -142,13 +161,14 @@ def test_optimum_at_the_edge_is_a_warning_and_no_pass(tmp_path):
 
 def test_diverged_runs_count_and_are_reported(tmp_path):
     def change(row):
-        broken = (row["parametrization"], row["scale"], row["seed"]) == ("sp", 256, 2) and row["value"] >= 2.0 ** -7
+        broken = (row["parametrization"], row["scale"], row["seed"]) == ("sp", 256, 2) and row["value"] >= 2.0**-7
         return row | ({"status": "diverged", "val_loss": "", "train_loss": ""} if broken else {})
+
     result, text = analyse(table(tmp_path, change=change), "--out", tmp_path / "sweep.svg")
     row = at(result, "sp", 256)
     assert row["transferred_diverged"]
     assert row["regret"] is None
-    assert row["diverged_values"] == [2.0 ** e for e in range(-7, -3)]
+    assert row["diverged_values"] == [2.0**e for e in range(-7, -3)]
     assert result["verdict"] == "PASS"  # no loss is worse than any
     assert "4/10" in text
     assert "SP diverged" in text
@@ -157,26 +177,29 @@ def test_diverged_runs_count_and_are_reported(tmp_path):
 
 def test_a_mup_that_diverges_fails(tmp_path):
     def change(row):
-        broken = row["parametrization"] == "mup" and row["scale"] == 256 and row["value"] == 2.0 ** -7
+        broken = row["parametrization"] == "mup" and row["scale"] == 256 and row["value"] == 2.0**-7
         return row | ({"status": "diverged", "val_loss": ""} if broken else {})
+
     assert analyse(table(tmp_path, change=change))[0]["verdict"] == "FAIL"
 
 
 def test_failed_runs_are_left_out_with_a_warning(tmp_path):
     def change(row):
         return row | ({"status": "failed", "val_loss": "", "train_loss": ""} if row["seed"] == 3 else {})
+
     result, text = analyse(table(tmp_path, change=change))
     assert "80 of 240 runs failed or were not run to the end" in text
     assert at(result, "sp", 256)["regret"] == pytest.approx(0.162)
 
     def change_more(row):
         return row | ({"status": "missing", "val_loss": ""} if row["scale"] == 256 else {})
+
     path = table(tmp_path, change=change_more)
     assert analyse(path)[0]["verdict"] == "UNDECIDED"
 
 
 def test_transferred_value_outside_the_grid_cannot_be_judged(tmp_path):
-    path = table(tmp_path, change=lambda row: None if row["scale"] == 256 and row["value"] == 2.0 ** -7 else row)
+    path = table(tmp_path, change=lambda row: None if row["scale"] == 256 and row["value"] == 2.0**-7 else row)
     result, text = analyse(path)
     assert "the transferred optimum 2^-7 is not in its grid" in text
     assert result["verdict"] == "UNDECIDED"
@@ -192,10 +215,13 @@ def test_training_loss_can_be_judged_instead(tmp_path):
 
 def test_names_have_a_regret_and_no_drift(tmp_path):
     names = {-9: "constant", -8: "linear", -7: "cosine"}
+
     def change(row):
         return row | {"axis": "schedule", "value": names[round(math.log2(row["value"]))]}
-    result, text = analyse(table(tmp_path, {"mup": {32: -9, 64: -7}}, exponents=names, change=change),
-                           "--out", tmp_path / "sweep.svg")
+
+    result, text = analyse(
+        table(tmp_path, {"mup": {32: -9, 64: -7}}, exponents=names, change=change), "--out", tmp_path / "sweep.svg"
+    )
     row = at(result, "mup", 64)
     assert (row["optimum"], row["transferred"], row["drift_octaves"]) == ("cosine", "constant", None)
     assert row["regret"] == pytest.approx(4 * BEND)
@@ -206,8 +232,9 @@ def test_names_have_a_regret_and_no_drift(tmp_path):
 
 def test_zero_is_no_edge_and_has_its_place(tmp_path):
     def change(row):
-        zero = row["value"] == 2.0 ** -13
+        zero = row["value"] == 2.0**-13
         return row | {"axis": "weight_decay"} | ({"value": 0, "val_loss": 1.0} if zero else {})
+
     result, text = analyse(table(tmp_path, change=change), "--out", tmp_path / "sweep.png")
     assert at(result, "mup", 256)["optimum"] == 0
     assert at(result, "mup", 256)["drift_octaves"] == 0
@@ -240,15 +267,23 @@ def test_figures_are_written_and_show_their_points(tmp_path):
     assert (pixels.min(axis=2) > 0.99).mean() > 0.5  # mostly paper
     dark = np.abs(pixels - np.array([0.27, 0.01, 0.34])).max(axis=2) < 0.06  # the largest width
     assert dark[:, : pixels.shape[1] // 3].any()
-    assert dark[:, pixels.shape[1] // 3: 2 * pixels.shape[1] // 3].any()
+    assert dark[:, pixels.shape[1] // 3 : 2 * pixels.shape[1] // 3].any()
     assert (tmp_path / "wider.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, "No such file"), ("", "no table of a sweep"), ("a,b\n1,2\n", "no table of a sweep"),
-    ("parametrization,scale_axis,scale,axis,value,seed,status,val_loss\nsp,width,32,lr,1,1,done,low\n", "line 2"),
-    ("parametrization,scale_axis,scale,axis,value,seed,status,val_loss\nsp,width,32,lr,1,1,failed,\n", "no run that"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ("", "no table of a sweep"),
+        ("a,b\n1,2\n", "no table of a sweep"),
+        ("parametrization,scale_axis,scale,axis,value,seed,status,val_loss\nsp,width,32,lr,1,1,done,low\n", "line 2"),
+        (
+            "parametrization,scale_axis,scale,axis,value,seed,status,val_loss\nsp,width,32,lr,1,1,failed,\n",
+            "no run that",
+        ),
+    ],
+)
 def test_unusable_tables_are_one_sentence(tmp_path, content, message):
     path = tmp_path / "sweep.csv"
     if content is not None:
@@ -257,12 +292,23 @@ def test_unusable_tables_are_one_sentence(tmp_path, content, message):
     assert done.returncode == 3
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert subprocess.run([sys.executable, SCRIPT, path, "--out", "x.gif"], capture_output=True,
-                          check=False).returncode == 2
+    assert (
+        subprocess.run([sys.executable, SCRIPT, path, "--out", "x.gif"], capture_output=True, check=False).returncode
+        == 2
+    )
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (2.0 ** -7, "2^-7"), (2.0 ** -7.5, "2^-7.5"), (0.003, "0.003"), (64.0, "64"), (0.0, "0"), ("cosine", "cosine"),
-    (2.0 ** 18, "2^18")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2.0**-7, "2^-7"),
+        (2.0**-7.5, "2^-7.5"),
+        (0.003, "0.003"),
+        (64.0, "64"),
+        (0.0, "0"),
+        ("cosine", "cosine"),
+        (2.0**18, "2^18"),
+    ],
+)
 def test_values_are_shown_as_powers_where_they_are(value, text):
     assert msv.show(value) == text

@@ -1,4 +1,5 @@
 """Text in and out of the C++ program: both tokenizers, and how a token is chosen from logits."""
+
 import shutil
 from pathlib import Path
 
@@ -67,8 +68,11 @@ def test_gpt2_tokens_of_real_text(tokenizer_bin):
 
 def test_damaged_tokenizer(tmp_path):
     path = tmp_path / "tokenizer.bin"
-    for content, says in ((b"", "cannot read"), (bytes(2000), "no tokenizer file"),
-                          (np.array([20240328, 2, 10, 9], dtype="<i4").tobytes() + bytes(1008), "truncated")):
+    for content, says in (
+        (b"", "cannot read"),
+        (bytes(2000), "no tokenizer file"),
+        (np.array([20240328, 2, 10, 9], dtype="<i4").tobytes() + bytes(1008), "truncated"),
+    ):
         path.write_bytes(content)
         with pytest.raises(llmc.cpu.Error, match=says):
             llmc.cpu.encode("x", str(path))
@@ -85,7 +89,7 @@ def test_choice_follows_the_softmax():
     for temperature in (0.5, 1.0, 2.0):
         p = np.exp(logits.astype(float) / temperature)
         p /= p.sum()
-        grid = (np.arange(100_000) + 0.5) / 100_000   # every part of (0, 1) alike: frequencies are the probabilities
+        grid = (np.arange(100_000) + 0.5) / 100_000  # every part of (0, 1) alike: frequencies are the probabilities
         chosen = [llmc.cpu.choose_token(logits.tolist(), temperature, 0, u) for u in grid[::20]]
         counts = np.bincount(chosen, minlength=50) / len(chosen)
         np.testing.assert_allclose(counts, p, atol=2 / len(chosen))

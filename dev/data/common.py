@@ -36,6 +36,7 @@ class Piece(NamedTuple):
 
 # Options
 
+
 def fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
@@ -54,25 +55,42 @@ def count(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def options(doc: str, name: str, *, tokenizer: str | None = "byte", val_fraction: float | None = None,
-            workers: bool = False) -> argparse.ArgumentParser:
+def options(
+    doc: str, name: str, *, tokenizer: str | None = "byte", val_fraction: float | None = None, workers: bool = False
+) -> argparse.ArgumentParser:
     """The options that most scripts have."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data", name), metavar="FOLDER", help="[%(default)s]")
-    parser.add_argument("--shard-tokens", type=count(2, MAX_SHARD_TOKENS), default=100_000_000, metavar="TOKENS",
-                        help="size of a shard; a small remainder joins the last one [%(default)s]")
+    parser.add_argument(
+        "--shard-tokens",
+        type=count(2, MAX_SHARD_TOKENS),
+        default=100_000_000,
+        metavar="TOKENS",
+        help="size of a shard; a small remainder joins the last one [%(default)s]",
+    )
     if tokenizer:
         parser.add_argument("--tokenizer", choices=["byte", "gpt2"], default=tokenizer, help="[%(default)s]")
     if val_fraction is not None:
-        parser.add_argument("--val-fraction", type=fraction, default=val_fraction, metavar="FRACTION",
-                            help="share of the text kept for validation; 0: none [%(default)s]")
+        parser.add_argument(
+            "--val-fraction",
+            type=fraction,
+            default=val_fraction,
+            metavar="FRACTION",
+            help="share of the text kept for validation; 0: none [%(default)s]",
+        )
     if workers:
-        parser.add_argument("--workers", type=count(1, 1024), default=os.cpu_count() or 1, metavar="PROCESSES",
-                            help="processes that tokenize [%(default)s]")
+        parser.add_argument(
+            "--workers",
+            type=count(1, 1024),
+            default=os.cpu_count() or 1,
+            metavar="PROCESSES",
+            help="processes that tokenize [%(default)s]",
+        )
     return parser
 
 
 # Sources
+
 
 def split_by_name(sizes: dict[str, int], val_fraction: float) -> dict[str, str]:
     """The split of each file, given its bytes: in the order of a hash of their names, files go to validation until it
@@ -95,10 +113,22 @@ def split_by_name(sizes: dict[str, int], val_fraction: float) -> dict[str, str]:
 
 # From pieces to a data set
 
-def write_dataset(out: Path, name: str, tokenizer, pieces: Callable[[], Iterable[Piece]], source: dict, *,
-                  shard_tokens: int, val_tokens: int = 0, max_tokens: int | None = None, workers: int = 1,
-                  named: bool = False, resumable: bool = False,
-                  extra: dict[str, dict] | None = None) -> tuple[dict, bool]:
+
+def write_dataset(
+    out: Path,
+    name: str,
+    tokenizer,
+    pieces: Callable[[], Iterable[Piece]],
+    source: dict,
+    *,
+    shard_tokens: int,
+    val_tokens: int = 0,
+    max_tokens: int | None = None,
+    workers: int = 1,
+    named: bool = False,
+    resumable: bool = False,
+    extra: dict[str, dict] | None = None,
+) -> tuple[dict, bool]:
     """Tokenizes `pieces()` into OUT. Returns the contents of NAME.json and whether the data set was there already.
 
     tokenizer     a name, or a tokenizer
@@ -128,8 +158,13 @@ def write_dataset(out: Path, name: str, tokenizer, pieces: Callable[[], Iterable
             manifest_path.unlink(missing_ok=True)
             shards = writer.commit(digest)
         _write_tokenizer(out, tokenizer)
-        manifest = request | {"name": name, "sha256": digest.hex(), "documents": documents,
-                              "vocab_size": tokenizer.vocab_size, "shards": [asdict(shard) for shard in shards]}
+        manifest = request | {
+            "name": name,
+            "sha256": digest.hex(),
+            "documents": documents,
+            "vocab_size": tokenizer.vocab_size,
+            "shards": [asdict(shard) for shard in shards],
+        }
         for file, content in extra.items():
             write_atomically(out / file, json.dumps(content, indent=1) + "\n")
         write_atomically(manifest_path, json.dumps(manifest, indent=1) + "\n")
@@ -155,8 +190,9 @@ def _sha256_of(pieces: Iterable[Piece]) -> str:
     return sha256.hexdigest()
 
 
-def _write_pieces(writer: ShardWriter, pieces: Iterable[Piece], val_tokens: int, max_tokens: int | None,
-                  workers: int) -> tuple[bytes, int]:
+def _write_pieces(
+    writer: ShardWriter, pieces: Iterable[Piece], val_tokens: int, max_tokens: int | None, workers: int
+) -> tuple[bytes, int]:
     """Returns the SHA-256 of the text and the number of documents."""
     sha256 = hashlib.sha256()
     documents = 0
@@ -170,7 +206,7 @@ def _write_pieces(writer: ShardWriter, pieces: Iterable[Piece], val_tokens: int,
         documents += piece.starts_document
         before, tokens, skip = writer.total - skip, tokens[skip:], 0
         if max_tokens is not None:
-            tokens = tokens[:max_tokens - writer.total]
+            tokens = tokens[: max_tokens - writer.total]
         if val_tokens:
             to_val = max(0, val_tokens - writer.total)
             writer.write("val", tokens[:to_val], number, before)
@@ -227,8 +263,9 @@ def _write_tokenizer(out: Path, tokenizer) -> None:
         temporary = out / ".tokenizer.bin.tmp"
         write_tokenizer_bin(tokenizer, temporary)
         temporary.replace(path)
-    elif path.exists() and not any('"tokenizer": "gpt2"' in file.read_text(errors="replace")
-                                   for file in out.glob("*.json")):
+    elif path.exists() and not any(
+        '"tokenizer": "gpt2"' in file.read_text(errors="replace") for file in out.glob("*.json")
+    ):
         path.unlink()
 
 
@@ -246,7 +283,10 @@ def report(out: Path, manifest: dict, there_already: bool, about: str = "") -> N
         if mine:
             files = mine[0]["file"] if len(mine) == 1 else f"{name}_{split}_*.bin ({len(mine)} shards)"
             text_bytes = sum(shard["bytes"] for shard in mine)
-            print(f"{split:<5} {sum(shard['tokens'] for shard in mine):>15,} tokens"
-                  + (f"{text_bytes:>17,} bytes" if text_bytes else "") + f"  {out / files}")
+            print(
+                f"{split:<5} {sum(shard['tokens'] for shard in mine):>15,} tokens"
+                + (f"{text_bytes:>17,} bytes" if text_bytes else "")
+                + f"  {out / files}"
+            )
             flags.append(f"--{split}-data '{out}/{name}_{split}_*.bin'")
     print("train with:", *flags)

@@ -67,15 +67,19 @@ def download(url: str, path: Path, hint: str = "") -> Path:
     try:
         expected = _fetch(url, part)
     except urllib.error.HTTPError as error:
-        raise DataError(f"{host_of(url)} answers {error.code} {error.reason} for {url}: {hint}"
-                        f"{OFFLINE_ALTERNATIVE}") from None
+        raise DataError(
+            f"{host_of(url)} answers {error.code} {error.reason} for {url}: {hint}{OFFLINE_ALTERNATIVE}"
+        ) from None
     except (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise DataError(f"the download of {url} broke off ({error}): run the same command again to continue "
-                        f"from {part}") from None
+        raise DataError(
+            f"the download of {url} broke off ({error}): run the same command again to continue from {part}"
+        ) from None
     size = part.stat().st_size
     if expected is not None and size < expected:
-        raise DataError(f"the download of {url} ended after {size:,} of {expected:,} bytes: run the same command again "
-                        f"to continue from {part}")
+        raise DataError(
+            f"the download of {url} ended after {size:,} of {expected:,} bytes: run the same command again "
+            f"to continue from {part}"
+        )
     if expected is not None and size > expected:
         part.unlink()
         raise DataError(f"the download of {url} has {size:,} bytes instead of {expected:,}: it was removed, run again")

@@ -55,7 +55,7 @@ def blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes
             if not data:
                 return
             if start + len(data) < end:
-                data = data[:cut_before(data)]
+                data = data[: cut_before(data)]
             start += len(data)
             yield data
 

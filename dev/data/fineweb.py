@@ -48,8 +48,9 @@ def texts(path: Path) -> Iterator[str]:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024, columns=["text"]):
             yield from batch.column(0).to_pylist()
     except (ValueError, IndexError) as error:  # ArrowInvalid is a ValueError
-        raise DataError(f"{path} is not a parquet file with a column `text` ({error}): "
-                        f"remove it, or give other files with --file") from None
+        raise DataError(
+            f"{path} is not a parquet file with a column `text` ({error}): remove it, or give other files with --file"
+        ) from None
 
 
 def import_parquet():
@@ -72,8 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.set_defaults(out=None)
     parser.add_argument("--type", choices=["classic", "edu"], default="classic", help="[%(default)s]")
     parser.add_argument("--version", choices=["10B", "100B"], default="10B", help="tokens, about [%(default)s]")
-    parser.add_argument("--max-shards", type=count(1, 100_000), metavar="SHARDS",
-                        help="stop after that many shards for training [all]")
+    parser.add_argument(
+        "--max-shards", type=count(1, 100_000), metavar="SHARDS", help="stop after that many shards for training [all]"
+    )
     parser.add_argument("--file", nargs="+", type=Path, help="parquet or .jsonl files, instead of the download")
     args = parser.parse_args(argv)
     out = args.out or Path("data", f"fineweb_{args.type}_{args.version}")
@@ -88,12 +90,25 @@ def main(argv: list[str] | None = None) -> None:
         import_parquet()  # before 2 GB are fetched
         return documents(download(url, out / "download" / Path(url).name, HINT) for url in urls)
 
-    source = {"corpus": f"FineWeb {args.type} {args.version}", "max_shards": args.max_shards,
-              "files": [str(path.resolve()) for path in args.file] if args.file else None}
+    source = {
+        "corpus": f"FineWeb {args.type} {args.version}",
+        "max_shards": args.max_shards,
+        "files": [str(path.resolve()) for path in args.file] if args.file else None,
+    }
     max_tokens = (1 + args.max_shards) * args.shard_tokens if args.max_shards else None
-    manifest, there = write_dataset(out, "fineweb", args.tokenizer, pieces, source,
-                                    shard_tokens=args.shard_tokens, val_tokens=args.shard_tokens, max_tokens=max_tokens,
-                                    workers=args.workers, named=not args.file, resumable=True)
+    manifest, there = write_dataset(
+        out,
+        "fineweb",
+        args.tokenizer,
+        pieces,
+        source,
+        shard_tokens=args.shard_tokens,
+        val_tokens=args.shard_tokens,
+        max_tokens=max_tokens,
+        workers=args.workers,
+        named=not args.file,
+        resumable=True,
+    )
     if not any(shard["split"] == "train" for shard in manifest["shards"]):
         print("note: all the text is in the first shard, which is for validation: give a smaller --shard-tokens")
     report(out, manifest, there, f"{source['corpus']}: {manifest['documents']:,} documents")

@@ -21,8 +21,18 @@ from pathlib import Path
 from common import Piece, options, report, split_by_name, write_dataset
 from errors import DataError, run
 
-EXCLUDED_FOLDERS = {"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__",
-                    "_bundled", "lib-dynload", "ensurepip"}
+EXCLUDED_FOLDERS = {
+    "test",
+    "tests",
+    "idle_test",
+    "lib2to3",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "_bundled",
+    "lib-dynload",
+    "ensurepip",
+}
 EXCLUDED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")  # they describe the machine
 LEAST_BYTES = 2_000_000  # less is a Python without its library's sources
 
@@ -64,29 +74,44 @@ def read_library(stdlib: Path) -> tuple[dict[str, bytes], Counter]:
             texts[path.relative_to(stdlib).as_posix()] = text
     size = sum(map(len, texts.values()))
     if size < LEAST_BYTES:
-        raise DataError(f"{stdlib} has {len(texts)} usable .py files with {size:,} bytes, which is no whole standard "
-                        f"library: install it (Debian: apt install python3), run another Python, or give --stdlib "
-                        f"FOLDER; python dev/data/text.py makes a data set of any other text")
+        raise DataError(
+            f"{stdlib} has {len(texts)} usable .py files with {size:,} bytes, which is no whole standard "
+            f"library: install it (Debian: apt install python3), run another Python, or give --stdlib "
+            f"FOLDER; python dev/data/text.py makes a data set of any other text"
+        )
     return texts, left_out
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = options(__doc__, "pystdlib", val_fraction=0.05)
-    parser.add_argument("--stdlib", type=Path, metavar="FOLDER", default=Path(sysconfig.get_path("stdlib")),
-                        help="library to read [the one of the Python that runs this: %(default)s]")
+    parser.add_argument(
+        "--stdlib",
+        type=Path,
+        metavar="FOLDER",
+        default=Path(sysconfig.get_path("stdlib")),
+        help="library to read [the one of the Python that runs this: %(default)s]",
+    )
     args = parser.parse_args(argv)
     texts, left_out = read_library(args.stdlib)
     splits = split_by_name({name: len(text) for name, text in texts.items()}, args.val_fraction)
     own = args.stdlib == parser.get_default("stdlib")
     library = f"Python {platform.python_version()}" if own else str(args.stdlib)
     manifest, there = write_dataset(
-        args.out, "pystdlib", args.tokenizer, lambda: (Piece(splits[name], text) for name, text in texts.items()),
+        args.out,
+        "pystdlib",
+        args.tokenizer,
+        lambda: (Piece(splits[name], text) for name, text in texts.items()),
         {"corpus": "Python standard library", "val_fraction": args.val_fraction, "library": library},
-        shard_tokens=args.shard_tokens)
+        shard_tokens=args.shard_tokens,
+    )
     skipped = ", ".join(f"{number} {reason}" for reason, number in sorted(left_out.items()))
-    report(args.out, manifest, there,
-           f"standard library of {library}: {len(texts)} files, {sum(map(len, texts.values())):,} bytes"
-           + (f" (left out: {skipped})" if skipped else ""))
+    report(
+        args.out,
+        manifest,
+        there,
+        f"standard library of {library}: {len(texts)} files, {sum(map(len, texts.values())):,} bytes"
+        + (f" (left out: {skipped})" if skipped else ""),
+    )
 
 
 if __name__ == "__main__":

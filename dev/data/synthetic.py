@@ -23,7 +23,7 @@ BLOCK_TOKENS = 1 << 20
 
 @dataclass
 class Chain:
-    table: np.ndarray       # (V, 256): the next symbol, for each value of a random byte
+    table: np.ndarray  # (V, 256): the next symbol, for each value of a random byte
     stationary: np.ndarray  # (V,)
 
     @property
@@ -43,7 +43,7 @@ def make_chain(vocab_size: int, successors: int, random: np.random.RandomState) 
     targets = random.randint(0, vocab_size, size=(vocab_size, successors))
     cycle = random.permutation(vocab_size)
     targets[cycle, 0] = np.roll(cycle, -1)
-    cuts = [np.sort(random.permutation(255)[:successors - 1]) + 1 for _ in range(vocab_size)]
+    cuts = [np.sort(random.permutation(255)[: successors - 1]) + 1 for _ in range(vocab_size)]
     counts = np.diff(np.array([[0, *row, 256] for row in cuts]), axis=1)  # at least 1 each, 256 together
     table = np.array([np.repeat(t, c) for t, c in zip(targets, counts, strict=True)], dtype=np.uint16)
     p = np.full(vocab_size, 1 / vocab_size)
@@ -73,23 +73,49 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--vocab-size", type=count(2, 65_536), default=64, metavar="SYMBOLS", help="[%(default)s]")
     parser.add_argument("--successors", type=count(1, 256), default=8, help="of each symbol [%(default)s]")
     parser.add_argument("--tokens", type=count(1, 10**11), default=1_000_000, help="for training [%(default)s]")
-    parser.add_argument("--val-tokens", type=count(1, 10**9), default=65_536, metavar="TOKENS",
-                        help="for validation; they come first in the sequence [%(default)s]")
+    parser.add_argument(
+        "--val-tokens",
+        type=count(1, 10**9),
+        default=65_536,
+        metavar="TOKENS",
+        help="for validation; they come first in the sequence [%(default)s]",
+    )
     parser.add_argument("--seed", type=count(0, 2**32 - 1), default=0, help="[%(default)s]")
     args = parser.parse_args(argv)
     random = np.random.RandomState(args.seed)  # of numpy's generators the one whose numbers never change
     chain = make_chain(args.vocab_size, args.successors, random)
-    source = {"corpus": "Markov chain", "vocab_size": args.vocab_size, "successors": args.successors,
-              "tokens": args.tokens, "val_tokens": args.val_tokens, "seed": args.seed}
+    source = {
+        "corpus": "Markov chain",
+        "vocab_size": args.vocab_size,
+        "successors": args.successors,
+        "tokens": args.tokens,
+        "val_tokens": args.val_tokens,
+        "seed": args.seed,
+    }
     entropy = chain.nats_per_token
-    facts = {"nats_per_token": entropy, "bits_per_token": entropy / math.log(2),
-             "unigram_nats_per_token": chain.unigram_nats_per_token} | source
+    facts = {
+        "nats_per_token": entropy,
+        "bits_per_token": entropy / math.log(2),
+        "unigram_nats_per_token": chain.unigram_nats_per_token,
+    } | source
     manifest, there = write_dataset(
-        args.out, "synthetic", SymbolTokenizer(args.vocab_size),
+        args.out,
+        "synthetic",
+        SymbolTokenizer(args.vocab_size),
         lambda: (Piece("train", b.tobytes()) for b in symbols(chain, args.val_tokens + args.tokens, random)),
-        source, shard_tokens=args.shard_tokens, val_tokens=args.val_tokens, named=True, extra={"entropy.json": facts})
-    report(args.out, manifest, there, f"Markov chain over {args.vocab_size:,} symbols, seed {args.seed}: entropy "
-           f"{entropy:.6f} nats/token (one by one {chain.unigram_nats_per_token:.6f})")
+        source,
+        shard_tokens=args.shard_tokens,
+        val_tokens=args.val_tokens,
+        named=True,
+        extra={"entropy.json": facts},
+    )
+    report(
+        args.out,
+        manifest,
+        there,
+        f"Markov chain over {args.vocab_size:,} symbols, seed {args.seed}: entropy "
+        f"{entropy:.6f} nats/token (one by one {chain.unigram_nats_per_token:.6f})",
+    )
 
 
 if __name__ == "__main__":

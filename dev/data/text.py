@@ -67,8 +67,10 @@ def pieces(files: dict[str, Path], val_fraction: float) -> Iterator[Piece]:
         (path,) = files.values()
         start = tail_start(path, val_fraction)
         if not 0 < start < path.stat().st_size:
-            raise DataError(f"{path} with {path.stat().st_size:,} bytes is too short to keep {val_fraction} of it "
-                            f"for validation: give more text, or --val-fraction 0")
+            raise DataError(
+                f"{path} with {path.stat().st_size:,} bytes is too short to keep {val_fraction} of it "
+                f"for validation: give more text, or --val-fraction 0"
+            )
         yield from pieces_of(path, "train", 0, start)
         yield from pieces_of(path, "val", start)
         return
@@ -80,8 +82,9 @@ def pieces(files: dict[str, Path], val_fraction: float) -> Iterator[Piece]:
 def main(argv: list[str] | None = None) -> None:
     parser = options(__doc__, "text", val_fraction=0.05)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
-    parser.add_argument("--pattern", default="*", metavar="PATTERNS",
-                        help="file names to use, like '*.txt,*.md' [any text]")
+    parser.add_argument(
+        "--pattern", default="*", metavar="PATTERNS", help="file names to use, like '*.txt,*.md' [any text]"
+    )
     parser.add_argument("--name", default="text", help="beginning of the shards' names [%(default)s]")
     args = parser.parse_args(argv)
     if not args.name.replace("-", "").replace("_", "").replace(".", "").isalnum() or args.name.startswith("."):
@@ -94,11 +97,18 @@ def main(argv: list[str] | None = None) -> None:
         print(f"left out {len(notes) - NOTES} more files")
     where = ", ".join(map(str, args.paths))
     if not good:
-        raise DataError(f"no text in {where}: {len(files)} files match {args.pattern!r}, {len(notes)} of them are "
-                        f"empty or not UTF-8 text; give other paths or another --pattern")
-    manifest, there = write_dataset(args.out, args.name, args.tokenizer, lambda: pieces(good, args.val_fraction),
-                                    {"corpus": "files", "val_fraction": args.val_fraction, "files": list(good)},
-                                    shard_tokens=args.shard_tokens)
+        raise DataError(
+            f"no text in {where}: {len(files)} files match {args.pattern!r}, {len(notes)} of them are "
+            f"empty or not UTF-8 text; give other paths or another --pattern"
+        )
+    manifest, there = write_dataset(
+        args.out,
+        args.name,
+        args.tokenizer,
+        lambda: pieces(good, args.val_fraction),
+        {"corpus": "files", "val_fraction": args.val_fraction, "files": list(good)},
+        shard_tokens=args.shard_tokens,
+    )
     report(args.out, manifest, there, f"{where}: {len(good)} files ({len(notes)} left out)")
 
 

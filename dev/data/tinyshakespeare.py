@@ -37,9 +37,15 @@ def main(argv: list[str] | None = None) -> None:
     if problem:
         raise DataError(f"{path} is {problem}: give --file a copy of {URL}")
     documents = paragraphs(path.read_bytes())
-    manifest, there = write_dataset(args.out, "tinyshakespeare", args.tokenizer, lambda: documents,
-                                    {"corpus": "Tiny Shakespeare", "url": URL},
-                                    shard_tokens=args.shard_tokens, val_tokens=VAL_TOKENS)
+    manifest, there = write_dataset(
+        args.out,
+        "tinyshakespeare",
+        args.tokenizer,
+        lambda: documents,
+        {"corpus": "Tiny Shakespeare", "url": URL},
+        shard_tokens=args.shard_tokens,
+        val_tokens=VAL_TOKENS,
+    )
     if not any(shard["split"] == "train" for shard in manifest["shards"]):
         print(f"note: {path} is too short: all its tokens are among the {VAL_TOKENS:,} for validation")
     report(args.out, manifest, there, f"Tiny Shakespeare: {len(documents):,} documents")

@@ -43,8 +43,10 @@ def stories(path: Path) -> Iterator[Piece]:
                 if story := item["story"].strip():
                     yield Piece("val" if number == 1 else "train", story.encode("utf-8", "replace"))
     except (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not the TinyStories archive or a folder of its JSON files ({error!r} after "
-                        f"{number} files): remove it and download it again, or give another --file") from None
+        raise DataError(
+            f"{path} is not the TinyStories archive or a folder of its JSON files ({error!r} after "
+            f"{number} files): remove it and download it again, or give another --file"
+        ) from None
     if number < 2:
         raise DataError(f"{path} has {number} JSON files: at least two are needed, the first is for validation")
 
@@ -63,8 +65,16 @@ def main(argv: list[str] | None = None) -> None:
         return stories(path)
 
     source = {"corpus": "TinyStories", "url": URL, "file": str(args.file.resolve()) if args.file else None}
-    manifest, there = write_dataset(args.out, "tinystories", args.tokenizer, pieces, source, named=not args.file,
-                                    shard_tokens=args.shard_tokens, workers=args.workers)
+    manifest, there = write_dataset(
+        args.out,
+        "tinystories",
+        args.tokenizer,
+        pieces,
+        source,
+        named=not args.file,
+        shard_tokens=args.shard_tokens,
+        workers=args.workers,
+    )
     report(args.out, manifest, there, f"TinyStories: {manifest['documents']:,} stories")
 
 

@@ -49,8 +49,10 @@ def read_shard(path: Path) -> ShardContent:
     dtype = np.dtype("<u2" if header[1] == 1 else "<u4")
     count = int(header[2])
     if size != HEADER_BYTES + dtype.itemsize * count:
-        raise DataError(f"{path} has {size:,} bytes and its header says {count:,} tokens of {dtype.itemsize} bytes: "
-                        f"it is cut off or overwritten, make it anew")
+        raise DataError(
+            f"{path} has {size:,} bytes and its header says {count:,} tokens of {dtype.itemsize} bytes: "
+            f"it is cut off or overwritten, make it anew"
+        )
     tokens = np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES) if count else np.zeros(0, dtype)
     text_bytes = int(header[5]) | int(header[6]) << 32
     return ShardContent(tokens, int(header[3]), int(header[4]), text_bytes, header[8:16].tobytes().hex())
@@ -158,8 +160,11 @@ class ShardWriter:
 
     def _save_progress(self) -> None:
         if self.resume_options is not None:
-            progress = {"options": self.resume_options, "position": self.position,
-                        "shards": [asdict(shard) for shard in self.shards]}
+            progress = {
+                "options": self.resume_options,
+                "position": self.position,
+                "shards": [asdict(shard) for shard in self.shards],
+            }
             write_atomically(self.folder / "progress.json", json.dumps(progress))
 
     def commit(self, sha256: bytes) -> list[Shard]:

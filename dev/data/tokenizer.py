@@ -16,14 +16,20 @@ from errors import DataError
 BLOBS = "https://openaipublic.blob.core.windows.net"
 GPT2_FILES = {
     "gpt2": {
-        "6d1cbeee0f20b3d9449abfede4726ed8212e3aee":
-            ("gpt-2/encodings/main/vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
-        "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6":
-            ("gpt-2/encodings/main/encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+        "6d1cbeee0f20b3d9449abfede4726ed8212e3aee": (
+            "gpt-2/encodings/main/vocab.bpe",
+            "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+        ),
+        "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6": (
+            "gpt-2/encodings/main/encoder.json",
+            "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+        ),
     },
     "r50k_base": {
-        "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4":
-            ("encodings/r50k_base.tiktoken", "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"),
+        "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4": (
+            "encodings/r50k_base.tiktoken",
+            "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+        ),
     },
 }
 
@@ -83,14 +89,17 @@ def load_gpt2():
     try:
         import tiktoken
     except ImportError:
-        raise DataError("--tokenizer gpt2 needs the package tiktoken: pip install tiktoken, "
-                        "or use --tokenizer byte") from None
+        raise DataError(
+            "--tokenizer gpt2 needs the package tiktoken: pip install tiktoken, or use --tokenizer byte"
+        ) from None
     name = _cached_encoding() or _reachable_encoding()
     try:
         return tiktoken.get_encoding(name)
     except Exception as error:  # tiktoken lets through whatever its HTTP library raises
-        raise DataError(f"tiktoken cannot load GPT-2's vocabulary ({error}): try again, put {_file_sets()} into "
-                        f"the folder TIKTOKEN_CACHE_DIR, or use --tokenizer byte") from None
+        raise DataError(
+            f"tiktoken cannot load GPT-2's vocabulary ({error}): try again, put {_file_sets()} into "
+            f"the folder TIKTOKEN_CACHE_DIR, or use --tokenizer byte"
+        ) from None
 
 
 def _cached_encoding() -> str:
@@ -105,22 +114,28 @@ def _cached_encoding() -> str:
         for name, (source, sha256) in files.items():
             found = hashlib.sha256(paths[name].read_bytes()).hexdigest()
             if found != sha256:
-                raise DataError(f"{paths[name]} has SHA-256 {found} and should have {sha256}: "
-                                f"replace it by {BLOBS}/{source}, or use --tokenizer byte")
+                raise DataError(
+                    f"{paths[name]} has SHA-256 {found} and should have {sha256}: "
+                    f"replace it by {BLOBS}/{source}, or use --tokenizer byte"
+                )
         return encoding
     return ""
 
 
 def _file_sets() -> str:
-    return " or ".join(" + ".join(f"{name} (= {Path(source).name})" for name, (source, _) in files.items())
-                       for files in GPT2_FILES.values())
+    return " or ".join(
+        " + ".join(f"{name} (= {Path(source).name})" for name, (source, _) in files.items())
+        for files in GPT2_FILES.values()
+    )
 
 
 def _reachable_encoding() -> str:
     reason = unreachable(f"{BLOBS}/gpt-2/encodings/main/vocab.bpe")
     if reason:
-        raise DataError(f"GPT-2's vocabulary is not on this machine and {host_of(BLOBS)} cannot be reached ({reason}): "
-                        f"set TIKTOKEN_CACHE_DIR to a folder with {_file_sets()}, or use --tokenizer byte")
+        raise DataError(
+            f"GPT-2's vocabulary is not on this machine and {host_of(BLOBS)} cannot be reached ({reason}): "
+            f"set TIKTOKEN_CACHE_DIR to a folder with {_file_sets()}, or use --tokenizer byte"
+        )
     return "gpt2"
 
 

@@ -1,9 +1,10 @@
 """llmc-µP from Python: the backends built beside this file, each a module with the ops of llmc/ops/ops.h and the model.
 
-    import llmc
-    llmc.backends()              # ["cpu", "emulated"]: those that are built and can run here
-    llmc.cpu.gelu_forward(x)     # x: a float32 NumPy array
+import llmc
+llmc.backends()              # ["cpu", "emulated"]: those that are built and can run here
+llmc.cpu.gelu_forward(x)     # x: a float32 NumPy array
 """
+
 import importlib
 import importlib.machinery
 import importlib.util
