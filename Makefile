@@ -23,7 +23,7 @@ PYTHON   := $(VENV)/bin/python
 VERSION  := 0.1.0
 
 ROOMS   := core ops mup gpt2 data train  # what all backends share
-COMMON  := $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp)
+COMMON  := $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp llmc/train/options/*.cpp)
 CPU     := $(wildcard llmc/cpu/*.cpp)
 KERNELS := $(wildcard llmc/cuda/*.cu)
 EMULATOR := $(wildcard llmc/emulator/*.cpp)

@@ -4,7 +4,10 @@
 #include <string>
 
 #include "llmc/core/error.h"
-#include "llmc/train/options.h"
+#include "llmc/mup/rule_table.h"
+#include "llmc/train/describe.h"
+#include "llmc/train/options/command_line.h"
+#include "llmc/train/sample_command.h"
 #include "llmc/train/setup.h"
 #include "llmc/train/signals.h"
 #include "llmc/train/trainer.h"
@@ -13,15 +16,15 @@ namespace {
 
 int run(int argc, char** argv) {
     using namespace llmc;
-    const CommandLine line = parse_options(argc, argv);
+    const CommandLine line = parse_command_line(argc, argv);
     const bool sampling = line.command == CommandLine::Command::sample;
     if (!sampling && !line.dry_run) watch_signals();
-    device::initialize(line.config.threads);
+    device::initialize(line.config.machine.threads);
     if (sampling) return sample_command(line);
 
     Setup setup = prepare(line);
     if (line.dry_run) {
-        std::printf("%s\n%s", describe(setup).c_str(), rule_table(rules_json(setup)).c_str());
+        std::printf("%s\n%s", describe(setup).c_str(), rule_table(rules_json(setup), line.all_tensors).c_str());
         return kExitOk;
     }
     std::string command;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, and only that: scripts/setup.sh headers | toolchain | venv | venv-dev | cuda-toolkit
-#   headers       g++; CLI11 and nlohmann-json from Debian's or Ubuntu's packages, into build/deps/include, so that they
+#   headers       g++; CLI11, nlohmann-json and toml++ from Debian's or Ubuntu's packages, into build/deps/include, so that they
 #                 travel with the tree to machines without a network
 #   toolchain     the same, and oneDNN (as root, or with sudo)
 #   venv          .venv with requirements.txt: data scripts and figures
@@ -39,11 +39,12 @@ compiler() { command -v "${CXX:-g++}" >/dev/null || install_packages g++ make; }
 headers() {
     local deps=build/deps/include missing=() library
     compiler
-    for library in CLI nlohmann; do
+    for library in CLI nlohmann toml++; do
         [[ -d $deps/$library ]] || missing+=("$library")
     done
     [[ ${#missing[@]} -gt 0 ]] || return 0
-    has_header CLI/CLI.hpp && has_header nlohmann/json.hpp || install_packages libcli11-dev nlohmann-json3-dev
+    has_header CLI/CLI.hpp && has_header nlohmann/json.hpp && has_header toml++/toml.h ||
+        install_packages libcli11-dev nlohmann-json3-dev libtomlplusplus-dev
     mkdir -p "$deps"
     for library in "${missing[@]}"; do
         for from in /usr/include /usr/local/include; do

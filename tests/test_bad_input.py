@@ -86,8 +86,8 @@ def damaged_shards(folder):
         return raw[: 4 * field] + struct.pack("<i", value) + raw[4 * field + 4 :]
 
     return {
-        "empty": (b"", ["no token shard", "0 bytes"]),
-        "short": (raw[:500], ["no token shard", "500 bytes"]),
+        "empty": (b"", ["not a token shard", "0 bytes"]),
+        "short": (raw[:500], ["not a token shard", "500 bytes"]),
         "foreign": (b"PK\x03\x04" * 1000, ["magic number"]),
         "llama3": (header(0, 20240801), ["20240801", "Llama-3"]),
         "version": (header(1, 7), ["version 7"]),
@@ -112,7 +112,7 @@ def test_missing_data(tmp_path, text):
     refuse(DATA, [f"{tmp_path}/none*.bin", "matches no file"], "--train-data", tmp_path / "none*.bin", "--steps", 1)
     refuse(DATA, ["--val-data", "matches no file"], *text, "--val-data", tmp_path / "v.bin", *TINY, "--steps", 1)
     (tmp_path / "folder.bin").mkdir()
-    refuse(DATA, ["folder.bin", "no token shard"], "--train-data", tmp_path / "folder.bin", *TINY, "--steps", 1)
+    refuse(DATA, ["folder.bin", "not a token shard"], "--train-data", tmp_path / "folder.bin", *TINY, "--steps", 1)
 
 
 def test_token_beyond_the_vocabulary(tmp_path):

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(
 
 SOURCE = ROOT / "llmc" / "mup" / "parametrization.cpp"
 HIDDEN, OUTPUT = "kHidden  = {0,    -0.5, -1,", "kOutput8 = {-1,   0,    0,"
-ATTENTION = "config_.attn_mult.value_or(std::sqrt(base_head_dim_)) / geometry_.head_dim"
-LR = "    r.lr = config_.lr * width_factor * depth_factor;"
+ATTENTION = "mup_.attn_mult.value_or(std::sqrt(base_head_dim_)) / geometry_.head_dim"
+LR = "    r.lr = optimizer_.lr * width_factor * depth_factor;"
 
 # name: (text in parametrization.cpp, text in its place, the kind of number that shows it, words of the cause)
 MUTATIONS = {

@@ -244,21 +244,37 @@ def test_sample_command_reproduces_training_logits(data, tmp_path):
 
 
 def test_dry_run_prints_the_rules_and_touches_nothing(data, tmp_path):
-    out, _ = run(
-        *data,
-        *TINY,
-        *"--parametrization mup --base-width 12 --base-heads 3 --dry-run --out".split(),
-        tmp_path / "none",
-    )
+    options = [*data, *TINY, *"--parametrization mup --base-width 12 --base-heads 3".split(), "--out", tmp_path / "none"]
+    out, _ = run(*options, "--dry-run", "--all")
     assert "width_mult 4 " in out and "h.1.mlp.c_proj.weight" in out and "memory" in out
+    folded, _ = run(*options, "--dry-run")  # the rules of both blocks are equal
+    assert "h.*.mlp.c_proj.weight" in folded and "h.1." not in folded
+    assert folded.count("\n") == out.count("\n") - 12 - 1  # 12 tensors and the note about queries
     assert not (tmp_path / "none").exists()
 
 
+def test_dry_run_shows_every_scale_of_u_mup(data):
+    out, _ = run(*data, *TINY, *"--parametrization u-mup --dry-run".split())
+    for title in ("loss ", "head's input ", "head ", "wte ", "wpe "):
+        assert title in out[out.index("gradient scales: ") :].splitlines()[0]
+    table = out[out.index("residual h.0.attn:") :]
+    assert "residual h.1.mlp:" in table
+    out, _ = run(*data, *TINY, *"--parametrization u-mup --depth 4 --dry-run".split())
+    assert "residual h.1." not in out and "--all shows every block" in out
+    out, _ = run(*data, *TINY, *"--parametrization u-mup --depth 4 --dry-run --all".split())
+    assert all(f"residual h.{block}.attn:" in out for block in range(4))
+
+
 def test_dry_run_of_every_preset_needs_no_data():
-    for preset in ("gpt2", "gpt2-xl", "gpt3-13b"):
-        out, _ = run("--preset", preset, "--dry-run")
-        assert "parameters" in out
-    assert "12,853,928,960" in out or "12,8" in out  # gpt3-13b: about 12.8 billion
+    presets = json.loads(run("--options-json")[0])["presets"]
+    assert len(presets) == 11
+    counts = {}
+    for name, preset in presets.items():
+        out, _ = run("--preset", name, "--dry-run")
+        L, C, T = preset["depth"], preset["width"], preset["seq_len"]
+        counts[name] = 50257 * C + T * C + L * (12 * C * C + 13 * C) + 2 * C  # the head is tied
+        assert f"{counts[name]:,} parameters" in out
+    assert counts["gpt2"] == 124_439_808  # as Hugging Face's GPT-2
 
 
 def test_config_file_and_print_config_round_trip(data, tmp_path):

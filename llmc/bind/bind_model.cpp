@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include "llmc/bind/bind.h"
+#include "llmc/bind/keywords.h"
 #include "llmc/core/error.h"
 #include "llmc/gpt2/arena.h"
 #include "llmc/train/checkpoint/checkpoint.h"
-#include "llmc/train/options.h"
 #include "llmc/train/sampler.h"
 
 namespace py = pybind11;
@@ -16,29 +16,11 @@ namespace py = pybind11;
 namespace llmc {
 namespace {
 
+using python::model_parts;
+using python::ModelParts;
+using python::to_python;
 using Tokens = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
-
-// Keyword arguments, named like the long options with underscores.
-Config config_of(const py::kwargs& options) {
-    const auto json = nlohmann::json::parse(py::module_::import("json").attr("dumps")(options).cast<std::string>());
-    const auto known = to_json(Config{});
-    for (auto& [key, value] : json.items())
-        if (!known.contains(key))
-            fail_usage("unknown option '", key, "': the names are train_gpt2's long options with underscores");
-    Config c = from_json(json);
-    if (c.heads < 1 || c.width % c.heads) fail_usage("heads ", c.heads, " does not divide width ", c.width);
-    if (c.vocab_size == 0) c.vocab_size = 50257;
-    if (!c.tie_embeddings) c.tie_embeddings = Parametrization::ties_by_default(c.parametrization);
-    resolve_batch(c);
-    return c;
-}
-
-ModelShape shape_of(const Config& c) { return {c.depth, c.heads, c.width, c.seq_len, c.vocab_size, *c.tie_embeddings}; }
-
-py::object to_python(const nlohmann::ordered_json& json) {
-    return py::module_::import("json").attr("loads")(json.dump());
-}
 
 Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape) {
     Floats out(shape);
@@ -48,26 +30,22 @@ Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape
 
 class PythonGPT2 {
 public:
-    PythonGPT2(const Config& config, const ModelShape& shape, int64_t logits_rows)
-        : config_(config),
-          model_(shape, Parametrization(config, shape.geometry()),
-                 {.batch_size = config.batch_size,
-                  .seq_len = config.seq_len,
-                  .dtype = config.dtype == "bf16" ? DType::bf16 : DType::f32,
-                  .recompute = recompute_named(config.recompute),
-                  .logits_rows = logits_rows}),
-          optimizer_(model_, config) {
-        model_.parameters.initialise(config.seed);
+    PythonGPT2(const ModelParts& parts, int64_t logits_rows)
+        : config_(parts.config),
+          model_(parts.shape, make_rules(parts.config, parts.shape), options_of(parts.config, logits_rows)),
+          optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
+        if (parts.weights)
+            load_weights(*parts.weights, model_);
+        else
+            model_.parameters.initialise(uint64_t(config_.machine.seed));
         optimizer_.masters_from_parameters();
     }
 
     py::object forward(const Tokens& tokens, const std::optional<Tokens>& targets) {
         set_batch(tokens, targets);
+        if (targets) return py::float_(model_.mean_loss());
         model_.forward();
-        if (!targets) return array(model_.logits(0, int64_t{B_} * T_), {B_, T_, model_.shape.vocab_size});
-        model_.zero_loss();
-        model_.evaluate(1.0f / float(B_ * T_));
-        return py::float_(model_.loss());
+        return array(model_.logits(0, int64_t{B_} * T_), {B_, T_, model_.shape.vocab_size});
     }
     double backward(int64_t total_tokens) {
         if (!has_targets_) fail_usage("backward() needs a forward() with targets before it");
@@ -130,7 +108,7 @@ public:
             if (token < 0 || token >= model_.shape.vocab_size)
                 fail_usage("token ", token, " is outside the vocabulary of ", model_.shape.vocab_size);
         return llmc::generate(
-            model_, std::move(tokens), config_.seq_len, -1,
+            model_, std::move(tokens), config_.model.seq_len, -1,
             {.temperature = temperature, .top_k = top_k, .count = count, .seed = seed, .cache = cache});
     }
     void load(const std::string& path) {
@@ -141,6 +119,11 @@ public:
     py::object rules() const { return to_python(model_.rules.to_json(tensor_specs(model_.shape))); }
 
 private:
+    static GPT2Options options_of(const Config& config, int64_t logits_rows) {
+        GPT2Options options = gpt2_options(config);
+        options.logits_rows = logits_rows;
+        return options;
+    }
     void set_batch(const Tokens& tokens, const std::optional<Tokens>& targets) {
         if (tokens.ndim() != 2)
             fail_usage("tokens must have the shape (B, T), they have ", tokens.ndim(), " dimensions");
@@ -171,9 +154,8 @@ void bind_model(py::module_& m) {
     m.def(
         "parametrization",
         [](const py::kwargs& options) {
-            const Config c = config_of(options);
-            const ModelShape shape = shape_of(c);
-            return to_python(Parametrization(c, shape.geometry()).to_json(tensor_specs(shape)));
+            const ModelParts parts = model_parts(options);
+            return to_python(make_rules(parts.config, parts.shape).to_json(tensor_specs(parts.shape)));
         },
         "The resolved rule of every tensor, as train_gpt2 --dry-run prints it: a dict. Keyword arguments are "
         "train_gpt2's long options with underscores.");
@@ -207,13 +189,10 @@ void bind_model(py::module_& m) {
     m.def(
         "activation_bytes",
         [](bool train, const py::kwargs& options) {
-            const Config c = config_of(options);
-            return GPT2::memory(shape_of(c), {.batch_size = c.batch_size,
-                                              .seq_len = c.seq_len,
-                                              .dtype = c.dtype == "bf16" ? DType::bf16 : DType::f32,
-                                              .train = train,
-                                              .recompute = recompute_named(c.recompute)})
-                .activations;
+            const ModelParts parts = model_parts(options);
+            GPT2Options model_options = gpt2_options(parts.config);
+            model_options.train = train;
+            return GPT2::memory(parts.shape, model_options).activations;
         },
         "Bytes of a model's activations.", py::arg("train") = true);
     m.def("choose_token", &choose_token, "The sampler's choice from logits, given a uniform number.", py::arg("logits"),
@@ -225,8 +204,7 @@ void bind_model(py::module_& m) {
         "parametrization=\"mup\", ...); "
         "batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at a time (0: automatic).")
         .def(py::init([](int64_t logits_rows, const py::kwargs& options) {
-                 const Config c = config_of(options);
-                 return std::make_unique<PythonGPT2>(c, shape_of(c), logits_rows);
+                 return std::make_unique<PythonGPT2>(model_parts(options), logits_rows);
              }),
              py::arg("logits_rows") = 0)
         .def("forward", &PythonGPT2::forward,

@@ -6,9 +6,17 @@
 #include <initializer_list>
 #include <string>
 
+#include "llmc/core/names.h"
+
 namespace llmc {
 
 enum class DType : uint8_t { f32, bf16, i32 };
+
+// The types a model can have, by the names of --dtype.
+template <>
+struct Names<DType> {
+    static constexpr std::pair<const char*, DType> list[] = {{"fp32", DType::f32}, {"bf16", DType::bf16}};
+};
 
 constexpr size_t size_of(DType dtype) { return dtype == DType::bf16 ? 2 : 4; }
 inline const char* name_of(DType dtype) {

@@ -8,6 +8,8 @@
 
 namespace llmc {
 
+constexpr int kGpt2VocabSize = 50257;
+
 class Tokenizer {
 public:
     static Tokenizer byte();

@@ -26,7 +26,7 @@ public:
     Layout(const ModelShape& shape, const GPT2Options& options) : shape_(shape), o_(options), at_{shape.depth} {}
 
     void describe(Activations& a) {
-        const int64_t B = o_.batch_size, T = o_.seq_len, N = B * T, C = shape_.channels;
+        const int64_t B = o_.batch_size, T = o_.seq_len, N = B * T, C = shape_.width;
         const Lives always = {{0, at_.end()}};
         add(a.tokens, DType::i32, {B, T}, always);
         add(a.targets, DType::i32, {B, T}, always);
@@ -101,10 +101,6 @@ private:
 };
 
 }  // namespace
-
-Recompute recompute_named(const std::string& name) {
-    return name == "block" ? Recompute::block : name == "gelu" ? Recompute::gelu : Recompute::none;
-}
 
 size_t lay_out(Activations& activations, const ModelShape& shape, const GPT2Options& options, char* base) {
     Layout layout(shape, options);

@@ -3,6 +3,7 @@
 #pragma once
 #include <string>
 #include <vector>
+#include "llmc/core/names.h"
 #include "llmc/gpt2/parameters.h"
 #include "llmc/ops/device.h"
 
@@ -13,6 +14,12 @@ enum class Recompute {
     none,   // nothing
     gelu,   // the GELU of each block, from its input: 8C of 32C bytes a token and block less in bf16
     block,  // all of a block but its output: 30C less, for one more forward pass (a third more arithmetic)
+};
+
+template <>
+struct Names<Recompute> {
+    static constexpr std::pair<const char*, Recompute> list[] = {
+        {"none", Recompute::none}, {"gelu", Recompute::gelu}, {"block", Recompute::block}};
 };
 
 struct GPT2Options {
@@ -47,8 +54,6 @@ struct Activations {
     // (N, 4C); of attention's output (N, C).
     Tensor dresidual, dbranch, dwide, dattn;
 };
-
-Recompute recompute_named(const std::string& name);  // "none", "gelu", "block"
 
 // Fills in shapes and memory from `base` on (null: only the size is of interest). Returns the bytes that are needed.
 size_t lay_out(Activations& activations, const ModelShape& shape, const GPT2Options& options, char* base);

@@ -67,7 +67,7 @@ void GPT2::backward() {
     }
     call(embedding_backward, {.dwte = parameters.wte->grad,
                               .dwpe = parameters.wpe->grad,
-                              .dout = dx.reshape({B_, T_, shape.channels}),
+                              .dout = dx.reshape({B_, T_, shape.width}),
                               .tokens = acts_.tokens.reshape({B_, T_}),
                               .dwte_scale = rules.scales().wte_grad,
                               .dwpe_scale = rules.scales().wpe_grad});
@@ -85,7 +85,7 @@ void GPT2::block_backward(int l, Tensor x) {
     const BlockParameters& p = parameters.blocks[size_t(l)];
     const BlockActivations& a = acts_.blocks[size_t(l)];
     const Scales& scales = rules.scales();
-    const int64_t C = shape.channels;
+    const int64_t C = shape.width;
     const Tensor dx = rows(acts_.dresidual), dbranch = rows(acts_.dbranch), dwide = rows(acts_.dwide),
                  dattn = rows(acts_.dattn);
     const Residual &attn_scale = scales.residual[size_t(2 * l)], &mlp_scale = scales.residual[size_t(2 * l + 1)];

@@ -43,7 +43,7 @@ MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor i
 void GPT2::forward(int64_t first) {
     first_ = first;
     const int T = T_ - int(first_);
-    call(embedding_forward, {.out = rows(acts_.embedding).reshape({B_, T, shape.channels}),
+    call(embedding_forward, {.out = rows(acts_.embedding).reshape({B_, T, shape.width}),
                              .tokens = acts_.tokens.slice(first_, row_count()).reshape({B_, T}),
                              .wte = parameters.wte->value,
                              .wpe = parameters.wpe->value.row_slice(first_, shape.max_seq_len - first_),
@@ -59,7 +59,7 @@ void GPT2::block_forward(int l, Tensor x, Pass pass) {
     const BlockParameters& p = parameters.blocks[size_t(l)];
     const BlockActivations& a = acts_.blocks[size_t(l)];
     const Scales& scales = rules.scales();
-    const int64_t C = shape.channels;
+    const int64_t C = shape.width;
     const LayerNormActivations ln_1 = rows(a.ln_1), ln_2 = rows(a.ln_2);
     const auto announce = [&](const char* name, Tensor value) {
         if (pass == Pass::forward) observe("h.", l, name, value);

@@ -60,7 +60,7 @@ void GPT2::train_micro_batch(int64_t total_tokens, bool first) {
 }
 
 double GPT2::flops_per_token(const ModelShape& s, int seq_len) {
-    double C = s.channels, matrices = s.depth * 12 * C * C + C * s.vocab_size;
+    double C = s.width, matrices = s.depth * 12 * C * C + C * s.vocab_size;
     return 6 * matrices + 12.0 * s.depth * C * seq_len;
 }
 
@@ -75,15 +75,22 @@ void GPT2::set_batch(const int32_t* tokens, const int32_t* targets, int B, int T
 }
 
 void GPT2::cache_keys(bool keep) {
-    const size_t row = size_t(3 * shape.channels) * size_of(options_.dtype);
+    const size_t row = size_t(3 * shape.width) * size_of(options_.dtype);
     cache_ = keep ? device::Buffer(size_t(shape.depth) * size_t(options_.seq_len) * row) : device::Buffer();
     first_ = 0;
 }
 
 Tensor GPT2::qkv_of(int layer) const {
     if (cache_.bytes() == 0) return acts_.blocks[size_t(layer)].qkv;
-    const Tensor all(cache_.data(), options_.dtype, {int64_t{shape.depth} * options_.seq_len, 3 * shape.channels});
+    const Tensor all(cache_.data(), options_.dtype, {int64_t{shape.depth} * options_.seq_len, 3 * shape.width});
     return all.row_slice(int64_t{layer} * options_.seq_len, options_.seq_len);
+}
+
+float GPT2::mean_loss() {
+    zero_loss();
+    forward();
+    evaluate(1.0f / float(B_ * T_));
+    return loss();
 }
 
 void GPT2::zero_loss() { device::fill_zero(acts_.loss.data, sizeof(float)); }

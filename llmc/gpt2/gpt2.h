@@ -36,11 +36,16 @@ public:
     // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, both added to those of
     // the step so far; the step's first one starts from nothing.
     void train_micro_batch(int64_t total_tokens, bool first);
+    // Mean loss of the current batch, nats per token, without gradients; waits for the device.
+    float mean_loss();
     // logits[n, :V], as the loss sees them, for `count` rows of the last forward() from row `begin` on, to the host.
     std::vector<float> logits(int64_t begin, int64_t count);
 
     // Keeps the keys and values of forward() from call to call, so that text can be continued token by token.
     void cache_keys(bool keep);
+
+    int batch_size() const { return B_; }  // of the current batch
+    int seq_len() const { return T_; }
 
     void zero_loss();
     float loss();  // waits for the device

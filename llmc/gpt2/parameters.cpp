@@ -20,7 +20,7 @@ int64_t stored_rows(const TensorSpec& spec, const ModelShape& shape) {
 }  // namespace
 
 std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
-    const int64_t C = s.channels;
+    const int64_t C = s.width;
     std::vector<TensorSpec> specs;
     auto layer_norm = [&](const std::string& name, Part part) {
         specs.push_back({.name = name + ".weight", .role = Role::vector, .shape = {C}, .part = part, .gain = true});

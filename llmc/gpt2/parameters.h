@@ -11,15 +11,15 @@
 namespace llmc {
 
 struct ModelShape {
-    int depth, heads, channels, max_seq_len, vocab_size;
+    int depth, heads, width, max_seq_len, vocab_size;
     bool tie_embeddings;
 
     int padded_vocab() const {  // whole tiles of the head's product
         const int tile = device::vocabulary_tile();
         return (vocab_size + tile - 1) / tile * tile;
     }
-    int head_dim() const { return channels / heads; }
-    Geometry geometry() const { return {depth, channels, heads, head_dim(), vocab_size, tie_embeddings}; }
+    int head_dim() const { return width / heads; }
+    Geometry geometry() const { return {depth, width, heads, head_dim(), vocab_size, tie_embeddings}; }
     bool operator==(const ModelShape&) const = default;
 };
 
@@ -59,7 +59,8 @@ public:
 
     std::vector<Parameter>& all() { return all_; }
     Parameter& find(const std::string& name);  // throws Error naming the tensor
-    int64_t count() const;                     // trainable numbers, without padding
+    DType dtype() const { return wte->value.dtype; }
+    int64_t count() const;  // trainable numbers, without padding
     void zero_grad();
     // The same, but for the weights of linear layers and of the head, whose gradients a product can overwrite.
     void zero_other_grads() { device::fill_zero(grads_.data(), other_grad_bytes_); }

@@ -10,19 +10,6 @@ namespace llmc {
 
 // --- The schemes. Another one is another entry. ---------------------------------------------------------------------
 
-// Exponents of the width multiplier m, for one role.
-struct Powers {
-    double multiplier, init_std, adam_lr, sgd_lr, eps;
-};
-struct Scheme {
-    const char* name;
-    Powers input, hidden, output, vector;
-    bool zero_init = true;             // queries and an untied head start at zero, unless told otherwise
-    bool scales_depth = false;         // CompleteP's rules for the depth
-    bool unit_scaled = false;          // u-µP: no base model, the table is not used
-    const char* why_untied = nullptr;  // the reason, where the head cannot share wte
-};
-
 namespace {
 
 // clang-format off
@@ -35,23 +22,17 @@ constexpr Powers kInput9  = {0.5,  -0.5, -0.5, 0,   -0.5};  // and vectors
 constexpr Powers kOutput9 = {-0.5, -0.5, -0.5, 0,   -0.5};
 
 const Scheme kSchemes[] = {
-    {.name = "sp", .zero_init = false},
+    {.name = "sp", .has_base = false, .zero_init = false, .ties = true},
     {.name = "mup", .input = kInput8, .hidden = kHidden, .output = kOutput8, .vector = kInput8},
     {.name = "mup-table3", .input = kInput8, .hidden = kHidden, .output = kOutput3, .vector = kInput8,
      .why_untied = "in Table 3 an embedding and a head start with different deviations"},
     {.name = "mup-table9", .input = kInput9, .hidden = kHidden, .output = kOutput9, .vector = kInput9},
     {.name = "completep", .input = kInput8, .hidden = kHidden, .output = kOutput8, .vector = kInput8,
      .scales_depth = true},
-    {.name = "u-mup", .zero_init = false, .unit_scaled = true,
+    {.name = "u-mup", .has_base = false, .zero_init = false, .unit_scaled = true, .grad_clip = 0,
      .why_untied = "in u-muP an embedding and a head have different learning rates"},
 };
 // clang-format on
-
-const Scheme& scheme_named(const std::string& name) {
-    for (const Scheme& scheme : kSchemes)
-        if (name == scheme.name) return scheme;
-    fail_usage("--parametrization ", name, " is unknown");
-}
 
 const Powers& powers_of(const Scheme& scheme, Role role) {
     switch (role) {
@@ -67,6 +48,14 @@ const Powers& powers_of(const Scheme& scheme, Role role) {
 }
 
 }  // namespace
+
+std::span<const Scheme> Parametrization::schemes() { return kSchemes; }
+
+const Scheme& Parametrization::scheme(const std::string& name) {
+    for (const Scheme& scheme : kSchemes)
+        if (name == scheme.name) return scheme;
+    fail_usage("--parametrization ", name, " is unknown");
+}
 
 std::vector<std::string> Parametrization::names() {
     std::vector<std::string> out;
@@ -89,12 +78,15 @@ const char* name_of(Role role) {
 
 // --- Resolving --------------------------------------------------------------------------------------------------------
 
-Parametrization::Parametrization(const Config& config, const Geometry& g)
-    : config_(config), geometry_(g), scheme_(scheme_named(config.parametrization)) {
-    refuse_what_has_no_meaning();
+Parametrization::Parametrization(const MupOptions& mup, const OptimizerOptions& optimizer, const Geometry& g,
+                                 const StepShape& step)
+    : mup_(mup), optimizer_(optimizer), geometry_(g), step_(step), scheme_(scheme(mup.scheme)) {
+    if (g.tied && scheme_.why_untied)
+        fail_usage("--tie-embeddings has no meaning under --parametrization ", scheme_.name, ": ", scheme_.why_untied,
+                   "; add --no-tie-embeddings");
     resolve_base();
-    zero_query_ = config.zero_init_query.value_or(scheme_.zero_init);
-    zero_head_ = config.zero_init_head.value_or(scheme_.zero_init && !g.tied);
+    zero_query_ = mup.zero_init_query.value_or(scheme_.zero_init);
+    zero_head_ = mup.zero_init_head.value_or(scheme_.zero_init && !g.tied);
     if (zero_head_ && g.tied)
         fail_usage(
             "--zero-init-head with tied embeddings would start all token embeddings at zero: add --no-tie-embeddings, "
@@ -102,50 +94,14 @@ Parametrization::Parametrization(const Config& config, const Geometry& g)
     scales_ = scheme_.unit_scaled ? unit_scales() : relative_scales();
 }
 
-void Parametrization::refuse_what_has_no_meaning() const {
-    const Config& c = config_;
-    const std::string& scheme = c.parametrization;
-    const bool relative = !scheme_.unit_scaled && scheme != "sp";
-    if (!relative && (c.base_width || c.base_heads))
-        fail_usage("--base-width and --base-heads have no meaning under --parametrization ", scheme,
-                   ", which has no base model: leave them out, or choose mup");
-    if (relative && c.base_width == 0)
-        fail_usage("--parametrization ", scheme,
-                   " needs --base-width: the width at which your learning rate was tuned (equal to --width for the "
-                   "base model itself)");
-    if (scheme_.scales_depth && c.base_depth == 0)
-        fail_usage("--parametrization ", scheme,
-                   " needs --base-depth: the depth at which your learning rate was tuned (equal to --depth for the "
-                   "base model itself)");
-    if (!scheme_.scales_depth && (c.base_depth || c.depth_alpha != 1))
-        fail_usage("--base-depth and --depth-alpha have no meaning under --parametrization ", scheme,
-                   ", which does not scale the depth: leave them out, or choose completep");
-    if (geometry_.tied && scheme_.why_untied)
-        fail_usage("--tie-embeddings has no meaning under --parametrization ", scheme, ": ", scheme_.why_untied,
-                   "; add --no-tie-embeddings");
-    const bool unit_multipliers = c.ffn_act_mult == 1 && c.attn_softmax_mult == 1 && c.residual_mult == 1 &&
-                                  c.residual_attn_ratio == 1 && c.loss_softmax_mult == 1;
-    if (!scheme_.unit_scaled && !unit_multipliers)
-        fail_usage(
-            "--ffn-act-mult, --attn-softmax-mult, --residual-mult, --residual-attn-ratio and --loss-softmax-mult "
-            "are u-mup's multipliers: leave them out under --parametrization ",
-            scheme);
-    const Config defaults;
-    if (scheme_.unit_scaled && (c.attn_mult || c.output_mult != defaults.output_mult ||
-                                c.embed_mult != defaults.embed_mult || c.init_std != defaults.init_std))
-        fail_usage("--attn-mult, --output-mult, --embed-mult and --init-std have no meaning under --parametrization ",
-                   scheme,
-                   ", which starts everything at unit scale: use --attn-softmax-mult, --loss-softmax-mult, "
-                   "--residual-mult");
-}
-
 void Parametrization::resolve_base() {
     const Geometry& g = geometry_;
-    base_depth_ = scheme_.scales_depth ? config_.base_depth : g.depth;
+    base_depth_ = scheme_.scales_depth && mup_.base_depth ? mup_.base_depth : g.depth;
     depth_mult_ = g.depth / base_depth_;
-    base_width_ = config_.base_width ? config_.base_width : g.width;
+    const bool based = scheme_.has_base && mup_.base_width;
+    base_width_ = based ? mup_.base_width : g.width;
     width_mult_ = g.width / base_width_;
-    int64_t base_heads = config_.base_width ? config_.base_heads : g.heads;
+    int64_t base_heads = based ? mup_.base_heads : g.heads;
     if (base_heads == 0) {  // keep the head size
         if (int64_t(base_width_) % g.head_dim)
             fail_usage("the head size ", g.head_dim, " does not divide --base-width ", int64_t(base_width_),
@@ -172,20 +128,21 @@ Rule Parametrization::head() const {
 
 // lambda of a tensor whose learning rate has this factor.
 double Parametrization::lr_decay(double lr_factor) const {
-    return config_.weight_decay_mode == "scaled" ? config_.weight_decay / lr_factor : config_.weight_decay;
+    return optimizer_.weight_decay_mode == DecayMode::scaled ? optimizer_.weight_decay / lr_factor
+                                                             : optimizer_.weight_decay;
 }
 
 double Parametrization::decay(const Rule& rule, double schedule) const {
-    return config_.weight_decay_mode == "scaled" ? rule.lr * schedule * rule.weight_decay
-                                                 : schedule * rule.weight_decay;
+    return optimizer_.weight_decay_mode == DecayMode::scaled ? rule.lr * schedule * rule.weight_decay
+                                                             : schedule * rule.weight_decay;
 }
 
 // --- Relative to a base model: sp, mup, completep ---------------------------------------------------------------------
 
 Rule Parametrization::relative_rule(const TensorSpec& spec) const {
     const Powers& powers = powers_of(scheme_, spec.role);
-    const bool sgd = config_.optimizer == "sgd", vector = spec.role == Role::vector;
-    const double width_factor = power(sgd ? powers.sgd_lr : powers.adam_lr), alpha = config_.depth_alpha;
+    const bool sgd = optimizer_.kind == OptimizerKind::sgd, vector = spec.role == Role::vector;
+    const double width_factor = power(sgd ? powers.sgd_lr : powers.adam_lr), alpha = mup_.depth_alpha;
     double depth_factor = 1, depth_eps = 1;
     if (scheme_.scales_depth && spec.in_block()) {
         depth_factor = std::pow(depth_mult_, sgd ? 2 * alpha - 1 : alpha - 1);
@@ -193,21 +150,21 @@ Rule Parametrization::relative_rule(const TensorSpec& spec) const {
     }
     Rule r;
     r.init_mean = spec.gain ? power(powers.init_std) : 0;
-    if (!vector) r.init_std = config_.init_std * power(powers.init_std);
+    if (!vector) r.init_std = mup_.init_std * power(powers.init_std);
     if (spec.residual_projection) r.init_std /= std::sqrt(2 * (scheme_.scales_depth ? base_depth_ : geometry_.depth));
-    const double output_mult = spec.role == Role::output ? config_.output_mult : 1;
+    const double output_mult = spec.role == Role::output ? mup_.output_mult : 1;
     r.multiplier = r.dinp_multiplier = r.dweight_multiplier = float(power(powers.multiplier) * output_mult);
-    r.lr = config_.lr * width_factor * depth_factor;
+    r.lr = optimizer_.lr * width_factor * depth_factor;
     r.weight_decay = vector ? 0 : lr_decay(width_factor);  // biases and layer norms are not decayed
-    r.eps = sgd ? 0 : config_.eps * (config_.scale_eps ? power(powers.eps) * depth_eps : 1);
+    r.eps = sgd ? 0 : optimizer_.eps * (mup_.scale_eps ? power(powers.eps) * depth_eps : 1);
     return r;
 }
 
 Scales Parametrization::relative_scales() const {
     Scales s;
-    s.embedding = s.wte_grad = s.wpe_grad = float(config_.embed_mult * power(scheme_.input.multiplier));
-    s.attention = float(config_.attn_mult.value_or(std::sqrt(base_head_dim_)) / geometry_.head_dim);
-    const float branch = float(std::pow(depth_mult_, -config_.depth_alpha));
+    s.embedding = s.wte_grad = s.wpe_grad = float(mup_.embed_mult * power(scheme_.input.multiplier));
+    s.attention = float(mup_.attn_mult.value_or(std::sqrt(base_head_dim_)) / geometry_.head_dim);
+    const float branch = float(std::pow(depth_mult_, -mup_.depth_alpha));
     s.residual.assign(2 * size_t(geometry_.depth), {.skip = 1, .branch = branch, .dskip = 1, .dbranch = branch});
     return s;
 }
@@ -243,7 +200,7 @@ double attention_deviation(double mult, double head_dim, double length) {
 
 Rule Parametrization::unit_scaled_rule(const TensorSpec& spec) const {
     const Geometry& g = geometry_;
-    const double d = g.width, tokens = double(config_.total_batch_size);
+    const double d = g.width, tokens = double(step_.total_batch_size);
     const double depth_factor = spec.in_block() ? 1 / std::sqrt(double(g.depth)) : 1;
     double forward = 1, dinp = 1, dweight = 1 / std::sqrt(tokens), lr_factor = depth_factor;
     switch (spec.role) {
@@ -260,7 +217,7 @@ Rule Parametrization::unit_scaled_rule(const TensorSpec& spec) const {
             dinp = spec.part == Part::mlp ? 1 / std::sqrt(double(spec.fan_out)) : forward;
             lr_factor = depth_factor / std::sqrt(double(spec.fan_in));
             if (spec.part == Part::mlp && spec.residual_projection) {  // carries the unit scale of the GELU before it
-                const double unit = 1 / gelu_deviation(config_.ffn_act_mult);
+                const double unit = 1 / gelu_deviation(mup_.ffn_act_mult);
                 forward *= unit, dinp *= unit, dweight *= unit;
             }
             break;
@@ -276,20 +233,20 @@ Rule Parametrization::unit_scaled_rule(const TensorSpec& spec) const {
             .multiplier = float(forward),
             .dinp_multiplier = float(dinp),
             .dweight_multiplier = float(dweight),
-            .lr = config_.lr * lr_factor,
+            .lr = optimizer_.lr * lr_factor,
             .weight_decay = spec.role == Role::vector ? 0 : lr_decay(lr_factor),
-            .eps = config_.optimizer == "sgd" ? 0 : config_.eps};
+            .eps = optimizer_.kind == OptimizerKind::sgd ? 0 : optimizer_.eps};
 }
 
 Scales Parametrization::unit_scales() const {
-    const Config& c = config_;
-    const double tokens = double(c.total_batch_size), V = geometry_.vocab_size, depth = geometry_.depth;
+    const MupOptions& c = mup_;
+    const double tokens = double(step_.total_batch_size), V = geometry_.vocab_size, depth = geometry_.depth;
     Scales s;
     s.embedding = float(std::sqrt(0.5));  // a sum of two
     s.wte_grad = float(std::sqrt(V / tokens));
-    s.wpe_grad = float(std::sqrt(c.seq_len / tokens));
+    s.wpe_grad = float(std::sqrt(step_.seq_len / tokens));
     s.attention = float(c.attn_softmax_mult / geometry_.head_dim);
-    s.attention_out = float(1 / attention_deviation(c.attn_softmax_mult, geometry_.head_dim, c.seq_len));
+    s.attention_out = float(1 / attention_deviation(c.attn_softmax_mult, geometry_.head_dim, step_.seq_len));
     s.gelu = float(c.ffn_act_mult);
     s.loss = float(c.loss_softmax_mult);
     s.loss_grad = float(tokens * V / std::sqrt(std::max(1.0, V - 1)) / c.loss_softmax_mult);
@@ -327,7 +284,7 @@ nlohmann::ordered_json Parametrization::to_json(const std::vector<TensorSpec>& s
     const Scales& s = scales_;
     for (const Residual& r : s.residual) residual.push_back({r.skip, r.branch, r.dskip, r.dbranch, r.dsplit});
     const Rule output = head();
-    return {{"scheme", config_.parametrization},
+    return {{"scheme", mup_.scheme},
             {"base_width", int64_t(base_width_)},
             {"base_head_dim", int64_t(base_head_dim_)},
             {"width_mult", width_mult_},

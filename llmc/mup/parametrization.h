@@ -21,9 +21,10 @@
 //   * the clip on the global gradient norm is a constant (the one thing that Tables 3, 8 and 9 do not share).
 #pragma once
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <vector>
-#include "llmc/train/config.h"
+#include "llmc/mup/mup_options.h"
 
 namespace llmc {
 
@@ -88,12 +89,36 @@ struct Geometry {
     bool tied;  // head shares wte
 };
 
-struct Scheme;
+// The tokens of one optimizer step, and of one sequence: u-mup's gradients have unit scale for these.
+struct StepShape {
+    int64_t total_batch_size;
+    int seq_len;
+};
+
+// Exponents of the width multiplier m, for one role.
+struct Powers {
+    double multiplier, init_std, adam_lr, sgd_lr, eps;
+};
+
+// One parametrization: an entry of the table in parametrization.cpp.
+struct Scheme {
+    const char* name;
+    Powers input, hidden, output, vector;
+    bool has_base = true;              // its factors are relative to a base model
+    bool zero_init = true;             // queries and an untied head start at zero, unless told otherwise
+    bool scales_depth = false;         // CompleteP's rules for the depth
+    bool unit_scaled = false;          // u-mup: the table of powers is not used
+    bool ties = false;                 // the head shares wte, unless told otherwise
+    double grad_clip = 1;              // the default of --grad-clip
+    const char* why_untied = nullptr;  // the reason, where the head cannot share wte
+};
 
 class Parametrization {
 public:
-    // Resolves defaults and refuses what has no meaning, with the reason (usage error). total_batch_size must be known.
-    Parametrization(const Config& config, const Geometry& geometry);
+    // Resolves defaults. Usage error for a tied head where the scheme has none, and for heads that do not divide the base
+    // width. Options that have no meaning under the scheme are refused earlier (train/options).
+    Parametrization(const MupOptions& mup, const OptimizerOptions& optimizer, const Geometry& geometry,
+                    const StepShape& step);
 
     Rule rule(const TensorSpec& spec) const;
     const Scales& scales() const { return scales_; }
@@ -107,11 +132,11 @@ public:
     // The table of doc/formats.md: {"scheme", "base_width", ..., "tensors": [...], "scales": {...}}.
     nlohmann::ordered_json to_json(const std::vector<TensorSpec>& specs) const;
 
-    static std::vector<std::string> names();  // of all schemes
-    static bool ties_by_default(const std::string& scheme) { return scheme == "sp"; }
+    static std::span<const Scheme> schemes();
+    static std::vector<std::string> names();               // of all schemes
+    static const Scheme& scheme(const std::string& name);  // usage error for an unknown name
 
 private:
-    void refuse_what_has_no_meaning() const;
     void resolve_base();
     Rule relative_rule(const TensorSpec& spec) const;
     Scales relative_scales() const;
@@ -120,16 +145,15 @@ private:
     double lr_decay(double lr_factor) const;
     double power(double exponent) const;  // width_mult ^ exponent, exactly 1 at the base width
 
-    Config config_;
+    MupOptions mup_;
+    OptimizerOptions optimizer_;
     Geometry geometry_;
+    StepShape step_;
     const Scheme& scheme_;
     double width_mult_ = 1, base_width_ = 0, base_head_dim_ = 0;
     double depth_mult_ = 1, base_depth_ = 0;
     bool zero_query_ = false, zero_head_ = false;
     Scales scales_;
 };
-
-// The table for people, as --dry-run prints it.
-std::string rule_table(const nlohmann::ordered_json& parametrization);
 
 }  // namespace llmc

@@ -1,9 +1,11 @@
-// The table of a parametrization for people: what --dry-run prints.
+#include "llmc/mup/rule_table.h"
+
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "llmc/core/error.h"
-#include "llmc/mup/parametrization.h"
 
 namespace llmc {
 namespace {
@@ -17,63 +19,115 @@ std::string format(const char* pattern, Values... values) {
     return line;
 }
 
+// Scales that are not the ordinary ones: 1, or the factor of the forward pass for a factor of the backward pass.
 std::string scales_text(const ordered_json& scales) {
     const auto value = [&](const char* key) { return scales.at(key).get<double>(); };
     std::string out = format("scales: embedding %g, attention logits %g, output logits %g", value("embedding"),
                              value("attention"), value("output"));
-    const std::pair<const char*, const char*> others[] = {{"attention_out", "attention output"},
-                                                          {"gelu", "GELU temperature"},
-                                                          {"loss", "loss temperature"},
-                                                          {"loss_grad", "gradient of the logits"}};
-    for (auto& [key, name] : others)
-        if (value(key) != 1) out += format(", %s %g", name, value(key));
+    struct Other {
+        const char *key, *ordinary, *title;
+    };
+    constexpr Other forward[] = {{"attention_out", nullptr, "attention output"},
+                                 {"gelu", nullptr, "GELU temperature"},
+                                 {"loss", nullptr, "loss temperature"}};
+    constexpr Other backward[] = {{"loss_grad", nullptr, "loss"},
+                                  {"output_dinp", "output", "head's input"},
+                                  {"output_dweight", "output", "head"},
+                                  {"wte_grad", "embedding", "wte"},
+                                  {"wpe_grad", "embedding", "wpe"}};
+    const auto differs = [&](const Other& o) { return value(o.key) != (o.ordinary ? value(o.ordinary) : 1); };
+    for (const Other& o : forward)
+        if (differs(o)) out += format(", %s %g", o.title, value(o.key));
     out += "\n";
-    // One line where all branches have the same factors, otherwise one for the first and one for the last block.
-    const ordered_json& residual = scales.at("residual");
-    bool alike = true, plain = true;
+    std::string gradients;
+    for (const Other& o : backward)
+        if (differs(o)) gradients += format("%s%s %g", gradients.empty() ? "" : ", ", o.title, value(o.key));
+    return gradients.empty() ? out : out + "gradient scales: " + gradients + "\n";
+}
+
+// Nothing where all factors are 1; one line where all branches have the same; otherwise the first and the last block,
+// or every block.
+std::string residual_text(const ordered_json& residual, bool all) {
+    const auto factors = [](const ordered_json& r) {
+        return format("%g x + %g f(x); gradient: stream %g, into the branch %g, out of it %g\n", r[0].get<double>(),
+                      r[1].get<double>(), r[2].get<double>(), r[3].get<double>(), r[4].get<double>());
+    };
+    if (residual.empty()) return "";
+    bool same = true, plain = true;
     for (auto& r : residual) {
-        alike &= r == residual.front();
+        same &= r == residual.front();
         for (auto& factor : r) plain &= factor == 1;
     }
-    if (plain) return out;
-    const auto branch = [&](const char* which, const ordered_json& r) {
-        return format("residual %s: %g x + %g f(x); gradient: stream %g, into the branch %g, out of it %g\n", which,
-                      r[0].get<double>(), r[1].get<double>(), r[2].get<double>(), r[3].get<double>(),
-                      r[4].get<double>());
-    };
-    if (alike) return out + branch("branches", residual.front());
-    const size_t last = residual.size() - 1;
-    return out + branch("attention, first block", residual[0]) + branch("mlp, first block", residual[1]) +
-           branch("attention, last block", residual[last - 1]) + branch("mlp, last block", residual[last]);
+    if (plain) return "";
+    if (same) return "residual branches: " + factors(residual.front());
+    std::string out;
+    for (size_t i = 0; i < residual.size(); ++i) {
+        const bool shown = all || i < 2 || i + 2 >= residual.size();
+        if (shown) out += format("residual h.%d.%-5s ", int(i / 2), i % 2 ? "mlp:" : "attn:") + factors(residual[i]);
+        if (!shown && i == 2) out += "residual ... (--all shows every block)\n";
+    }
+    return out;
+}
+
+// "mlp.c_fc.weight" of "h.3.mlp.c_fc.weight"; empty outside of the blocks.
+std::string name_in_block(const std::string& name) {
+    return name.starts_with("h.") ? name.substr(name.find('.', 2) + 1) : "";
+}
+
+// The rows to print: the tensors, with one h.*.NAME for those whose rules are the same in all blocks.
+ordered_json folded(const ordered_json& tensors) {
+    ordered_json rows = ordered_json::array();
+    std::set<std::string> done;
+    for (ordered_json row : tensors) {
+        const std::string name = row["name"], inner = name_in_block(name);
+        if (done.contains(inner)) continue;
+        const auto same_rule = [&](ordered_json other) {
+            other["name"] = name;
+            return other == row;
+        };
+        size_t blocks = 0, same = 0;
+        for (const ordered_json& other : tensors)
+            if (!inner.empty() && name_in_block(other["name"]) == inner) ++blocks, same += same_rule(other);
+        if (blocks > 1 && same == blocks) {
+            done.insert(inner);
+            row["name"] = "h.*." + inner;
+        }
+        rows.push_back(row);
+    }
+    return rows;
+}
+
+std::string row_text(const ordered_json& t, bool unit_scaled) {
+    std::string shape;
+    for (auto& d : t["shape"]) shape += (shape.empty() ? "" : " x ") + d.dump();
+    const auto value = [&](const char* key) { return t.at(key).get<double>(); };
+    std::string out = format("%-26s %-7s %-14s %10.4g %10.4g %10.4g %10.4g %10.4g",
+                             t["name"].get<std::string>().c_str(), t["role"].get<std::string>().c_str(), shape.c_str(),
+                             value("init_std"), value("multiplier"), value("lr"), value("weight_decay"), value("eps"));
+    out += unit_scaled ? format(" %10.4g %10.4g\n", value("dinp_multiplier"), value("dweight_multiplier")) : "\n";
+    if (value("init_mean") != 0 && value("init_mean") != 1) out += format("    (starts at %.4g)\n", value("init_mean"));
+    if (t["zero_rows"].get<int64_t>())
+        out += str("    (its first ", t["zero_rows"].get<int64_t>(), " rows, the queries, start at zero)\n");
+    return out;
 }
 
 }  // namespace
 
-std::string rule_table(const ordered_json& p) {
+std::string rule_table(const ordered_json& p, bool all_tensors) {
     std::string out = format("parametrization %s: width_mult %.10g (base width %d, base head size %d)",
                              p["scheme"].get<std::string>().c_str(), p["width_mult"].get<double>(),
                              p["base_width"].get<int>(), p["base_head_dim"].get<int>());
     if (p["scheme"] == "completep")
         out += format(", depth_mult %.10g (base depth %d)", p["depth_mult"].get<double>(), p["base_depth"].get<int>());
-    out += "\n" + scales_text(p["scales"]);
-    bool unit_scaled = false;  // gradients have factors of their own
-    for (auto& t : p["tensors"]) unit_scaled |= t["dweight_multiplier"] != t["multiplier"];
+    out += "\n" + scales_text(p["scales"]) + residual_text(p["scales"]["residual"], all_tensors);
+    // Under u-mup gradients have factors of their own.
+    const bool unit_scaled = std::any_of(p["tensors"].begin(), p["tensors"].end(), [](const ordered_json& t) {
+        return t["dweight_multiplier"] != t["multiplier"];
+    });
     out += format("%-26s %-7s %-14s %10s %10s %10s %10s %10s", "tensor", "role", "shape", "init_std", "multiplier",
                   "lr", "decay", "eps");
     out += unit_scaled ? format(" %10s %10s\n", "dinp", "dweight") : "\n";
-    for (auto& t : p["tensors"]) {
-        std::string shape;
-        for (auto& d : t["shape"]) shape += (shape.empty() ? "" : " x ") + d.dump();
-        const auto value = [&](const char* key) { return t.at(key).get<double>(); };
-        out += format("%-26s %-7s %-14s %10.4g %10.4g %10.4g %10.4g %10.4g", t["name"].get<std::string>().c_str(),
-                      t["role"].get<std::string>().c_str(), shape.c_str(), value("init_std"), value("multiplier"),
-                      value("lr"), value("weight_decay"), value("eps"));
-        out += unit_scaled ? format(" %10.4g %10.4g\n", value("dinp_multiplier"), value("dweight_multiplier")) : "\n";
-        if (value("init_mean") != 0 && value("init_mean") != 1)
-            out += format("    (starts at %.4g)\n", value("init_mean"));
-        if (t["zero_rows"].get<int64_t>())
-            out += str("    (its first ", t["zero_rows"].get<int64_t>(), " rows, the queries, start at zero)\n");
-    }
+    for (const ordered_json& t : all_tensors ? p["tensors"] : folded(p["tensors"])) out += row_text(t, unit_scaled);
     return out;
 }
 

@@ -26,8 +26,9 @@ Tensor trained(const Parameter& p, Tensor t) {
 
 }  // namespace
 
-CoordinateCheck::CoordinateCheck(const std::string& path, GPT2& model, const Optimizer& optimizer, const Config& config)
-    : path_(path), model_(model), config_(config), statistics_(kStatistics * sizeof(float)) {
+CoordinateCheck::CoordinateCheck(const std::string& path, GPT2& model, const Optimizer& optimizer, int64_t seed,
+                                 double lr)
+    : path_(path), model_(model), statistics_(kStatistics * sizeof(float)) {
     for (const Optimizer::State& s : optimizer.state())
         if (s.name.starts_with("master.")) masters_[s.parameter->spec.name] = s.value;
     std::error_code ignored;
@@ -37,10 +38,10 @@ CoordinateCheck::CoordinateCheck(const std::string& path, GPT2& model, const Opt
     if (!file_) fail("cannot write --coord-check ", path, ": ", std::strerror(errno));
     const nlohmann::ordered_json rules = model.rules.to_json({});
     char text[256];
-    std::snprintf(text, sizeof text, "%s,%s,%d,%d,%d,%d,%d,%llu,%.7g", program().c_str(),
-                  config.parametrization.c_str(), rules["base_width"].get<int>(), model.shape.channels,
-                  rules["base_depth"].get<int>(), model.shape.depth, model.shape.heads,
-                  static_cast<unsigned long long>(config.seed), config.lr);
+    std::snprintf(text, sizeof text, "%s,%s,%d,%d,%d,%d,%d,%lld,%.7g", program().c_str(),
+                  rules["scheme"].get<std::string>().c_str(), rules["base_width"].get<int>(), model.shape.width,
+                  rules["base_depth"].get<int>(), model.shape.depth, model.shape.heads, static_cast<long long>(seed),
+                  lr);
     run_ = text;
     std::fputs(
         "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,multiplier,"
@@ -84,13 +85,13 @@ void CoordinateCheck::activation(const std::string& name, Tensor value) {
 
 // Queries, keys, values, and the attention logits that the fused kernel never shows.
 void CoordinateCheck::heads(const std::string& block, Tensor qkv) {
-    const int64_t C = model_.shape.channels, T = config_.seq_len, H = model_.shape.heads, causal = T * (T + 1) / 2;
+    const int64_t C = model_.shape.width, T = model_.seq_len(), H = model_.shape.heads, causal = T * (T + 1) / 2;
     const Tensor before = remember(block + ".attn.c_attn", qkv);
     const char* const names[] = {".attn.q", ".attn.k", ".attn.v"};
     for (int i = 0; i < 3; ++i) add(block + names[i], qkv, before, i * C, C);
 
     constexpr int64_t kMost = 1 << 24;  // logits in memory: sequences beyond are not looked at
-    const int64_t B = std::clamp<int64_t>(kMost / (H * causal), 1, config_.batch_size);
+    const int64_t B = std::clamp<int64_t>(kMost / (H * causal), 1, model_.batch_size());
     const Tensor logits = scratch("logits", DType::f32, B * H, causal);
     attention_logits({.out = logits.reshape({B, H, causal}),
                       .qkv = qkv.reshape({B, T, 3 * C}),

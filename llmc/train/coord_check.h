@@ -15,9 +15,9 @@ namespace llmc {
 
 class CoordinateCheck {
 public:
-    // Creates the file. A model that is trained on one batch of config.batch_size x config.seq_len tokens.
-    // Of a bf16 model's parameters the fp32 masters are looked at: an update is often smaller than bf16 resolves.
-    CoordinateCheck(const std::string& path, GPT2& model, const Optimizer& optimizer, const Config& config);
+    // Creates the file. For a model that is trained on one and the same batch. The rows name seed and lr.
+    // Of a bf16 model's parameters it looks at the fp32 masters: an update is often smaller than bf16 resolves.
+    CoordinateCheck(const std::string& path, GPT2& model, const Optimizer& optimizer, int64_t seed, double lr);
     ~CoordinateCheck();
     CoordinateCheck(const CoordinateCheck&) = delete;
 
@@ -43,7 +43,6 @@ private:
     std::string path_, run_;  // run_: the columns that are the same in all rows
     std::FILE* file_;
     GPT2& model_;
-    Config config_;
     int64_t step_ = 0;
     std::vector<std::pair<std::string, Sums>> seen_;  // of this step, in order
     std::map<std::string, int> pieces_;               // of this step, by name

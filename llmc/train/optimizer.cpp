@@ -5,8 +5,9 @@
 
 namespace llmc {
 
-Optimizer::Optimizer(GPT2& model, const Config& config) : model_(model), config_(config), norm_(sizeof(float)) {
-    const bool adam = config.optimizer == "adamw", masters = config.dtype == "bf16";
+Optimizer::Optimizer(GPT2& model, const OptimizerOptions& options, Rounding rounding, uint64_t seed)
+    : model_(model), options_(options), rounding_(rounding), seed_(seed), norm_(sizeof(float)) {
+    const bool adam = options.kind == OptimizerKind::adamw, masters = model.parameters.dtype() == DType::bf16;
     auto& parameters = model.parameters.all();
     auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
     size_t bytes = 0;
@@ -34,9 +35,9 @@ Optimizer::Optimizer(GPT2& model, const Config& config) : model_(model), config_
     }
 }
 
-size_t Optimizer::state_bytes(const ModelShape& shape, const Config& config) {
+size_t Optimizer::state_bytes(const ModelShape& shape, OptimizerKind kind, DType dtype) {
     GPT2::Memory memory = GPT2::memory(shape, {.batch_size = 1, .seq_len = 1});
-    return memory.gradients * (1 + (config.optimizer == "adamw") + (config.dtype == "bf16"));
+    return memory.gradients * (1 + (kind == OptimizerKind::adamw) + (dtype == DType::bf16));
 }
 
 void Optimizer::masters_from_parameters() {
@@ -62,24 +63,23 @@ void Optimizer::step(double schedule, int64_t step) {
         updates_[i].lr = float(parameters[i].rule.lr * schedule);
         updates_[i].decay = float(model_.rules.decay(parameters[i].rule, schedule));
     }
-    OptimizerStep args{.parameters = updates_,
-                       .step = step,
-                       .stochastic_rounding = config_.rounding == "stochastic",
-                       .seed = config_.seed};
-    if (*config_.grad_clip > 0) {
+    OptimizerStep args{
+        .parameters = updates_, .step = step, .stochastic_rounding = rounding_ == Rounding::stochastic, .seed = seed_};
+    if (*options_.grad_clip > 0) {
         args.grad_norm = {norm_.data(), DType::f32, {1}};
-        args.grad_clip = float(*config_.grad_clip);
+        args.grad_clip = float(*options_.grad_clip);
     }
-    const bool adam = config_.optimizer == "adamw";
+    const bool adam = options_.kind == OptimizerKind::adamw;
     const auto update = [&] {
         if (adam)
-            adamw_step(args, float(config_.beta1), float(config_.beta2));
+            adamw_step(args, float(options_.beta1), float(options_.beta2));
         else
-            sgd_step(args, float(config_.momentum));
+            sgd_step(args, float(options_.momentum));
     };
     if (!Profile::on()) return update();
-    const double bytes_each = (adam ? 28 : 20) + (config_.dtype == "bf16" ? 2 : 0);
-    Profile::measure({config_.optimizer + "_step", 0, double(model_.parameters.count()) * bytes_each}, update);
+    const double bytes_each = (adam ? 28 : 20) + (model_.parameters.dtype() == DType::bf16 ? 2 : 0);
+    Profile::measure({std::string(name_of(options_.kind)) + "_step", 0, double(model_.parameters.count()) * bytes_each},
+                     update);
 }
 
 }  // namespace llmc

@@ -2,13 +2,22 @@
 #pragma once
 #include <vector>
 #include "llmc/gpt2/gpt2.h"
-#include "llmc/train/config.h"
+#include "llmc/mup/mup_options.h"
 
 namespace llmc {
 
+// Of bf16 weights from their fp32 masters.
+enum class Rounding { nearest, stochastic };
+template <>
+struct Names<Rounding> {
+    static constexpr std::pair<const char*, Rounding> list[] = {{"nearest", Rounding::nearest},
+                                                                {"stochastic", Rounding::stochastic}};
+};
+
 class Optimizer {
 public:
-    Optimizer(GPT2& model, const Config& config);
+    // `seed`: of stochastic rounding. options.grad_clip must be resolved.
+    Optimizer(GPT2& model, const OptimizerOptions& options, Rounding rounding, uint64_t seed);
 
     void compute_grad_norm();  // global norm of the accumulated gradients, into device memory
     float grad_norm();         // the last one; waits for the device
@@ -25,11 +34,13 @@ public:
     };
     const std::vector<State>& state() const { return state_; }
     void masters_from_parameters();  // after weights were set: fp32 copies of what the model holds
-    static size_t state_bytes(const ModelShape& shape, const Config& config);
+    static size_t state_bytes(const ModelShape& shape, OptimizerKind kind, DType dtype);
 
 private:
     GPT2& model_;
-    Config config_;
+    OptimizerOptions options_;
+    Rounding rounding_;
+    uint64_t seed_;
     device::Buffer memory_;
     std::vector<State> state_;
     std::vector<ParameterUpdate> updates_;  // one a parameter; lr and decay are set at each step

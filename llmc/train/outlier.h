@@ -19,8 +19,8 @@ public:
         const double deviation = std::sqrt(squares / kWindow);
         return deviation > 0 ? (value - mean) / deviation : 0;
     }
-    // Outliers are not added: one spike must not widen the window for the next.
-    bool is_outlier(double value, double threshold) {
+    // Whether the value is an outlier. All others are added to the window: one spike must not widen it for the next.
+    bool observe(double value, double threshold) {
         const bool outlier = threshold > 0 && zscore(value) > threshold;
         if (!outlier) {
             if (window_.size() == kWindow) window_.erase(window_.begin());

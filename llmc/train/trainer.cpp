@@ -6,6 +6,7 @@
 
 #include "llmc/core/error.h"
 #include "llmc/ops/profile.h"
+#include "llmc/train/describe.h"
 #include "llmc/train/provenance.h"
 #include "llmc/train/sampler.h"
 #include "llmc/train/schedule.h"
@@ -17,11 +18,13 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 Trainer::Trainer(Setup setup, const std::string& command)
-    : setup_(std::move(setup)), model_(setup_.shape, *setup_.rules, checked(setup_)), optimizer_(model_, config_) {
+    : setup_(std::move(setup)),
+      model_(setup_.shape, *setup_.rules, checked_memory(setup_)),
+      optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
     if (setup_.weights)
         load_weights(*setup_.weights, model_);
     else
-        model_.parameters.initialise(config_.seed);
+        model_.parameters.initialise(uint64_t(config_.machine.seed));
     optimizer_.masters_from_parameters();
     if (setup_.resume_from) {
         state_ = load_training_state(*setup_.resume_from, optimizer_);
@@ -33,27 +36,29 @@ Trainer::Trainer(Setup setup, const std::string& command)
     if (setup_.train)
         loader_ = std::make_unique<TrainLoader>(
             *setup_.train,
-            TrainLoader::Options{config_.batch_size, config_.shuffle, config_.overfit_single_batch, config_.seed},
+            TrainLoader::Options{config_.run.batch_size, config_.data.shuffle, config_.data.overfit_single_batch,
+                                 uint64_t(config_.machine.seed)},
             state_.samples);
     std::string why;
     tokenizer_ = open_tokenizer(setup_.tokenizer, setup_.tokenizer_path, why);
-    if (!tokenizer_ && config_.sample_every > 0)
-        fail_usage("--sample-every ", config_.sample_every, " cannot be done: ", why);
+    if (!tokenizer_ && config_.sampling.every > 0)
+        fail_usage("--sample-every ", config_.sampling.every, " cannot be done: ", why);
     metadata_ = {to_json(config_),   to_json(setup_.shape),
                  rules_json(setup_), provenance(setup_.train ? setup_.train->source_sha256() : ""),
                  setup_.tokenizer,   setup_.tokenizer_path};
-    if (!config_.coord_check.empty())
-        check_ = std::make_unique<CoordinateCheck>(config_.coord_check, model_, optimizer_, config_);
+    if (!config_.output.coord_check.empty())
+        check_ = std::make_unique<CoordinateCheck>(config_.output.coord_check, model_, optimizer_, config_.machine.seed,
+                                                   config_.optimizer.lr);
     announce(command);
 }
 
 void Trainer::announce(const std::string& command) {
-    if (!config_.out.empty()) {
+    if (!config_.output.out.empty()) {
         std::error_code error;
-        fs::create_directories(config_.out, error);
-        if (error) fail("cannot create --out ", config_.out, ": ", error.message());
-        if (config_.overwrite) fs::remove_all(fs::path(config_.out) / "checkpoints");
-        logger_ = Logger(config_.out, setup_.resume_from ? state_.step : -1);
+        fs::create_directories(config_.output.out, error);
+        if (error) fail("cannot create --out ", config_.output.out, ": ", error.message());
+        if (config_.output.overwrite) fs::remove_all(fs::path(config_.output.out) / "checkpoints");
+        logger_ = Logger(config_.output.out, setup_.resume_from ? state_.step : -1);
     }
     ordered_json line = {{"config", metadata_.config},
                          {"model", metadata_.model},
@@ -69,14 +74,14 @@ void Trainer::announce(const std::string& command) {
     char rule[160];
     std::snprintf(rule, sizeof rule,
                   "rules   %s, width_mult %g, attention scale %g, output scale %g (--dry-run shows every tensor)",
-                  config_.parametrization.c_str(), setup_.rules->width_mult(), double(setup_.rules->scales().attention),
+                  config_.mup.scheme.c_str(), setup_.rules->width_mult(), double(setup_.rules->scales().attention),
                   double(setup_.rules->head().multiplier));
     progress_.note(rule);
     for (const std::string& change : setup_.changed) progress_.note("changed since the checkpoint: " + change);
     if (setup_.resume_from)
         progress_.note(str("resumed from ", *setup_.resume_from, " at step ", state_.step));
-    else if (config_.resume)
-        progress_.note(str("nothing to resume in ", config_.out, ": starting afresh"));
+    else if (config_.output.resume)
+        progress_.note(str("nothing to resume in ", config_.output.out, ": starting afresh"));
     else if (setup_.weights)
         progress_.note(str("weights of ", setup_.weights->path));
 }
@@ -94,46 +99,46 @@ int Trainer::run() {
                             saved_at_ >= 0 ? str(" (the checkpoint of step ", saved_at_, " is intact)") : ""));
         }
         log(result);
-        if (due(config_.eval_every)) evaluate();
+        if (due(config_.evaluation.every)) evaluate();
         show(result);
         if (received_signal()) break;
-        if (due(config_.sample_every)) sample_text();
-        if (due(config_.checkpoint_every)) checkpoint();
+        if (due(config_.sampling.every)) sample_text();
+        if (due(config_.output.checkpoint_every)) checkpoint();
     }
     const int signal = received_signal();
     if (!signal) {
         evaluate();
-        if (config_.sample_every > 0) sample_text();
+        if (config_.sampling.every > 0) sample_text();
     }
     checkpoint();
     finish(signal ? "signal" : "done");
     if (signal)
-        progress_.note(str("stopped by signal ", signal, " after step ", state_.step,
-                           config_.out.empty() ? "; nothing was saved (no --out)" : "; --resume goes on from here"));
+        progress_.note(
+            str("stopped by signal ", signal, " after step ", state_.step,
+                config_.output.out.empty() ? "; nothing was saved (no --out)" : "; --resume continues from here"));
     return signal ? kExitSignal + signal : kExitOk;
 }
 
 Trainer::StepResult Trainer::train_step() {
-    Profile::turn(config_.profile && state_.step > first_step_);
+    Profile::turn(config_.output.profile && state_.step > first_step_);
     const auto begin = std::chrono::steady_clock::now();
-    const double schedule = schedule_factor(config_.schedule, state_.step, setup_.steps, config_.warmup_steps,
-                                            config_.final_lr_frac);
+    const double schedule = schedule_factor(config_.run.schedule, state_.step, setup_.steps);
     if (check_) check_->begin_step();
     for (int64_t micro = 0; micro < config_.micro_steps(); ++micro) {
         const Batch batch = loader_->next();
-        model_.set_batch(batch.inputs.data(), batch.targets.data(), config_.batch_size, config_.seq_len);
-        model_.train_micro_batch(config_.total_batch_size, micro == 0);
+        model_.set_batch(batch.inputs.data(), batch.targets.data(), config_.run.batch_size, config_.model.seq_len);
+        model_.train_micro_batch(config_.run.total_batch_size, micro == 0);
     }
     if (check_) check_->end_step();
     optimizer_.compute_grad_norm();
 
-    StepResult r{.lr = config_.lr * schedule, .skipped = false};
-    const bool watch = config_.skip_loss_zscore > 0 || config_.skip_grad_zscore > 0;
+    StepResult r{.lr = config_.optimizer.lr * schedule, .skipped = false};
+    const bool watch = config_.run.skip_loss_zscore > 0 || config_.run.skip_grad_zscore > 0;
     if (watch) {  // only then does the host have to know before the update
         const double loss = model_.loss(), norm = optimizer_.grad_norm();
         if (std::isfinite(loss) && std::isfinite(norm)) {
-            const bool loss_outlier = loss_outliers_.is_outlier(loss, config_.skip_loss_zscore),
-                       norm_outlier = norm_outliers_.is_outlier(norm, config_.skip_grad_zscore);
+            const bool loss_outlier = loss_outliers_.observe(loss, config_.run.skip_loss_zscore),
+                       norm_outlier = norm_outliers_.observe(norm, config_.run.skip_grad_zscore);
             r.skipped = loss_outlier || norm_outlier;
         }
     }
@@ -141,7 +146,7 @@ Trainer::StepResult Trainer::train_step() {
     r.loss = model_.loss();
     r.grad_norm = optimizer_.grad_norm();
     state_.samples = loader_->position();
-    state_.tokens += config_.total_batch_size;
+    state_.tokens += config_.run.total_batch_size;
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     training_seconds_ += r.seconds;
     if (Profile::on()) profiled_seconds_ += r.seconds;
@@ -150,7 +155,7 @@ Trainer::StepResult Trainer::train_step() {
 }
 
 void Trainer::log(const StepResult& r) {
-    const double rate = double(config_.total_batch_size) / r.seconds;
+    const double rate = double(config_.run.total_batch_size) / r.seconds;
     ordered_json line = {{"loss", r.loss},
                          {"grad_norm", r.grad_norm},
                          {"lr", r.lr},
@@ -164,7 +169,7 @@ void Trainer::log(const StepResult& r) {
 
 void Trainer::show(const StepResult& r) {
     const int64_t done = state_.step - first_step_;
-    const double mean_rate = double(done * config_.total_batch_size) / training_seconds_;
+    const double mean_rate = double(done * config_.run.total_batch_size) / training_seconds_;
     Status status{
         .step = state_.step,
         .steps = setup_.steps,
@@ -172,7 +177,7 @@ void Trainer::show(const StepResult& r) {
         .grad_norm = r.grad_norm,
         .lr = r.lr,
         .tokens_per_second = mean_rate,
-        .percent_of_peak = 100 * mean_rate * GPT2::flops_per_token(setup_.shape, config_.seq_len) / peak_flops_,
+        .percent_of_peak = 100 * mean_rate * GPT2::flops_per_token(setup_.shape, config_.model.seq_len) / peak_flops_,
         .seconds_left = elapsed() / double(done) * double(setup_.steps - state_.step),
         .val_loss = {},
         .bits_per_byte = {}};
@@ -187,20 +192,14 @@ void Trainer::show(const StepResult& r) {
 void Trainer::evaluate() {
     if (!setup_.val || evaluated_at_ == state_.step) return;
     evaluated_at_ = state_.step;
-    const int B = config_.batch_size, T = config_.seq_len;
+    const int B = config_.run.batch_size;
     const int64_t all = setup_.val->windows(),
-                  windows = config_.eval_batches > 0 ? std::min(all, config_.eval_batches * B) : all;
-    std::vector<int32_t> inputs(size_t(B) * T), targets(size_t(B) * T);
-    double sum = 0;  // one batch's mean at a time, so that the sum does not lose digits
+                  windows = config_.evaluation.batches > 0 ? std::min(all, config_.evaluation.batches * B) : all;
+    double sum = 0;  // in double, a batch at a time, so that it does not lose digits
     for (int64_t first = 0; first < windows; first += B) {
-        const int rows = int(std::min<int64_t>(B, windows - first));
-        for (int b = 0; b < rows; ++b)
-            setup_.val->window_in_file_order(first + b, &inputs[size_t(b) * T], &targets[size_t(b) * T]);
-        model_.zero_loss();
-        model_.set_batch(inputs.data(), targets.data(), rows, T);
-        model_.forward();
-        model_.evaluate(1.0f / float(rows * T));
-        sum += double(model_.loss()) * rows;
+        const Batch batch = setup_.val->in_file_order(first, int(std::min<int64_t>(B, windows - first)));
+        model_.set_batch(batch.inputs.data(), batch.targets.data(), batch.rows, setup_.val->seq_len());
+        sum += double(model_.mean_loss()) * batch.rows;
     }
     const double loss = sum / double(windows), tokens_per_byte = setup_.val->tokens_per_byte();
     ordered_json line = {{"val_loss", loss}};
@@ -213,22 +212,23 @@ void Trainer::evaluate() {
 void Trainer::sample_text() {
     if (!tokenizer_ || sampled_at_ == state_.step) return;
     sampled_at_ = state_.step;
-    const std::string text = sample(model_, *tokenizer_, config_.seq_len,
-                                    {.prompt = config_.prompt,
-                                     .temperature = config_.temperature,
-                                     .top_k = config_.top_k,
-                                     .count = config_.sample_tokens,
-                                     .seed = config_.seed,
+    const std::string text = sample(model_, *tokenizer_, config_.model.seq_len,
+                                    {.prompt = config_.sampling.prompt,
+                                     .temperature = config_.sampling.temperature,
+                                     .top_k = config_.sampling.top_k,
+                                     .count = config_.sampling.tokens,
+                                     .seed = uint64_t(config_.machine.seed),
                                      .stream = uint32_t(state_.step)});
-    logger_.write("sample", state_.step, {{"prompt", config_.prompt}, {"text", text}});
-    progress_.note(str("---- sample at step ", state_.step, " ----\n", config_.prompt, text, "\n----"));
+    logger_.write("sample", state_.step, {{"prompt", config_.sampling.prompt}, {"text", text}});
+    progress_.note(str("---- sample at step ", state_.step, " ----\n", config_.sampling.prompt, text, "\n----"));
 }
 
 void Trainer::checkpoint() {
-    if (config_.out.empty() || saved_at_ == state_.step) return;
+    if (config_.output.out.empty() || saved_at_ == state_.step) return;
     state_.loss_window = loss_outliers_.window();
     state_.grad_norm_window = norm_outliers_.window();
-    const std::string folder = save_checkpoint(config_.out, config_.keep, model_, optimizer_, state_, metadata_);
+    const std::string folder = save_checkpoint(config_.output.out, config_.output.keep, model_, optimizer_, state_,
+                                               metadata_);
     saved_at_ = state_.step;
     logger_.write("checkpoint", state_.step, {{"path", folder}});
 }
@@ -236,7 +236,7 @@ void Trainer::checkpoint() {
 // Of all steps but the first, in which memory is touched for the first time and products are planned.
 void Trainer::report_profile() {
     const int64_t steps = state_.step - first_step_ - 1;
-    if (!config_.profile || steps < 1) return;
+    if (!config_.output.profile || steps < 1) return;
     ordered_json ops = ordered_json::array();
     for (const Profile::Entry& e : Profile::entries())
         ops.push_back({{"op", e.op},
@@ -266,32 +266,8 @@ void Trainer::finish(const char* reason) {
         progress_.note(text);
     }
     if (saved_at_ >= 0)
-        progress_.note(str("log ", logger_.path(), ", checkpoint ", newest_checkpoint(config_.out).value_or("none")));
-}
-
-int sample_command(const CommandLine& line) {
-    const Config& c = line.config;
-    const std::unique_ptr<ModelFile> file = ModelFile::open(line.sample_checkpoint);
-    std::string why;
-    const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(file->tokenizer, file->tokenizer_path, why);
-    if (!tokenizer) fail_data("cannot sample from ", file->path, ": ", why);
-    const Config rules = from_json(file->config);
-    const Parametrization parametrization(rules, file->shape.geometry());
-    GPT2 model(file->shape, parametrization,
-               {.batch_size = 1,
-                .seq_len = file->shape.max_seq_len,
-                .dtype = rules.dtype == "bf16" ? DType::bf16 : DType::f32,
-                .train = false});
-    load_weights(*file, model);
-    std::printf("%s%s\n", c.prompt.c_str(),
-                sample(model, *tokenizer, file->shape.max_seq_len,
-                       {.prompt = c.prompt,
-                        .temperature = c.temperature,
-                        .top_k = c.top_k,
-                        .count = c.sample_tokens,
-                        .seed = c.seed})
-                    .c_str());
-    return kExitOk;
+        progress_.note(
+            str("log ", logger_.path(), ", checkpoint ", newest_checkpoint(config_.output.out).value_or("none")));
 }
 
 }  // namespace llmc

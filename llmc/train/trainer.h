@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <memory>
+#include "llmc/data/train_loader.h"
 #include "llmc/train/coord_check.h"
 #include "llmc/train/logger.h"
 #include "llmc/train/outlier.h"
@@ -36,7 +37,7 @@ private:
     Setup setup_;
     Config& config_ = setup_.config;
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-    const double peak_flops_ = device::peak_flops(setup_.dtype);  // measured before the model takes the memory
+    const double peak_flops_ = device::peak_flops(config_.model.dtype);  // measured before the model takes the memory
     GPT2 model_;
     Optimizer optimizer_;
     std::unique_ptr<CoordinateCheck> check_;  // null without --coord-check
@@ -51,7 +52,5 @@ private:
     double training_seconds_ = 0, profiled_seconds_ = 0;
     int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
 };
-
-int sample_command(const CommandLine& line);  // train_gpt2 sample CHECKPOINT
 
 }  // namespace llmc

@@ -171,13 +171,15 @@ void write_optimizer(const fs::path& path, const Optimizer& optimizer, const Tra
 }  // namespace
 
 nlohmann::ordered_json to_json(const ModelShape& s) {
-    return {{"num_layers", s.depth},        {"num_heads", s.heads},       {"channels", s.channels},
+    return {{"num_layers", s.depth},        {"num_heads", s.heads},       {"channels", s.width},
             {"max_seq_len", s.max_seq_len}, {"vocab_size", s.vocab_size}, {"tie_embeddings", s.tie_embeddings}};
 }
 
 std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
     fs::path path = given;
     if (fs::is_directory(path)) {
+        if (!fs::exists(path / "model.safetensors"))  // the folder of a run
+            if (const std::optional<std::string> newest = newest_checkpoint(given)) path = *newest;
         if (!fs::exists(path / "model.safetensors"))
             fail_data("the folder ", given,
                       " holds no model.safetensors: name a checkpoint, such as OUT/checkpoints/step_00000100");

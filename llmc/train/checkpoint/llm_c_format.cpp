@@ -26,8 +26,8 @@ public:
         shape = {h[4], h[5], h[6], h[2], h[3], true};
         for (int i = 2; i <= 7; ++i)
             if (h[i] <= 0) fail_data(path, " is damaged: header field ", i, " is ", h[i]);
-        if (shape.channels % shape.heads)
-            fail_data(path, " is damaged: ", shape.heads, " heads do not divide ", shape.channels, " channels");
+        if (shape.width % shape.heads)
+            fail_data(path, " is damaged: ", shape.heads, " heads do not divide ", shape.width, " channels");
         if (h[7] < h[3])
             fail_data(path, " is damaged: the padded vocabulary ", h[7], " is smaller than the vocabulary ", h[3]);
         locate(h[7]);
@@ -49,7 +49,7 @@ public:
 
 private:
     void locate(int64_t padded_vocab) {
-        const int64_t C = shape.channels, L = shape.depth;
+        const int64_t C = shape.width, L = shape.depth;
         int64_t offset = 0;
         auto once = [&](const std::string& name, int64_t n) {
             offsets_[name] = offset;

@@ -1,0 +1,84 @@
+#include "llmc/data/dataset.h"
+
+#include <glob.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "llmc/core/error.h"
+
+namespace llmc {
+namespace {
+
+std::vector<std::string> expand(const std::string& pattern, const std::string& option) {
+    if (pattern.empty())
+        fail_usage(option,
+                   " is missing: name token shards, such as 'data/pystdlib/*_train_*.bin' (dev/data/*.py make them)");
+    glob_t found;
+    std::vector<std::string> paths;
+    if (glob(pattern.c_str(), 0, nullptr, &found) == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+    globfree(&found);
+    if (paths.empty())
+        fail_data(option, " '", pattern,
+                  "' matches no file: make shards with dev/data/*.py, or correct the pattern (quoted, so that the "
+                  "shell leaves it alone)");
+    std::sort(paths.begin(), paths.end());
+    return paths;
+}
+
+}  // namespace
+
+Dataset::Dataset(const std::string& pattern, const std::string& option, int seq_len) : seq_len_(seq_len) {
+    for (const std::string& path : expand(pattern, option)) shards_.emplace_back(path);
+    for (size_t i = 0; i < shards_.size(); ++i) {
+        windows_ += windows_of(i);
+        if (shards_[i].vocab_size != shards_[0].vocab_size || shards_[i].tokenizer != shards_[0].tokenizer)
+            fail_data(option, ": ", shards_[i].path, " was made with another tokenizer or vocabulary than ",
+                      shards_[0].path);
+    }
+    if (windows_ == 0)
+        fail_data(option, " '", pattern, "' holds ", tokens(), " tokens, fewer than one sequence of ", seq_len,
+                  " and its target: shorten --seq-len or use more text");
+}
+
+int64_t Dataset::tokens() const {
+    return std::accumulate(shards_.begin(), shards_.end(), int64_t{0},
+                           [](int64_t n, const Shard& s) { return n + s.tokens; });
+}
+
+double Dataset::tokens_per_byte() const {
+    int64_t bytes = 0;
+    for (const Shard& s : shards_) {
+        if (s.bytes == 0) return 0;
+        bytes += s.bytes;
+    }
+    return double(tokens()) / double(bytes);
+}
+
+int Dataset::vocab_size() const { return shards_[0].vocab_size; }
+
+std::string Dataset::tokenizer() const {
+    return shards_[0].tokenizer == 1 ? "byte" : shards_[0].tokenizer == 2 ? "gpt2" : "unknown";
+}
+
+void Dataset::read(size_t shard, int64_t window, Batch& batch, int row) const {
+    const Shard& s = shards_[shard];
+    int32_t *inputs = &batch.inputs[size_t(row) * size_t(seq_len_)],
+            *targets = &batch.targets[size_t(row) * size_t(seq_len_)];
+    s.read(window * seq_len_, seq_len_, checked_vocab_size_, inputs);
+    std::copy_n(inputs + 1, seq_len_ - 1, targets);
+    s.read((window + 1) * seq_len_, 1, checked_vocab_size_, targets + seq_len_ - 1);
+}
+
+Batch Dataset::in_file_order(int64_t first, int rows) const {
+    Batch batch(rows, seq_len_);
+    for (int row = 0; row < rows; ++row) {
+        int64_t window = (first + row) % windows_;
+        size_t shard = 0;
+        while (window >= windows_of(shard)) window -= windows_of(shard++);
+        read(shard, window, batch, row);
+    }
+    return batch;
+}
+
+}  // namespace llmc

@@ -1,0 +1,48 @@
+// A data set: all shards of a glob pattern, as windows of seq_len tokens and their successors.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "llmc/data/shards.h"
+
+namespace llmc {
+
+struct Batch {
+    Batch(int rows, int seq_len) : rows(rows), inputs(size_t(rows) * size_t(seq_len)), targets(inputs.size()) {}
+
+    int rows;
+    std::vector<int32_t> inputs, targets;  // (rows, T)
+};
+
+class Dataset {
+public:
+    // The shards, sorted by path. `option` names the pattern in errors. Usage error for an empty pattern; data error if
+    // nothing matches, for a damaged shard, for shards of several tokenizers, and for less than one window.
+    Dataset(const std::string& pattern, const std::string& option, int seq_len);
+
+    int64_t windows() const { return windows_; }
+    int64_t windows_of(size_t shard) const { return (shards_[shard].tokens - 1) / seq_len_; }
+    int64_t tokens() const;
+    double tokens_per_byte() const;  // 0: unknown
+    int vocab_size() const;          // 0: unknown
+    std::string tokenizer() const;   // "byte", "gpt2" or "unknown"
+    const std::string& source_sha256() const { return shards_[0].source_sha256; }
+    const std::vector<Shard>& shards() const { return shards_; }
+    int seq_len() const { return seq_len_; }
+    // Tokens from here on are data errors when they are read.
+    void set_vocab_size(int64_t vocab_size) { checked_vocab_size_ = vocab_size; }
+
+    // One window of a shard into row `row` of the batch.
+    void read(size_t shard, int64_t window, Batch& batch, int row) const;
+    // Windows first, first + 1, ... in file order; behind the last one comes the first again.
+    Batch in_file_order(int64_t first, int rows) const;
+
+private:
+    std::vector<Shard> shards_;
+    int seq_len_;
+    int64_t windows_ = 0;
+    int64_t checked_vocab_size_ = INT64_MAX;
+};
+
+}  // namespace llmc

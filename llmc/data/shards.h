@@ -1,0 +1,30 @@
+// One token shard (doc/formats.md), memory-mapped.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "llmc/core/mapped_file.h"
+
+namespace llmc {
+
+// One mapped shard. Throws a data error (exit 3) that names the file for anything that is not a complete shard.
+class Shard {
+public:
+    explicit Shard(const std::string& path);
+
+    // Tokens [begin, begin + count), each checked against vocab_size.
+    void read(int64_t begin, int64_t count, int64_t vocab_size, int32_t* out) const;
+
+    std::string path;
+    int64_t tokens = 0;
+    int vocab_size = 0;         // 0: unknown
+    int tokenizer = 0;          // 0 unknown, 1 byte, 2 gpt2
+    int64_t bytes = 0;          // of source text; 0: unknown
+    std::string source_sha256;  // hexadecimal; empty: unknown
+
+private:
+    MappedFile file_;
+    bool wide_ = false;  // uint32 tokens
+};
+
+}  // namespace llmc

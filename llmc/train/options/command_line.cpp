@@ -1,0 +1,146 @@
+#include "llmc/train/options/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "llmc/core/error.h"
+#include "llmc/core/version.h"
+
+namespace llmc {
+namespace {
+
+using nlohmann::json;
+
+// "--lr RATE [0.0003]" and "--shuffle, --no-shuffle" instead of CLI11's "--lr TEXT:RATE" and "--shuffle,--no-shuffle{false}".
+// A flag that is off by default also has a --no- form, which is not shown.
+class Formatter : public CLI::Formatter {
+public:
+    std::string make_option_name(const CLI::Option* option, bool positional) const override {
+        if (positional) return option->get_name(true);
+        std::string out;
+        for (auto& name : option->get_snames()) out += (out.empty() ? "-" : ", -") + name;
+        for (auto& name : option->get_lnames()) {
+            const Option* known = find_option(name.starts_with("no-") ? name.substr(3) : name);
+            const bool off_by_default = known && known->field.get(Config{}) == false;
+            if (out.empty() || !off_by_default) out += (out.empty() ? "--" : ", --") + name;
+        }
+        return out;
+    }
+    std::string make_option_opts(const CLI::Option* option) const override {
+        if (option->get_type_size() == 0) return "";
+        return " " + option->get_type_name();
+    }
+};
+
+// BLOCKS, or fp32|bf16.
+std::string value_name(const Option& option) {
+    if (std::string(option.name) == "preset") return "gpt2|gpt2-medium|gpt2-large|gpt2-xl|gpt3-125m|...|gpt3-13b";
+    std::string out;
+    for (const std::string& choice : option.all_choices()) out += (out.empty() ? "" : "|") + choice;
+    if (out.empty()) out = option.unit;
+    return out.empty() ? "VALUE" : out;
+}
+
+// "transformer blocks [12]": the default, or the rule for it.
+std::string help_text(const Option& option) {
+    const json value = option.field.get(Config{});
+    std::string shown = option.default_text;
+    if (shown.empty() && option.field.type == OptionType::flag) shown = value == true ? "on" : "";
+    if (shown.empty() && value.is_string()) shown = value.get<std::string>();
+    if (shown.empty() && value.is_number()) shown = short_number(value);
+    return option.help + (shown.empty() ? "" : " [" + shown + "]");
+}
+
+// Adds the options of one scope to a (sub)command. What is given is appended to `settings`.
+void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) {
+    for (const Option& option : options()) {
+        if (!(option.scope & scope)) continue;
+        const std::string name = option.name, dashed = "--" + name;
+        if (!option.takes_value()) {
+            app.add_flag_function(
+                   dashed + ",!--no-" + name,
+                   [&settings, &option, dashed](int64_t count) { settings.push_back({&option, count > 0, dashed}); },
+                   help_text(option))
+                ->group(option.group);
+            continue;
+        }
+        app.add_option_function<std::string>(
+               dashed,
+               [&settings, &option, dashed](const std::string& text) {
+                   settings.push_back({&option, parse_text(option, text, dashed), dashed});
+               },
+               help_text(option))
+            ->group(option.group)
+            ->type_name(value_name(option));
+    }
+}
+
+// CLI11's message, or for an unknown word ours.
+std::string describe(const CLI::ParseError& error) {
+    const std::string what = error.what();
+    if (!dynamic_cast<const CLI::ExtrasError*>(&error)) return what;
+    const std::string word = what.substr(what.find_last_of(' ') + 1);
+    return "unknown argument: " + word + nearest_option(word);
+}
+
+void print_and_exit(const std::string& text) {
+    std::fputs(text.c_str(), stdout);
+    std::exit(kExitOk);
+}
+
+}  // namespace
+
+CommandLine parse_command_line(int argc, char** argv) {
+    CommandLine line;
+    CLI::App app{
+        "train_gpt2: trains a GPT-2 with the maximal update parametrization (muP).\nExample: ./train_gpt2 --config "
+        "scripts/first_run.toml --width 256"};
+    app.formatter(std::make_shared<Formatter>());
+    app.get_formatter()->column_width(46);
+    app.set_version_flag("--version", std::string("llmc-mup ") + kVersion, "print the version and exit");
+    app.get_option("--help")->description("print this and exit");
+    // so that a script's options can be overridden by appending
+    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    bool print_config = false, print_options = false;
+    std::string config_file;
+    app.add_option("--config", config_file, "read options from a TOML file; the command line wins")->type_name("FILE");
+    app.add_flag("--print-config", print_config, "print the resolved options as TOML and exit");
+    app.add_flag("--options-json", print_options, "print the table of options as JSON and exit");
+    app.add_flag("--dry-run", line.dry_run, "print shapes, memory, tokens and the rule of every tensor, and exit");
+    app.add_flag("--all", line.all_tensors, "with --dry-run: the rules of all blocks, also where they are equal");
+    std::vector<Setting> given, given_to_sample;
+    add_options(app, kRun, given);
+    CLI::App* sample = app.add_subcommand(
+        "sample", "generate text from a checkpoint: train_gpt2 sample CHECKPOINT --prompt TEXT");
+    sample->add_option("CHECKPOINT", line.sample_checkpoint, "checkpoint folder, .safetensors file, or a run's --out")
+        ->required();
+    sample->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    add_options(*sample, kSample, given_to_sample);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& success) {  // --help, --version
+        std::exit(app.exit(success));
+    } catch (const CLI::ParseError& error) {
+        fail_usage(describe(error));
+    }
+    if (print_options) print_and_exit(options_json().dump(1) + "\n");
+    if (sample->parsed()) {
+        line.command = CommandLine::Command::sample;
+        line.config = make_config(given_to_sample, line.given);
+        return line;
+    }
+    std::vector<Setting> settings = config_file.empty() ? std::vector<Setting>{} : read_toml(config_file);
+    settings.insert(settings.end(), given.begin(), given.end());
+    line.config = make_config(settings, line.given);
+    const bool from_checkpoint = !line.config.model.init.empty() || line.config.output.resume;
+    if (!from_checkpoint) resolve_heads(line.config);
+    if (print_config) {
+        if (!from_checkpoint) resolve_batch(line.config);
+        print_and_exit(to_toml(line.config));
+    }
+    return line;
+}
+
+}  // namespace llmc

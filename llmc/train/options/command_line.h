@@ -1,0 +1,23 @@
+// The command line, by CLI11 from the table of options.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "llmc/train/options/settings.h"
+
+namespace llmc {
+
+struct CommandLine {
+    enum class Command { train, sample } command = Command::train;
+    Config config;
+    Given given;
+    bool dry_run = false;
+    bool all_tensors = false;  // --dry-run --all: a row for every block
+    std::string sample_checkpoint;
+};
+
+// Parses and validates; the command line wins over --config. Prints and exits 0 for --help, --version, --print-config
+// and --options-json; usage error for what cannot be meant.
+CommandLine parse_command_line(int argc, char** argv);
+
+}  // namespace llmc

@@ -1,0 +1,200 @@
+#include "llmc/train/options/settings.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "llmc/core/error.h"
+
+namespace llmc {
+namespace {
+
+using nlohmann::json;
+
+std::string join(const std::vector<std::string>& words, const std::string& between) {
+    std::string out;
+    for (const std::string& word : words) out += (out.empty() ? "" : between) + word;
+    return out;
+}
+
+std::string range_of(const Option& o) {
+    if (std::isfinite(o.high)) return "between " + short_number(o.low) + " and " + short_number(o.high);
+    return (o.above_low ? "greater than " : "at least ") + short_number(o.low);
+}
+
+std::string shown(const json& value) {
+    if (value.is_string()) return value.get<std::string>();
+    return value.is_number_float() ? short_number(value) : value.dump();
+}
+std::string quoted(const json& value) { return "'" + shown(value) + "'"; }
+
+void check_number(const Option& o, const json& value, const std::string& where) {
+    const bool whole = o.field.type == OptionType::integer;
+    if (!value.is_number() || (whole && !value.is_number_integer()))
+        fail_usage(where, ": ", quoted(value), whole ? " is not a whole number" : " is not a number");
+    const double number = value.get<double>();
+    if (!std::isfinite(number)) fail_usage(where, ": ", quoted(value), " is not a finite number");
+    const bool too_large = value.is_number_unsigned() && value.get<uint64_t>() > uint64_t(INT64_MAX);
+    if (too_large && whole)
+        fail_usage(where, ": ", quoted(value), " is out of range: at most ", std::numeric_limits<int64_t>::max());
+    if (number < o.low || number > o.high || (o.above_low && number == o.low))
+        fail_usage(where, ": ", quoted(value), " is out of range: ", range_of(o));
+}
+
+// [+-] digits, with a point and an exponent if `real`. The same in train_gpt2.py: no underscores, no hexadecimal, no inf.
+bool is_decimal(const std::string& text, bool real) {
+    size_t i = !text.empty() && (text[0] == '+' || text[0] == '-');
+    const auto digits = [&] {
+        const size_t begin = i;
+        while (i < text.size() && text[i] >= '0' && text[i] <= '9') ++i;
+        return i - begin;
+    };
+    size_t count = digits();
+    if (real && i < text.size() && text[i] == '.') ++i, count += digits();
+    if (count == 0) return false;
+    if (real && i < text.size() && (text[i] == 'e' || text[i] == 'E')) {
+        ++i;
+        if (i < text.size() && (text[i] == '+' || text[i] == '-')) ++i;
+        if (digits() == 0) return false;
+    }
+    return i == text.size();
+}
+
+void apply_preset(Config& config) {
+    for (const Preset& p : presets())
+        if (config.model.preset == p.name) {
+            config.model.depth = p.depth, config.model.width = p.width, config.model.heads = p.heads;
+            config.model.seq_len = p.seq_len;
+        }
+}
+
+// Given, and with a value that switches it on.
+bool in_use(const Option& option, const Config& config, const Given& given) {
+    if (!given.has(option.name)) return false;
+    const nlohmann::ordered_json value = option.field.get(config);
+    return value != nullptr && value != false && value != "" && (option.off.is_null() || value != option.off);
+}
+
+std::string names_of_schemes(bool (*holds)(const Scheme&)) {
+    std::vector<std::string> names;
+    for (const Scheme& scheme : Parametrization::schemes())
+        if (holds(scheme)) names.push_back(scheme.name);
+    if (names.size() < 2) return join(names, "");
+    const std::string last = names.back();
+    names.pop_back();
+    return join(names, ", ") + " or " + last;
+}
+
+void check_scheme(const Option& option, const Config& config, const Given& given) {
+    const Scheme& scheme = Parametrization::scheme(config.mup.scheme);
+    const bool used = in_use(option, config, given);
+    if (option.meant && used && !option.meant(scheme))
+        fail_usage("--", option.name, " ", shown(option.field.get(config)), " has no meaning under --parametrization ",
+                   scheme.name, ", ", option.meant_why, ": leave it out, or choose ", names_of_schemes(option.meant));
+    if (option.required && !used && option.required(scheme))
+        fail_usage("--parametrization ", scheme.name, " needs --", option.name,
+                   ": the value at which your learning rate was tuned (that of the model itself for the base model)");
+}
+
+}  // namespace
+
+std::string short_number(double value) {
+    if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
+    return json(value).dump();
+}
+
+json parse_text(const Option& o, const std::string& text, const std::string& where) {
+    if (o.field.type == OptionType::text || o.field.type == OptionType::choice) return text;
+    const bool whole = o.field.type == OptionType::integer;
+    if (!is_decimal(text, !whole)) {
+        if (is_decimal(text, true)) fail_usage(where, ": '", text, "' is not a whole number");
+        fail_usage(where, ": '", text, "' is not a number");
+    }
+    if (!whole) {
+        const double value = std::strtod(text.c_str(), nullptr);
+        if (!std::isfinite(value)) fail_usage(where, ": '", text, "' is not a finite number");
+        return value;
+    }
+    errno = 0;
+    const long long value = std::strtoll(text.c_str(), nullptr, 10);
+    if (errno == ERANGE)
+        fail_usage(where, ": '", text, "' is out of range: ", value < 0 ? "at least " : "at most ", value);
+    return int64_t(value);
+}
+
+void check_value(const Option& o, const json& value, const std::string& where) {
+    switch (o.field.type) {
+        case OptionType::flag:
+            if (!value.is_boolean()) fail_usage(where, ": ", quoted(value), " is not true or false");
+            return;
+        case OptionType::integer:
+        case OptionType::number:
+            return check_number(o, value, where);
+        default:
+            break;
+    }
+    const std::vector<std::string> choices = o.all_choices();
+    if (!value.is_string())
+        fail_usage(where, ": ", quoted(value),
+                   choices.empty() ? " is not a text" : " is not one of " + join(choices, "|"));
+    if (!choices.empty() && std::find(choices.begin(), choices.end(), value.get<std::string>()) == choices.end())
+        fail_usage(where, ": ", quoted(value), " is not one of ", join(choices, "|"));
+}
+
+Config make_config(const std::vector<Setting>& settings, Given& given) {
+    Config config;
+    for (const Setting& s : settings) {
+        if (s.value.is_null()) continue;
+        check_value(*s.option, s.value, s.where);
+        if (std::string(s.option->name) == "preset") s.option->field.set(config, s.value);
+    }
+    apply_preset(config);
+    for (const Setting& s : settings) {
+        if (s.value.is_null()) continue;
+        s.option->field.set(config, s.value);
+        given.add(*s.option);
+    }
+    validate(config, given);
+    return config;
+}
+
+void validate(const Config& config, const Given& given) {
+    for (const Option& option : options()) {
+        check_scheme(option, config, given);
+        if (!in_use(option, config, given)) continue;
+        for (const char* other : option.excludes)
+            if (in_use(*find_option(other), config, given))
+                fail_usage("--", option.name, " excludes --", other, ": give one of the two");
+        if (*option.needs && !in_use(*find_option(option.needs), config, given))
+            fail_usage("--", option.name, option.takes_value() ? " " + shown(option.field.get(config)) : "",
+                       " needs --", option.needs, ": ", option.needs_why);
+    }
+}
+
+void resolve_heads(Config& config) {
+    ModelOptions& m = config.model;
+    if (m.head_dim) {
+        if (m.width % *m.head_dim) fail_usage("--head-dim ", *m.head_dim, " does not divide --width ", m.width);
+        m.heads = m.width / *m.head_dim;
+        m.head_dim.reset();
+    }
+    if (m.width % m.heads) fail_usage("--heads ", m.heads, " does not divide --width ", m.width, "; choose a divisor");
+}
+
+void resolve_batch(Config& c) {
+    if (!c.optimizer.grad_clip) c.optimizer.grad_clip = Parametrization::scheme(c.mup.scheme).grad_clip;
+    const int64_t micro = int64_t{c.run.batch_size} * c.model.seq_len;
+    int64_t& total = c.run.total_batch_size;
+    if (total == 0) total = micro;
+    if (total % micro)
+        fail_usage("--total-batch-size ", total, " is not a multiple of --batch-size x --seq-len = ", micro,
+                   " tokens; the nearest are ", std::max<int64_t>(1, total / micro) * micro, " and ",
+                   (total / micro + 1) * micro);
+    if (!c.output.coord_check.empty() && total != micro)
+        fail_usage("--coord-check ", c.output.coord_check, " looks at one micro-batch a step, this run has ",
+                   total / micro, ": leave --total-batch-size out");
+}
+
+}  // namespace llmc

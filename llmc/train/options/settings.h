@@ -1,0 +1,56 @@
+// From what a person gave, wherever it was given, to a Config: every value passes the same checks.
+#pragma once
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "llmc/train/options/option.h"
+
+namespace llmc {
+
+// One option that was given. `where` starts the message if the value is refused: "--lr", "run.toml: lr", "lr".
+struct Setting {
+    const Option* option;
+    nlohmann::json value;  // null: as if it had not been given
+    std::string where;
+};
+
+// The options that somebody gave, as opposed to defaults and what a preset says.
+class Given {
+public:
+    void add(const Option& option) { names_.insert(option.name); }
+    bool has(const std::string& name) const { return names_.contains(name); }
+
+private:
+    std::set<std::string> names_;
+};
+
+// The value of an option as text on the command line. Usage error for text that is no number, and so on.
+nlohmann::json parse_text(const Option& option, const std::string& text, const std::string& where);
+
+// Defaults, then the preset, then the settings, of which later ones win; then validate(). Usage error that names the
+// option, its value and what is allowed.
+Config make_config(const std::vector<Setting>& settings, Given& given);
+
+// What no single option can see: options that exclude or need each other, or that have no meaning under the scheme.
+void validate(const Config& config, const Given& given);
+
+// Checks one value against its option: type, range, choices.
+void check_value(const Option& option, const nlohmann::json& value, const std::string& where);
+
+// What depends on several options and on the shape of a checkpoint, in this order. resolve_batch fills in
+// --total-batch-size and the scheme's --grad-clip, and checks that micro-batches divide the batch; resolve_heads turns
+// --head-dim into --heads and checks that they divide the width.
+void resolve_batch(Config& config);
+void resolve_heads(Config& config);
+
+// 4096, 0.5, 0.999999999: as short as it can be without loss.
+std::string short_number(double value);
+
+// What --config reads.
+std::string to_toml(const Config& config);
+// The settings of a TOML file. Usage error for a file that cannot be read, is not TOML, or has an unknown key.
+std::vector<Setting> read_toml(const std::string& path);
+
+}  // namespace llmc

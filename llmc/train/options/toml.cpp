@@ -1,0 +1,63 @@
+// --config FILE.toml and --print-config.
+#include <toml++/toml.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "llmc/core/error.h"
+#include "llmc/train/options/settings.h"
+
+namespace llmc {
+namespace {
+
+// The value of a key. Arrays and tables are nobody's value: the message says what stands there.
+nlohmann::json value_of(const toml::node& node, const std::string& where) {
+    if (const auto* value = node.as_string()) return value->get();
+    if (const auto* value = node.as_integer()) return value->get();
+    if (const auto* value = node.as_floating_point()) return value->get();
+    if (const auto* value = node.as_boolean()) return value->get();
+    if (node.is_array()) fail_usage(where, " is a list: give one value");
+    if (node.is_table())
+        fail_usage(where, " is a table: options stand at the top of the file, outside of any [section]");
+    fail_usage(where, " is a date or time: give a number, a text, true or false");
+}
+
+}  // namespace
+
+std::vector<Setting> read_toml(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    if (!in.is_open() || in.bad()) fail_usage("--config ", path, " cannot be read: give a TOML file");
+    toml::table table;
+    try {
+        table = toml::parse(text, path);
+    } catch (const toml::parse_error& error) {
+        fail_usage("--config ", path, ", line ", error.source().begin.line, ": ", error.description());
+    }
+    std::vector<Setting> settings;
+    for (auto&& [key, node] : table) {
+        const std::string name(key.str());
+        const Option* option = find_option(name);
+        if (!option || !(option->scope & kRun)) {
+            if (node.is_table()) value_of(node, str("--config ", path, ": [", name, "]"));
+            fail_usage("--config ", path, ": unknown key '", name, "'", nearest_option(name));
+        }
+        const std::string where = str("--config ", path, ": --", option->name);
+        settings.push_back({option, value_of(node, where), where});
+    }
+    return settings;
+}
+
+std::string to_toml(const Config& config) {
+    std::string out;
+    for (const Option& option : options()) {
+        const nlohmann::ordered_json value = option.field.get(config);
+        // an option that is not given, or whose default depends on others; --tokens and --epochs exclude --steps
+        const bool unset = value.is_null() || value == "" || (option.off == -1 && value == -1);
+        if (!unset && option.stored)
+            out += str(option.name, " = ", value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), "\n");
+    }
+    return out;
+}
+
+}  // namespace llmc

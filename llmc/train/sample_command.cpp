@@ -1,0 +1,34 @@
+#include "llmc/train/sample_command.h"
+
+#include <cstdio>
+
+#include "llmc/core/error.h"
+#include "llmc/train/model_setup.h"
+#include "llmc/train/sampler.h"
+#include "llmc/train/setup.h"
+
+namespace llmc {
+
+int sample_command(const CommandLine& line) {
+    const Config& c = line.config;
+    const std::unique_ptr<ModelFile> file = ModelFile::open(line.sample_checkpoint);
+    const std::string kind = c.data.tokenizer == TokenizerChoice::automatic ? file->tokenizer
+                                                                            : name_of(c.data.tokenizer);
+    std::string why;
+    const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kind, file->tokenizer_path, why);
+    if (!tokenizer) fail_data("cannot sample from ", file->path, ": ", why);
+    const Config trained = from_json(file->config, file->path);
+    GPT2 model(file->shape, make_rules(trained, file->shape),
+               {.batch_size = 1, .seq_len = file->shape.max_seq_len, .dtype = trained.model.dtype, .train = false});
+    load_weights(*file, model);
+    const std::string text = sample(model, *tokenizer, file->shape.max_seq_len,
+                                    {.prompt = c.sampling.prompt,
+                                     .temperature = c.sampling.temperature,
+                                     .top_k = c.sampling.top_k,
+                                     .count = c.sampling.tokens,
+                                     .seed = uint64_t(c.machine.seed)});
+    std::printf("%s%s\n", c.sampling.prompt.c_str(), text.c_str());
+    return kExitOk;
+}
+
+}  // namespace llmc

@@ -1,0 +1,10 @@
+// train_gpt2 sample CHECKPOINT
+#pragma once
+#include "llmc/train/options/command_line.h"
+
+namespace llmc {
+
+// Prints the prompt and its continuation. Returns the exit code.
+int sample_command(const CommandLine& line);
+
+}  // namespace llmc
