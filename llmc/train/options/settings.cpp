@@ -101,6 +101,7 @@ void check_scheme(const Option& option, const Config& config, const Given& given
 }  // namespace
 
 std::string short_number(double value) {
+    if (!std::isfinite(value)) return str(value);
     if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
     return json(value).dump();
 }
