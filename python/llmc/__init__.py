@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmc.backend import backend, backends
 from llmc.errors import DataError, Error, UsageError
+from llmc.version import VERSION
 
 if TYPE_CHECKING:
     from llmc import _cpu as cpu
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from llmc import _emu as emulated
     from llmc.model import GPT2, load, parametrization
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "GPT2",
     "DataError",

@@ -71,17 +71,17 @@ class GPT2:
             model.backward()
             norm = model.step(schedule=1 - step / steps)     # lr of every tensor times this factor
 
-    The keyword arguments are train_gpt2's options with underscores, checked by the same code. UsageError for a name that
-    is none, a value out of range, or a combination without a meaning; DataError for a checkpoint that cannot be used.
-    backend is "cpu", "cuda" or "emulated" (default: the first that is built). logits_rows: rows of logits in memory at a
-    time (0: what suits the device).
+    The keyword arguments are train_gpt2's options with underscores, checked by the same code. UsageError for a name
+    that is none, a value out of range, or a combination without a meaning; DataError for a checkpoint that cannot be
+    used. backend is "cpu", "cuda" or "emulated" (default: the first that is built). logits_rows: rows of logits in
+    memory at a time (0: what suits the device).
     """
 
     def __init__(self, *, backend: str | None = None, logits_rows: int = 0, **options: Unpack[ModelOptions]) -> None:
         self._model = _native(backend).GPT2(logits_rows=logits_rows, **options)
 
     def forward(self, tokens: ArrayLike, targets: ArrayLike | None = None) -> Floats | float:
-        """tokens (B, T) -> logits (B, T, V) as the loss sees them; with targets (B, T) the mean loss, nats per token."""
+        """tokens (B, T) -> logits (B, T, V) as in the loss; with targets (B, T) the mean loss, nats per token."""
         if targets is None:
             logits: Floats = self._model.forward(_tokens(tokens, "tokens"))
             return logits
@@ -161,8 +161,8 @@ class GPT2:
 def load(checkpoint: str | PathLike[str], *, backend: str | None = None, **options: Unpack[ModelOptions]) -> GPT2:
     """A model with the weights of a checkpoint: a run's folder, one of its checkpoints, or a .safetensors file.
 
-    A checkpoint of this project brings its options along; `options` override them (batch_size=1, say). Of Hugging Face's
-    GPT-2 give what its file does not say: heads, and lr.
+    The options stored in a checkpoint of this project are the model's; `options` override them (batch_size=1, say). For
+    a file of Hugging Face's GPT-2 give what it does not say: heads, and lr.
     """
     stored: Mapping[str, Any] = _native(backend).checkpoint_options(str(checkpoint))
     taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
