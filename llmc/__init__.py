@@ -1,5 +1,5 @@
-"""C++ sources, not a package. Python started in the folder of the clone finds this folder under the name llmc before the
-package python/llmc: this file imports that one in its place.
+"""C++ sources, not a package. Python started in the folder of the clone finds this folder under the name llmc before
+the package python/llmc: this file imports that one in its place.
 """
 
 import importlib
