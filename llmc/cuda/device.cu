@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "llmc/core/alignment.h"
 #include "llmc/core/threads.h"
 #include "llmc/cuda/host.h"
 #include "llmc/ops/ops.h"
@@ -109,7 +110,7 @@ Workspace::Workspace(std::initializer_list<size_t> bytes) {
     size_t total = 0;
     for (size_t part : bytes) {
         offsets_.push_back(total);
-        total += (part + 255) / 256 * 256;
+        total += aligned(part);
     }
     State& s = state();
     if (total > s.workspace_bytes) {

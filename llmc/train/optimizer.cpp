@@ -1,5 +1,6 @@
 #include "llmc/train/optimizer.h"
 
+#include "llmc/core/alignment.h"
 #include "llmc/core/random.h"
 #include "llmc/ops/profile.h"
 
@@ -8,7 +9,6 @@ namespace llmc {
 Optimizer::Optimizer(GPT2& model, const Config& config) : model_(model), config_(config), norm_(sizeof(float)) {
     const bool adam = config.optimizer == "adamw", masters = config.dtype == "bf16";
     auto& parameters = model.parameters.all();
-    auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
     size_t bytes = 0;
     for (const Parameter& p : parameters) bytes += aligned(p.grad.bytes()) * (1 + adam + masters);
     memory_ = device::Buffer(bytes);
