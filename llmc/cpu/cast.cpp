@@ -1,11 +1,9 @@
 // Conversion between the float types.
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 void cast(Tensor dst, Tensor src) {
     check_cast(dst, src);
@@ -21,4 +19,4 @@ void cast(Tensor dst, Tensor src) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

@@ -1,10 +1,10 @@
 // The gradients of the linear layer. Formulas: llmc/ops/ops.h.
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/matmul.h"
+#include "llmc/cpu/scratch.h"
 #include "llmc/ops/checks.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -139,4 +139,4 @@ void matmul_backward(const MatmulBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

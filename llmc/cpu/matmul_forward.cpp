@@ -1,11 +1,11 @@
 // The linear layer: product, bias, GELU, residual. Formulas: llmc/ops/ops.h.
 #include "llmc/cpu/few_rows.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/matmul.h"
+#include "llmc/cpu/scratch.h"
 #include "llmc/ops/checks.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -98,4 +98,4 @@ void matmul_forward(const MatmulForward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

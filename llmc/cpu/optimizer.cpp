@@ -3,13 +3,11 @@
 #include <cmath>
 #include "llmc/core/random.h"
 #include "llmc/cpu/blocks.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -106,4 +104,4 @@ void sgd_step(const OptimizerStep& args, float momentum) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

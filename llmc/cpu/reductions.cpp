@@ -3,13 +3,11 @@
 #include <cmath>
 #include <vector>
 #include "llmc/cpu/blocks.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -89,4 +87,4 @@ void statistics(const Statistics& args) {
     out[3] = float(total.largest);
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

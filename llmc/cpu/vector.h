@@ -3,7 +3,7 @@
 #include "llmc/cpu/simd.h"
 #include "llmc/ops/gelu.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 // Calls body(i, count) for the vectors [i, i + count) of [0, n). count is a number the compiler knows, kLanes, for all but
 // the last.
@@ -46,4 +46,4 @@ inline Vector gelu_derivative(Vector x) {
     return s + x * s * (1.0f - s) * (kTwoZ1 + 3.0f * kTwoZ3 * square);
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

@@ -18,7 +18,7 @@ void prepare_process(char** argv);
 // else here.
 void initialize(int threads);
 
-std::string name();     // "cpu (Intel Xeon ..., 2 threads, AVX-512)"
+std::string name();     // "cpu (Intel Xeon ..., 2 threads, avx512)"
 std::string backend();  // "cpu", "cuda" or "emulated"
 int threads();
 size_t memory_total();  // bytes a model may hope for
