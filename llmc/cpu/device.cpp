@@ -68,17 +68,14 @@ size_t memory_available() { return memory_total(); }
 size_t logits_budget() { return size_t{128} << 20; }
 int vocabulary_tile() { return 32; }  // whole vectors in both types
 
-double peak_flops(DType dtype) {
-    static double measured[2] = {0, 0};
-    double& best = measured[dtype == DType::bf16];
-    if (best > 0) return best;
+double measure_matmul_flops(DType dtype) {
     constexpr int64_t n = 1024;
     Buffer a(n * n * size_of(dtype)), b(n * n * size_of(dtype)), c(n * n * size_of(dtype));
     MatmulForward args{
         .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
     matmul_forward(args);  // builds the primitive, touches the memory
     Stopwatch watch;
-    double spent = 0;
+    double best = 0, spent = 0;
     for (int i = 0; i < 5 || spent < 0.06; ++i) {
         watch.start();
         matmul_forward(args);

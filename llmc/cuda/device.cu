@@ -155,10 +155,7 @@ size_t memory_available() {
 size_t logits_budget() { return size_t{gpu::kEmulated ? 128 : 1024} << 20; }
 int vocabulary_tile() { return 128; }
 
-double peak_flops(DType dtype) {
-    static double measured[2] = {0, 0};
-    double& best = measured[dtype == DType::bf16];
-    if (best > 0) return best;
+double measure_matmul_flops(DType dtype) {
     const int64_t n = gpu::kEmulated ? 256 : dtype == DType::bf16 ? 8192 : 4096;
     const size_t bytes = size_t(n * n) * size_of(dtype);
     Buffer a(bytes), b(bytes), c(bytes);
@@ -168,6 +165,7 @@ double peak_flops(DType dtype) {
     const MatmulForward product{
         .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
     Stopwatch watch;
+    double best = 0;
     for (int i = 0; i < (gpu::kEmulated ? 1 : 10); ++i) {
         watch.start();
         matmul_forward(product);

@@ -44,11 +44,7 @@ void Optimizer::masters_from_parameters() {
         if (s.name.starts_with("master.")) cast(s.value, s.parameter->value);
 }
 
-void Optimizer::compute_grad_norm() {
-    const auto work = [&] { global_norm({norm_.data(), DType::f32, {1}}, grads_); };
-    if (!Profile::on()) return work();
-    Profile::measure({"global_norm", 0, double(model_.parameters.count()) * 4}, work);
-}
+void Optimizer::compute_grad_norm() { call(global_norm, {norm_.data(), DType::f32, {1}}, grads_); }
 
 float Optimizer::grad_norm() {
     float value;
@@ -70,16 +66,10 @@ void Optimizer::step(double schedule, int64_t step) {
         args.grad_norm = {norm_.data(), DType::f32, {1}};
         args.grad_clip = float(*config_.grad_clip);
     }
-    const bool adam = config_.optimizer == "adamw";
-    const auto update = [&] {
-        if (adam)
-            adamw_step(args, float(config_.beta1), float(config_.beta2));
-        else
-            sgd_step(args, float(config_.momentum));
-    };
-    if (!Profile::on()) return update();
-    const double bytes_each = (adam ? 28 : 20) + (config_.dtype == "bf16" ? 2 : 0);
-    Profile::measure({config_.optimizer + "_step", 0, double(model_.parameters.count()) * bytes_each}, update);
+    if (config_.optimizer == "adamw")
+        call(adamw_step, args, float(config_.beta1), float(config_.beta2));
+    else
+        call(sgd_step, args, float(config_.momentum));
 }
 
 }  // namespace llmc

@@ -114,7 +114,7 @@ int Trainer::run() {
 }
 
 Trainer::StepResult Trainer::train_step() {
-    Profile::turn(config_.profile && state_.step > first_step_);
+    Profile::enable(config_.profile && state_.step > first_step_);
     const auto begin = std::chrono::steady_clock::now();
     const double schedule = schedule_factor(config_.schedule, state_.step, setup_.steps, config_.warmup_steps,
                                             config_.final_lr_frac);
@@ -145,7 +145,7 @@ Trainer::StepResult Trainer::train_step() {
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     training_seconds_ += r.seconds;
     if (Profile::on()) profiled_seconds_ += r.seconds;
-    Profile::turn(false);
+    Profile::enable(false);
     return r;
 }
 
