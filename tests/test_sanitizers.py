@@ -54,7 +54,7 @@ SELECTION = "emulated" if ALL else "emulated and (same_bits_twice or test_attent
 @pytest.mark.parametrize("kind", ["asan", "tsan"])
 def test_op_tests_are_clean(kind, schedule):
     make(f"module-{kind}")
-    tests = ["tests/test_ops.py", "tests/test_optimizers.py"] if ALL else ["tests/test_ops.py"]
+    tests = sorted(str(path) for path in (ROOT / "tests").glob("test_op*.py"))
     command = ["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *tests, "-k", SELECTION]
     code, output = run_python(kind, ROOT / "build" / kind / "_emu.so", *command, emulator=schedule)
     assert code == 0 and " passed" in output, output[:6000]
