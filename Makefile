@@ -10,42 +10,75 @@ MAKEFLAGS += --no-builtin-rules  # the .d files that are included must not be ta
 .DEFAULT_GOAL := train_gpt2
 
 CXX      ?= g++
-# gcc would use half of an AVX-512 register by default; elsewhere the second flag changes nothing
-ARCH     ?= -march=native $(if $(filter x86_64,$(shell uname -m)),-mprefer-vector-width=512)
+# What is built runs on every x86-64 machine since 2013 (x86-64-v3: AVX2, FMA). Only the kernels of llmc/cpu are compiled
+# again for processors with more, once for each of ISAS, and chosen when the program runs (llmc/cpu/dispatch.cpp).
+X86_64   := $(filter x86_64,$(shell uname -m))
+ARCH     ?= $(if $(X86_64),-march=haswell)
 CXXFLAGS ?= -O3 $(ARCH)
+ISAS     ?= $(if $(X86_64),avx2 avx512 avx512_bf16,generic)  # the best one last; generic: by CXXFLAGS alone
+ISA_avx2        := -march=haswell
+ISA_avx512      := -march=skylake-avx512 -mprefer-vector-width=512  # gcc would use half of a register by default
+ISA_avx512_bf16 := -march=cooperlake -mprefer-vector-width=512
 WARNINGS := -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict  # gcc 12 sees overlaps in std::string that are not there
 BUILD    := build
 DEPS     := $(BUILD)/deps/include  # header-only libraries, where they can travel with the tree (scripts/setup.sh)
 COMMON_FLAGS := -std=c++20 -I. -isystem $(DEPS) -fPIC -fno-math-errno -fno-trapping-math $(WARNINGS)
 FLAGS    := $(COMMON_FLAGS) $(CXXFLAGS) -fopenmp
+EMU_FLAGS := $(COMMON_FLAGS) -O2 $(ARCH) -Wno-unknown-pragmas -Wno-maybe-uninitialized
+ALL_FLAGS := $(CXX) $(FLAGS) $(EMU_FLAGS) $(ISAS) $(foreach isa,$(ISAS),$(ISA_$(isa)))
+OBJCOPY  ?= objcopy
 VENV     := .venv
 PYTHON   := $(VENV)/bin/python
 VERSION  := 0.1.0
 
 ROOMS   := core ops mup gpt2 data train  # what all backends share
 COMMON  := $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp llmc/train/options/*.cpp)
-CPU     := $(wildcard llmc/cpu/*.cpp)
+CPU     := $(patsubst %,llmc/cpu/%.cpp,device dispatch onednn parallel scratch)
+CPU_KERNELS := $(filter-out $(CPU),$(wildcard llmc/cpu/*.cpp))  # compiled once for each of ISAS
 KERNELS := $(wildcard llmc/cuda/*.cu)
 EMULATOR := $(wildcard llmc/emulator/*.cpp)
 BINDING := $(filter-out llmc/bind/bindings.cpp,$(wildcard llmc/bind/*.cpp))
 objects  = $(patsubst %,$(BUILD)/$(1)%.o,$(basename $(2)))
 
 COMMON_OBJECTS := $(BUILD)/version.o $(call objects,,$(COMMON))
-CPU_OBJECTS := $(call objects,,$(CPU))
+CPU_OBJECTS := $(call objects,,$(CPU)) $(ISAS:%=$(BUILD)/kernels_%.o)
 EMU_OBJECTS := $(call objects,emu/,$(KERNELS) $(EMULATOR))
 CUDA_BUILD := $(BUILD)/cuda
 CUDA_OBJECTS := $(patsubst %.cu,$(CUDA_BUILD)/%.o,$(KERNELS))
 
 # --- One object a source, headers tracked by the compiler ---
-$(BUILD)/%.o: %.cpp | headers
+$(BUILD)/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -MMD -MP -c $< -o $@
-$(CPU_OBJECTS): | toolchain
-$(BUILD)/train_gpt2.o: train_gpt2.cu | headers
+$(BUILD)/llmc/cpu/onednn.o: | toolchain
+$(BUILD)/llmc/cpu/dispatch.o: FLAGS += -DLLMC_CPU_ISAS='$(foreach isa,$(ISAS),ISA($(isa)))'
+# Compiled for every x86-64: it says what the processor lacks for the rest.
+ifneq ($(filter -march=haswell,$(CXXFLAGS)),)
+$(BUILD)/llmc/core/processor.o: FLAGS += -march=x86-64 -DLLMC_NEEDS_X86_64_V3
+endif
+$(BUILD)/train_gpt2.o: train_gpt2.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -MMD -MP -x c++ -c $< -o $@
 $(BUILD)/llmc/bind/%.o: FLAGS += $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+# Rewritten when the flags change, and then everything is compiled again.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(ALL_FLAGS)' | cmp -s - $@ || echo '$(ALL_FLAGS)' > $@
+
+# --- The CPU's kernels, one object for each instruction set ---
+# Headers and templates, the standard library's too, leave copies of their functions in every object file, and the linker
+# keeps one copy of each name: for all sets it could be one with AVX-512. So a set is linked into one object in which
+# every name is local but that of its table (tests/test_cpu_build.py looks at the result).
+define kernels_for
+$(BUILD)/$(1)/%.o: %.cpp $(BUILD)/flags | headers
+	@mkdir -p $$(@D)
+	$(CXX) $(FLAGS) $(ISA_$(1)) -DLLMC_ISA=$(1) -MMD -MP -c $$< -o $$@
+$(BUILD)/kernels_$(1).o: $(call objects,$(1)/,$(CPU_KERNELS))
+	$(LD) -r --force-group-allocation $$^ -o $$@
+	$(OBJCOPY) --wildcard --keep-global-symbol='_ZN4llmc3cpu*$(1)7kernelsE' $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call kernels_for,$(isa))))
 
 # What was built; rewritten only when it changes, so that an unchanged tree relinks nothing.
 $(BUILD)/version.cpp: FORCE
@@ -55,30 +88,29 @@ $(BUILD)/version.cpp: FORCE
 	   echo "const char* const kGitCommit = \"$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)\";"; \
 	   echo "const char* const kCompiler = \"$$($(CXX) --version 2>/dev/null | head -n 1) $(CXXFLAGS)\";"; echo '}'; } > $@.$$$$; \
 	 if cmp -s $@.$$$$ $@; then rm $@.$$$$; else mv $@.$$$$ $@; fi
-$(BUILD)/version.o: $(BUILD)/version.cpp | headers
+$(BUILD)/version.o: $(BUILD)/version.cpp $(BUILD)/flags | headers
 	$(CXX) $(FLAGS) -c $< -o $@
 
 # --- The kernels for the emulator: any C++ compiler reads them as C++ ---
-EMU_FLAGS := $(COMMON_FLAGS) -O2 $(ARCH) -Wno-unknown-pragmas -Wno-maybe-uninitialized
-$(BUILD)/emu/%.o: %.cu | headers
+$(BUILD)/emu/%.o: %.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/emu/%.o: %.cpp | headers
+$(BUILD)/emu/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -MMD -MP -c $< -o $@
 
 # The same under sanitizers. ThreadSanitizer does not instrument the emulator itself: only the kernels' accesses count.
 ASAN := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-$(BUILD)/asan/%.o: %.cu | headers
+$(BUILD)/asan/%.o: %.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 $(ASAN) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/asan/%.o: %.cpp | headers
+$(BUILD)/asan/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 $(ASAN) -MMD -MP -c $< -o $@
-$(BUILD)/tsan/%.o: %.cu | headers
+$(BUILD)/tsan/%.o: %.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/tsan/%.o: %.cpp | headers
+$(BUILD)/tsan/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -DLLMC_EMULATOR_TSAN -MMD -MP -c $< -o $@
 
@@ -106,8 +138,10 @@ $(CUDA_BUILD)/flags: FORCE
 	@echo '$(NVCC) $(NVFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVFLAGS)' > $@
 
 # --- Programs ---
+# oneDNN is Debian's shared library; a copy beside the program or module, or in lib/ there, goes before it.
+CPU_LIBS := -ldnnl -lpthread -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,'$$ORIGIN/lib'
 train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
-	$(CXX) $(FLAGS) $^ -o $@ -ldnnl -lpthread
+	$(CXX) $(FLAGS) $^ -o $@ $(CPU_LIBS)
 train_gpt2emu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -lpthread
 $(CUDA_BUILD)/train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
@@ -131,10 +165,10 @@ BINDINGS_FLAGS = $(FLAGS) $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) 
 module: python/llmc/_cpu$(EXT_SUFFIX)
 module-emu: python/llmc/_emu$(EXT_SUFFIX)
 module-cuda: python/llmc/_cuda$(EXT_SUFFIX)
-$(BUILD)/bindings_%.o: llmc/bind/bindings.cpp | headers
+$(BUILD)/bindings_%.o: llmc/bind/bindings.cpp $(BUILD)/flags | headers
 	$(CXX) $(BINDINGS_FLAGS) -MMD -MP -DLLMC_MODULE=_$* -DLLMC_EMULATED=$(if $(filter emu,$*),1,0) -c $< -o $@
 python/llmc/_cpu$(EXT_SUFFIX): $(BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
-	$(CXX) $(FLAGS) -shared $^ -o $@ -ldnnl -lpthread
+	$(CXX) $(FLAGS) -shared $^ -o $@ $(CPU_LIBS)
 python/llmc/_emu$(EXT_SUFFIX): $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
 python/llmc/_cuda$(EXT_SUFFIX): $(BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
@@ -149,7 +183,7 @@ $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
 $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
-.PHONY: run test cuda-tests test-slow test-sanitizers figures gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
+.PHONY: run test cuda-tests test-slow test-avx2 test-sanitizers figures gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
         headers toolchain cuda-toolkit venv venv-dev help clean FORCE
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
@@ -180,6 +214,8 @@ test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on th
 test-slow: venv-dev   ## the long ones
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	$(PYTEST) -m slow tests
+test-avx2:            ## every test as on a processor without AVX-512: our kernels, oneDNN's and NumPy's
+	ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell LLMC_CPU_ISA=avx2 $(MAKE) --no-print-directory test
 test-sanitizers: venv-dev  ## the CUDA kernels, emulated, under ThreadSanitizer and AddressSanitizer
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	LLMC_SANITIZE_ALL=1 $(PYTHON) -m pytest tests/test_sanitizers.py
@@ -197,7 +233,7 @@ lint: venv-dev        ## style of the sources
 	@for f in scripts/*.sh .ci/run; do bash -n $$f || exit 1; done
 
 help:                 ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 18
 clean:                ## remove what was built (not .venv, data or runs)
 	rm -rf $(BUILD) train_gpt2 train_gpt2emu train_gpt2cu python/llmc/_*.so
 print-%:              # the value of a variable, for tests

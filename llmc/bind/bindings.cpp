@@ -26,8 +26,13 @@ void bind_device(py::module_& m) {
     m.def("memory_total", &llmc::device::memory_total, "Bytes of memory a model may hope for.");
     m.def(
         "peak_flops",
-        [](const std::string& dtype) { return llmc::device::peak_flops(llmc::python::parse_dtype(dtype)); },
-        "Rate of the backend's own large matrix product, FLOP/s.", py::arg("dtype") = "fp32");
+        [](const std::string& dtype, double seen) {
+            return llmc::device::peak_flops(llmc::python::parse_dtype(dtype), seen);
+        },
+        "The rate of the backend's own matmul on large square matrices, FLOP/s, measured once. It is measured again "
+        "when "
+        "`seen`, a rate that something else reached, is higher, and is at least that.",
+        py::arg("dtype") = "fp32", py::arg("seen") = 0.0);
 }
 
 // llmc::Error as the package's exceptions: UsageError, DataError, or Error with the exit code.
@@ -68,6 +73,7 @@ PYBIND11_MODULE(LLMC_MODULE, m) {
     llmc::bind_ops(m);
     llmc::bind_model(m);
     llmc::bind_benchmarks(m);
+    llmc::bind_cost(m);
 #if LLMC_EMULATED
     bind_emulator(m);
 #endif

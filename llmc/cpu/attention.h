@@ -10,7 +10,7 @@
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 constexpr int64_t kQueries = 32;  // rows of a tile of scores
 constexpr int64_t kKeys = 128;    // columns: a tile takes 16 KB
@@ -132,4 +132,4 @@ void multiply_transposed(const Tile& t, const E* tile, const E* positions, float
         [&](int64_t j, int64_t) { return Part{std::max<int64_t>(0, j - t.diagonal()) / kPack<E>, t.rows / kPack<E>}; });
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

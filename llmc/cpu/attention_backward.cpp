@@ -1,10 +1,9 @@
 // The backward pass of causal attention: scores are computed again, tile by tile. Formulas: llmc/ops/ops.h.
 #include "llmc/cpu/attention.h"
-#include "llmc/ops/ops.h"
+#include "llmc/cpu/kernels.h"
+#include "llmc/cpu/scratch.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -180,4 +179,4 @@ void attention_backward(const AttentionBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

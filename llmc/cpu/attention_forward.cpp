@@ -2,11 +2,10 @@
 #include <cmath>
 #include <limits>
 #include "llmc/cpu/attention.h"
-#include "llmc/ops/ops.h"
+#include "llmc/cpu/kernels.h"
+#include "llmc/cpu/scratch.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -120,4 +119,4 @@ void attention_forward(const AttentionForward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

@@ -3,14 +3,12 @@
 #include <cmath>
 #include <limits>
 #include "llmc/cpu/indices.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -55,4 +53,4 @@ void classifier(const Classifier& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

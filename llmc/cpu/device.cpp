@@ -11,6 +11,7 @@
 #include <string>
 #include "llmc/core/error.h"
 #include "llmc/core/threads.h"
+#include "llmc/cpu/dispatch.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/ops.h"
 
@@ -25,20 +26,6 @@ std::string processor() {
         if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
     }
     return "unknown processor";
-}
-
-const char* instruction_set() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f"))
-        return __builtin_cpu_supports("avx512bf16") ? "AVX-512 with bf16" : "AVX-512";
-    if (__builtin_cpu_supports("avx2")) return "AVX2";
-    return "x86-64";
-#elif defined(__aarch64__)
-    return "aarch64";
-#else
-    return "portable code";
-#endif
 }
 
 }  // namespace
@@ -63,8 +50,8 @@ int threads() {
 }
 
 std::string name() {
-    return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ", instruction_set(),
-               ")");
+    return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ",
+               cpu::instruction_set(), ")");
 }
 std::string backend() { return "cpu"; }
 
@@ -81,17 +68,14 @@ size_t memory_available() { return memory_total(); }
 size_t logits_budget() { return size_t{128} << 20; }
 int vocabulary_tile() { return 32; }  // whole vectors in both types
 
-double peak_flops(DType dtype) {
-    static double measured[2] = {0, 0};
-    double& best = measured[dtype == DType::bf16];
-    if (best > 0) return best;
+double measure_matmul_flops(DType dtype) {
     constexpr int64_t n = 1024;
     Buffer a(n * n * size_of(dtype)), b(n * n * size_of(dtype)), c(n * n * size_of(dtype));
     MatmulForward args{
         .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
     matmul_forward(args);  // builds the primitive, touches the memory
     Stopwatch watch;
-    double spent = 0;
+    double best = 0, spent = 0;
     for (int i = 0; i < 5 || spent < 0.06; ++i) {
         watch.start();
         matmul_forward(args);
@@ -147,35 +131,4 @@ void fill_zero(void* device, size_t bytes) {
 
 }  // namespace device
 
-namespace cpu {
-namespace {
-
-struct ScratchBuffers {
-    void* data[int(Scratch::count)] = {};
-    int64_t count[int(Scratch::count)] = {};
-    ~ScratchBuffers() {
-        for (void* p : data) std::free(p);
-    }
-};
-thread_local ScratchBuffers g_scratch;
-
-}  // namespace
-
-float* scratch(Scratch use, int64_t count) {
-    void*& data = g_scratch.data[int(use)];
-    int64_t& have = g_scratch.count[int(use)];
-    if (count > have) {
-        std::free(data);
-        data = nullptr;
-        have = 0;
-        size_t bytes = (size_t(count) * sizeof(float) + 4095) / 4096 * 4096;
-        data = std::aligned_alloc(4096, bytes);
-        if (!data) fail("cannot allocate ", bytes, " bytes of scratch memory");
-        if (bytes >= (size_t{4} << 20)) madvise(data, bytes, MADV_HUGEPAGE);
-        have = count;
-    }
-    return static_cast<float*>(data);
-}
-
-}  // namespace cpu
 }  // namespace llmc

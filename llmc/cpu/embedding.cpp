@@ -1,12 +1,10 @@
 // Token and position embeddings: out[b,t,:] = scale * (wte[tokens[b,t],:] + wpe[t,:]).
 #include "llmc/cpu/indices.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 void embedding_forward(const EmbeddingForward& args) {
     check(args);
@@ -53,4 +51,4 @@ void embedding_backward(const EmbeddingBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

@@ -4,7 +4,7 @@
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 constexpr int64_t kFewRows = 4;
 
@@ -38,4 +38,4 @@ void multiply_few_rows(float* out, const T* inp, const T* weight, const T* bias,
     });
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

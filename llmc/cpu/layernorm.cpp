@@ -1,13 +1,12 @@
 // Layer norm over the rows of (N, C). Ba, Kiros, Hinton, "Layer normalization", 2016. Formulas: llmc/ops/ops.h.
 #include <cmath>
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
+#include "llmc/cpu/scratch.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -113,4 +112,4 @@ void layernorm_backward(const LayerNormBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

@@ -23,8 +23,7 @@ struct Product {
 // is built at its first use and kept.
 void multiply(const Product& product);
 
-// Whether this processor multiplies bf16 in hardware. Without, fp32 products of converted inputs are three times faster
-// than oneDNN's emulation.
+// Whether oneDNN multiplies bf16 with this processor's instructions for it, rather than by emulating them.
 bool has_fast_bf16();
 
 }  // namespace llmc::cpu

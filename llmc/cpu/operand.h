@@ -3,21 +3,15 @@
 #pragma once
 #include "llmc/cpu/simd.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 // Two neighbours along the dimension that is summed over.
 struct Pair {
     bf16 first, second;
 };
 
-#if defined(LLMC_AVX512_BF16)
-constexpr bool kHasPairs = true;
-#else
-constexpr bool kHasPairs = false;
-#endif
-
 template <class T>
-using Operand = std::conditional_t<kHasPairs && std::is_same_v<T, bf16>, Pair, float>;
+using Operand = std::conditional_t<kMultipliesBf16 && std::is_same_v<T, bf16>, Pair, float>;
 template <class E>
 constexpr int kPack = std::is_same_v<E, Pair> ? 2 : 1;  // numbers in an operand
 
@@ -64,4 +58,4 @@ inline Words pairs_of([[maybe_unused]] Vector first, [[maybe_unused]] Vector sec
 #endif
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

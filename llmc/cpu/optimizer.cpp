@@ -1,104 +1,13 @@
-// Parameter updates and the reductions and conversions around them. Formulas: llmc/ops/ops.h.
-//
-// All tensors of a step are cut into blocks of a fixed size, and threads share the blocks: sums are taken per block, in
-// double, and added in order, so no result depends on the number of threads.
+// AdamW and SGD over all tensors of a step. Formulas: llmc/ops/ops.h; rounding and its random numbers: doc/formats.md.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 #include "llmc/core/random.h"
-#include "llmc/cpu/parallel.h"
+#include "llmc/cpu/blocks.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
-
-namespace {
-
-constexpr int64_t kBlock = 4096;  // a multiple of 4: a draw of random numbers serves four elements
-
-struct Block {
-    size_t tensor;
-    int64_t begin, end;  // in the tensor
-    int64_t start;       // were all tensors one
-};
-
-// All elements of all tensors in blocks.
-struct Blocks {
-    std::vector<Block> blocks;
-    int64_t elements = 0;
-
-    template <class Tensors, class Count>
-    Blocks(const Tensors& tensors, Count&& count) {
-        for (size_t i = 0; i < tensors.size(); ++i) {
-            for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock) {
-                const int64_t end = std::min(begin + kBlock, n);
-                blocks.push_back({i, begin, end, elements});
-                elements += end - begin;
-            }
-        }
-    }
-
-    // Calls body(i, blocks[i]); each thread gets about as many elements as the others.
-    template <class Body>
-    void parallel(Body&& body) const {
-        parallel_for(elements, 2 * kBlock, [&](int64_t begin, int64_t end) {
-            for (auto b = std::ranges::lower_bound(blocks, begin, {}, &Block::start);
-                 b != blocks.end() && b->start < end; ++b)
-                body(size_t(b - blocks.begin()), *b);
-        });
-    }
-};
-
-template <class Term>
-double sum_of(const float* x, int64_t n, Term&& term) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; ++i) sum += term(double(x[i]));
-    return sum;
-}
-
-// sum of term(x) over all elements of all tensors.
-template <class Term>
-double sum_over(std::span<const Tensor> tensors, Term&& term) {
-    const Blocks all(tensors, [](const Tensor& t) { return t.numel(); });
-    std::vector<double> partial(all.blocks.size());
-    all.parallel([&](size_t i, const Block& b) {
-        partial[i] = sum_of(tensors[b.tensor].as<float>() + b.begin, b.end - b.begin, term);
-    });
-    double total = 0;
-    for (double p : partial) total += p;
-    return total;
-}
-
-}  // namespace
-
-void accumulate_sum(const Sum& args) {
-    check(args);
-    double total = sum_over(std::span(&args.inp, 1), [](double x) { return x; });
-    *args.out.as<float>() += float(args.scale * total);
-}
-
-void global_norm(Tensor out, std::span<const Tensor> tensors) {
-    check_global_norm(out, tensors);
-    *out.as<float>() = float(std::sqrt(sum_over(tensors, [](double x) { return x * x; })));
-}
-
-void cast(Tensor dst, Tensor src) {
-    check_cast(dst, src);
-    with_type("cast", "src", src.dtype, [&]<class S>(S) {
-        with_type("cast", "dst", dst.dtype, [&]<class D>(D) {
-            D* to = dst.as<D>();
-            const S* from = src.as<S>();
-            parallel_for(src.numel(), kBlock, [=](int64_t begin, int64_t end) {
-#pragma omp simd
-                for (int64_t i = begin; i < end; ++i) to[i] = from_float<D>(to_float(from[i]));
-            });
-        });
-    });
-}
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -195,4 +104,4 @@ void sgd_step(const OptimizerStep& args, float momentum) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

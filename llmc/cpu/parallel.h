@@ -1,7 +1,8 @@
-// Work on several threads, and the memory an op needs while it runs.
+// Work on several threads.
 #pragma once
 #include <omp.h>
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -10,7 +11,7 @@
 
 namespace llmc::cpu {
 
-// Runs call() and keeps its exception: none may leave a parallel region.
+// Runs call() on each thread and keeps the first exception: none may leave a parallel region.
 class Guard {
 public:
     template <class Call>
@@ -18,8 +19,7 @@ public:
         try {
             call();
         } catch (...) {
-#pragma omp critical(llmc_guard)
-            error_ = std::current_exception();
+            if (!caught_.test_and_set()) error_ = std::current_exception();
         }
     }
     void rethrow() const {
@@ -27,6 +27,7 @@ public:
     }
 
 private:
+    std::atomic_flag caught_;
     std::exception_ptr error_;
 };
 
@@ -34,7 +35,7 @@ private:
 struct Member {
     int64_t thread, threads;
 };
-inline thread_local const Member* member = nullptr;
+extern constinit thread_local const Member* member;  // parallel.cpp
 
 // Every thread runs work(), and each parallel_for in it gives the thread its part without waiting for the others: they meet
 // once, at the end, which costs microseconds each time. For loops that do not need each other's results.
@@ -89,12 +90,5 @@ void parallel_tasks(int64_t n, bool equal, Body&& body) {
 
 // Rows a thread should at least have so that starting it pays, for rows of `columns` elements.
 inline int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 8192 / std::max<int64_t>(columns, 1)); }
-
-// What a scratch buffer is for: buffers of different use live side by side.
-enum class Scratch { inp, weight, dout, product, bias, partial, attention, count };
-
-// At least `count` floats, 64-byte aligned, private to the calling thread, contents undefined. The memory is kept for
-// the next call: fresh pages cost more than most ops do.
-float* scratch(Scratch use, int64_t count);
 
 }  // namespace llmc::cpu

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 #include "llmc/core/tensor.h"
+#include "llmc/cpu/kernels.h"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define LLMC_AVX512
@@ -20,7 +21,13 @@
 #define LLMC_AVX512_BF16
 #endif
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
+
+#if defined(LLMC_AVX512_BF16)
+constexpr bool kMultipliesBf16 = true;  // a pair of bf16 numbers by another pair, added to an fp32 sum
+#else
+constexpr bool kMultipliesBf16 = false;
+#endif
 
 #if defined(LLMC_AVX512)
 constexpr int kLanes = 16;
@@ -162,4 +169,4 @@ inline void transpose(Words* row) {
     exchange_blocks<1>(row, lanes);
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

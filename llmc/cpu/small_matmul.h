@@ -6,7 +6,7 @@
 #include <algorithm>
 #include "llmc/cpu/operand.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 #if defined(__AVX__) && !defined(LLMC_AVX512)
 constexpr int kTileRows = 4;  // 16 registers: 4 x 2 sums, 2 of b, 1 of a
@@ -81,4 +81,4 @@ inline void multiply_small(int64_t m, int64_t n, Left<E> a, Right<E> b, float* c
     }
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

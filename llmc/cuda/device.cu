@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "llmc/core/alignment.h"
 #include "llmc/core/threads.h"
 #include "llmc/cuda/host.h"
 #include "llmc/ops/ops.h"
@@ -109,7 +110,7 @@ Workspace::Workspace(std::initializer_list<size_t> bytes) {
     size_t total = 0;
     for (size_t part : bytes) {
         offsets_.push_back(total);
-        total += (part + 255) / 256 * 256;
+        total += aligned(part);
     }
     State& s = state();
     if (total > s.workspace_bytes) {
@@ -154,10 +155,7 @@ size_t memory_available() {
 size_t logits_budget() { return size_t{gpu::kEmulated ? 128 : 1024} << 20; }
 int vocabulary_tile() { return 128; }
 
-double peak_flops(DType dtype) {
-    static double measured[2] = {0, 0};
-    double& best = measured[dtype == DType::bf16];
-    if (best > 0) return best;
+double measure_matmul_flops(DType dtype) {
     const int64_t n = gpu::kEmulated ? 256 : dtype == DType::bf16 ? 8192 : 4096;
     const size_t bytes = size_t(n * n) * size_of(dtype);
     Buffer a(bytes), b(bytes), c(bytes);
@@ -167,6 +165,7 @@ double peak_flops(DType dtype) {
     const MatmulForward product{
         .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
     Stopwatch watch;
+    double best = 0;
     for (int i = 0; i < (gpu::kEmulated ? 1 : 10); ++i) {
         watch.start();
         matmul_forward(product);

@@ -3,13 +3,11 @@
 // which keeps its digits in the left tail.
 #pragma once
 #include "llmc/cuda/gpu.h"
+#include "llmc/ops/gelu.h"
 
 namespace llmc::cuda {
 
 using namespace gpu;
-
-constexpr float kGelu1 = 0.7978845608f;  // sqrt(2/pi)
-constexpr float kGelu3 = 0.7978845608f * 0.044715f;
 
 template <class T>
 GPU float gelu(float x) {

@@ -18,7 +18,7 @@ void prepare_process(char** argv);
 // else here.
 void initialize(int threads);
 
-std::string name();     // "cpu (Intel Xeon ..., 2 threads, AVX-512)"
+std::string name();     // "cpu (Intel Xeon ..., 2 threads, avx512)"
 std::string backend();  // "cpu", "cuda" or "emulated"
 int threads();
 size_t memory_total();  // bytes a model may hope for
@@ -26,9 +26,12 @@ size_t
 memory_available();      // of those, what a model may take now: less what is in use, and what ops take for themselves
 size_t logits_budget();  // bytes of logits that are worth keeping at a time: enough rows for efficient products
 int vocabulary_tile();   // rows of the head and columns of logits come in multiples of this
-// Matrix-product rate of this machine, FLOP/s: measured once per dtype by the backend's own matmul. The 100% of
-// "percent of peak".
-double peak_flops(DType dtype);
+// The rate of the backend's own matmul_forward on large square matrices, FLOP/s: the best of several calls.
+double measure_matmul_flops(DType dtype);
+// The 100% of "percent of peak", FLOP/s: the rate above, measured once for each element type and kept (peak.cpp). `seen`
+// is a rate that something else reached. If it is higher, the machine was busy when the peak was measured: it is measured
+// again, and the result is at least `seen`.
+double peak_flops(DType dtype, double seen = 0);
 
 // 64-byte aligned (256 on GPUs), zeroed. Throws Error naming the size when there is not enough.
 void* allocate(size_t bytes);
