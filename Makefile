@@ -29,7 +29,7 @@ ALL_FLAGS := $(CXX) $(FLAGS) $(EMU_FLAGS) $(ISAS) $(foreach isa,$(ISAS),$(ISA_$(
 OBJCOPY  ?= objcopy
 VENV     := .venv
 PYTHON   := $(VENV)/bin/python
-VERSION  := 0.1.0
+VERSION  := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' python/llmc/version.py)
 
 ROOMS   := core ops mup gpt2 data train  # what all backends share
 COMMON  := $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp llmc/train/options/*.cpp)
@@ -59,7 +59,6 @@ endif
 $(BUILD)/train_gpt2.o: train_gpt2.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/llmc/bind/%.o: FLAGS += $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 # Rewritten when the flags change, and then everything is compiled again.
 $(BUILD)/flags: FORCE
@@ -138,8 +137,9 @@ $(CUDA_BUILD)/flags: FORCE
 	@echo '$(NVCC) $(NVFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVFLAGS)' > $@
 
 # --- Programs ---
-# oneDNN is Debian's shared library; a copy beside the program or module, or in lib/ there, goes before it.
-CPU_LIBS := -ldnnl -lpthread -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,'$$ORIGIN/lib'
+# oneDNN is Debian's shared library. In a wheel it lies in llmc/lib, with what it needs itself: hence RPATH, which also
+# holds for libraries of libraries, and not RUNPATH.
+CPU_LIBS := -ldnnl -lpthread -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib'
 train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ $(CPU_LIBS)
 train_gpt2emu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
@@ -158,21 +158,36 @@ $(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance:
 $(CUDA_BUILD)/conformance: $(CUDA_BUILD)/tests/cuda/conformance.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
 
-# --- pybind11 modules, built in place: `import llmc` from this folder ---
-EXT_SUFFIX = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))" 2>/dev/null)
-BINDING_OBJECTS = $(COMMON_OBJECTS) $(call objects,,$(BINDING))
-BINDINGS_FLAGS = $(FLAGS) $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
-module: python/llmc/_cpu$(EXT_SUFFIX)
-module-emu: python/llmc/_emu$(EXT_SUFFIX)
-module-cuda: python/llmc/_cuda$(EXT_SUFFIX)
-$(BUILD)/bindings_%.o: llmc/bind/bindings.cpp $(BUILD)/flags | headers
-	$(CXX) $(BINDINGS_FLAGS) -MMD -MP -DLLMC_MODULE=_$* -DLLMC_EMULATED=$(if $(filter emu,$*),1,0) -c $< -o $@
-python/llmc/_cpu$(EXT_SUFFIX): $(BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
+# --- pybind11 modules for one Python, PYTHON (default: .venv's). `import llmc` finds them in python/llmc ---
+PY_BUILD := $(BUILD)/python$(subst /,_,$(PYTHON))
+PY_FLAGS  = $(FLAGS) $$($(PYTHON) -m pybind11 --includes) -fvisibility=hidden
+BINDING_OBJECTS = $(COMMON_OBJECTS) $(patsubst %.cpp,$(PY_BUILD)/%.o,$(BINDING))
+$(PY_BUILD)/flags: FORCE | python
+	@mkdir -p $(@D)
+	@{ echo '$(ALL_FLAGS)'; $(PYTHON) -VV; $(PYTHON) -m pybind11 --includes --version; } > $@.new; \
+	 if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+$(PY_BUILD)/llmc/bind/%.o: llmc/bind/%.cpp $(PY_BUILD)/flags | headers
+	@mkdir -p $(@D)
+	$(CXX) $(PY_FLAGS) -MMD -MP -c $< -o $@
+$(PY_BUILD)/bindings_%.o: llmc/bind/bindings.cpp $(PY_BUILD)/flags | headers
+	$(CXX) $(PY_FLAGS) -MMD -MP -DLLMC_MODULE=_$* -DLLMC_EMULATED=$(if $(filter emu,$*),1,0) -c $< -o $@
+$(PY_BUILD)/_cpu.so: $(PY_BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ $(CPU_LIBS)
-python/llmc/_emu$(EXT_SUFFIX): $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
+$(PY_BUILD)/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
-python/llmc/_cuda$(EXT_SUFFIX): $(BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
+$(PY_BUILD)/_cuda.so: $(PY_BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
+# Copied, not linked, into the package: a Python that has the old one loaded keeps it.
+define install_module
+	@to=python/llmc/$(1)$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
+	 cmp -s $< $$to || { cp $< $$to.new && mv $$to.new $$to; }
+endef
+module: $(PY_BUILD)/_cpu.so           ## llmc.cpu for Python
+	$(call install_module,_cpu)
+module-emu: $(PY_BUILD)/_emu.so       ## llmc.emulated: the CUDA kernels on the CPU
+	$(call install_module,_emu)
+module-cuda: $(PY_BUILD)/_cuda.so     ## llmc.cuda
+	$(call install_module,_cuda)
 # The emulated module with sanitized kernels, for tests/test_sanitizers.py
 module-asan: $(BUILD)/asan/_emu.so
 module-tsan: $(BUILD)/tsan/_emu.so
@@ -180,11 +195,11 @@ $(BUILD)/asan/_emu.so: $(call objects,asan/,$(KERNELS) $(EMULATOR))
 $(BUILD)/tsan/_emu.so: $(call objects,tsan/,$(KERNELS) $(EMULATOR))
 $(BUILD)/asan/_emu.so $(BUILD)/asan/conformance: RUNTIME := $(ASAN)
 $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
-$(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS)
+$(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
 .PHONY: run test cuda-tests test-slow test-avx2 test-sanitizers figures gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
-        headers toolchain cuda-toolkit venv venv-dev help clean FORCE
+        headers toolchain cuda-toolkit python venv venv-dev options stubs tidy help clean FORCE
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
 	@scripts/setup.sh headers
@@ -192,6 +207,8 @@ toolchain:            ## the same, and oneDNN for the CPU backend
 	@scripts/setup.sh toolchain
 cuda-toolkit: venv    ## nvcc into .venv, for machines without CUDA (100 MB; no GPU or driver needed)
 	@scripts/setup.sh cuda-toolkit
+python:               ## what a native module needs: Python's headers and pybind11
+	@scripts/setup.sh python $(PYTHON)
 venv:                 ## make .venv for the data scripts and figures
 	@scripts/setup.sh venv
 venv-dev:             ## add what the tests and train_gpt2.py need (PyTorch)
@@ -227,8 +244,15 @@ gpu-check:            ## on a machine with a GPU: build, test, compare with PyTo
 bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes (half an hour on two cores)
 	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2 module
 	$(PYTHON) dev/bench.py
-lint: venv-dev        ## style of the sources
+options: train_gpt2   ## python/llmc/options.json and what is generated from it, after a change in the table of options
+	./train_gpt2 --options-json > $(BUILD)/options.json && mv $(BUILD)/options.json python/llmc/options.json
+	$(PYTHON) dev/generate_options.py
+stubs: module         ## python/llmc/_cpu.pyi, the types of the native module, after a change in llmc/bind
+	$(PYTHON) dev/generate_stubs.py
+lint: venv-dev        ## style of the sources, types of the package
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell git ls-files '*.cpp' '*.h' '*.cu')
 	@for f in scripts/*.sh .ci/run; do bash -n $$f || exit 1; done
 
