@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 # Libraries that every Linux of the same age has. What else the module needs goes into the wheel, so that it runs on
 # machines that have no oneDNN.
-SYSTEM_LIBRARIES = re.compile(r"^(linux-vdso|ld-linux|libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s)\b")
+SYSTEM_LIBRARIES = re.compile(r"^(linux-vdso|ld-linux[^.]*|libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s)\.")
 
 
 def libraries_of(binary: Path) -> list[Path]:
@@ -29,7 +29,10 @@ def libraries_of(binary: Path) -> list[Path]:
 class BuildWithMake(build_ext):
     def run(self) -> None:
         jobs = os.environ.get("JOBS", str(os.cpu_count() or 1))
-        command = ["make", f"-j{jobs}", f"PYTHON={sys.executable}", "module", "train_gpt2"]
+        # the Python of the clone's own .venv under the name that make gives it, so that nothing is compiled twice
+        python = Path(sys.executable)
+        python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+        command = ["make", f"-j{jobs}", f"PYTHON={python}", "module", "train_gpt2"]
         print(" ".join(command), flush=True)
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             sys.exit(
