@@ -1,5 +1,5 @@
-// How long each op takes on the device, for the GPU benchmark: arguments of the given sizes, several sets of them in turn
-// so that no call finds its inputs in a cache.
+// How long each op takes on the device, for the GPU benchmark: arguments of the given sizes, several sets of them in
+// turn so that no call finds its inputs in a cache.
 #include <pybind11/stl.h>
 #include <algorithm>
 #include <memory>

@@ -1,4 +1,4 @@
-// Where tensors start in a larger piece of memory: at multiples of what cudaMalloc guarantees, on every backend.
+// Tensors in a larger block of memory start at multiples of kAlignment, on every backend: the alignment of cudaMalloc.
 #pragma once
 #include <cstddef>
 

@@ -1,6 +1,6 @@
-// Ends the process with a message on processors that cannot run this build, before anything else of it runs: all other
-// files are compiled for x86-64-v3, this one for every x86-64 (Makefile). No library code is used: the linker could
-// take a copy of it from another file.
+// Ends the process with a message if the processor cannot run this build. All other files are compiled for x86-64-v3,
+// this one for every x86-64 (Makefile). It uses no library templates, because the linker could take them from another
+// file.
 #if defined(LLMC_NEEDS_X86_64_V3)
 #include <cpuid.h>
 #include <errno.h>

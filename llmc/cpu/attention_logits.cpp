@@ -1,4 +1,4 @@
-// The numbers under attention's softmax, for coordinate checks. Formula: llmc/ops/ops.h.
+// The inputs of attention's softmax, for coordinate checks. Formula: llmc/ops/ops.h.
 #include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/checks.h"

@@ -1,5 +1,5 @@
-// The elements of many tensors in blocks of a fixed size, which threads share. Sums are taken per block, in double, and
-// added in order, so no result depends on the number of threads.
+// The elements of many tensors in blocks of a fixed size, which are divided among the threads. Sums are computed for
+// each block, in double, and added in order, so that no result depends on the number of threads.
 #pragma once
 #include <algorithm>
 #include <vector>

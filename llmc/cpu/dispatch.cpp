@@ -1,4 +1,4 @@
-// The ops of llmc/ops/ops.h: each calls the kernel of the instruction set that was chosen.
+// The ops of llmc/ops/ops.h. Each calls the kernel of the chosen instruction set.
 #include "llmc/cpu/dispatch.h"
 #include <cstdlib>
 #include <string>
@@ -6,7 +6,7 @@
 #include "llmc/core/error.h"
 #include "llmc/cpu/kernels.h"
 
-// Those that were compiled, by the Makefile: ISA(avx2) ISA(avx512) ...
+// The sets that were compiled, from the Makefile: ISA(avx2) ISA(avx512) ...
 #ifndef LLMC_CPU_ISAS
 #define LLMC_CPU_ISAS ISA(generic)
 #endif
@@ -31,7 +31,7 @@ struct Choice {
 constexpr Choice kCompiled[] = {LLMC_CPU_ISAS};  // the best one last
 #undef ISA
 
-// Whether this processor and system can run what the Makefile's flags for a set let the compiler use.
+// Whether this machine has the instructions that the Makefile's flags for a set allow the compiler to use.
 bool runs_here(std::string_view name) {
     if (name == "generic") return true;
 #if defined(__x86_64__)

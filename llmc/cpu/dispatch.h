@@ -3,9 +3,9 @@
 
 namespace llmc::cpu {
 
-// Its name: "avx2", "avx512", "avx512_bf16", or "generic" on other processors than x86-64. Chosen at the first call of
-// this or of any op: the best that this machine has, or LLMC_CPU_ISA of the environment. A usage error names a value that
-// this machine cannot run and lists those that it can.
+// Its name: "avx2", "avx512" or "avx512_bf16", or "generic" on processors other than x86-64. It is chosen at the first
+// call of this function or of an op: the best one that this machine can run, or the environment variable LLMC_CPU_ISA.
+// A value that this machine cannot run is a usage error that lists those that it can.
 const char* instruction_set();
 
 }  // namespace llmc::cpu

@@ -25,8 +25,8 @@ void embedding_forward(const EmbeddingForward& args) {
     });
 }
 
-// Threads share the channels, not the tokens: every element is summed by one thread in the order of positions, whatever
-// their number.
+// Threads divide the channels, not the tokens: every element is summed by one thread in the order of positions, for any
+// number of threads.
 void embedding_backward(const EmbeddingBackward& args) {
     check(args);
     int64_t B = args.tokens.shape[0], T = args.tokens.shape[1], C = args.dout.last(), V = args.dwte.shape[0];

@@ -1,4 +1,4 @@
-// The table of one instruction set: the only symbol that the other objects of the program can see (Makefile).
+// The table of one instruction set: its only symbol that other object files can refer to (Makefile).
 #include "llmc/cpu/kernels.h"
 
 namespace llmc::cpu::LLMC_ISA {

@@ -1,6 +1,7 @@
-// The ops of llmc/ops/ops.h as one instruction set implements them. The kernels of this folder are compiled once for each
-// set (ISAS in the Makefile), in the namespace llmc::cpu::LLMC_ISA. kernels.cpp collects a set's ops in a table;
-// dispatch.cpp defines the ops of ops.h by the table that it chooses. A new op is one more line of this list.
+// The list of ops of which each instruction set has its own kernels. The kernels of this folder are compiled once for
+// each set (ISAS in the Makefile), in the namespace llmc::cpu::LLMC_ISA. kernels.cpp collects the ops of a set in a
+// table, and dispatch.cpp implements the ops of llmc/ops/ops.h by the table that it chooses. A new op is one more line
+// of this list.
 #pragma once
 #include "llmc/ops/ops.h"
 
@@ -37,7 +38,7 @@ struct Kernels {
 #undef LLMC_OP
 };
 
-// Defined by the kernels' files and by kernels.cpp.
+// Defined in the files of the kernels and in kernels.cpp.
 namespace LLMC_ISA {
 #define LLMC_OP(name, parameters, arguments) void name parameters;
 LLMC_CPU_OPS(LLMC_OP)

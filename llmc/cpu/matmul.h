@@ -1,8 +1,8 @@
 // What the linear layer's forward and backward pass share. Formulas: llmc/ops/ops.h.
 //
-// Products are computed in blocks of rows, one thread each: what a block reads and writes stays in that thread's cache,
-// also for the pass over the result (gelu, residual, conversion), and threads meet once, at the end. bf16 on a
-// processor without bf16 products is converted block by block.
+// Products are computed in blocks of rows, each by one thread: what a block reads and writes stays in that thread's
+// cache for the pass over the result (gelu, residual, conversion), and threads synchronise once, at the end. Without
+// bf16 products, bf16 is converted to fp32 block by block.
 #pragma once
 #include "llmc/cpu/onednn.h"
 #include "llmc/cpu/parallel.h"
@@ -13,16 +13,16 @@
 namespace llmc::cpu::LLMC_ISA {
 
 constexpr int64_t kLeastRows = 32, kCacheBytes = 512 << 10;
-constexpr int64_t kBlockRows = 256;  // few enough to stay in cache, enough to pay for repacking the other operand
+constexpr int64_t kBlockRows = 256;  // small enough for the cache, large enough to repay packing the other operand
 
-// Whether products take elements of this type as they are: bf16 where this instruction set multiplies it, unless oneDNN is
-// kept from doing so (ONEDNN_MAX_CPU_ISA). Otherwise fp32 products of converted elements are three times faster than
-// oneDNN's emulation.
+// Whether products take elements of this type without conversion: bf16 if this instruction set multiplies it and oneDNN
+// may use that (ONEDNN_MAX_CPU_ISA). Otherwise fp32 products of converted elements are three times faster than oneDNN's
+// emulation.
 inline bool is_native(DType dtype) { return dtype == DType::f32 || (kMultipliesBf16 && has_fast_bf16()); }
 
 inline void* at_row(const Tensor& t, int64_t row) { return t.as<char>() + row * t.last() * int64_t(size_of(t.dtype)); }
 
-// `rows` rows as a product takes them: themselves, or converted to fp32 in scratch memory.
+// `rows` rows in the type that products take: the rows themselves, or converted to fp32 in scratch memory.
 inline const void* source(const Tensor& t, int64_t row, int64_t rows, Scratch use) {
     if (is_native(t.dtype)) return at_row(t, row);
     int64_t n = rows * t.last();
@@ -32,18 +32,18 @@ inline const void* source(const Tensor& t, int64_t row, int64_t rows, Scratch us
     return out;
 }
 
-// Whether each thread takes rows of its own: where there are enough of them, or where every thread has room for the whole
-// weight in its cache. Otherwise threads work together on one product, as the library divides it.
+// Whether each thread computes rows of its own: if there are enough rows, or if the whole weight fits into each
+// thread's cache. Otherwise all threads work on one product, as oneDNN divides it.
 inline bool rows_are_shared_out(int64_t N, const Tensor& weight) {
     const int64_t threads = device::threads();
     return N >= 2 * kBlockRows * threads || (N >= kLeastRows * threads && int64_t(weight.bytes()) <= kCacheBytes);
 }
-// The same of dweight's rows, for a sum over `rows` rows.
+// The same for the rows of dweight, a sum over `rows` rows.
 inline bool weight_is_shared_out(int64_t rows, int64_t C, int64_t OC) {
     return rows >= 4 * kBlockRows || OC * C * 4 <= kCacheBytes * device::threads();
 }
 
-// Calls body(row, rows) on blocks of rows, one thread each, or once.
+// Calls body(row, rows) on blocks of rows, each by one thread, or once for all rows.
 template <class Body>
 void in_blocks(int64_t N, const Tensor& weight, Body&& body) {
     if (!rows_are_shared_out(N, weight)) return body(int64_t{0}, N);

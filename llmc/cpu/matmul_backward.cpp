@@ -8,12 +8,12 @@ namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
-// dbias += scale * column sums of dout. Threads share the columns, so the sums do not depend on their number; sums of
-// 64 rows are added up, which keeps the rounding error of long columns small.
+// dbias += scale * column sums of dout. Threads divide the columns, so the sums do not depend on the number of threads.
+// Sums of 64 rows are added up, which keeps the rounding error of long columns small.
 template <class T>
 void add_column_sums(float* dbias, const T* dout, float scale, int64_t N, int64_t OC) {
     constexpr int64_t kVectors = 4, kColumns = kVectors * kLanes, kRows = 64;
-    auto add = [=](int64_t first, auto count) {  // to kVectors vectors of columns, or to one
+    auto add = [=](int64_t first, auto count) {  // for kVectors vectors of columns, or for one
         constexpr int vectors = std::is_same_v<decltype(count), Whole> ? kVectors : 1;
         Vector total[vectors] = {};
         for (int64_t row = 0; row < N; row += kRows) {
@@ -35,7 +35,7 @@ void add_column_sums(float* dbias, const T* dout, float scale, int64_t N, int64_
     });
 }
 
-// dinp of rows [row, row + rows). `weight` is what the product takes.
+// dinp of rows [row, row + rows). `weight` is in the type that products take.
 template <class T>
 void backward_input_block(const MatmulBackward& args, const void* weight, int64_t row, int64_t rows, int64_t C,
                           int64_t OC) {
@@ -78,8 +78,8 @@ void backward_input(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC
               [&](int64_t row, int64_t rows) { backward_input_block<T>(args, weight, row, rows, C, OC); });
 }
 
-// dweight (+)= scale * dout^T inp over `rows` rows. Each thread takes some of dweight's rows through all blocks of the
-// sum, so that the operands are in cache; a sum of few rows is left to the library's own division of work.
+// dweight (+)= scale * dout^T inp over `rows` rows. Each thread computes some rows of dweight over all blocks of the
+// sum, so that the operands are in cache. A sum of few rows is divided among the threads by oneDNN.
 void add_weight_gradient(const void* dout, const void* inp, float* dweight, DType type, float scale, bool overwrite,
                          int64_t rows, int64_t C, int64_t OC) {
     auto add = [=](int64_t begin, int64_t end, int64_t row, int64_t count) {
@@ -104,7 +104,7 @@ void add_weight_gradient(const void* dout, const void* inp, float* dweight, DTyp
     });
 }
 
-// Operands that have to be converted are taken in parts where they would take too much memory.
+// Operands that have to be converted are processed in parts, which limits the memory for their copies.
 void backward_weight(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC) {
     bool native = is_native(args.dout.dtype);
     int64_t part = native ? N : std::max<int64_t>(4 * kBlockRows, (int64_t{1} << 25) / (OC + C));
@@ -129,7 +129,7 @@ void matmul_backward(const MatmulBackward& args) {
             if (args.dweight) backward_weight(args, N, C, OC);
             if (args.dbias) add_column_sums(args.dbias.as<float>(), args.dout.as<T>(), args.dbias_scale, N, OC);
         };
-        // None of the three reads what another writes.
+        // The three are independent: none reads what another writes.
         const bool alone = is_native(args.dout.dtype) && (!args.dinp || rows_are_shared_out(N, args.weight)) &&
                            (!args.dweight || weight_is_shared_out(N, C, OC));
         if (alone)

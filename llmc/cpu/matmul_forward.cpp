@@ -21,7 +21,7 @@ const float* scaled_bias(const Tensor& bias, float scale) {
     return out;
 }
 
-// The passes over `linear`, elements [begin, end): from memory of type L (the product's result) to tensors of type T.
+// The pass over elements [begin, end) of `linear`: from the product's result, of type L, to tensors of type T.
 template <class T, class L>
 void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, int64_t begin, int64_t end) {
     T* out = args.out.as<T>() + offset + begin;
@@ -32,7 +32,7 @@ void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, 
         const bool in_place = static_cast<const void*>(linear) == pre_gelu;
         for_vectors(end - begin, [=](int64_t i, auto count) {
             if (!in_place) store_as(pre_gelu + i, load_as(linear + i, count), count);
-            store_as(out + i, inverse * gelu(scale * load_as(pre_gelu + i, count)), count);  // of the rounded number
+            store_as(out + i, inverse * gelu(scale * load_as(pre_gelu + i, count)), count);  // of the rounded value
         });
     } else if (args.residual) {
         const T* residual = args.residual.as<T>() + offset + begin;
@@ -45,12 +45,12 @@ void finish_forward(const MatmulForward& args, const L* linear, int64_t offset, 
     }
 }
 
-// Rows [row, row + rows): product, then the pass over it. `weight` and `bias` are what the product takes.
+// Rows [row, row + rows): the product, then the pass over it. `weight` and `bias` are in the type that products take.
 template <class T>
 void forward_block(const MatmulForward& args, const void* weight, const float* bias, float scale, int64_t row,
                    int64_t rows, int64_t C, int64_t OC) {
     bool native = is_native(args.inp.dtype);
-    // A product of native type lies where it is wanted, unless a residual is to be added; a gelu reads it from there.
+    // A product of native type is written to its destination, unless a residual is added; a gelu reads it from there.
     bool in_place = native && !args.residual;
     void* linear = !in_place ? scratch(Scratch::product, rows * OC)
                              : at_row(args.pre_gelu ? args.pre_gelu : args.out, row);
@@ -87,8 +87,8 @@ void matmul_forward(const MatmulForward& args) {
             finish_forward<T>(args, linear, 0, 0, N * OC);
         });
     }
-    // The product multiplies its bias by its scale: divide here. A scale of 0 becomes one that leaves nothing of the
-    // product either.
+    // The product multiplies its bias by its scale, so divide by it here. A scale of 0 becomes one so small that
+    // nothing is left of the product.
     float scale = args.scale == 0 ? 1e-30f : args.scale;
     const float* bias = scaled_bias(args.bias, args.bias_scale / scale);
     const void* weight = source(args.weight, 0, OC, Scratch::weight);

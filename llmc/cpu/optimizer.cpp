@@ -11,8 +11,7 @@ namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
-// The low 16 bits of the four numbers of draw `index`, for `count` <= kDraws draws: random16[4 * i + j] = x_j of draw
-// i.
+// random16[4 * i + j] = the low 16 bits of number j of draw `index` + i, for kDraws draws.
 constexpr int kDraws = 64;
 void draw_rounding(uint32_t* random16, uint64_t seed, uint32_t stream, uint64_t index) {
 #pragma omp simd
@@ -22,7 +21,8 @@ void draw_rounding(uint32_t* random16, uint64_t seed, uint32_t stream, uint64_t 
     }
 }
 
-// param = weights, rounded as the step wants; `begin` is the position of weights[0] in the tensor, a multiple of 4.
+// param = weights, rounded to nearest or stochastically. `begin`, the index of weights[0] in the tensor, is a multiple
+// of 4.
 void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const float* weights, int64_t begin,
                    int64_t n) {
     bf16* param = p.param.as<bf16>() + begin;
@@ -36,15 +36,15 @@ void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const fl
     }
 }
 
-// What the gradient is multiplied by. A norm that is NaN gives NaN: better a visible failure than a step without
-// clipping.
+// The factor of the gradient. If the norm is NaN it is NaN: the run fails visibly instead of going on without clipping.
 float clip_factor(const OptimizerStep& args) {
     if (!args.grad_norm) return 1;
     float norm = *args.grad_norm.as<float>();
     return norm <= args.grad_clip ? 1 : args.grad_clip / norm;
 }
 
-// Runs update(p, weights, begin, end) on all blocks, with `weights` the fp32 weights of [begin, end), updated in place.
+// Calls update(p, weights, begin, n) on all blocks: `weights` are the fp32 weights of [begin, begin + n), updated in
+// place.
 template <class Update>
 void step(const char* op, const OptimizerStep& args, bool second_moment, Update&& update) {
     check_optimizer(op, args, second_moment);
@@ -52,7 +52,7 @@ void step(const char* op, const OptimizerStep& args, bool second_moment, Update&
     all.parallel([&](size_t, const Block& block) {
         alignas(64) float converted[1024];
         const ParameterUpdate& p = args.parameters[block.tensor];
-        // Pieces small enough for the first-level cache, where `weights` is written and read again.
+        // In pieces that fit into the first-level cache, because `weights` is written and read again.
         for (int64_t begin = block.begin; begin < block.end; begin += 1024) {
             const int64_t end = std::min(begin + 1024, block.end);
             const bool is_float = p.param.dtype == DType::f32;
@@ -92,7 +92,7 @@ void adamw_step(const OptimizerStep& args, float beta1, float beta2) {
 
 void sgd_step(const OptimizerStep& args, float momentum) {
     float clip = clip_factor(args);
-    bool first = args.step == 1;  // the momentum buffer holds nothing yet
+    bool first = args.step == 1;  // the momentum buffer is not set yet
     step("sgd_step", args, false, [=](const ParameterUpdate& p, float* weights, int64_t begin, int64_t n) {
         const float* grad = p.grad.as<float>() + begin;
         float *moment = p.m.as<float>() + begin, keep = 1 - p.decay, rate = p.lr;

@@ -1,5 +1,5 @@
-// Sums over one tensor or many, in double: accumulate_sum, global_norm, statistics. Formulas: llmc/ops/ops.h. Blocks and
-// rows are summed one by one and added in order: the same bits for any number of threads.
+// Sums over one tensor or many, in double: accumulate_sum, global_norm, statistics. Formulas: llmc/ops/ops.h. Blocks
+// and rows are summed one by one and added in order: the same bits for any number of threads.
 #include <cmath>
 #include <vector>
 #include "llmc/cpu/blocks.h"

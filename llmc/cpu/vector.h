@@ -1,12 +1,12 @@
-// Loops over arrays of either type, a vector at a time, and the elementwise functions of the model.
+// Loops over arrays of either element type, a vector at a time, and the model's elementwise functions.
 #pragma once
 #include "llmc/cpu/simd.h"
 #include "llmc/ops/gelu.h"
 
 namespace llmc::cpu::LLMC_ISA {
 
-// Calls body(i, count) for the vectors [i, i + count) of [0, n). count is a number the compiler knows, kLanes, for all but
-// the last.
+// Calls body(i, count) for the vectors [i, i + count) of [0, n). count is the compile-time constant kLanes for all but
+// the last one.
 template <class Body>
 inline void for_vectors(int64_t n, Body&& body) {
     int64_t i = 0;
@@ -14,7 +14,7 @@ inline void for_vectors(int64_t n, Body&& body) {
     if (i < n) body(i, n - i);
 }
 
-// x with zeros after the first `count` lanes.
+// x with zeros in the lanes after the first `count`.
 template <class Count>
 inline Vector first_of(Vector x, Count count) {
     return lane_numbers() < int32_t(count) ? x : Vector{};
@@ -32,7 +32,7 @@ void from_floats(T* dst, const float* src, int64_t n) {
 
 constexpr float kLog2e = 1.44269504089f, kLn2 = 0.69314718056f;
 
-// GELU's u(x) = x * sigmoid(2z) (llmc/ops/gelu.h): exact also in the left tail.
+// GELU's u(x) = x * sigmoid(2z) (llmc/ops/gelu.h): this form is accurate in the left tail too.
 constexpr float kTwoZ1 = 2 * kGelu1, kTwoZ3 = 2 * kGelu3;  // 2z = kTwoZ1 x + kTwoZ3 x^3
 
 inline Vector gelu(Vector x) {

@@ -61,7 +61,7 @@ struct State {
 
 [[noreturn]] void no_gpu(const char* reason) { throw Error(kExitNoGpu, str("no usable GPU: ", reason)); }
 
-// The device, or an error that says which of the many things is missing.
+// The device, or an error that says what is missing: driver, version, GPU or compute capability.
 State open_device(int threads) {
     State s;
     s.threads = set_host_threads(threads);
@@ -159,7 +159,7 @@ double measure_matmul_flops(DType dtype) {
     const int64_t n = gpu::kEmulated ? 256 : dtype == DType::bf16 ? 8192 : 4096;
     const size_t bytes = size_t(n * n) * size_of(dtype);
     Buffer a(bytes), b(bytes), c(bytes);
-    // bf16 and fp32 numbers near 3: products of zeros would use less power and run faster than a model's
+    // numbers near 3 in bf16 and in fp32: products of zeros use less power and run faster than those of a model
     check(cudaMemsetAsync(a.data(), 0x40, bytes, state().stream), "cannot fill memory");
     check(cudaMemsetAsync(b.data(), 0x40, bytes, state().stream), "cannot fill memory");
     const MatmulForward product{
@@ -180,7 +180,7 @@ void* allocate(size_t bytes) {
     void* pointer = nullptr;
     const cudaError_t status = cudaMalloc(&pointer, std::max<size_t>(bytes, 1));
     if (status == cudaErrorMemoryAllocation) {
-        cudaGetLastError();  // it is told here, not by the next launch
+        cudaGetLastError();  // clears the error, which is reported here
         char text[256];
         std::snprintf(text, sizeof text,
                       "out of memory on the GPU: %.2f GiB wanted, %.2f of %.2f GiB are free; lower --batch-size, or "
@@ -240,7 +240,7 @@ double Stopwatch::seconds() {
 struct Recording::State {
     cudaGraphExec_t graph{};
     uint64_t key = 0, generation = 0;
-    bool seen = false;  // run once with this key: memory has grown to what it needs
+    bool seen = false;  // has run once with this key, so the workspace is large enough
     void forget() {
         if (graph) cudaGraphExecDestroy(graph);
         graph = {};

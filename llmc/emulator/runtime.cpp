@@ -23,7 +23,7 @@ struct EmulatedGraph {
     std::vector<Work> work;
 };
 struct EmulatedEvent {
-    int pending = 0;  // records that are enqueued and not yet reached
+    int pending = 0;  // records that are enqueued and not done
     Clock::time_point when;
 };
 
@@ -55,8 +55,7 @@ cudaError_t enqueue(Work work) {
     return cudaSuccess;
 }
 
-// Does what was enqueued, in order, as long as unfinished() says so. The first failure drops what comes after it, and is
-// reported once.
+// Does the enqueued work in order while unfinished() is true. The first failure drops the rest, and is reported once.
 template <class Unfinished>
 cudaError_t work_while(Unfinished&& unfinished) {
     State& s = state();
@@ -138,7 +137,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     const size_t rounded = std::max(aligned(bytes), kAlignment);
     if (s.allocated + rounded > s.total_memory()) return cudaErrorMemoryAllocation;
 #if defined(__SANITIZE_ADDRESS__)
-    const size_t taken = std::max<size_t>(bytes, 1);  // so that the first byte behind is out of bounds
+    const size_t taken = std::max<size_t>(bytes, 1);  // so that the first byte after it is out of bounds
     *pointer = nullptr;
     if (posix_memalign(pointer, kAlignment, taken)) return cudaErrorMemoryAllocation;
 #else

@@ -16,15 +16,15 @@ double bytes_of(std::initializer_list<Tensor> tensors) {
     return sum;
 }
 
-// Of `rows` rows of a tensor of rows and columns.
+// Bytes of `rows` rows of a tensor (rows, columns).
 double rows_of(const Tensor& t, int64_t rows) { return double(rows * t.last()) * double(size_of(t.dtype)); }
 
-// Rows of a table that the tokens use: at most.
+// Rows of a table that the tokens can use.
 int64_t used_rows(const Tensor& tokens, const Tensor& table) { return std::min(tokens.numel(), table.rows()); }
 
 double product(int64_t m, int64_t n, int64_t k) { return 2 * double(m) * double(n) * double(k); }
 
-// Pairs of a query of [first, T) and a key up to it.
+// Number of pairs of a query in [first, T) and a key up to the query.
 double causal_pairs(int64_t T, int64_t first = 0) {
     return (double(T) * double(T + 1) - double(first) * double(first + 1)) / 2;
 }

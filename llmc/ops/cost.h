@@ -1,10 +1,11 @@
-// What each op of ops.h has to do: FLOPs and bytes, from the op's own arguments. The profile, percent of peak, the
-// benchmarks' floors and doc/kernels.md take their numbers from here.
+// The FLOPs and bytes that each op of ops.h needs, from its arguments. The profile, percent of peak, the benchmarks'
+// floors and doc/kernels.md use these numbers.
 //
-// FLOPs are those of matrix products, a multiply-add counted as 2, and only what the result needs: attention's products
-// up to the diagonal, five in its backward pass whatever a kernel computes again. Elementwise work counts as 0.
-// Bytes: each input read once and each output written once, in its own element type; what is accumulated is read and
-// written. Of an embedding table, the rows that are used: at most one for each token and each row of the table.
+// FLOPs: those of matrix products, a multiply-add counted as 2, and only those that the result needs: attention's up to
+// the diagonal, and five products in its backward pass, even if a kernel computes two of them twice. Elementwise work
+// counts as 0.
+// Bytes: every input is read once and every output written once, in its own element type; an output that is accumulated
+// is read too. Of an embedding table, as many rows as there are tokens, at most all of them.
 #pragma once
 #include <span>
 #include <string>
@@ -54,9 +55,9 @@ std::string label(const Tensor& dst, const Tensor& src);
 std::string label(const OptimizerStep& args, float beta1, float beta2);  // adamw_step
 std::string label(const OptimizerStep& args, float momentum);            // sgd_step
 
-// FLOPs of a training step of GPT-2 for each token: 6 N + 12 L C T, with N = 12 L C^2 + V C the elements of its matrices,
-// the head's included and the embeddings not, and L blocks of width C. As PaLM's appendix B counts: attention without
-// regard to causality, so that a step can be faster than its share of the matrix rate allows. Chowdhery et al., 2022.
+// FLOPs for each token of a training step of GPT-2 with L blocks of width C: 6 N + 12 L C T, where N = 12 L C^2 + V C
+// is the number of elements of its matrices, with the head and without the embeddings. As appendix B of "PaLM"
+// (Chowdhery et al., 2022) counts: attention as if it were not causal, so that a step needs fewer FLOPs than this.
 double flops_per_token(int64_t depth, int64_t width, int64_t seq_len, int64_t vocab_size);
 
 }  // namespace llmc

@@ -6,7 +6,7 @@
 namespace llmc::device {
 namespace {
 
-constexpr int kMeasurements = 4;  // at most, for each element type: each takes a tenth of a second
+constexpr int kMeasurements = 4;  // at most, for each element type: one takes a tenth of a second
 
 struct Peak {
     double flops = 0;
@@ -27,7 +27,7 @@ double peak_flops(DType dtype, double seen) {
         ++peak.measurements;
         try {
             peak.flops = std::max(peak.flops, measure_matmul_flops(dtype));
-        } catch (const Error&) {  // the model has taken the memory: `seen` has to do
+        } catch (const Error&) {  // no memory left beside the model: use `seen`
         }
     }
     return peak.flops = std::max(peak.flops, seen);

@@ -1,5 +1,5 @@
-// Where the time of a step goes: while profiling is on, every op that is called through call() is timed by itself (each is
-// waited for, so nothing overlaps) and its cost (cost.h) is added up.
+// The time of each op in a step. While profiling is on, every op that is called through call() is timed by itself
+// (call() waits for it, so that nothing overlaps), and its time and cost (cost.h) are added up.
 #pragma once
 #include <functional>
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace llmc {
 
-// One profile for the process: off at first, and what is measured is kept while it is off.
+// The profile of the process. It is off at first; what was measured is kept while it is off.
 class Profile {
 public:
     struct Entry {
@@ -21,7 +21,7 @@ public:
     static bool on() { return on_; }
     static void measure(const std::string& label, const Cost& cost, const std::function<void()>& work);
     static std::vector<Entry> entries();  // the longest first
-    // For people: of `steps` steps that took `seconds`.
+    // A table to print, for `steps` steps that took `seconds`.
     static std::string table(int64_t steps, double seconds);
 
 private:
