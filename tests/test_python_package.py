@@ -1,8 +1,10 @@
 """The Python package: what it says before anything is built, what GPT2 takes and refuses, help and completion."""
 
+import ast
 import inspect
 import json
 import pydoc
+import re
 import subprocess
 import sys
 
@@ -175,3 +177,25 @@ def test_help_and_completion_list_every_option():
     for name in ("forward", "backward", "step", "parameters", "gradients", "generate", "load"):
         assert inspect.getdoc(getattr(llmc.GPT2, name))
     assert {"GPT2", "load", "parametrization", "cpu", "backends"} <= set(dir(llmc))
+
+
+# --- Stubs ------------------------------------------------------------------------------------------------------------
+
+
+def parameters_of(function):
+    """Names of the parameters, from the first line of a pybind11 docstring: "f(a: int, *, b: float = 1.0) -> int"."""
+    line = function.__doc__.splitlines()[0]
+    tree = ast.parse(re.sub(r"<[^>]*>", "...", f"def {line}: ..."))
+    return [a.arg for a in [*tree.body[0].args.args, *tree.body[0].args.kwonlyargs] if a.arg != "self"]
+
+
+def test_the_stubs_describe_the_native_module():
+    """After a change in llmc/bind: make stubs."""
+    stub = ast.parse((ROOT / "python/llmc/_cpu.pyi").read_text())
+    described = {f.name: [a.arg for a in [*f.args.args, *f.args.kwonlyargs]] for f in stub.body
+                 if isinstance(f, ast.FunctionDef)}  # fmt: skip
+    native = {name: f for name, f in vars(llmc.cpu).items() if callable(f) and not isinstance(f, type)}
+    assert described == {name: parameters_of(f) for name, f in native.items()}
+    (model,) = [c for c in stub.body if isinstance(c, ast.ClassDef)]
+    methods = {f.name for f in model.body if isinstance(f, ast.FunctionDef)}
+    assert {name for name in vars(llmc.cpu.GPT2) if not name.startswith("_")} == methods - {"__init__"}

@@ -36,7 +36,9 @@ def installed(wheel, tmp_path_factory):
 def test_the_package_is_whole(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     source = ROOT / "python"
-    tracked = subprocess.run(["git", "ls-files", "python/llmc"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files", "python/llmc"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     expected = {str(Path(path).relative_to("python")) for path in tracked}
     assert expected <= names, sorted(expected - names)
     assert "llmc/py.typed" in names and "llmc/options.json" in names and "llmc/bin/train_gpt2" in names
