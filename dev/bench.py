@@ -26,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))
 
-import llmc  # noqa: E402
+import llmc
 
 # depth, width, heads, sequence length, batch, vocabulary; steps of a run (the first third, at least 3, is warm-up)
 MODELS = {

@@ -13,7 +13,8 @@ PLAIN = {
     "test_coordinate_check_visualize.py": "pixels of a figure; fits in float64",
     "test_loss_visualize.py": "pixels of a figure",
     "test_sweep_visualize.py": "pixels of a figure",
-    "test_data.py": "probabilities in float64, counts",
+    "test_data_sources.py": "probabilities in float64, counts",
+    "test_data_text.py": "counts",
     "test_text.py": "probabilities in float64",
     "test_optimizers.py": "shares of booleans",
 }

@@ -22,9 +22,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "python"), str(Path(__file__).parent)]
 
-import cases  # noqa: E402
+import cases
 
-import llmc  # noqa: E402
+import llmc
 
 # Sequences of a micro-batch that fit an 80 GB GPU in PyTorch too.
 BATCH = {"124M": 32, "355M": 16, "774M": 8, "1558M": 4, "tiny": 2}

@@ -1,4 +1,4 @@
-"""Text files of any size: what is usable, where to cut, reading in blocks."""
+"""Text files of any size: which are usable, where to cut them, reading in blocks, and which are for validation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import Piece
+from llmc.data.dataset import Piece
 
 BLOCK_BYTES = 4 << 20
 
@@ -79,3 +79,25 @@ def tail_start(path: Path, val_fraction: float) -> int:
     while ahead and ahead[0] & 0xC0 == 0x80:
         start, ahead = start + 1, ahead[1:]
     return start
+
+
+def split_by_name(sizes: dict[str, int], val_fraction: float) -> dict[str, str]:
+    """The split of each file, "train" or "val". sizes: bytes by name.
+
+    In the order of a hash of their names, files go to validation until it has its share of the bytes; a file with more
+    than half of that share stays in training. So adding or removing files hardly changes where the others belong. With
+    few or large files, each side gets at least one.
+    """
+    splits = dict.fromkeys(sizes, "train")
+    rank = sorted(sizes, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+    target = missing = val_fraction * sum(sizes.values())
+    for name in rank:
+        if missing > 0 and sizes[name] <= target / 2:
+            splits[name] = "val"
+            missing -= sizes[name]
+    if val_fraction > 0 and len(rank) > 1:
+        if "val" not in splits.values():
+            splits[min(rank, key=sizes.__getitem__)] = "val"
+        elif "train" not in splits.values():
+            splits[rank[-1]] = "train"
+    return splits

@@ -6,10 +6,13 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from download import host_of, unreachable
-from errors import DataError
+from numpy.typing import NDArray
+
+from llmc.data.download import host_of, unreachable
+from llmc.errors import DataError
 
 # tiktoken looks for a URL's contents in its cache folder under the SHA-1 of the URL. `gpt2` and `r50k_base` are the
 # same vocabulary and the same regular expression, so either set of files does. {file name: (what it is, its SHA-256)}
@@ -34,57 +37,75 @@ GPT2_FILES = {
 }
 
 
+class Tokenizer(Protocol):
+    """From text to tokens below 65,536."""
+
+    name: str  # in NAME.json: byte, gpt2 or unknown
+    id: int  # in the shards' header: 1, 2 or 0
+    vocab_size: int
+    eot: int | None  # stands before each document
+    byte_lengths: NDArray[np.int64] | None  # (vocab_size,) bytes of text per token; None: unknown
+
+    def encode(self, text: bytes) -> NDArray[np.uint16]: ...
+
+
 class ByteTokenizer:
     """The 256 byte values, and 256 = end of document."""
 
-    name, id, vocab_size, eot = "byte", 1, 257, 256
+    name, id, vocab_size = "byte", 1, 257
+    eot: int | None = 256
 
-    def __init__(self):
-        self.byte_lengths = np.ones(257, dtype=np.int64)  # bytes of text per token
-        self.byte_lengths[self.eot] = 0
+    def __init__(self) -> None:
+        self.byte_lengths: NDArray[np.int64] | None = np.append(np.ones(256, dtype=np.int64), 0)
 
-    def encode(self, text: bytes) -> np.ndarray:
+    def encode(self, text: bytes) -> NDArray[np.uint16]:
         return np.frombuffer(text, dtype=np.uint8).astype(np.uint16)
 
 
 class Gpt2Tokenizer:
     """GPT-2's byte-pair encoding by tiktoken; 50256 = end of document. The text has to be UTF-8."""
 
-    name, id, vocab_size, eot = "gpt2", 2, 50257, 50256
+    name, id, vocab_size = "gpt2", 2, 50257
+    eot: int | None = 50256
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.encoding = load_gpt2()
-        self.table = [self.encoding.decode_single_token_bytes(token) for token in range(self.vocab_size)]
-        self.byte_lengths = np.array([len(token) for token in self.table], dtype=np.int64)
-        self.byte_lengths[self.eot] = 0
+        self.table: list[bytes] = [self.encoding.decode_single_token_bytes(token) for token in range(self.vocab_size)]
+        lengths = [len(word) if token != self.eot else 0 for token, word in enumerate(self.table)]
+        self.byte_lengths: NDArray[np.int64] | None = np.array(lengths, dtype=np.int64)
 
-    def encode(self, text: bytes) -> np.ndarray:
+    def encode(self, text: bytes) -> NDArray[np.uint16]:
         return np.array(self.encoding.encode_ordinary(text.decode("utf-8")), dtype=np.uint16)
 
 
 class SymbolTokenizer:
     """For data that are numbers already: the text is little-endian uint16, without documents and bytes of text."""
 
-    name, id, eot, byte_lengths = "unknown", 0, None, None
+    name, id = "unknown", 0
+    eot: int | None = None
+    byte_lengths: NDArray[np.int64] | None = None
 
-    def __init__(self, vocab_size: int):
+    def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
 
-    def encode(self, text: bytes) -> np.ndarray:
+    def encode(self, text: bytes) -> NDArray[np.uint16]:
         return np.frombuffer(text, dtype="<u2")
 
 
-def make_tokenizer(name: str) -> ByteTokenizer | Gpt2Tokenizer:
-    return {"byte": ByteTokenizer, "gpt2": Gpt2Tokenizer}[name]()
+def make_tokenizer(name: str) -> Tokenizer:
+    return Gpt2Tokenizer() if name == "gpt2" else ByteTokenizer()
+
+
+# --- GPT-2's vocabulary ---
 
 
 def cache_folder() -> str:
-    """Where tiktoken looks for its files; "" if it is told to look nowhere."""
+    """Where tiktoken looks for its files; "" if its cache is switched off by an empty variable."""
     default = os.path.join(tempfile.gettempdir(), "data-gym-cache")
     return os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
 
 
-def load_gpt2():
+def load_gpt2() -> Any:
     """The tiktoken encoding, from its cache folder if the files are there, else from the network."""
     try:
         import tiktoken
@@ -103,8 +124,8 @@ def load_gpt2():
 
 
 def _cached_encoding() -> str:
-    """The encoding whose files are all in the cache folder, or "". tiktoken deletes a file that it does not like
-    and asks the network for it; a wrong file is named here instead."""
+    """The encoding whose files are all in the cache folder, or "". tiktoken deletes a file that has another SHA-256
+    and fetches it from the network; here it is named instead."""
     if not cache_folder():
         return ""
     for encoding, files in GPT2_FILES.items():
@@ -143,4 +164,4 @@ def write_tokenizer_bin(tokenizer: Gpt2Tokenizer, path: Path) -> None:
     """llm.c's decoder table: header (magic, version, vocabulary, end of document), then each length and its bytes."""
     header = np.zeros(256, dtype="<i4")
     header[:4] = 20240328, 2, tokenizer.vocab_size, tokenizer.eot
-    path.write_bytes(header.tobytes() + b"".join(bytes([len(token)]) + token for token in tokenizer.table))
+    path.write_bytes(header.tobytes() + b"".join(bytes([len(word)]) + word for word in tokenizer.table))

@@ -1,4 +1,4 @@
-"""What the data scripts share: options, and the way from pieces of text to a data set.
+"""From pieces of text to a data set.
 
 A data set is a folder with NAME_train_000001.bin, ..., NAME_val_000001.bin, ... (token shards, doc/formats.md),
 NAME.json (what they were made from) and, with the gpt2 tokenizer, tokenizer.bin. Its SHA-256 is that of the text of all
@@ -7,23 +7,26 @@ pieces in the order in which they were read, training and validation together.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from errors import DataError
-from token_shards import HEADER_BYTES, MAX_SHARD_TOKENS, ShardWriter, locked, write_atomically
-from tokenizer import make_tokenizer, write_tokenizer_bin
+from numpy.typing import NDArray
+
+from llmc.atomic import locked, write_atomically
+from llmc.data.shards import HEADER_BYTES, ShardWriter
+from llmc.data.tokenizers import Gpt2Tokenizer, Tokenizer, make_tokenizer, write_tokenizer_bin
+from llmc.errors import DataError
+
+Json = dict[str, Any]
 
 
 class Piece(NamedTuple):
@@ -34,92 +37,12 @@ class Piece(NamedTuple):
     starts_document: bool = True
 
 
-# Options
-
-
-def fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
-    return value
-
-
-def count(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = int(text.replace(",", "").replace("_", ""))
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not in [{low:,}, {high:,}]")
-        return value
-
-    parse.__name__ = "whole number"
-    return parse
-
-
-def options(
-    doc: str, name: str, *, tokenizer: str | None = "byte", val_fraction: float | None = None, workers: bool = False
-) -> argparse.ArgumentParser:
-    """The options that most scripts have."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data", name), metavar="FOLDER", help="[%(default)s]")
-    parser.add_argument(
-        "--shard-tokens",
-        type=count(2, MAX_SHARD_TOKENS),
-        default=100_000_000,
-        metavar="TOKENS",
-        help="size of a shard; a small remainder joins the last one [%(default)s]",
-    )
-    if tokenizer:
-        parser.add_argument("--tokenizer", choices=["byte", "gpt2"], default=tokenizer, help="[%(default)s]")
-    if val_fraction is not None:
-        parser.add_argument(
-            "--val-fraction",
-            type=fraction,
-            default=val_fraction,
-            metavar="FRACTION",
-            help="share of the text kept for validation; 0: none [%(default)s]",
-        )
-    if workers:
-        parser.add_argument(
-            "--workers",
-            type=count(1, 1024),
-            default=os.cpu_count() or 1,
-            metavar="PROCESSES",
-            help="processes that tokenize [%(default)s]",
-        )
-    return parser
-
-
-# Sources
-
-
-def split_by_name(sizes: dict[str, int], val_fraction: float) -> dict[str, str]:
-    """The split of each file, given its bytes: in the order of a hash of their names, files go to validation until it
-    has its share, but none that would be more than half of it. So other files hardly change where a file belongs. With
-    few or large files, one at least goes to each side."""
-    splits = dict.fromkeys(sizes, "train")
-    rank = sorted(sizes, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
-    target = missing = val_fraction * sum(sizes.values())
-    for name in rank:
-        if missing > 0 and sizes[name] <= target / 2:
-            splits[name] = "val"
-            missing -= sizes[name]
-    if val_fraction > 0 and len(rank) > 1:
-        if "val" not in splits.values():
-            splits[min(rank, key=sizes.__getitem__)] = "val"
-        elif "train" not in splits.values():
-            splits[rank[-1]] = "train"
-    return splits
-
-
-# From pieces to a data set
-
-
 def write_dataset(
     out: Path,
     name: str,
-    tokenizer,
+    tokenizer: str | Tokenizer,
     pieces: Callable[[], Iterable[Piece]],
-    source: dict,
+    source: Json,
     *,
     shard_tokens: int,
     val_tokens: int = 0,
@@ -127,8 +50,8 @@ def write_dataset(
     workers: int = 1,
     named: bool = False,
     resumable: bool = False,
-    extra: dict[str, dict] | None = None,
-) -> tuple[dict, bool]:
+    extra: dict[str, Json] | None = None,
+) -> tuple[Json, bool]:
     """Tokenizes `pieces()` into OUT. Returns the contents of NAME.json and whether the data set was there already.
 
     tokenizer     a name, or a tokenizer
@@ -171,10 +94,10 @@ def write_dataset(
     return manifest, False
 
 
-def _complete_manifest(out: Path, path: Path, request: dict, extra: list[str]) -> dict | None:
+def _complete_manifest(out: Path, path: Path, request: Json, extra: list[str]) -> Json | None:
     """NAME.json, if it was made for the same request and all its files are there in their full size."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Json = json.loads(path.read_text(encoding="utf-8"))
         same = all(manifest[key] == value for key, value in request.items())
         whole = all((out / s["file"]).stat().st_size == HEADER_BYTES + 2 * s["tokens"] for s in manifest["shards"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -218,14 +141,16 @@ def _write_pieces(
     return sha256.digest(), documents
 
 
-def _encode(tokenizer, piece: Piece) -> np.ndarray:
+def _encode(tokenizer: Tokenizer, piece: Piece) -> NDArray[np.uint16]:
     tokens = tokenizer.encode(piece.text)
     if piece.starts_document and tokenizer.eot is not None:
         tokens = np.concatenate([np.array([tokenizer.eot], dtype=np.uint16), tokens])
     return tokens
 
 
-def _encode_all(tokenizer, pieces: Iterator[Piece], workers: int) -> Iterator[tuple[Piece, np.ndarray]]:
+def _encode_all(
+    tokenizer: Tokenizer, pieces: Iterator[Piece], workers: int
+) -> Iterator[tuple[Piece, NDArray[np.uint16]]]:
     """Each piece and its tokens, in order. The processes take batches; a few batches wait, never the whole source."""
     if workers == 1:
         for piece in pieces:
@@ -233,7 +158,7 @@ def _encode_all(tokenizer, pieces: Iterator[Piece], workers: int) -> Iterator[tu
         return
     pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(tokenizer.name,))
     try:
-        waiting: deque = deque()
+        waiting: deque[tuple[list[Piece], Future[list[NDArray[np.uint16]]]]] = deque()
         while True:
             while len(waiting) < 3 * workers and (batch := list(islice(pieces, 128))):
                 waiting.append((batch, pool.submit(_encode_batch, batch)))
@@ -245,21 +170,24 @@ def _encode_all(tokenizer, pieces: Iterator[Piece], workers: int) -> Iterator[tu
         pool.shutdown(cancel_futures=True)
 
 
+_worker_tokenizer: Tokenizer
+
+
 def _start_worker(tokenizer_name: str) -> None:
-    global worker_tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends us
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    worker_tokenizer = make_tokenizer(tokenizer_name)
+    _worker_tokenizer = make_tokenizer(tokenizer_name)
 
 
-def _encode_batch(batch: list[Piece]) -> list[np.ndarray]:
-    return [_encode(worker_tokenizer, piece) for piece in batch]
+def _encode_batch(batch: list[Piece]) -> list[NDArray[np.uint16]]:
+    return [_encode(_worker_tokenizer, piece) for piece in batch]
 
 
-def _write_tokenizer(out: Path, tokenizer) -> None:
+def _write_tokenizer(out: Path, tokenizer: Tokenizer) -> None:
     """tokenizer.bin beside gpt2 shards; an old one goes when the folder holds no more of them."""
     path = out / "tokenizer.bin"
-    if tokenizer.name == "gpt2":
+    if isinstance(tokenizer, Gpt2Tokenizer):
         temporary = out / ".tokenizer.bin.tmp"
         write_tokenizer_bin(tokenizer, temporary)
         temporary.replace(path)
@@ -269,7 +197,7 @@ def _write_tokenizer(out: Path, tokenizer) -> None:
         path.unlink()
 
 
-def report(out: Path, manifest: dict, there_already: bool, about: str = "") -> None:
+def report(out: Path, manifest: Json, there_already: bool, about: str = "") -> None:
     """What a script prints at its end."""
     name, shards = manifest["name"], manifest["shards"]
     if there_already:
