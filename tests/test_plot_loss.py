@@ -1,8 +1,7 @@
-"""dev/loss_visualize.py: reading logs, and a figure that shows what they hold."""
+"""llmc.log and llmc.plot.loss: reading logs, and a figure that shows what they hold."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import random
@@ -11,21 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-np = pytest.importorskip("numpy")
+from llmc.errors import DataError
+from llmc.log import read_log
+from llmc.plot import loss
+from llmc.plot.smoothing import smooth
+from llmc.plot.style import COLOURS
+
 SCRIPT = Path(__file__).resolve().parents[1] / "dev" / "loss_visualize.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("loss_visualize", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loss_visualize"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-lv = load_script()
 
 
 def write_log(folder: Path, steps: int = 400, floor: float = 1.5, seed: int = 0, evals: bool = True) -> Path:
@@ -33,13 +27,13 @@ def write_log(folder: Path, steps: int = 400, floor: float = 1.5, seed: int = 0,
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"event": "config", "step": 0, "config": {}}]
     for step in range(1, steps + 1):
-        loss = floor + (math.log(257) - floor) * (1 + step / 8) ** -0.6
+        value = floor + (math.log(257) - floor) * (1 + step / 8) ** -0.6
         rate = 3e-3 * min(step / 40, 0.55 + 0.45 * math.cos(math.pi * step / steps))
         lines.append(
             {
                 "event": "train",
                 "step": step,
-                "loss": loss + noise.gauss(0, 0.06),
+                "loss": value + noise.gauss(0, 0.06),
                 "lr": rate,
                 "grad_norm": 1.0,
                 "tokens": step * 4096,
@@ -53,9 +47,9 @@ def write_log(folder: Path, steps: int = 400, floor: float = 1.5, seed: int = 0,
                 {
                     "event": "eval",
                     "step": step,
-                    "val_loss": loss + 0.04,
+                    "val_loss": value + 0.04,
                     "elapsed": step * 0.04,
-                    "bits_per_byte": (loss + 0.04) / math.log(2),
+                    "bits_per_byte": (value + 0.04) / math.log(2),
                 }
             )
     path = folder / "log.jsonl"
@@ -93,30 +87,30 @@ def test_figure_of_one_run_has_its_curves(tmp_path):
 def test_several_runs_over_each_other(tmp_path, axis):
     logs = [write_log(tmp_path / name, floor=floor, seed=i) for i, (name, floor) in enumerate([("a", 1.5), ("b", 1.9)])]
     out = tmp_path / "loss.svg"
-    lv.main([*map(str, logs), "--out", str(out), "--x", axis])
+    loss.main([*map(str, logs), "--out", str(out), "--x", axis])
     text = out.read_text()
     assert "a (validation 1." in text
     assert "b (validation 2." in text
     assert "bits/byte" in text
-    assert lv.COLOURS[0].lower() in text
-    assert lv.COLOURS[1].lower() in text
+    assert COLOURS[0].lower() in text
+    assert COLOURS[1].lower() in text
 
 
 def test_bits_per_byte_axis_only_where_it_holds_for_all(tmp_path):
-    known = lv.read_log(write_log(tmp_path / "known"))
-    unknown = lv.read_log(write_log(tmp_path / "unknown", evals=False))
-    assert lv.bits_per_nat([known]) == pytest.approx(1 / math.log(2))
-    assert lv.bits_per_nat([known, unknown]) is None
+    known = read_log(write_log(tmp_path / "known"))
+    unknown = read_log(write_log(tmp_path / "unknown", evals=False))
+    assert loss.bits_per_nat([known]) == pytest.approx(1 / math.log(2))
+    assert loss.bits_per_nat([known, unknown]) is None
 
 
 def test_truncated_last_line_is_left_out_quietly(tmp_path, capsys):
     path = write_log(tmp_path / "run", steps=50)
     text = path.read_text()
     path.write_text(text[:-30])
-    assert max(lv.read_log(path).train) == 49
+    assert max(read_log(path).train) == 49
     assert capsys.readouterr().out == ""
     path.write_text(text.replace('"step": 7,', '"step": 7,,'))
-    assert 7 not in lv.read_log(path).train
+    assert 7 not in read_log(path).train
     assert "left out 1 lines" in capsys.readouterr().out
 
 
@@ -125,7 +119,7 @@ def test_resumed_run_replaces_what_it_repeats(tmp_path):
     with open(path, "a") as file:
         file.write(json.dumps({"event": "config", "step": 20, "resumed_from": "step_00000020"}) + "\n")
         file.write(json.dumps({"event": "train", "step": 21, "loss": 9.0, "lr": 1e-3}) + "\n")
-    run = lv.read_log(path)
+    run = read_log(path)
     assert max(run.train) == 21
     assert run.train[21]["loss"] == 9.0
 
@@ -135,34 +129,34 @@ def test_diverged_run_is_drawn_as_far_as_it_went(tmp_path):
     with open(path, "a") as file:
         file.write('{"event": "train", "step": 51, "loss": NaN, "lr": 0.1}\n')
         file.write('{"event": "train", "step": 52, "loss": null}\n')
-    lv.main([str(path), "--out", str(tmp_path / "loss.pdf")])
+    loss.main([str(path), "--out", str(tmp_path / "loss.pdf")])
     assert (tmp_path / "loss.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_one_step_is_enough(tmp_path):
-    lv.main([str(write_log(tmp_path / "run", steps=1).parent), "--out", str(tmp_path / "loss.png")])
+    loss.main([str(write_log(tmp_path / "run", steps=1).parent), "--out", str(tmp_path / "loss.png")])
     assert (tmp_path / "loss.png").stat().st_size > 5000
 
 
 def test_smoothing_does_not_lag_and_is_calm_at_the_end():
     line = np.arange(101.0)
-    assert np.allclose(lv.smooth(line, 20)[:91], line[:91])
-    assert lv.smooth([0, 0, 9, 0, 0], 3).tolist() == [0, 3, 3, 3, 0]
-    assert lv.smooth([1, 1, 1, 1, 5], 5)[-1] == pytest.approx(7 / 3)
+    assert np.allclose(smooth(line, 20)[:91], line[:91])
+    assert smooth([0, 0, 9, 0, 0], 3).tolist() == [0, 3, 3, 3, 0]
+    assert smooth([1, 1, 1, 1, 5], 5)[-1] == pytest.approx(7 / 3)
 
 
 def test_names_tell_runs_apart(tmp_path):
     paths = [write_log(tmp_path / parent / "seed0", steps=2) for parent in ("small", "large")]
-    runs = [lv.read_log(path) for path in paths]
-    lv.name_runs(runs)
+    runs = [read_log(path) for path in paths]
+    loss.name_runs(runs)
     assert [run.name for run in runs] == ["small/seed0", "large/seed0"]
 
 
 @pytest.mark.parametrize("content", ["", '{"event": "config", "step": 0}\n', "not a log\n"])
 def test_log_without_train_events_is_an_error(tmp_path, content):
     (tmp_path / "log.jsonl").write_text(content)
-    with pytest.raises(lv.LogError, match="no train events"):
-        lv.main([str(tmp_path), "--out", str(tmp_path / "loss.png")])
+    with pytest.raises(DataError, match="no train events"):
+        loss.main([str(tmp_path), "--out", str(tmp_path / "loss.png")])
     assert not (tmp_path / "loss.png").exists()
 
 

@@ -1,5 +1,5 @@
-"""dev/coordinate_check.py and mup_coordinate_check_visualize.py: slopes, verdicts, causes and figures on CSVs in which
-every power of the width is known."""
+"""llmc.mup.check, llmc.plot.check and the script of theirs: slopes, verdicts, causes and figures on CSVs in which every
+power of the width is known."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from llmc.errors import DataError
+from llmc.mup import check_report, theory
+from llmc.mup.check import check, fit, t_quantile
+from llmc.mup.check_csv import COLUMNS, Row, activation_names, parameter_names
+from llmc.mup.findings import Verdict
+from llmc.plot import check as figures
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "dev" / "mup_coordinate_check_visualize.py"
-sys.path.insert(0, str(ROOT / "dev"))
-import coordinate_check as cc  # noqa: E402
-import coordinate_theory as theory  # noqa: E402
-import mup_coordinate_check_visualize as visualize  # noqa: E402
 
 WIDTHS = (64, 128, 256, 512)
 # Multiplier, init, Adam's learning rate, as powers of the width: the rules as they stand in mup.md
@@ -57,7 +60,7 @@ def rows_of(
     noise: float = 0.01,
     heads: int | None = None,
     axis: str = "width",
-) -> list[cc.Row]:
+) -> list[Row]:
     """rules: by role, instead of the scheme's; slopes: of activations by the end of their names; gradients: added to
     the slopes of gradients below the head."""
     rules, slopes = {**RULES[scheme], **(rules or {})}, slopes or {}
@@ -73,10 +76,10 @@ def rows_of(
             base_depth = 2 if scheme == "completep" else depth
             head = (program, scheme, base, width, base_depth, depth, heads or width // 16, seed, 1e-3)
             for step in range(1, steps + 1):
-                for name in sorted(cc.activation_names(depth)):
+                for name in sorted(activation_names(depth)):
                     slope = next((s for end, s in slopes.items() if name.endswith(end)), 0.0)
-                    rows.append(cc.Row(*head, step, "activation", name, "", 1.0, value(slope), 1.0, value(slope)))
-                for name in sorted(cc.parameter_names(depth)):
+                    rows.append(Row(*head, step, "activation", name, "", 1.0, value(slope), 1.0, value(slope)))
+                for name in sorted(parameter_names(depth)):
                     role = role_of(name)
                     a, b, c = rules[role] if axis == "width" else (0, 0, 0)
                     multiplier = (size / sizes[0]) ** a
@@ -85,7 +88,7 @@ def rows_of(
                     std = 0.0 if zero else value(b)
                     delta = 0.0 if step == 1 else value(c)
                     rows.append(
-                        cc.Row(
+                        Row(
                             *head,
                             step,
                             "parameter",
@@ -98,18 +101,18 @@ def rows_of(
                         )
                     )
                     below = 0.0 if scheme == "u-mup" else a + (0.0 if role == "output" else gradients - 1)
-                    rows.append(cc.Row(*head, step, "gradient", name, role, multiplier, value(below), 1.0, None))
+                    rows.append(Row(*head, step, "gradient", name, role, multiplier, value(below), 1.0, None))
     return rows
 
 
-def write(path: Path, rows: list[cc.Row]) -> Path:
+def write(path: Path, rows: list[Row]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def text(value) -> str:
         return "" if value is None else f"{value:.7g}" if isinstance(value, float) else str(value)
 
     lines = [",".join(map(text, row)) for row in rows]
-    path.write_text("\n".join([",".join(cc.COLUMNS), *lines]) + "\n")
+    path.write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
     return path
 
 
@@ -121,11 +124,11 @@ def run_script(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in theory.SCHEMES if scheme != "sp"])
 def test_the_rules_pass_in_every_form(scheme):
-    verdict = cc.check(rows_of(scheme))
+    verdict = check(rows_of(scheme))
     assert verdict.passed, verdict.causes
     judged = [finding for finding in verdict.findings if finding.band]
     assert {finding.kind for finding in judged} == {"activation", "update", "init", "gradient"}
-    assert {f.tensor for f in judged} == cc.activation_names(2) | cc.parameter_names(2)  # all of them
+    assert {f.tensor for f in judged} == activation_names(2) | parameter_names(2)  # all of them
 
 
 CAUSES = [
@@ -150,7 +153,7 @@ CAUSES = [
 
 @pytest.mark.parametrize("rules, tensor, kind, cause", CAUSES, ids=[case[3] for case in CAUSES])
 def test_a_wrong_rule_is_named(rules, tensor, kind, cause):
-    verdict = cc.check(rows_of(rules=rules))
+    verdict = check(rows_of(rules=rules))
     assert not verdict.passed
     failure = next(f for f in verdict.failures if (f.kind, f.tensor) == (kind, tensor))
     assert failure.cause.startswith(cause)
@@ -163,15 +166,15 @@ def test_a_wrong_rule_is_named(rules, tensor, kind, cause):
 def test_a_wrong_rule_of_another_form_is_named():
     assert (
         "readout learning rate not divided by width_mult"
-        in cc.check(rows_of("mup-table3", rules={"output": (0, -1, 0)})).causes
+        in check(rows_of("mup-table3", rules={"output": (0, -1, 0)})).causes
     )
     assert (
         "embedding multiplier missing: not multiplied by sqrt(width_mult)"
-        in cc.check(rows_of("mup-table9", rules={"input": (0, -0.5, -0.5)})).causes
+        in check(rows_of("mup-table9", rules={"input": (0, -0.5, -0.5)})).causes
     )
     assert (
         "hidden learning rate not divided by sqrt(width)"
-        in cc.check(rows_of("u-mup", rules={"hidden": (-0.5, 0, 0)})).causes
+        in check(rows_of("u-mup", rules={"hidden": (-0.5, 0, 0)})).causes
     )
 
 
@@ -184,7 +187,7 @@ def test_a_wrong_rule_of_another_form_is_named():
     ],
 )
 def test_a_wrong_gradient_through_the_readout_is_named(power, words):
-    verdict = cc.check(rows_of(gradients=power))
+    verdict = check(rows_of(gradients=power))
     assert {failure.kind for failure in verdict.failures} == {"gradient"}
     assert list(verdict.causes) == [next(iter(verdict.causes))]
     assert f"the gradient through the readout multiplier is wrong by {words}" in next(iter(verdict.causes))
@@ -195,29 +198,29 @@ def test_one_wrong_gradient_does_not_blame_the_readout():
         row._replace(mean_abs=row.mean_abs * row.width) if (row.kind, row.tensor) == ("gradient", "wpe.weight") else row
         for row in rows_of()
     ]
-    [failure] = cc.check(rows).failures
+    [failure] = check(rows).failures
     assert failure.tensor == "wpe.weight"
     assert "backward pass" in failure.cause
 
 
 def test_a_readout_multiplier_that_only_the_table_has():
-    [cause] = cc.check(rows_of(slopes={".attn.logits": 0.0, "logits": 0.9})).causes
+    [cause] = check(rows_of(slopes={".attn.logits": 0.0, "logits": 0.9})).causes
     assert cause == "readout multiplier missing in the forward pass, though the table of rules has it"
 
 
 def test_attention_scale_shows_where_the_head_size_grows():
     wrong = {".attn.logits": 0.5}
-    verdict = cc.check(rows_of(slopes=wrong, heads=4))
+    verdict = check(rows_of(slopes=wrong, heads=4))
     assert verdict.head_grows
     assert {f.tensor for f in verdict.failures} == {"h.0.attn.logits", "h.1.attn.logits"}
     assert list(verdict.causes) == ["attention scale is 1/sqrt(d), not 1/d, with d the head size"]
-    assert cc.check(rows_of(slopes={".attn.logits": -0.5}, heads=4)).passed  # queries and keys still random
-    assert not cc.check(rows_of(slopes={".attn.logits": -0.5})).passed  # the same with more heads instead
-    verdict = cc.check(rows_of("u-mup", heads=4, slopes={".attn.logits": 0.05}))  # its right slope is -0.5
+    assert check(rows_of(slopes={".attn.logits": -0.5}, heads=4)).passed  # queries and keys still random
+    assert not check(rows_of(slopes={".attn.logits": -0.5})).passed  # the same with more heads instead
+    verdict = check(rows_of("u-mup", heads=4, slopes={".attn.logits": 0.05}))  # its right slope is -0.5
     assert list(verdict.causes) == ["attention scale is 1/sqrt(d), not 1/d, with d the head size"]
-    assert cc.check(rows_of("u-mup", heads=4, slopes={".attn.logits": -0.45})).passed
-    with pytest.raises(cc.CheckError, match="neither the number of heads nor their size"):
-        cc.check([row._replace(heads=8) if row.width == 128 else row for row in rows_of(heads=4)])
+    assert check(rows_of("u-mup", heads=4, slopes={".attn.logits": -0.45})).passed
+    with pytest.raises(DataError, match="neither the number of heads nor their size"):
+        check([row._replace(heads=8) if row.width == 128 else row for row in rows_of(heads=4)])
 
 
 LIMITS = [("mlp.c_fc", 0.15), ("mlp.c_fc", -0.15), ("h.0.attn.logits", 0.25), ("h.1.attn.logits", -0.4)]
@@ -227,8 +230,8 @@ LIMITS = [("mlp.c_fc", 0.15), ("mlp.c_fc", -0.15), ("h.0.attn.logits", 0.25), ("
 def test_thresholds_of_activations_from_both_sides(tensor, limit):
     inside, outside = (math.copysign(abs(limit) + step, limit) for step in (-0.02, 0.02))
     slopes = {".attn.logits": 0.0} if tensor == "mlp.c_fc" else {}
-    assert cc.check(rows_of(slopes={tensor: inside} | slopes, noise=1e-4)).passed
-    assert not cc.check(rows_of(slopes={tensor: outside} | slopes, noise=1e-4)).passed
+    assert check(rows_of(slopes={tensor: inside} | slopes, noise=1e-4)).passed
+    assert not check(rows_of(slopes={tensor: outside} | slopes, noise=1e-4)).passed
 
 
 @pytest.mark.parametrize(
@@ -244,10 +247,10 @@ def test_thresholds_of_activations_from_both_sides(tensor, limit):
 )
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_thresholds_of_weights_from_both_sides(role, part, limit, sign):
-    def verdict(error: float) -> cc.Verdict:
+    def verdict(error: float) -> Verdict:
         rule = list(RULES["mup"][role])
         rule[part] += sign * error
-        return cc.check(rows_of(rules={role: tuple(rule)}, noise=1e-4))
+        return check(rows_of(rules={role: tuple(rule)}, noise=1e-4))
 
     assert verdict(limit - 0.01).passed
     assert {f.role for f in verdict(limit + 0.01).failures} == {role}
@@ -255,31 +258,35 @@ def test_thresholds_of_weights_from_both_sides(role, part, limit, sign):
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_thresholds_of_gradients_from_both_sides(sign):
-    assert cc.check(rows_of(gradients=sign * (theory.GRADIENT - 0.01), noise=1e-4)).passed
-    assert not cc.check(rows_of(gradients=sign * (theory.GRADIENT + 0.01), noise=1e-4)).passed
+    assert check(rows_of(gradients=sign * (theory.GRADIENT - 0.01), noise=1e-4)).passed
+    assert not check(rows_of(gradients=sign * (theory.GRADIENT + 0.01), noise=1e-4)).passed
 
 
 def test_seed_noise_widens_intervals_and_more_seeds_narrow_them():
-    few, many = (cc.check(rows_of(seeds=range(n), noise=0.1)) for n in (2, 8))
+    few, many = (check(rows_of(seeds=range(n), noise=0.1)) for n in (2, 8))
     width = [sum(f.high - f.low for f in v.findings if f.kind == "activation") for v in (few, many)]
     assert width[1] < 0.6 * width[0]
     inside = [f.low <= 0 <= f.high for f in many.findings if f.kind == "activation"]
     assert 0.8 < sum(inside) / len(inside) <= 1  # 95% intervals
-    noisy = cc.check(rows_of(sizes=(64, 128), noise=0.6))
+    noisy = check(rows_of(sizes=(64, 128), noise=0.6))
     assert any(f.cause.startswith("too noisy") for f in noisy.failures)  # a slope inside by chance does not pass
 
 
 def test_intervals_are_those_of_a_regression():
     points = [(1, 1.0), (2, 2.2), (4, 3.9), (8, 8.5), (8, 7.5)]
-    slope = cc.fit(points)
+    slope = fit(points)
     np = pytest.importorskip("numpy")
     x, y = np.log2(np.array(points)).T
     coefficients, covariance = np.polyfit(x, y, 1, cov="unscaled")
     rest = ((y - np.polyval(coefficients, x)) ** 2).sum() / 3
     assert slope.value == pytest.approx(coefficients[0])
-    assert slope.high - slope.value == pytest.approx(3.18245 * math.sqrt(rest * covariance[0, 0]), rel=2e-3)
+    assert slope.high - slope.value == pytest.approx(3.18245 * math.sqrt(rest * covariance[0, 0]), rel=1e-5)
     for freedom, quantile in ((1, 12.7062), (2, 4.30265), (4, 2.77645), (10, 2.22814), (13, 2.16037), (100, 1.98397)):
-        assert cc.t_quantile(freedom) == pytest.approx(quantile, rel=1e-3)
+        assert t_quantile(freedom) == pytest.approx(quantile, rel=1e-5)
+
+
+def test_equal_values_have_a_slope_of_exactly_zero():
+    assert fit([(64, 1.0), (128, 1.0), (256, 1.0)]) == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_what_does_not_move_or_is_not_finite_fails():
@@ -289,11 +296,11 @@ def test_what_does_not_move_or_is_not_finite_fails():
             for row in rows_of()
         ]
 
-    frozen = cc.check(spoil({"delta": 0.0}, kind="parameter", tensor="wte.weight"))
+    frozen = check(spoil({"delta": 0.0}, kind="parameter", tensor="wte.weight"))
     assert [(f.tensor, f.cause) for f in frozen.failures] == [("wte.weight", "never moves")]
-    diverged = cc.check(spoil({"mean_abs": math.nan}, kind="activation", tensor="logits", width=512))
+    diverged = check(spoil({"mean_abs": math.nan}, kind="activation", tensor="logits", width=512))
     assert "not finite at size 512" in diverged.failures[0].cause
-    dead = cc.check(spoil({"mean_abs": 0.0}, kind="activation", tensor="h.0.mlp.gelu", width=64))
+    dead = check(spoil({"mean_abs": 0.0}, kind="activation", tensor="h.0.mlp.gelu", width=64))
     assert "zero at size 64" in dead.failures[0].cause
 
 
@@ -316,33 +323,33 @@ def drop(rows, **where):
         (lambda: [row._replace(lr=2e-3) if row.width == 64 else row for row in rows_of()], "several lr"),
         (lambda: [row._replace(base_width=row.width) for row in rows_of()], "several base_width"),
         (lambda: [row._replace(parametrization="ntk") for row in rows_of()], "unknown"),
-        (lambda: rows_of() + rows_of("sp"), "use check_all"),
+        (lambda: rows_of() + rows_of("sp"), "not one"),
     ],
 )
 def test_too_little_is_an_error_not_a_pass(rows, words):
-    with pytest.raises(cc.CheckError, match=words):
-        cc.check(rows())
+    with pytest.raises(DataError, match=words):
+        check(rows())
 
 
 def test_depth(tmp_path):
-    good = cc.check(rows_of("completep", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": -0.15}))
+    good = check(rows_of("completep", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": -0.15}))
     assert good.axis == "depth"
     assert good.passed, good.causes
-    grown = cc.check(rows_of("mup", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": 0.7}))
+    grown = check(rows_of("mup", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": 0.7}))
     assert [f.tensor for f in grown.failures] == ["h.last.resid_mlp"]
     assert "residual branches grow with the depth" in grown.failures[0].cause
-    assert not cc.check(rows_of("completep", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": -0.4})).passed
+    assert not check(rows_of("completep", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": -0.4})).passed
     rates = [
         row._replace(delta=row.delta / row.depth) if row.kind == "parameter" and row.tensor.startswith("h.") else row
         for row in rows_of("completep", axis="depth", sizes=(2, 4, 8))
     ]
-    assert "learning rate in the blocks divided by depth" in cc.check(rates).causes
+    assert "learning rate in the blocks divided by depth" in check(rates).causes
     path = write(
         tmp_path / "depth.csv",
         rows_of("completep", axis="depth", sizes=(2, 4, 8))
         + rows_of("mup", axis="depth", sizes=(2, 4, 8), slopes={"resid_mlp": 0.7}),
     )
-    assert visualize.main([str(path), "--format", "svg"]) == 0  # mup is expected to fail here
+    assert figures.main([str(path), "--format", "svg"]) == 0  # mup is expected to fail here
     assert "depth" in (tmp_path / "curves.svg").read_text()
 
 
@@ -352,7 +359,7 @@ SP = {"mlp.c_fc": 0.7, "resid_mlp": 1.4, "logits": 0.9}
 def test_figures_table_and_json(tmp_path, capsys):
     path = write(tmp_path / "check.csv", rows_of("sp", slopes=SP) + rows_of("mup"))
     verdict = tmp_path / "v" / "verdict.json"
-    assert visualize.main([str(path), "--out", str(tmp_path / "new"), "--json", str(verdict)]) == 0
+    assert figures.main([str(path), "--out", str(tmp_path / "new"), "--json", str(verdict)]) == 0
     image = pytest.importorskip("matplotlib.image")
     for name in ("curves", "layers"):
         pixels = image.imread(tmp_path / "new" / f"{name}.png")[..., :3]
@@ -374,14 +381,25 @@ def test_figures_table_and_json(tmp_path, capsys):
 def test_programs_over_each_other(tmp_path, capsys):
     ours = write(tmp_path / "a.csv", rows_of("sp", slopes=SP) + rows_of())
     twin = write(tmp_path / "b.csv", rows_of(program="train_gpt2.py"))
-    assert visualize.main([str(ours), str(twin), "--format", "svg", "--statistic", "delta"]) == 0
+    assert figures.main([str(ours), str(twin), "--format", "svg", "--statistic", "delta"]) == 0
     text = (tmp_path / "curves_change.svg").read_text()
     assert "train_gpt2.py" in text
     assert "stroke-dasharray" in text
     alone = tmp_path / "alone"
-    assert visualize.main([str(twin), "--format", "svg", "--out", str(alone)]) == 0
+    assert figures.main([str(twin), "--format", "svg", "--out", str(alone)]) == 0
     assert "stroke-dasharray" not in (alone / "curves.svg").read_text()
     assert "mup train_gpt2.py: PASS" in capsys.readouterr().out
+
+
+def test_the_verdict_alone_is_the_same_and_draws_nothing(tmp_path, capsys):
+    path = write(tmp_path / "check.csv", rows_of("sp", slopes=SP) + rows_of("mup"))
+    printed = []
+    for command in (check_report.main, lambda argv: figures.main([*argv, "--no-figures"])):
+        assert command([str(path), "--all-blocks", "--json", str(tmp_path / "verdict.json")]) == 0
+        printed.append(capsys.readouterr().out + (tmp_path / "verdict.json").read_text())
+    assert printed[0] == printed[1]
+    assert "overall: PASS (sp expected to fail)" in printed[0]
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_exit_codes(tmp_path):
