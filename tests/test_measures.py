@@ -12,7 +12,7 @@ REDUCTIONS = {"norm", "std", "var", "mean"}
 PLAIN = {
     "test_check.py": "pixels of a figure; fits in float64",
     "test_plot_loss.py": "pixels of a figure",
-    "test_sweep_visualize.py": "pixels of a figure",
+    "test_sweep_verdict.py": "pixels of a figure",
     "test_data_sources.py": "probabilities in float64, counts",
     "test_data_text.py": "counts",
     "test_text.py": "probabilities in float64",

@@ -386,11 +386,11 @@ def test_a_schedule_is_swept_too(fake):
 # ---- runners
 
 
-def test_xargs_does_it_where_parallel_is_missing(fake, bin_without_parallel):
+def test_llmc_runs_the_jobs_where_parallel_is_missing(fake, bin_without_parallel):
     folder, env = fake
     (folder / "FAIL").write_text("0.0078125")
     done = sweep(env | {"JOBS": "3"}, path=bin_without_parallel, expect=1)
-    assert "3 at a time with 1 threads each, by xargs" in done.stdout
+    assert "3 at a time with 1 threads each, by llmc" in done.stdout
     assert "8 done, 0 diverged, 4 failed" in done.stdout
     refused = sweep(env | {"SSHLOGINFILE": "hosts"}, path=bin_without_parallel, expect=2)
     assert "SSHLOGINFILE needs GNU parallel" in refused.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from llmc.errors import Error
@@ -27,3 +29,11 @@ def native_program() -> Path | None:
     root = clone()
     places = [PACKAGE / "bin" / "train_gpt2", *([root / "train_gpt2"] if root else [])]
     return next((path for path in places if path.is_file()), None)
+
+
+def trainer(env: Mapping[str, str]) -> list[str]:
+    """The command that trains: what PROGRAM says, ./train_gpt2 in the current folder, or the installed program."""
+    if env.get("PROGRAM"):
+        return shlex.split(env["PROGRAM"])
+    installed = PACKAGE / "bin" / "train_gpt2"
+    return [str(installed)] if installed.is_file() and not Path("train_gpt2").exists() else ["./train_gpt2"]

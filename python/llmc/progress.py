@@ -48,7 +48,10 @@ class Progress:
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(done - self.bar.n)
 
-    def close(self) -> None:
+    def close(self, done: float, text: str) -> None:
+        """Shows the last state."""
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.n = done
         self.bar.close()
 
 

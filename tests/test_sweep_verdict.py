@@ -1,4 +1,4 @@
-"""dev/mup_sweep_visualize.py: optimum, drift, regret and verdict of tables whose answers are known, and the figures."""
+"""llmc.mup.sweep_verdict, llmc.plot.sweep: optimum, drift, regret and verdict of tables with known answers; figures."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from llmc.mup.sweep_table import show
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "dev" / "mup_sweep_visualize.py"
-sys.path.insert(0, str(SCRIPT.parent))
-
-import mup_sweep_visualize as msv  # noqa: E402
-
 OPTIMA = {"sp": {32: -7, 64: -8, 128: -9, 256: -10}, "mup": {32: -7, 64: -7, 128: -7, 256: -8}}
 BEND = 0.018  # loss above the best, one octave from it; four times as much at two
 
@@ -311,4 +309,4 @@ def test_unusable_tables_are_one_sentence(tmp_path, content, message):
     ],
 )
 def test_values_are_shown_as_powers_where_they_are(value, text):
-    assert msv.show(value) == text
+    assert show(value) == text
