@@ -1,21 +1,17 @@
-"""What the tests of llmc.data share: text, token shards read back, and the scripts run as a user does."""
+"""What the tests of llmc.data share: text, and token shards read back."""
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from script_tools import ROOT
 
 from llmc.data.dataset import Piece
 from llmc.data.shards import read_shard
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT / "dev" / "data"
 SHARED = ROOT.parent / "shared" / "data"
 WORDS = ["the", "a", "cat", "sees", "dog", "on", "under", "green", "tree", "and", "sleeps", "été", "naïve", "日本"]
 
@@ -36,17 +32,6 @@ def tokens_of(out: Path, name: str, split: str) -> np.ndarray:
 
 def pieces(*documents: str, split: str = "train"):
     return lambda: [Piece(split, document.encode()) for document in documents]
-
-
-def run_script(name: str, *arguments, env: dict | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(SCRIPTS / name), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
 
 
 def documents_of(tokens) -> list[str]:

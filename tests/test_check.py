@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from check_tools import RULES, rows_of, write
+from script_tools import imported_by_help, run_script
 
 from llmc.errors import DataError
 from llmc.mup import check_report, theory
@@ -19,14 +17,7 @@ from llmc.mup.check_csv import activation_names, parameter_names
 from llmc.mup.findings import Verdict
 from llmc.plot import check as figures
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "dev" / "mup_coordinate_check_visualize.py"
-
-
-def run_script(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
-    )
+SCRIPT = "dev/mup_coordinate_check_visualize.py"
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in theory.SCHEMES if scheme != "sp"])
@@ -312,31 +303,27 @@ def test_the_verdict_alone_is_the_same_and_draws_nothing(tmp_path, capsys):
 def test_exit_codes(tmp_path):
     good = write(tmp_path / "good.csv", rows_of())
     bad = write(tmp_path / "bad.csv", rows_of(rules={"hidden": (0, -0.5, 0)}))
-    assert run_script(good, "--no-figures").returncode == 0
-    failed = run_script(bad, "--no-figures")
+    assert run_script(SCRIPT, good, "--no-figures").returncode == 0
+    failed = run_script(SCRIPT, bad, "--no-figures")
     assert failed.returncode == 1
     assert "overall: FAIL: mup" in failed.stdout
-    assert run_script(bad, "--no-figures", "--expect-fail", "mup").returncode == 0
+    assert run_script(SCRIPT, bad, "--no-figures", "--expect-fail", "mup").returncode == 0
     lucky = write(tmp_path / "lucky.csv", rows_of("sp", rules=RULES["mup"]) + rows_of())
-    suspicious = run_script(lucky, "--no-figures")
+    suspicious = run_script(SCRIPT, lucky, "--no-figures")
     assert suspicious.returncode == 1
     assert "the check is suspicious" in suspicious.stdout
-    assert run_script(lucky, "--no-figures", "--expect-fail").returncode == 0
-    assert run_script(good, "--expect-fail", "ntk").returncode == 2
+    assert run_script(SCRIPT, lucky, "--no-figures", "--expect-fail").returncode == 0
+    assert run_script(SCRIPT, good, "--expect-fail", "ntk").returncode == 2
     text = good.read_text()
     for content in ("", "a,b\n1,2\n", text[:-20], text.replace(",0.001,", ",0.0o1,"), "\x00\xff"):
         (tmp_path / "broken.csv").write_text(content)
-        broken = run_script(tmp_path / "broken.csv")
+        broken = run_script(SCRIPT, tmp_path / "broken.csv")
         assert broken.returncode == 3, content[:100]
         assert "Traceback" not in broken.stderr
         assert "broken.csv" in broken.stderr
-    assert run_script(tmp_path / "none.csv").returncode == 3
+    assert run_script(SCRIPT, tmp_path / "none.csv").returncode == 3
     assert not list(tmp_path.glob("*.png"))
 
 
 def test_help_is_quick_and_needs_no_packages():
-    started = subprocess.run(
-        [sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True, check=True
-    )
-    assert "matplotlib" not in started.stderr
-    assert "numpy" not in started.stderr
+    assert not imported_by_help(SCRIPT) & {"matplotlib", "numpy", "scipy"}

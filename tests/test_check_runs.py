@@ -1,4 +1,4 @@
-"""llmc.mup.check_runs and its script: which runs a coordinate check makes, that it does only what is left, how it ends."""
+"""llmc.mup.check_runs and its script: which runs a coordinate check makes, that it does only what is left, its end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The command `llmc`, and how errors end a command."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -86,6 +87,13 @@ def test_transfer_keeps_what_is_given_and_sweeps_the_width():
     env = environment({"SEEDS": "7", "SCALE": "depth", "VALUES": "", "HOME": "/home"})
     assert (env["SEEDS"], env["SCALE"], env["HOME"], env["OUT"]) == ("7", "width", "/home", "runs/mup_transfer")
     assert len(env["VALUES"].split()) == 9
+
+
+@pytest.fixture(autouse=True)
+def sigterm_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def fails(error):

@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 import pytest
-from data_tools import SCRIPTS, decode_bytes, pieces, some_text, tokens_of
-from program import snapshot
+from data_tools import decode_bytes, pieces, some_text, tokens_of
+from program import ROOT, snapshot
 from shards import write_shard
 
 from llmc.data import shards, tokenizers
@@ -143,7 +143,7 @@ def test_interruption_keeps_the_old_data_set(tmp_path):
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_signals_leave_nothing(tmp_path, sent):
     process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "synthetic.py", "--tokens", "1000000000", "--out", tmp_path],
+        [sys.executable, ROOT / "dev/data/synthetic.py", "--tokens", "1000000000", "--out", tmp_path],
         stderr=subprocess.PIPE,
         text=True,
         # a shell's background jobs ignore Ctrl-C, and so would what they start

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from data_tools import documents_of, run_script, some_text, tokens_of
+from data_tools import documents_of, some_text, tokens_of
 from program import snapshot
+from script_tools import run_script
 
 from llmc.data import files, pystdlib, text
 from llmc.errors import DataError
@@ -141,16 +142,16 @@ def test_text_without_text_is_an_error(tmp_path, make, message):
 
 
 def test_exit_codes(tmp_path):
-    result = run_script("text.py", tmp_path / "missing")
+    result = run_script("dev/data/text.py", tmp_path / "missing")
     assert result.returncode == 3
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     for wrong in (["--val-fraction", "1.5"], ["--shard-tokens", "1"], ["--tokenizer", "bert"], ["--frob"]):
-        result = run_script("text.py", tmp_path, *wrong)
+        result = run_script("dev/data/text.py", tmp_path, *wrong)
         assert result.returncode == 2
         assert wrong[0] in result.stderr
     (tmp_path / "file").write_text("text\n" * 100)
-    result = run_script("text.py", tmp_path / "file", "--out", tmp_path / "file" / "out")
+    result = run_script("dev/data/text.py", tmp_path / "file", "--out", tmp_path / "file" / "out")
     assert result.returncode == 3
     assert "Traceback" not in result.stderr
 
@@ -160,13 +161,13 @@ def test_exit_codes(tmp_path):
 
 def test_pystdlib_of_this_python(tmp_path):
     start = time.monotonic()
-    result = run_script("pystdlib.py", "--out", tmp_path)
+    result = run_script("dev/data/pystdlib.py", "--out", tmp_path)
     seconds = time.monotonic() - start
     if result.returncode == 3 and "no whole standard library" in result.stderr:
         pytest.skip("this Python has no sources of its standard library")
     assert result.returncode == 0, result.stderr
     assert seconds < 30
-    assert "already there" in run_script("pystdlib.py", "--out", tmp_path).stdout
+    assert "already there" in run_script("dev/data/pystdlib.py", "--out", tmp_path).stdout
     manifest = json.loads((tmp_path / "pystdlib.json").read_text())
     train, val = (documents_of(tokens_of(tmp_path, "pystdlib", split)) for split in ("train", "val"))
     assert not set(train) & set(val)
@@ -217,7 +218,7 @@ def test_pystdlib_reads_all_encodings(tmp_path, monkeypatch):
 def test_python_without_its_library(tmp_path, exists):
     if exists:
         make_library(tmp_path / "lib")
-    result = run_script("pystdlib.py", "--stdlib", tmp_path / "lib", "--out", tmp_path / "out")
+    result = run_script("dev/data/pystdlib.py", "--stdlib", tmp_path / "lib", "--out", tmp_path / "out")
     assert result.returncode == 3
     assert "no whole standard library" in result.stderr
     assert "text.py" in result.stderr

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from script_tools import imported_by_help, run_script
 
 from llmc.errors import DataError
 from llmc.log import read_log
@@ -19,7 +18,7 @@ from llmc.plot import loss
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import COLOURS
 
-SCRIPT = Path(__file__).resolve().parents[1] / "dev" / "loss_visualize.py"
+SCRIPT = "dev/loss_visualize.py"
 
 
 def write_log(folder: Path, steps: int = 400, floor: float = 1.5, seed: int = 0, evals: bool = True) -> Path:
@@ -61,15 +60,9 @@ def read_image(path: Path):
     return pytest.importorskip("matplotlib.image").imread(path)[..., :3]
 
 
-def run_script(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def test_figure_of_one_run_has_its_curves(tmp_path):
     out = tmp_path / "new" / "loss.png"
-    result = run_script(write_log(tmp_path / "base"), "--out", out)
+    result = run_script(SCRIPT, write_log(tmp_path / "base"), "--out", out)
     assert result.returncode == 0, result.stderr
     assert "base: 400 steps" in result.stdout
     image = read_image(out)
@@ -161,15 +154,12 @@ def test_log_without_train_events_is_an_error(tmp_path, content):
 
 
 def test_exit_codes_and_a_quick_start(tmp_path):
-    missing = run_script(tmp_path / "none.jsonl")
+    missing = run_script(SCRIPT, tmp_path / "none.jsonl")
     assert missing.returncode == 3
     assert "none.jsonl" in missing.stderr
     assert "Traceback" not in missing.stderr
-    assert run_script(write_log(tmp_path / "run", steps=2), "--out", "loss.xyz").returncode == 2
+    assert run_script(SCRIPT, write_log(tmp_path / "run", steps=2), "--out", "loss.xyz").returncode == 2
     start = time.monotonic()
-    imported = subprocess.run(
-        [sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True, check=True
-    )
+    imported = imported_by_help(SCRIPT)
     assert time.monotonic() - start < 5
-    assert "matplotlib" not in imported.stderr
-    assert "numpy" not in imported.stderr
+    assert not imported & {"matplotlib", "numpy"}

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from script_tools import run_script
 
 from llmc.mup.sweep_table import show
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "dev" / "mup_sweep_visualize.py"
+SCRIPT = "dev/mup_sweep_visualize.py"
 OPTIMA = {"sp": {32: -7, 64: -8, 128: -9, 256: -10}, "mup": {32: -7, 64: -7, 128: -7, 256: -8}}
 BEND = 0.018  # loss above the best, one octave from it; four times as much at two
 
@@ -66,9 +64,7 @@ def write_log(path: Path, last: float, steps: int = 200) -> None:
 
 def analyse(path: Path, *arguments) -> tuple[dict, str]:
     out = path.parent / "sweep.json"
-    done = subprocess.run(
-        [sys.executable, SCRIPT, path, "--json", out, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    done = run_script(SCRIPT, path, "--json", out, *arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text()), done.stdout
 
@@ -124,8 +120,7 @@ def test_verdict_both_ways(tmp_path, sp, mup, verdict):
     result, text = analyse(path)
     assert result["verdict"] == verdict
     assert f"verdict: {verdict}" in text
-    code = subprocess.run([sys.executable, SCRIPT, path, "--verdict"], capture_output=True, check=False).returncode
-    assert code == (0 if verdict == "PASS" else 1)
+    assert run_script(SCRIPT, path, "--verdict").returncode == (0 if verdict == "PASS" else 1)
 
 
 def test_sp_has_to_lose_three_times_as_much(tmp_path):
@@ -286,14 +281,11 @@ def test_unusable_tables_are_one_sentence(tmp_path, content, message):
     path = tmp_path / "sweep.csv"
     if content is not None:
         path.write_text(content)
-    done = subprocess.run([sys.executable, SCRIPT, path], capture_output=True, text=True, check=False)
+    done = run_script(SCRIPT, path)
     assert done.returncode == 3
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert (
-        subprocess.run([sys.executable, SCRIPT, path, "--out", "x.gif"], capture_output=True, check=False).returncode
-        == 2
-    )
+    assert run_script(SCRIPT, path, "--out", "x.gif").returncode == 2
 
 
 @pytest.mark.parametrize(
