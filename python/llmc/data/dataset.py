@@ -56,7 +56,7 @@ def write_dataset(
 
     tokenizer     a name, or a tokenizer
     source        describes the source and the options that matter; it is part of NAME.json
-    val_tokens    the first tokens go to validation, the others to training, whatever the pieces say
+    val_tokens    the first tokens go to validation, the others to training; the splits of the pieces do not count
     max_tokens    stop after that many
     named         the same `source` means the same text: no need to read it to see whether the data set is there
     resumable     keep complete shards of an interrupted run (for pieces in one sequence)

@@ -109,7 +109,7 @@ def _fetch(url: str, part: Path) -> int | None:
     have = part.stat().st_size if part.exists() else 0
     headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        if response.status_code == 416 and have:  # nothing lies behind the bytes we have: they are not this file's
+        if response.status_code == 416 and have:  # the file is not that long: the part is of another file
             part.unlink()
             return _fetch(url, part)
         response.raise_for_status()

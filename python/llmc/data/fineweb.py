@@ -2,9 +2,9 @@
 
 Source: https://huggingface.co/datasets/HuggingFaceFW/fineweb and .../fineweb-edu, folders sample/10BT and sample/100BT
 (parquet files of about 2 GB), or --file. Licence: ODC-By 1.0; the texts come from Common Crawl, see its terms of use.
-Format: token shards (doc/formats.md) of 100 million tokens in data/fineweb_classic_10B or alike; the first is for
-validation. Complete shards of an interrupted run are kept and the same command continues behind them: it reads the
-files in OUT/download again for their SHA-256, but does not tokenize again. Remove OUT/download in the end.
+Format: token shards (doc/formats.md) of 100 million tokens in data/fineweb_TYPE_VERSION; the first is for validation.
+Complete shards of an interrupted run are kept and the same command continues behind them: it reads the files in
+OUT/download again for their SHA-256, but does not tokenize again. Remove OUT/download in the end.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def source_files(stdlib: Path) -> list[Path]:
 
 
 def read_source(path: Path) -> bytes:
-    """A Python file as UTF-8 with \\n line ends, whatever encoding it declares."""
+    """A Python file as UTF-8 with \\n line ends, read in the encoding that it declares."""
     data = path.read_bytes()
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     return data.decode(encoding).replace("\r\n", "\n").encode("utf-8")

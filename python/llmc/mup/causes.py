@@ -35,7 +35,7 @@ def factor(power: float, size: str) -> str:
 
 
 def compare(what: str, found: float, wanted: float, size: str) -> str:
-    """Words for a factor that goes like size^found and has to go like size^wanted."""
+    """Words for a factor that is size^found and has to be size^wanted."""
     verb = "divided" if wanted < 0 else "multiplied"
     if abs(found) < 0.25:
         return f"{what} not {verb} by {factor(abs(wanted), size)}"

@@ -123,7 +123,7 @@ def run(jobs: Sequence[J], at_once: int, watch: Watch | None = None, stop_at_fai
     waiting = deque(jobs)
     running: dict[subprocess.Popen[bytes], J] = {}
     failed: J | None = None
-    told = 0  # how often the running ones were told to stop
+    sent = 0  # how many signals the running ones have got
     with caught_signals() as caught:
         try:
             while running or (waiting and not caught and failed is None):
@@ -139,10 +139,10 @@ def run(jobs: Sequence[J], at_once: int, watch: Watch | None = None, stop_at_fai
                     job.end(process.returncode)
                     if stop_at_failure and failed is None and job.state() not in FINISHED:
                         failed = job
-                while told < len(caught) + (failed is not None):
+                while sent < len(caught) + (failed is not None):
                     for process in running:
-                        process.kill() if told else process.terminate()
-                    told += 1
+                        process.kill() if sent else process.terminate()
+                    sent += 1
                 if watch is not None:
                     watch.update()
                 time.sleep(0.02)

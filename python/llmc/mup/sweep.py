@@ -162,12 +162,12 @@ def run_parallel(command: list[str], count: int, watch: Watch) -> None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write("".join(f"{line}\n" for line in range(1, count + 1)).encode())
             process.stdin.close()
-        told = 0
+        sent = 0
         try:
             while process.poll() is None:
-                while told < len(caught):  # on SIGTERM it would wait for what runs; on SIGINT it ends that
+                while sent < len(caught):  # on SIGTERM it would wait for what runs; on SIGINT it ends that
                     process.send_signal(signal.SIGINT)
-                    told += 1
+                    sent += 1
                 watch.update()
                 time.sleep(0.05)
         finally:

@@ -115,7 +115,7 @@ def base_options(scheme: str, scale_axis: str, scales: list[str], default_config
 
 
 def merged(options: list[str], extra: list[str], swept: set[str]) -> list[str]:
-    """The options, those of EXTRA instead of equal ones. --x and --no-x are the same option."""
+    """The options, replaced by those of EXTRA where both have one. --x and --no-x are the same option."""
 
     def key(word: str) -> str:
         return word.split("=")[0].removeprefix("--").removeprefix("no-")

@@ -1,7 +1,7 @@
 """One run of a sweep: its command, its folder, and what its files say about it.
 
 Its --out, OUT/SCHEME/SCALE_AXIS=SCALE/AXIS=VALUE/seed=SEED, says which run it is; its log says whether it is finished.
-That is the whole state: whatever stops a sweep, starting it again does what is left.
+There is no other state: after any interruption, starting the sweep again runs what is left.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def unfinished(jobs: Sequence[SweepJob]) -> list[SweepJob]:
 
 def prune_joblog(jobs: Sequence[SweepJob], joblog: Path) -> None:
     """GNU parallel skips the lines that its joblog calls finished, by their numbers: only lines may stay there whose
-    job is in this list and is finished indeed."""
+    job is in this list and is finished."""
     if not joblog.exists():
         return
     header, *lines = joblog.read_text().splitlines()
