@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from llmc.mup.sweep import job_command
+from llmc.mup.sweep_jobs import DEFAULT_CONFIG
 from llmc.mup.sweep_results import last_window
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -511,6 +513,34 @@ def test_slurm_script_runs_one_line_a_task(fake):
     assert len(runs(folder)) == 12
     sweep(env | {"PROGRAM": "./train_gpt2cu", "OUT": env["OUT"] + "2"}, "--slurm", script)
     assert "#SBATCH --gpus-per-task=1\n" in script.read_text()
+
+
+def test_jobs_are_run_by_the_script_in_the_clone_and_by_the_package_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert job_command(Path("jobs.txt"), {"PYTHON": "py"}) == ["py", "dev/mup_sweep.py", "job", "jobs.txt"]
+    monkeypatch.chdir(tmp_path)
+    assert job_command(Path("jobs.txt"), {"PYTHON": "py"}) == ["py", "-m", "llmc.mup.sweep_tool", "job", "jobs.txt"]
+    assert DEFAULT_CONFIG.read_text() == (ROOT / "scripts/mup_sweep.toml").read_text()
+
+
+def test_the_steps_of_a_sweep_by_hand_from_another_folder(fake):
+    folder, env = fake
+    sweep(env, "--dry-run")
+    script = ROOT / "dev/mup_sweep.py"
+    for words, code, says in [
+        (["job", "out/jobs.txt", "12"], 0, ""),
+        (["job", "out/jobs.txt", "13"], 2, "has 12 lines, and none is number 13"),
+        (["report", "out/jobs.txt"], 1, "12 runs: 1 done, 0 diverged, 0 failed, 11 not run to the end"),
+        (["collect", "out/jobs.txt", "table.csv"], 0, "wrote "),
+        (["slurm", "out/jobs.txt", "x.sbatch"], 0, "x.sbatch"),
+        (["report", "none/jobs.txt"], 2, "No such file"),
+    ]:
+        done = subprocess.run([sys.executable, script, *words], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert says in done.stdout + done.stderr
+    assert runs(folder) == [option(job_list(env)[11], "--out")]
+    assert (folder / "table.csv").read_text().count(",done,") == 1
+    assert "SLURM_ARRAY_TASK_ID" in (folder / "x.sbatch").read_text()
 
 
 # ---- the real thing
