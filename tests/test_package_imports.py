@@ -10,8 +10,10 @@ from program import ROOT
 
 # A module imports modules of its own line and of the lines above; the longest name that fits a module is its line.
 LEVELS = [
-    ["llmc"],  # the backends
+    ["llmc.version"],
     ["llmc.errors"],
+    ["llmc.backend", "llmc.config"],  # the native modules; what is generated from the table of options
+    ["llmc", "llmc.model"],  # GPT2
     ["llmc.atomic", "llmc.log", "llmc.paths", "llmc.progress"],
     ["llmc.data"],  # from text to token shards
     ["llmc.plot.style", "llmc.plot.smoothing"],

@@ -79,7 +79,7 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
 
 // CLI11's message, or for an unknown word ours.
 std::string describe(const CLI::ParseError& error) {
-    const std::string what = error.what();
+    std::string what = error.what();
     if (!dynamic_cast<const CLI::ExtrasError*>(&error)) return what;
     const std::string word = what.substr(what.find_last_of(' ') + 1);
     return "unknown argument: " + word + nearest_option(word);
