@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 import llmc
-from llmc.bench.cases import flops_per_token
 from llmc.bench.programs import tokens_per_second, train_command, write_random_shard
 from llmc.errors import Error, ExitCode
 from llmc.log import read_events
@@ -170,7 +169,7 @@ def summary(model: Model, results: dict[str, list[float]]) -> dict[str, float]:
     pairs = zip(results["train_gpt2"], results["pytorch_eager"], results["pytorch_compiled"], strict=True)
     ratios = [ours / max(eager, compiled) for ours, eager, compiled in pairs]
     rate = statistics.median(results["train_gpt2"])
-    flops = flops_per_token(model.depth, model.width, model.vocab_size, model.seq_len)
+    flops = llmc.backend("cpu").flops_per_token(model.depth, model.width, model.seq_len, model.vocab_size)
     row = {
         "tokens_per_second": rate,
         "pytorch_eager": statistics.median(results["pytorch_eager"]),

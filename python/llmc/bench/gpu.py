@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import llmc
-from llmc.bench.cases import MODELS, Case, cases_of, flops_per_token
+from llmc.bench.cases import MODELS, Case, Cost, cases_of
 from llmc.bench.programs import tokens_per_second, train_command, write_random_shard
 from llmc.bench.torch_ops import PyTorchOps
 from llmc.errors import Error, ExitCode
@@ -67,9 +67,9 @@ class Limits:
         product = min(timer.seconds([lambda: a @ b] * 4) for _ in range(5))
         self.bytes_per_second, self.flops_per_second = 2 * copied / copy, 2 * n**3 / product
 
-    def floor(self, case: Case) -> float:
-        """The least seconds that the op can take."""
-        return max(case.flops / self.flops_per_second, case.bytes / self.bytes_per_second)
+    def floor(self, cost: Cost) -> float:
+        """The least seconds that an op can take."""
+        return max(cost.flops / self.flops_per_second, cost.bytes / self.bytes_per_second)
 
     def as_json(self) -> dict[str, float]:
         return {
@@ -115,6 +115,9 @@ class Bench:
                     timer.torch.cuda.empty_cache()
         return statistics.median(ours), statistics.median(theirs) if theirs else None
 
+    def cost(self, case: Case) -> Cost:
+        return case.cost(self.backend, self.options.dtype)
+
     def ops(self, model: str) -> list[dict[str, Any]]:
         """A row for each op of a step."""
         options, batch_size = self.options, self.batch_size(model)
@@ -137,11 +140,12 @@ class Bench:
         return rows
 
     def op_row(self, case: Case, ours: float, theirs: float | None) -> dict[str, Any]:
-        floor = self.limits.floor(case)
-        rate = f"{case.flops / ours / 1e12:9.1f}" if case.flops else " " * 9
+        cost = self.cost(case)
+        floor = self.limits.floor(cost)
+        rate = f"{cost.flops / ours / 1e12:9.1f}" if cost.flops else " " * 9
         compared = f"{theirs * 1e6:12.1f}{theirs / ours:7.2f}" if theirs else ""
         print(
-            f"{case.name:34}{ours * 1e6:10.1f}{rate}{case.bytes / ours / 1e9:8.0f}{100 * floor / ours:9.1f}{compared}",
+            f"{case.name:34}{ours * 1e6:10.1f}{rate}{cost.bytes / ours / 1e9:8.0f}{100 * floor / ours:9.1f}{compared}",
             flush=True,
         )
         return {
@@ -150,8 +154,8 @@ class Bench:
             "count": case.count,
             "seconds": ours,
             "pytorch": theirs,
-            "flops": case.flops,
-            "bytes": case.bytes,
+            "flops": cost.flops,
+            "bytes": cost.bytes,
             "floor": floor,
         }
 
@@ -201,7 +205,7 @@ class Bench:
                     except Error as error:
                         errors[name] = str(error)
         cases = cases_of(model, batch_size, options.seq_len, options.logits_rows)
-        floors = sum(case.count * self.limits.floor(case) for case in cases)
+        floors = sum(case.count * self.limits.floor(self.cost(case)) for case in cases)
         row: dict[str, Any] = {
             "model": model,
             "batch_size": batch_size,
@@ -219,7 +223,7 @@ class Bench:
         line = f"{row['model']:8}{row['batch_size']:4} x {row['seq_len']:<6}"
         ours, theirs = row["train_gpt2"], row["pytorch"]
         if ours:
-            flops = flops_per_token(m.depth, m.width, m.vocab_size, row["seq_len"])
+            flops = self.backend.flops_per_token(m.depth, m.width, row["seq_len"], m.vocab_size)
             row["mfu"] = ours * flops / self.limits.flops_per_second
             row["percent_of_speed_of_light"] = 100 * ours / row["speed_of_light"]
             line += (
