@@ -128,7 +128,7 @@ template <int kSize>
 struct KeyTraits {
     static constexpr int kWarps = kSize <= 64 ? 8 : 4, kThreads = kWarps * kWarp;
     static constexpr int kKeys = kWarps * 16, kQueries = 64, kPart = 32;  // queries in a tile; at a time
-    static constexpr bool kInRegisters = kSize <= 64;  // k and v; else read for every tile
+    static constexpr bool kInRegisters = kSize <= 64;                     // k and v; else read for every tile
     struct Shared {
         Tile<kKeys, kSize> k, v;
         Tile<kQueries, kSize> q[2], dout[2];
