@@ -45,9 +45,13 @@ def backends() -> list[str]:
     for name in MODULES:
         try:
             backend(name).name()  # finds the device: without a GPU the CUDA module loads, and cannot be used
-        except (ImportError, RuntimeError):
+        except ImportError:
             if name == "emulated" and os.environ.get("LLMC_EMULATED_MODULE"):
-                raise  # it was asked for
+                raise  # this build was asked for
+            continue
+        except RuntimeError:  # no GPU
+            if name == "cpu":
+                raise  # LLMC_CPU_ISA names what this machine has not
             continue
         names.append(name)
     return names

@@ -162,7 +162,8 @@ def check(backend: str, quick: bool, report: Report) -> None:
         )
 
     few = f"{backend} and (same_bits_twice or test_gelu)"
-    pytest("ops", ["tests/test_ops.py", "tests/test_optimizers.py"], few if quick else backend)
+    ops = sorted(path.name for path in (report.root / "tests").glob("test_ops*.py"))
+    pytest("ops", [f"tests/{name}" for name in [*ops, "test_optimizers.py"]], few if quick else backend)
     few = "test_twenty_steps and mup and x1 and fp32 and True"
     pytest("parity", ["tests/test_parity.py"], few if quick else "", ["safetensors"])
     few, all_of_them = "test_resume_is_bit_exact and fp32", "resume_is_bit_exact or same_bits_twice"
