@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -100,9 +101,26 @@ void check_scheme(const Option& option, const Config& config, const Given& given
 
 }  // namespace
 
+std::string shortest_digits(double value) {
+    if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+    char text[32];
+    const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific).ptr;
+    const std::string all(text, end);  // [-]d[.ddd]e+XX
+    const size_t e = all.find('e');
+    const int exponent = std::atoi(all.c_str() + e + 1);
+    if (exponent < -4 || exponent >= 16) return all;
+    const std::string sign = all[0] == '-' ? "-" : "";
+    std::string digits;
+    for (char c : all.substr(sign.size(), e - sign.size()))
+        if (c != '.') digits += c;
+    if (exponent < 0) return sign + "0." + std::string(size_t(-exponent - 1), '0') + digits;
+    digits.resize(std::max(digits.size(), size_t(exponent) + 2), '0');
+    return sign + digits.insert(size_t(exponent) + 1, ".");
+}
+
 std::string short_number(double value) {
     if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
-    return json(value).dump();
+    return shortest_digits(value);
 }
 
 json parse_text(const Option& o, const std::string& text, const std::string& where) {

@@ -48,6 +48,19 @@ std::vector<Setting> read_toml(const std::string& path) {
     return settings;
 }
 
+namespace {
+
+// As JSON, but for what JSON allows and TOML does not: DEL in a text.
+std::string toml_text(const nlohmann::ordered_json& value) {
+    if (value.is_number_float()) return shortest_digits(value);
+    std::string out;
+    for (char c : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
+        out += c == '\x7f' ? std::string("\\u007f") : std::string(1, c);
+    return out;
+}
+
+}  // namespace
+
 std::string to_toml(const Config& config) {
     std::string out;
     for (const Option& option : options()) {
@@ -55,7 +68,7 @@ std::string to_toml(const Config& config) {
         // an option that is not given, or whose default depends on others; --tokens and --epochs exclude --steps
         const bool unset = value.is_null() || value == "" || (option.off == -1 && value == -1);
         if (!unset && option.stored)
-            out += str(option.name, " = ", value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), "\n");
+            out += str(option.name, " = ", toml_text(value), "\n");
     }
     return out;
 }

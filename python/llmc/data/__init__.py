@@ -1,0 +1,1 @@
+"""Data sets: from text to token shards (doc/formats.md)."""

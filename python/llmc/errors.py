@@ -1,0 +1,79 @@
+"""Errors, exit codes, and what a command prints when it fails: one line on stderr."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NoReturn
+
+
+class ExitCode(IntEnum):
+    """The exit codes of all commands, as README lists them. The C++ programs use the same."""
+
+    DONE = 0
+    FAILED = 1  # no memory, no disk space, a folder that cannot be written
+    USAGE = 2  # an option that is unknown, out of range, or contradicts another
+    DATA = 3  # data or a checkpoint that is missing, damaged, or of another shape
+    DIVERGED = 4
+    NO_GPU = 5
+    INTERRUPTED = 130  # Ctrl-C
+    TERMINATED = 143  # SIGTERM
+
+
+class Error(Exception):
+    """Something that a user can act on. The message names the thing, its value, and what to do."""
+
+    code: int = ExitCode.FAILED
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class UsageError(Error):
+    """Options or environment variables that make no sense."""
+
+    code = ExitCode.USAGE
+
+
+class DataError(Error):
+    """A file that is missing, damaged, or not what it has to be."""
+
+    code = ExitCode.DATA
+
+
+class Stopped(Error):
+    """Stopped by a signal, after what was running has ended."""
+
+
+def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILED) -> NoReturn:
+    """Runs a command's main and exits with its code. `os_error` is the code for files that cannot be read or written.
+
+    SIGTERM becomes SystemExit, so that `finally` and `with` clean up.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
+    try:
+        sys.exit(main())
+    except Stopped as error:
+        _fail(str(error), error.code)
+    except Error as error:
+        _fail(f"error: {error}", error.code)
+    except OSError as error:
+        _fail(f"error: {error.filename or 'while writing'}: {error.strerror or error}", os_error)
+    except MemoryError:
+        _fail("error: out of memory", ExitCode.FAILED)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        _fail(f"error: {error}: install it with pip install {package}", ExitCode.FAILED)
+    except ImportError as error:  # a backend that is not built: the message says what to do
+        _fail(f"error: {error}", ExitCode.FAILED)
+    except KeyboardInterrupt:
+        _fail("interrupted", ExitCode.INTERRUPTED)
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(code)

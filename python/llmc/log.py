@@ -1,0 +1,100 @@
+"""Reads `log.jsonl`, the log of a run: one JSON object a line (doc/formats.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmc.errors import DataError
+
+Event = dict[str, Any]
+
+
+def finite(value: object) -> float | None:
+    """A finite number, or None: a diverged run logs null, NaN or infinity."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def parse_event(line: str | bytes) -> Event | None:
+    """The event of a line; None where it is not a JSON object with an event and a step."""
+    try:
+        event = json.loads(line)
+        if isinstance(event["event"], str) and int(event["step"]) >= 0:
+            return dict(event)
+    except (ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def read_events(path: Path) -> list[Event]:
+    """All events in order. Lines that are none are left out, such as the last one of a run that goes on."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [event for event in map(parse_event, lines) if event is not None]
+
+
+def first_event(path: Path) -> Event:
+    """The first line of a log, normally the config event; {} where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return parse_event(file.readline()) or {}
+    except OSError:
+        return {}
+
+
+def last_event(path: Path) -> Event:
+    """The last whole line of a log, without reading all of it; {} where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return {}
+    return (parse_event(lines[-1]) if lines else None) or {}
+
+
+@dataclass
+class Run:
+    """The events of a run by step. A step that was repeated after a resume counts as it was logged last."""
+
+    name: str
+    train: dict[int, Event] = field(default_factory=dict)
+    evals: dict[int, Event] = field(default_factory=dict)
+
+
+def read_log(path: Path) -> Run:
+    """Reads a log, or the one in a folder. DataError where it has no training step with a finite loss."""
+    file = path / "log.jsonl" if path.is_dir() else path
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}: give the log.jsonl of a run, or its folder") from None
+    run = Run(str(file))
+    broken = []
+    for position, line in enumerate(lines, start=1):
+        event = parse_event(line)
+        if event is None:
+            if line.strip():
+                broken.append(position)
+            continue
+        kind, step = event["event"], int(event["step"])
+        if kind == "config" and event.get("resumed_from") is not None:  # steps behind the checkpoint were repeated
+            run.train = {s: e for s, e in run.train.items() if s <= step}
+            run.evals = {s: e for s, e in run.evals.items() if s <= step}
+        elif kind == "train":
+            run.train[step] = event
+        elif kind == "eval":
+            run.evals[step] = event
+    if any(position != len(lines) for position in broken):  # a cut last line is normal: the run goes on
+        print(f"note: {file}: left out {len(broken)} lines that are no events, the first is line {broken[0]}")
+    if not any(finite(event.get("loss")) is not None for event in run.train.values()):
+        raise DataError(
+            f"{file} has no train events with a loss ({len(lines)} lines): "
+            f"is it the log.jsonl of a run that has done a step?"
+        )
+    return run
