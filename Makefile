@@ -1,113 +1,154 @@
-# llmc-µP. `make` builds the CPU trainer, `make run` trains a first model, `make test` proves it against PyTorch, `make help` lists the rest.
+# llmc-µP. `make` builds the CPU trainer, `make run` trains a first model, `make test` compares it with PyTorch,
+# `make help` lists the rest.
 #
-# One set of sources, three backends by what they are linked with:
+# One set of sources for three backends, which differ in what is linked:
 #   train_gpt2     the CPU                  llmc._cpu     for Python
 #   train_gpt2cu   the CUDA kernels, nvcc   llmc._cuda
 #   train_gpt2emu  the same, on the CPU     llmc._emu
 SHELL := /bin/bash
-MAKEFLAGS += --no-builtin-rules  # the .d files that are included must not be taken for programs
+MAKEFLAGS += --no-builtin-rules  # make would try to build the included .d files
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := train_gpt2
 
 CXX      ?= g++
-# gcc would use half of an AVX-512 register by default; elsewhere the second flag changes nothing
-ARCH     ?= -march=native $(if $(filter x86_64,$(shell uname -m)),-mprefer-vector-width=512)
+# A build runs on every x86-64 machine since 2013 (x86-64-v3: AVX2, FMA). Only the kernels of llmc/cpu are compiled more
+# than once, for each of ISAS, and llmc/cpu/dispatch.cpp chooses a set when the program runs.
+X86_64   := $(filter x86_64,$(shell uname -m))
+ARCH     ?= $(if $(X86_64),-march=haswell)
 CXXFLAGS ?= -O3 $(ARCH)
-WARNINGS := -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict  # gcc 12 sees overlaps in std::string that are not there
+ISAS     ?= $(if $(X86_64),avx2 avx512 avx512_bf16,generic)  # the best one last; generic: only CXXFLAGS
+ISA_avx2        := -march=haswell
+ISA_avx512      := -march=skylake-avx512 -mprefer-vector-width=512  # gcc would use half of a register by default
+ISA_avx512_bf16 := -march=cooperlake -mprefer-vector-width=512
+WARNINGS := -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict  # gcc 12 has false positives in std::string
 BUILD    := build
-DEPS     := $(BUILD)/deps/include  # header-only libraries, where they can travel with the tree (scripts/setup.sh)
+DEPS     := $(BUILD)/deps/include  # copies of header-only libraries, part of a tree that is copied elsewhere
 COMMON_FLAGS := -std=c++20 -I. -isystem $(DEPS) -fPIC -fno-math-errno -fno-trapping-math $(WARNINGS)
 FLAGS    := $(COMMON_FLAGS) $(CXXFLAGS) -fopenmp
+EMU_FLAGS := $(COMMON_FLAGS) -O2 $(ARCH) -Wno-unknown-pragmas -Wno-maybe-uninitialized
+ALL_FLAGS := $(CXX) $(FLAGS) $(EMU_FLAGS) $(ISAS) $(foreach isa,$(ISAS),$(ISA_$(isa)))
+OBJCOPY  ?= objcopy
 VENV     := .venv
 PYTHON   := $(VENV)/bin/python
-VERSION  := 0.1.0
+VERSION  := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' python/llmc/version.py)
 
-ROOMS   := core ops mup gpt2 data train  # what all backends share
+ROOMS   := core ops mup gpt2 data train  # the code that all backends share
 COMMON  := $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp llmc/train/options/*.cpp)
-CPU     := $(wildcard llmc/cpu/*.cpp)
+CPU     := $(patsubst %,llmc/cpu/%.cpp,device dispatch onednn parallel scratch)
+CPU_KERNELS := $(filter-out $(CPU),$(wildcard llmc/cpu/*.cpp))  # compiled once for each of ISAS
 KERNELS := $(wildcard llmc/cuda/*.cu)
 EMULATOR := $(wildcard llmc/emulator/*.cpp)
 BINDING := $(filter-out llmc/bind/bindings.cpp,$(wildcard llmc/bind/*.cpp))
 objects  = $(patsubst %,$(BUILD)/$(1)%.o,$(basename $(2)))
 
 COMMON_OBJECTS := $(BUILD)/version.o $(call objects,,$(COMMON))
-CPU_OBJECTS := $(call objects,,$(CPU))
+CPU_OBJECTS := $(call objects,,$(CPU)) $(ISAS:%=$(BUILD)/kernels_%.o)
 EMU_OBJECTS := $(call objects,emu/,$(KERNELS) $(EMULATOR))
 CUDA_BUILD := $(BUILD)/cuda
 CUDA_OBJECTS := $(patsubst %.cu,$(CUDA_BUILD)/%.o,$(KERNELS))
 
-# --- One object a source, headers tracked by the compiler ---
-$(BUILD)/%.o: %.cpp | headers
+# --- One object for each source; the compiler tracks the headers ---
+$(BUILD)/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -MMD -MP -c $< -o $@
-$(CPU_OBJECTS): | toolchain
-$(BUILD)/train_gpt2.o: train_gpt2.cu | headers
+$(BUILD)/llmc/cpu/onednn.o: | toolchain
+$(BUILD)/llmc/cpu/dispatch.o: FLAGS += -DLLMC_CPU_ISAS='$(foreach isa,$(ISAS),ISA($(isa)))'
+# Compiled for every x86-64: it reports a processor that cannot run the rest.
+ifneq ($(filter -march=haswell,$(CXXFLAGS)),)
+$(BUILD)/llmc/core/processor.o: FLAGS += -march=x86-64 -DLLMC_NEEDS_X86_64_V3
+endif
+$(BUILD)/train_gpt2.o: train_gpt2.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/llmc/bind/%.o: FLAGS += $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+# Written only if the flags change; then everything is compiled again.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(ALL_FLAGS)' | cmp -s - $@ || echo '$(ALL_FLAGS)' > $@
 
-# What was built; rewritten only when it changes, so that an unchanged tree relinks nothing.
+# --- The CPU's kernels, one object for each instruction set ---
+# Inline functions and templates, those of the standard library included, are compiled into every object file that uses
+# them, and the linker keeps one copy for each name: that copy could have AVX-512 instructions. Therefore the objects of
+# a set are linked into one object in which all names but that of its table are local (tests/test_cpu_build.py).
+define kernels_for
+$(BUILD)/$(1)/%.o: %.cpp $(BUILD)/flags | headers
+	@mkdir -p $$(@D)
+	$(CXX) $(FLAGS) $(ISA_$(1)) -DLLMC_ISA=$(1) -MMD -MP -c $$< -o $$@
+$(BUILD)/kernels_$(1).o: $(call objects,$(1)/,$(CPU_KERNELS))
+	$(LD) -r --force-group-allocation $$^ -o $$@
+	$(OBJCOPY) --wildcard --keep-global-symbol='_ZN4llmc3cpu*$(1)7kernelsE' $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call kernels_for,$(isa))))
+
+# What was built. Written only if it changes, so that an unchanged tree is not linked again.
 $(BUILD)/version.cpp: FORCE
 	@mkdir -p $(@D)
 	@{ echo '#include "llmc/core/version.h"'; echo 'namespace llmc {'; \
 	   echo 'const char* const kVersion = "$(VERSION)";'; \
-	   echo "const char* const kGitCommit = \"$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)\";"; \
-	   echo "const char* const kCompiler = \"$$($(CXX) --version 2>/dev/null | head -n 1) $(CXXFLAGS)\";"; echo '}'; } > $@.$$$$; \
+	   commit=$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown); \
+	   echo "const char* const kGitCommit = \"$$commit\";"; \
+	   echo "const char* const kCompiler = \"$$($(CXX) --version 2>/dev/null | head -n 1) $(CXXFLAGS)\";"; \
+	   echo '}'; } > $@.$$$$; \
 	 if cmp -s $@.$$$$ $@; then rm $@.$$$$; else mv $@.$$$$ $@; fi
-$(BUILD)/version.o: $(BUILD)/version.cpp | headers
+$(BUILD)/version.o: $(BUILD)/version.cpp $(BUILD)/flags | headers
 	$(CXX) $(FLAGS) -c $< -o $@
 
-# --- The kernels for the emulator: any C++ compiler reads them as C++ ---
-EMU_FLAGS := $(COMMON_FLAGS) -O2 $(ARCH) -Wno-unknown-pragmas -Wno-maybe-uninitialized
-$(BUILD)/emu/%.o: %.cu | headers
+# --- The CUDA kernels for the emulator, compiled as C++ ---
+$(BUILD)/emu/%.o: %.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/emu/%.o: %.cpp | headers
+$(BUILD)/emu/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -MMD -MP -c $< -o $@
 
-# The same under sanitizers. ThreadSanitizer does not instrument the emulator itself: only the kernels' accesses count.
+# The same with sanitizers. The emulator itself is not instrumented for ThreadSanitizer: it looks only at the kernels.
 ASAN := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-$(BUILD)/asan/%.o: %.cu | headers
+$(BUILD)/asan/%.o: %.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 $(ASAN) -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/asan/%.o: %.cpp | headers
+$(BUILD)/asan/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 $(ASAN) -MMD -MP -c $< -o $@
-$(BUILD)/tsan/%.o: %.cu | headers
+$(BUILD)/tsan/%.o: %.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -O1 -g1 -gdwarf-4 -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/tsan/%.o: %.cpp | headers
+$(BUILD)/tsan/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -DLLMC_EMULATOR_TSAN -MMD -MP -c $< -o $@
 
-# --- The kernels for GPUs. nvcc: on PATH, in CUDA_HOME, or from pip (make cuda-toolkit) ---
+# --- The CUDA kernels for GPUs. nvcc: on PATH, in CUDA_HOME, or from pip (make cuda-toolkit) ---
 NVCC ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null) \
                     $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu*/bin/nvcc))
 CUDA_ROOT = $(shell $(NVCC) --dryrun -x cu /dev/null 2>&1 | sed -n 's/^\#\$$ TOP=//p' | head -n 1)
-CUDA_LIB = $(dir $(firstword $(wildcard $(addprefix $(CUDA_ROOT)/,lib64/libcudart_static.a lib/libcudart_static.a targets/*/lib/libcudart_static.a))))
-# Architectures: CUDA_ARCH="80 90a"; otherwise that of the GPU in this machine; otherwise both of these, and for what is
-# newer the driver compiles.
-LOCAL_ARCH = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sed 's/^90$$/90a/')
+CUDA_LIB = $(dir $(firstword $(wildcard $(patsubst %,$(CUDA_ROOT)/%/libcudart_static.a,lib64 lib targets/*/lib))))
+# Architectures: CUDA_ARCH="80 90a"; by default that of the GPU in this machine, or both of these and code that the
+# driver compiles for newer GPUs.
+LOCAL_ARCH = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 \
+                     | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sed 's/^90$$/90a/')
 CUDA_ARCH ?= $(or $(LOCAL_ARCH),80 90a)
 GENCODE = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
           $(if $(LOCAL_ARCH),,-gencode arch=compute_80,code=compute_80)
-NVFLAGS = -std=c++20 -I. -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v -Xcompiler -fPIC -ccbin $(CXX) $(GENCODE)
-# The report of ptxas (registers, spills) stays beside the object.
+NVFLAGS = -std=c++20 -I. -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v -Xcompiler -fPIC -ccbin $(CXX) \
+          $(GENCODE)
+# The report of ptxas (registers, spills) is kept next to the object.
 $(CUDA_BUILD)/%.o: %.cu $(CUDA_BUILD)/flags | headers
 	@mkdir -p $(@D)
-	@[[ -n "$(NVCC)" ]] || { echo "make: no nvcc on PATH or in CUDA_HOME: install CUDA 12.4 or newer, or run make cuda-toolkit" >&2; exit 1; }
+	@[[ -n "$(NVCC)" ]] || { \
+	   echo "make: no nvcc on PATH or in CUDA_HOME: install CUDA 12.4 or newer, or run make cuda-toolkit" >&2; exit 1; }
 	@echo '$(NVCC) $(NVFLAGS) -c $<'
-	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2> $(@:.o=.ptxas) || { grep -v '^ptxas info' $(@:.o=.ptxas) >&2; exit 1; }
-# Rewritten when compiler or architectures change, and then everything is compiled again.
+	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2> $(@:.o=.ptxas) || { \
+	   grep -v '^ptxas info' $(@:.o=.ptxas) >&2; exit 1; }
+# Written only if compiler or architectures change; then all kernels are compiled again.
 $(CUDA_BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(NVCC) $(NVFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVFLAGS)' > $@
 
 # --- Programs ---
+# oneDNN is Debian's shared library. In a wheel it lies in llmc/lib, with what it needs itself: hence RPATH, which also
+# holds for libraries of libraries, and not RUNPATH.
+CPU_LIBS := -ldnnl -lpthread -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib'
 train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
-	$(CXX) $(FLAGS) $^ -o $@ -ldnnl -lpthread
+	$(CXX) $(FLAGS) $^ -o $@ $(CPU_LIBS)
 train_gpt2emu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -lpthread
 $(CUDA_BUILD)/train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
@@ -116,7 +157,7 @@ train_gpt2cu: $(CUDA_BUILD)/train_gpt2cu
 	cp $< $@
 cuda-tests: $(CUDA_BUILD)/train_gpt2cu $(CUDA_BUILD)/conformance
 
-# Every instruction wrapper by itself, on the CPU and on a GPU
+# Tests of every instruction wrapper, on the CPU and on a GPU
 $(foreach kind,emu asan tsan,$(eval $(BUILD)/$(kind)/conformance: $(BUILD)/$(kind)/tests/cuda/conformance.o \
     $(COMMON_OBJECTS) $(call objects,$(kind)/,$(KERNELS) $(EMULATOR))))
 $(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance:
@@ -124,21 +165,36 @@ $(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance:
 $(CUDA_BUILD)/conformance: $(CUDA_BUILD)/tests/cuda/conformance.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
 
-# --- pybind11 modules, built in place: `import llmc` from this folder ---
-EXT_SUFFIX = $(shell $(PYTHON) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))" 2>/dev/null)
-BINDING_OBJECTS = $(COMMON_OBJECTS) $(call objects,,$(BINDING))
-BINDINGS_FLAGS = $(FLAGS) $(shell $(PYTHON) -m pybind11 --includes 2>/dev/null) -fvisibility=hidden
-module: python/llmc/_cpu$(EXT_SUFFIX)
-module-emu: python/llmc/_emu$(EXT_SUFFIX)
-module-cuda: python/llmc/_cuda$(EXT_SUFFIX)
-$(BUILD)/bindings_%.o: llmc/bind/bindings.cpp | headers
-	$(CXX) $(BINDINGS_FLAGS) -MMD -MP -DLLMC_MODULE=_$* -DLLMC_EMULATED=$(if $(filter emu,$*),1,0) -c $< -o $@
-python/llmc/_cpu$(EXT_SUFFIX): $(BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
-	$(CXX) $(FLAGS) -shared $^ -o $@ -ldnnl -lpthread
-python/llmc/_emu$(EXT_SUFFIX): $(BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
+# --- pybind11 modules for one Python, PYTHON (default: .venv's). `import llmc` finds them in python/llmc ---
+PY_BUILD := $(BUILD)/python$(subst /,_,$(PYTHON))
+PY_FLAGS  = $(FLAGS) $$($(PYTHON) -m pybind11 --includes) -fvisibility=hidden
+BINDING_OBJECTS = $(COMMON_OBJECTS) $(patsubst %.cpp,$(PY_BUILD)/%.o,$(BINDING))
+$(PY_BUILD)/flags: FORCE | python
+	@mkdir -p $(@D)
+	@{ echo '$(ALL_FLAGS)'; $(PYTHON) -VV; $(PYTHON) -m pybind11 --includes --version; } > $@.new; \
+	 if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+$(PY_BUILD)/llmc/bind/%.o: llmc/bind/%.cpp $(PY_BUILD)/flags | headers
+	@mkdir -p $(@D)
+	$(CXX) $(PY_FLAGS) -MMD -MP -c $< -o $@
+$(PY_BUILD)/bindings_%.o: llmc/bind/bindings.cpp $(PY_BUILD)/flags | headers
+	$(CXX) $(PY_FLAGS) -MMD -MP -DLLMC_MODULE=_$* -DLLMC_EMULATED=$(if $(filter emu,$*),1,0) -c $< -o $@
+$(PY_BUILD)/_cpu.so: $(PY_BUILD)/bindings_cpu.o $(BINDING_OBJECTS) $(CPU_OBJECTS)
+	$(CXX) $(FLAGS) -shared $^ -o $@ $(CPU_LIBS)
+$(PY_BUILD)/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
-python/llmc/_cuda$(EXT_SUFFIX): $(BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
+$(PY_BUILD)/_cuda.so: $(PY_BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
+# Copied, not linked, into the package: a Python that has the old one loaded keeps it.
+define install_module
+	@to=python/llmc/$(1)$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
+	 cmp -s $< $$to || { cp $< $$to.new && mv $$to.new $$to; }
+endef
+module: $(PY_BUILD)/_cpu.so           ## llmc.cpu for Python
+	$(call install_module,_cpu)
+module-emu: $(PY_BUILD)/_emu.so       ## llmc.emulated: the CUDA kernels on the CPU
+	$(call install_module,_emu)
+module-cuda: $(PY_BUILD)/_cuda.so     ## llmc.cuda
+	$(call install_module,_cuda)
 # The emulated module with sanitized kernels, for tests/test_sanitizers.py
 module-asan: $(BUILD)/asan/_emu.so
 module-tsan: $(BUILD)/tsan/_emu.so
@@ -146,11 +202,11 @@ $(BUILD)/asan/_emu.so: $(call objects,asan/,$(KERNELS) $(EMULATOR))
 $(BUILD)/tsan/_emu.so: $(call objects,tsan/,$(KERNELS) $(EMULATOR))
 $(BUILD)/asan/_emu.so $(BUILD)/asan/conformance: RUNTIME := $(ASAN)
 $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
-$(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(BUILD)/bindings_emu.o $(BINDING_OBJECTS)
+$(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
-.PHONY: run test cuda-tests test-slow test-sanitizers figures gpu-check bench lint module module-emu module-cuda module-asan module-tsan \
-        headers toolchain cuda-toolkit venv venv-dev help clean FORCE
+.PHONY: run test cuda-tests test-slow test-avx2 test-sanitizers figures gpu-check bench lint help clean FORCE \
+        module module-emu module-cuda module-asan module-tsan headers toolchain cuda-toolkit python venv venv-dev options stubs tidy
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
 	@scripts/setup.sh headers
@@ -158,6 +214,8 @@ toolchain:            ## the same, and oneDNN for the CPU backend
 	@scripts/setup.sh toolchain
 cuda-toolkit: venv    ## nvcc into .venv, for machines without CUDA (100 MB; no GPU or driver needed)
 	@scripts/setup.sh cuda-toolkit
+python:               ## what a native module needs: Python's headers and pybind11
+	@scripts/setup.sh python $(PYTHON)
 venv:                 ## make .venv for the data scripts and figures
 	@scripts/setup.sh venv
 venv-dev:             ## add what the tests and train_gpt2.py need (PyTorch)
@@ -171,7 +229,7 @@ JOBS   ?= $(shell nproc)
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SANITIZED := $(foreach kind,emu asan tsan,$(BUILD)/$(kind)/conformance) module-asan module-tsan
 BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(SANITIZED)
-CUDA_TESTS := CUDA_BUILD=$(BUILD)/cuda-tests CUDA_ARCH="80 90a"  # what tests/test_cuda_build.py looks at
+CUDA_TESTS := CUDA_BUILD=$(BUILD)/cuda-tests CUDA_ARCH="80 90a"  # for tests/test_cuda_build.py
 test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on the CPU
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	@scripts/setup.sh cuda-toolkit && $(MAKE) --no-print-directory -j$(JOBS) $(CUDA_TESTS) cuda-tests \
@@ -180,6 +238,8 @@ test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on th
 test-slow: venv-dev   ## the long ones
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	$(PYTEST) -m slow tests
+test-avx2:            ## every test as on a processor without AVX-512: the kernels, oneDNN and NumPy
+	ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell LLMC_CPU_ISA=avx2 $(MAKE) --no-print-directory test
 test-sanitizers: venv-dev  ## the CUDA kernels, emulated, under ThreadSanitizer and AddressSanitizer
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	LLMC_SANITIZE_ALL=1 $(PYTHON) -m pytest tests/test_sanitizers.py
@@ -191,13 +251,20 @@ gpu-check:            ## on a machine with a GPU: build, test, compare with PyTo
 bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes (half an hour on two cores)
 	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2 module
 	$(PYTHON) dev/bench.py
-lint: venv-dev        ## style of the sources
+options: train_gpt2   ## python/llmc/options.json and what is generated from it, after a change in the table of options
+	./train_gpt2 --options-json > $(BUILD)/options.json && mv $(BUILD)/options.json python/llmc/options.json
+	$(PYTHON) dev/generate_options.py
+stubs: module         ## python/llmc/_cpu.pyi, the types of the native module, after a change in llmc/bind
+	$(PYTHON) dev/generate_stubs.py
+lint: venv-dev        ## style of the sources, types of the package
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell git ls-files '*.cpp' '*.h' '*.cu')
 	@for f in scripts/*.sh .ci/run; do bash -n $$f || exit 1; done
 
 help:                 ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 18
 clean:                ## remove what was built (not .venv, data or runs)
 	rm -rf $(BUILD) train_gpt2 train_gpt2emu train_gpt2cu python/llmc/_*.so
 print-%:              # the value of a variable, for tests

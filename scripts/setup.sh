@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is missing, and only that: scripts/setup.sh headers | toolchain | venv | venv-dev | cuda-toolkit
+# Installs what is missing, and only that: scripts/setup.sh headers | toolchain | python | venv | venv-dev | cuda-toolkit
 #   headers       g++; CLI11, nlohmann-json and toml++ from Debian's or Ubuntu's packages, into build/deps/include, so that they
 #                 travel with the tree to machines without a network
 #   toolchain     the same, and oneDNN (as root, or with sudo)
+#   python PATH   for native modules: Python's headers; pybind11 where PATH is .venv's Python
 #   venv          .venv with requirements.txt: data scripts and figures
 #   venv-dev      the same with requirements-dev.txt, and Python's headers: tests, PyTorch reference
 #   cuda-toolkit  nvcc and CUDA's headers into .venv, where there is no nvcc
@@ -81,8 +82,18 @@ venv() {
     cp "$requirements" "$stamp"
 }
 
-python_headers() {
-    .venv/bin/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || install_packages python3-dev
+python_headers() { # of this Python
+    "$1" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || install_packages python3-dev
+}
+
+for_modules() { # of this Python
+    if [[ $1 == .venv/bin/python ]] && ! .venv/bin/python -c 'import pybind11' 2>/dev/null; then
+        [[ -x .venv/bin/python ]] || venv requirements.txt
+        echo "setup: installing pybind11 into .venv"
+        .venv/bin/pip install -q --disable-pip-version-check "$(grep ^pybind11 requirements-dev.txt)"
+    fi
+    "$1" -c 'import pybind11' || { echo "setup: $1 has no pybind11: install it with $1 -m pip install pybind11" >&2; exit 1; }
+    python_headers "$1"
 }
 
 case ${1:-} in
@@ -90,6 +101,7 @@ case ${1:-} in
     toolchain) toolchain ;;
     cuda-toolkit) cuda_toolkit ;;
     venv) venv requirements.txt ;;
-    venv-dev) venv requirements-dev.txt; python_headers ;;
-    *) sed -n 2,10p "$0"; exit 2 ;;
+    python) for_modules "$2" ;;
+    venv-dev) venv requirements-dev.txt; python_headers .venv/bin/python ;;
+    *) sed -n 2,11p "$0"; exit 2 ;;
 esac

@@ -1,18 +1,38 @@
 """Fixtures shared by all tests: the backends that are built, and the two element types."""
 
 import os
-import sys
 
 import pytest
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # Several workers (pytest -n) share the cores: threads that spin for each other's would take them.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(
     max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 )
 
+from program import BACKEND, BINARY, ROOT
+
 import llmc
+
+
+def unbuilt():
+    """What the tests need and nobody has built: without it most of them would be skipped, and all would look well."""
+    needed = {BACKEND} if BACKEND != "cpu" else {"cpu", "emulated"}
+    programs = [BINARY] if BACKEND != "cpu" else [BINARY, ROOT / "train_gpt2emu"]
+    return [f"the {name} backend" for name in sorted(needed - set(llmc.backends()))] + [
+        str(path.relative_to(ROOT)) for path in programs if not path.exists()
+    ]
+
+
+def pytest_sessionstart(session):
+    if "PYTEST_XDIST_WORKER" in os.environ or os.environ.get("LLMC_TEST_UNBUILT"):
+        return
+    missing = unbuilt()
+    if missing:
+        pytest.exit(
+            f"not built: {', '.join(missing)}. Run `make test`, or build with `make train_gpt2 train_gpt2emu module "
+            "module-emu`; LLMC_TEST_UNBUILT=1 runs what can run without",
+            returncode=4,
+        )
 
 
 @pytest.fixture(

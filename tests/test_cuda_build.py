@@ -170,7 +170,7 @@ def test_memory_bound_kernels_access_16_bytes(sass, pattern):
 
 @needs_nvcc
 def test_a_spill_would_be_seen(tmp_path):
-    """The checks above on a kernel that deserves them: registers for a quarter of what it holds."""
+    """The checks above on a kernel that fails them: it is given a quarter of the registers that it needs."""
     source = tmp_path / "spilling.cu"
     source.write_text(
         "__global__ void spilling_kernel(float* x) {\n"

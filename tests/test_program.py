@@ -244,7 +244,13 @@ def test_sample_command_reproduces_training_logits(data, tmp_path):
 
 
 def test_dry_run_prints_the_rules_and_touches_nothing(data, tmp_path):
-    options = [*data, *TINY, *"--parametrization mup --base-width 12 --base-heads 3".split(), "--out", tmp_path / "none"]
+    options = [
+        *data,
+        *TINY,
+        *"--parametrization mup --base-width 12 --base-heads 3".split(),
+        "--out",
+        tmp_path / "none",
+    ]
     out, _ = run(*options, "--dry-run", "--all")
     assert "width_mult 4 " in out and "h.1.mlp.c_proj.weight" in out and "memory" in out
     folded, _ = run(*options, "--dry-run")  # the rules of both blocks are equal

@@ -116,6 +116,7 @@ public:
         optimizer_.masters_from_parameters();
     }
     void zero_grad() { model_.parameters.zero_grad(); }
+    py::object config() const { return to_python(to_json(config_)); }
     py::object rules() const { return to_python(model_.rules.to_json(tensor_specs(model_.shape))); }
 
 private:
@@ -159,6 +160,20 @@ void bind_model(py::module_& m) {
         },
         "The resolved rule of every tensor, as train_gpt2 --dry-run prints it: a dict. Keyword arguments are "
         "train_gpt2's long options with underscores.");
+    m.def(
+        "checkpoint_options",
+        [](const std::string& path) {
+            const auto file = ModelFile::open(path);
+            nlohmann::ordered_json taken = nlohmann::ordered_json::object();
+            if (file->config.is_object()) {
+                const auto stored = to_json(from_json(file->config, file->path));
+                for (const Option& option : options())
+                    if ((option.scope & kModel) && option.stored) taken[option.key()] = stored.at(option.key());
+            }
+            return to_python(taken);
+        },
+        "The options of a model that a checkpoint was trained with; empty for files of other projects.",
+        py::arg("checkpoint"));
     m.def(
         "encode",
         [](const std::string& text, const std::string& tokenizer_path) {
@@ -231,7 +246,9 @@ void bind_model(py::module_& m) {
              py::arg("tokens"), py::arg("count"), py::arg("temperature") = 0.8, py::arg("top_k") = 0,
              py::arg("seed") = 42, py::arg("cache") = true)
         .def("load", &PythonGPT2::load, "Takes the weights of a checkpoint.", py::arg("checkpoint"))
-        .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.");
+        .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.")
+        .def_property_readonly("config", &PythonGPT2::config, "All options as resolved, by name with underscores.")
+        .def_property_readonly("backend", [](const PythonGPT2&) { return device::backend(); });
 }
 
 }  // namespace llmc

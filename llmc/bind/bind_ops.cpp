@@ -1,6 +1,6 @@
-// Every op of llmc/ops/ops.h as a function on NumPy arrays: float32 in and out, computed in `dtype`. Overwritten results
-// start as NaN; accumulated ones start as the argument of their name, or as zeros. Keywords are named as in ops.h. For
-// tests: every call copies.
+// Every op of llmc/ops/ops.h as a function on NumPy arrays: float32 in and out, computed in `dtype`. Overwritten
+// results start as NaN; accumulated ones start as the argument of their name, or as zeros. Keywords are named as in
+// ops.h. For tests: every call copies.
 #include <pybind11/stl.h>
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"

@@ -26,8 +26,27 @@ void bind_device(py::module_& m) {
     m.def("memory_total", &llmc::device::memory_total, "Bytes of memory a model may hope for.");
     m.def(
         "peak_flops",
-        [](const std::string& dtype) { return llmc::device::peak_flops(llmc::python::parse_dtype(dtype)); },
-        "Rate of the backend's own large matrix product, FLOP/s.", py::arg("dtype") = "fp32");
+        [](const std::string& dtype, double seen) {
+            return llmc::device::peak_flops(llmc::python::parse_dtype(dtype), seen);
+        },
+        "The rate of the backend's own matmul on large square matrices, FLOP/s, measured once. It is measured again "
+        "when "
+        "`seen`, a rate that something else reached, is higher, and is at least that.",
+        py::arg("dtype") = "fp32", py::arg("seen") = 0.0);
+}
+
+// llmc::Error as the package's exceptions: UsageError, DataError, or Error with the exit code.
+void raise_error(std::exception_ptr thrown) {
+    try {
+        std::rethrow_exception(thrown);
+    } catch (const llmc::Error& error) {
+        const py::module_ errors = py::module_::import("llmc.errors");
+        const py::object type = errors.attr(error.exit_code == llmc::kExitUsage  ? "UsageError"
+                                            : error.exit_code == llmc::kExitData ? "DataError"
+                                                                                 : "Error");
+        const py::object code = errors.attr("ExitCode")(int(error.exit_code));
+        PyErr_SetObject(type.ptr(), type(error.what(), code).ptr());
+    }
 }
 
 #if LLMC_EMULATED
@@ -48,11 +67,13 @@ void bind_emulator(py::module_& m) {
 
 PYBIND11_MODULE(LLMC_MODULE, m) {
     m.doc() = "llmc-µP: one backend's ops and model";
-    py::register_local_exception<llmc::Error>(m, "Error", PyExc_RuntimeError);
+    m.attr("Error") = py::module_::import("llmc.errors").attr("Error");
+    py::register_local_exception_translator(raise_error);
     bind_device(m);
     llmc::bind_ops(m);
     llmc::bind_model(m);
     llmc::bind_benchmarks(m);
+    llmc::bind_cost(m);
 #if LLMC_EMULATED
     bind_emulator(m);
 #endif

@@ -9,8 +9,8 @@
 
 namespace llmc {
 
-// What a draw is for. Part of the counter: purposes never share numbers. The values are a file format (a resume depends
-// on them).
+// The purpose of a draw is a part of its counter, so different purposes never use the same numbers. The values are part
+// of the checkpoint format: a resumed run depends on them.
 enum class Purpose : uint32_t { init = 1, shard_order = 2, window_order = 3, rounding = 4, sampling = 5 };
 
 using Philox = std::array<uint32_t, 4>;

@@ -34,14 +34,14 @@ constexpr float to_float(bf16 x) { return std::bit_cast<float>(uint32_t{x.bits} 
 // Rounds to nearest, ties to even. A NaN stays a NaN: rounding may not carry its mantissa over into infinity.
 constexpr bf16 to_bf16(float x) {
     const uint32_t bits = std::bit_cast<uint32_t>(x), rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    // a choice, not a branch: compilers vectorise it
+    // an expression without a branch, which compilers vectorise
     return {uint16_t(((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16)};
 }
 
 // Rounds up with probability equal to the discarded fraction; `random16` is uniform on [0, 65536).
 constexpr bf16 to_bf16_stochastic(float x, uint32_t random16) {
     uint32_t bits = std::bit_cast<uint32_t>(x);
-    if ((bits & 0x7f800000u) == 0x7f800000u) return to_bf16(x);  // inf and NaN have no neighbour to round to
+    if ((bits & 0x7f800000u) == 0x7f800000u) return to_bf16(x);  // infinity and NaN are not rounded
     return {uint16_t((bits + (random16 & 0xffffu)) >> 16)};
 }
 
@@ -93,7 +93,7 @@ struct Tensor {
     Tensor slice(int64_t begin, int64_t count) const {
         return {static_cast<char*>(data) + begin * int64_t(size_of(dtype)), dtype, {count}};
     }
-    // Same memory, other shape; the caller answers for the element count not growing.
+    // The same memory with another shape, which must not have more elements.
     Tensor reshape(std::initializer_list<int64_t> dims) const { return {data, dtype, dims}; }
     std::string shape_string() const {
         std::string s = "(";

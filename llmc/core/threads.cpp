@@ -31,7 +31,7 @@ int set_host_threads(int wanted) {
     if (wanted < 0) fail_usage("the number of threads is ", wanted, ", it must be 0 (one per core) or more");
     // An OMP_NUM_THREADS in the environment is already in omp_get_max_threads().
     if (wanted == 0) wanted = std::getenv("OMP_NUM_THREADS") ? omp_get_max_threads() : usable_cores();
-    omp_set_num_threads(wanted);  // oneDNN asks OpenMP too
+    omp_set_num_threads(wanted);  // for oneDNN too
     return wanted;
 }
 

@@ -1,30 +1,31 @@
-// What attention's forward and backward pass share: blocks of queries against blocks of keys, and a head's rows brought
-// into the order in which products take them. Formulas: llmc/ops/ops.h; Dao, "FlashAttention-2", 2023.
+// What attention's forward and backward pass share: products of blocks of queries and blocks of keys, and copies of a
+// head's rows in the layouts that these products read. Formulas: llmc/ops/ops.h; Dao, "FlashAttention-2", 2023.
 //
-// A head's q, k, v lie 3C apart. They are copied once a head: as dense rows; as panels, transposed, for the right side of
-// q k^T; and, for the sums over positions, as rows of operands, which in bf16 are pairs of positions. Memory per thread
-// grows as T * D, never as T * T. Everything is padded by zeros to whole tiles: no product has a remainder.
+// The rows of a head's q, k and v are 3C elements apart in memory. They are copied once for each head: as dense rows;
+// as transposed panels for the right operand of q k^T; and as rows of operands (in bf16: pairs of positions) for the
+// sums over positions. Memory per thread grows with T * D, not with T * T. Everything is padded with zeros to whole
+// tiles, so that no product has a remainder.
 #pragma once
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/small_matmul.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 constexpr int64_t kQueries = 32;  // rows of a tile of scores
 constexpr int64_t kKeys = 128;    // columns: a tile takes 16 KB
-// A tile's row stride: no power of two, so that a column of it spreads over the cache, and room for a vector of zeros
-// after the last key.
+// Row stride of a tile: not a power of two, so that the elements of a column fall into different cache sets, and with
+// room for a vector of zeros after the last key.
 constexpr int64_t kTileRow = kKeys + 16;
 static_assert(kKeys % kQueries == 0 && kQueries % kPanel == 0 && kQueries % kTileRows == 0);
 
 template <class E>
 struct HeadShape {
     int64_t B, T, H, D;
-    int64_t operands;  // of a row of D numbers
-    int64_t row;       // stride of dense rows: operands, in whole vectors
-    int64_t Dp, Tp;    // D in whole vectors, T in whole blocks of queries
+    int64_t operands;  // in a row of D numbers
+    int64_t row;       // stride of dense rows: `operands` rounded up to whole vectors
+    int64_t Dp, Tp;    // D rounded up to whole vectors, T to whole blocks of queries
     explicit HeadShape(const AttentionShape& s)
         : B(s.B),
           T(s.T),
@@ -38,7 +39,7 @@ struct HeadShape {
     int64_t positions() const { return Tp / kPack<E>; }  // operands along T
 };
 
-// Cuts consecutive matrices of operands or floats from scratch memory.
+// Takes consecutive matrices of operands or floats from scratch memory.
 struct Arena {
     float* next;
     template <class E>
@@ -52,11 +53,11 @@ struct Arena {
 
 // Query i of a tile attends to the keys up to i + diagonal of the tile.
 struct Tile {
-    int64_t q0, k0, rows, keys;  // rows: queries, in whole register tiles
+    int64_t q0, k0, rows, keys;  // rows: queries, rounded up to whole register tiles
     int64_t diagonal() const { return q0 - k0; }
 };
 
-// Rows far apart are not foreseen by the processor: asks for them, into the second-level cache.
+// Prefetches rows into the second-level cache: the processor's own prefetcher does not follow such a large stride.
 template <class T>
 void prefetch_rows(const T* src, int64_t rows, int64_t stride, int64_t columns) {
     for (int64_t t = 0; t < rows; ++t, src += stride) {
@@ -73,7 +74,7 @@ void load_rows(E* dst, const T* src, int64_t rows, int64_t stride, const HeadSha
     }
 }
 
-// dst (padded / kPack, Dp): operands along the rows, for sums over positions; rows from `rows` on are zero.
+// dst (padded / kPack, Dp): operands along the rows, for sums over positions. Rows from index `rows` on are zero.
 template <class E, class T>
 void load_positions(E* dst, const T* src, int64_t rows, int64_t padded, int64_t stride, const HeadShape<E>& s) {
     for (int64_t t = 0; t < rows; t += kPack<E>, dst += s.Dp) {
@@ -84,7 +85,7 @@ void load_positions(E* dst, const T* src, int64_t rows, int64_t padded, int64_t 
     std::fill(dst, dst + (padded - rows) / kPack<E> * s.Dp, E{});
 }
 
-// The transpose of `rows` rows as panels (rows / kPanel, operands, kPanel), the last one padded by zeros.
+// The transpose of `rows` rows as panels (rows / kPanel, operands, kPanel), the last one padded with zeros.
 template <class E, class T>
 void load_panels(E* dst, const T* src, int64_t rows, int64_t stride, const HeadShape<E>& s, E* buffer) {
     for (int64_t first = 0; first < rows; first += kPanel, dst += s.operands * kPanel) {
@@ -103,7 +104,7 @@ void load_panels(E* dst, const T* src, int64_t rows, int64_t stride, const HeadS
     }
 }
 
-// tile (rows, kTileRow) = a (rows, D) times the panels' keys [k0, ...), as far as the softmax looks at it.
+// tile (rows, kTileRow) = a (rows, D) times the keys [k0, ...) of the panels, up to the diagonal.
 template <class E>
 void multiply_by_keys(const Tile& t, const E* a, const E* panels, float* tile, const HeadShape<E>& s) {
     multiply_small<E>(t.rows, round_up(t.keys, kLanes), {a, s.row, 1},
@@ -132,4 +133,4 @@ void multiply_transposed(const Tile& t, const E* tile, const E* positions, float
         [&](int64_t j, int64_t) { return Part{std::max<int64_t>(0, j - t.diagonal()) / kPack<E>, t.rows / kPack<E>}; });
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

@@ -1,10 +1,9 @@
 // The backward pass of causal attention: scores are computed again, tile by tile. Formulas: llmc/ops/ops.h.
 #include "llmc/cpu/attention.h"
-#include "llmc/ops/ops.h"
+#include "llmc/cpu/kernels.h"
+#include "llmc/cpu/scratch.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -44,7 +43,7 @@ HeadBackward<E> cut(const HeadShape<E>& s) {
     return x;
 }
 
-// Rows that fill up the last block of queries are zero everywhere, and so is what they add to the gradients.
+// The rows that pad the last block of queries are zero, so they add nothing to the gradients.
 template <class T, class E>
 HeadBackward<E> load_head(const AttentionBackward& args, const HeadShape<E>& s, int64_t head) {
     HeadBackward<E> x = cut(s);
@@ -53,13 +52,13 @@ HeadBackward<E> load_head(const AttentionBackward& args, const HeadShape<E>& s, 
             *dout = args.dout.as<T>() + b * s.T * s.C() + h * s.D, *out = args.out.as<T>() + b * s.T * s.C() + h * s.D;
     for (const T* rows : {k, v, q}) prefetch_rows(rows, s.T, stride, s.D);
     for (const T* rows : {dout, out}) prefetch_rows(rows, s.T, s.C(), s.D);
-    E* buffer = x.q;  // until q itself is there
+    E* buffer = x.q;  // free until q is loaded below
     load_panels(x.key_panels, k, s.T, stride, s, buffer);
     load_panels(x.value_panels, v, s.T, stride, s, buffer);
     load_rows(x.q, q, s.T, stride, s);
     load_rows(x.dout, dout, s.T, s.C(), s);
     for (E* rows : {x.q, x.dout}) std::fill(rows + s.T * s.row, rows + s.Tp * s.row, E{});
-    if constexpr (kPack<E> == 1) {  // the same, then
+    if constexpr (kPack<E> == 1) {  // then the layouts are the same
         x.q_positions = x.q, x.dout_positions = x.dout, x.ds_rows = x.ds;
     } else {
         load_positions(x.q_positions, q, s.T, s.Tp, stride, s);
@@ -82,7 +81,7 @@ HeadBackward<E> load_head(const AttentionBackward& args, const HeadShape<E>& s, 
     return x;
 }
 
-// P and dS of kLanes scores of one query.
+// P and dS from kLanes scores of one query.
 struct Gradients {
     float logit_scale, out_scale;  // the former in units of log 2
     struct Result {
@@ -94,14 +93,15 @@ struct Gradients {
     }
 };
 
-// Queries i and i + 1 of a tile: scores in p and dout v^T in ds become P and dS, zero for the keys after the query, up to
-// the end of the register tiles that read them. As operands: along the queries in p and ds, along the keys in ds_rows.
+// For queries i and i + 1 of a tile: replaces the scores in p and dout v^T in ds by P and dS, with zeros for keys after
+// the query, up to the end of the register tiles that read them. The results are operands: along the queries in p and
+// ds, along the keys in ds_rows.
 template <class E>
 void gradient_rows(const HeadBackward<E>& x, const Tile& t, int64_t i, const Gradients& gradients) {
     float *p = x.p + i * kTileRow, *ds = x.ds + i * kTileRow;
     E* ds_rows = x.ds_rows + i * kTileRow;
     const float *lse = x.lse + t.q0 + i, *delta = x.delta + t.q0 + i;
-    const int64_t valid = i + t.diagonal() + 1;  // keys of the first; the second has one more
+    const int64_t valid = i + t.diagonal() + 1;  // keys of the first query; the second has one more
     auto columns = [&](int64_t j, auto last) {
         auto a = gradients(p + j, ds + j, lse[0], delta[0]);
         auto b = gradients(p + kTileRow + j, ds + kTileRow + j, lse[1], delta[1]);
@@ -132,7 +132,7 @@ void gradient_rows(const HeadBackward<E>& x, const Tile& t, int64_t i, const Gra
     }
 }
 
-// dq of queries [q0, q0 + kQueries), and their parts of dk and dv.
+// dq of queries [q0, q0 + kQueries), and what they add to dk and dv.
 template <class E>
 void backward_queries(const HeadShape<E>& s, const HeadBackward<E>& x, int64_t q0, const Gradients& gradients) {
     const int64_t rows = round_up(std::min(kQueries, s.T - q0), kTileRows);
@@ -156,7 +156,7 @@ void store_rows(T* dst, const float* src, int64_t rows, float scale, const HeadS
     }
 }
 
-// A head is one task: its dk and dv are sums over all queries, taken by one thread in order.
+// A head is one task: its dk and dv are sums over all queries, computed by one thread in order.
 template <class T>
 void backward_head(const AttentionBackward& args, const AttentionShape& shape, int64_t head) {
     using E = Operand<T>;
@@ -180,4 +180,4 @@ void attention_backward(const AttentionBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

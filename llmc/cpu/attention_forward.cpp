@@ -1,12 +1,11 @@
-// Causal attention by blocks of queries and keys, softmax on the fly. Formulas: llmc/ops/ops.h.
+// Causal attention by blocks of queries and keys with a running softmax. Formulas: llmc/ops/ops.h.
 #include <cmath>
 #include <limits>
 #include "llmc/cpu/attention.h"
-#include "llmc/ops/ops.h"
+#include "llmc/cpu/kernels.h"
+#include "llmc/cpu/scratch.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -15,12 +14,12 @@ struct Softmax {
     float maximum = -std::numeric_limits<float>::infinity(), sum = 0;
 };
 
-// One row of a tile: scores [0, valid) become 2^(scale * score - maximum), in their place but as operands E, zero from
-// there to the end of the register tiles that read them. Returns by how much the output so far has to be multiplied.
+// One row of a tile: replaces the scores [0, valid) by 2^(scale * score - maximum) as operands E, followed by zeros up
+// to the end of the register tiles that read them. Returns the factor by which the output so far has to be multiplied.
 template <class E>
 float softmax_row(float* score, int64_t valid, float scale, Softmax& state) {
     E* row = reinterpret_cast<E*>(score);
-    const int64_t whole = (valid - 1) / kLanes * kLanes;  // the last vector may end after `valid`
+    const int64_t whole = (valid - 1) / kLanes * kLanes;  // start of the last vector, which may end after `valid`
     const auto in_row = lane_numbers() < int32_t(valid - whole);
     Vector top = all(state.maximum);
     for (int64_t j = 0; j < whole; j += kLanes) {
@@ -45,13 +44,13 @@ float softmax_row(float* score, int64_t valid, float scale, Softmax& state) {
     return correction;
 }
 
-// A head's keys and values in the order of the products.
+// Copies of a head's keys and values in the layouts of the products.
 template <class E>
 struct Keys {
     E *panels, *values;
 };
 
-// Queries from q0 to the end of its block of one head, against all keys up to them.
+// The queries of one head from q0 to the end of its block, with all keys up to them.
 template <class T, class E>
 void forward_queries(const AttentionForward& args, const HeadShape<E>& s, int64_t head, int64_t q0, const Keys<E>& keys,
                      Arena arena) {
@@ -84,7 +83,7 @@ void forward_queries(const AttentionForward& args, const HeadShape<E>& s, int64_
     }
 }
 
-// Blocks of queries [first, last) of one head; the keys' and values' copies are shared by them.
+// Blocks of queries [first, last) of one head, which share the copies of keys and values.
 template <class T>
 void forward_head(const AttentionForward& args, const AttentionShape& shape, int64_t head, int64_t first,
                   int64_t last) {
@@ -107,7 +106,7 @@ void forward_head(const AttentionForward& args, const AttentionShape& shape, int
 
 void attention_forward(const AttentionForward& args) {
     const AttentionShape s = check(args);
-    // One task per head, or parts of a head where there are fewer heads than threads need to share the work well.
+    // One task per head, or several for each head if there are too few heads to keep all threads busy.
     const int64_t heads = s.B * s.H, first = args.first_query / kQueries,
                   blocks = (s.T + kQueries - 1) / kQueries - first;
     if (heads * blocks == 0) return;
@@ -120,4 +119,4 @@ void attention_forward(const AttentionForward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

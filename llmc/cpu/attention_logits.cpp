@@ -1,11 +1,9 @@
-// The numbers under attention's softmax, for coordinate checks. Formula: llmc/ops/ops.h.
+// The inputs of attention's softmax, for coordinate checks. Formula: llmc/ops/ops.h.
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 void attention_logits(const AttentionLogits& args) {
     const AttentionShape s = check(args);
@@ -27,4 +25,4 @@ void attention_logits(const AttentionLogits& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

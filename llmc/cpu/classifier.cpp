@@ -3,24 +3,22 @@
 #include <cmath>
 #include <limits>
 #include "llmc/cpu/indices.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
-// Three passes over a row, which fits the second-level cache; the exponentials are computed twice rather than stored,
-// as bf16 cannot hold them.
+// Three passes over a row, which fits into the second-level cache. The exponentials are computed twice instead of
+// stored: bf16 is not precise enough for them.
 template <class T>
 void classify_row(const Classifier& args, int64_t n) {
     int64_t Vp = args.logits.last(), V = args.vocab_size, target = args.targets.as<int32_t>()[n];
     T* logits = args.logits.as<T>() + n * Vp;
-    const float scale = args.logit_scale * kLog2e;  // all in units of log 2
+    const float scale = args.logit_scale * kLog2e;  // everything in units of log 2
     Vector top = all(-std::numeric_limits<float>::infinity()), added{};
     for_vectors(V, [&](int64_t v, auto count) {
         const Vector z = scale * load_as(logits + v, count), x = lane_numbers() < int32_t(count) ? z : top;
@@ -55,4 +53,4 @@ void classifier(const Classifier& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

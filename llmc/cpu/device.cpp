@@ -11,6 +11,7 @@
 #include <string>
 #include "llmc/core/error.h"
 #include "llmc/core/threads.h"
+#include "llmc/cpu/dispatch.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/ops.h"
 
@@ -27,32 +28,18 @@ std::string processor() {
     return "unknown processor";
 }
 
-const char* instruction_set() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f"))
-        return __builtin_cpu_supports("avx512bf16") ? "AVX-512 with bf16" : "AVX-512";
-    if (__builtin_cpu_supports("avx2")) return "AVX2";
-    return "x86-64";
-#elif defined(__aarch64__)
-    return "aarch64";
-#else
-    return "portable code";
-#endif
-}
-
 }  // namespace
 
 namespace device {
 
-// libgomp's threads spin for milliseconds at each barrier, which on a machine with other work keeps the very thread they
-// wait for from running. It reads how long to spin before main, so a program that wants less has to start again.
+// libgomp's threads spin for milliseconds at each barrier. If the machine has other work, that keeps the thread they
+// wait for from running. libgomp reads the spin count before main, so the program has to start again to lower it.
 void prepare_process(char** argv) {
     if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
-    char path[4096] = {};  // the program's own, not /proc/self/exe: `top` and `pkill` go by the name that is started
+    char path[4096] = {};  // not /proc/self/exe itself: top and pkill show the name of the file that was started
     if (readlink("/proc/self/exe", path, sizeof path - 1) < 0) return;
     setenv("GOMP_SPINCOUNT", "10000", 1);
-    execv(path, argv);  // comes back only where it cannot: then go on as we are
+    execv(path, argv);  // returns only if it fails: then continue without
 }
 
 void initialize(int threads) { g_threads = set_host_threads(threads); }
@@ -63,8 +50,8 @@ int threads() {
 }
 
 std::string name() {
-    return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ", instruction_set(),
-               ")");
+    return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ",
+               cpu::instruction_set(), ")");
 }
 std::string backend() { return "cpu"; }
 
@@ -72,26 +59,23 @@ size_t memory_total() {
     size_t bytes = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGE_SIZE));
     std::ifstream file("/sys/fs/cgroup/memory.max");
     size_t limit;
-    if (file >> limit) bytes = std::min(bytes, limit);  // "max" is no number
+    if (file >> limit) bytes = std::min(bytes, limit);  // fails for "max", which is not a number
     return bytes;
 }
 
 size_t memory_available() { return memory_total(); }
 
 size_t logits_budget() { return size_t{128} << 20; }
-int vocabulary_tile() { return 32; }  // whole vectors in both types
+int vocabulary_tile() { return 32; }  // whole vectors in both element types
 
-double peak_flops(DType dtype) {
-    static double measured[2] = {0, 0};
-    double& best = measured[dtype == DType::bf16];
-    if (best > 0) return best;
+double measure_matmul_flops(DType dtype) {
     constexpr int64_t n = 1024;
     Buffer a(n * n * size_of(dtype)), b(n * n * size_of(dtype)), c(n * n * size_of(dtype));
     MatmulForward args{
         .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
     matmul_forward(args);  // builds the primitive, touches the memory
     Stopwatch watch;
-    double spent = 0;
+    double best = 0, spent = 0;
     for (int i = 0; i < 5 || spent < 0.06; ++i) {
         watch.start();
         matmul_forward(args);
@@ -106,12 +90,12 @@ void* allocate(size_t bytes) {
     constexpr size_t kHuge = size_t{2} << 20;
     size_t alignment = bytes >= 2 * kHuge ? kHuge : 64;
     size_t rounded = std::max<size_t>((bytes + alignment - 1) / alignment * alignment, alignment);
-    // Linux promises memory it does not have: ask before the kernel ends the process.
+    // Linux overcommits memory: check first, because the kernel would kill the process later.
     void* pointer = rounded <= memory_total() ? std::aligned_alloc(alignment, rounded) : nullptr;
     if (!pointer)
         fail("cannot allocate ", bytes, " bytes (", double(bytes) / 0x1p30, " GiB): this machine has ",
              double(memory_total()) / 0x1p30, " GiB");
-    if (alignment == kHuge) madvise(pointer, rounded, MADV_HUGEPAGE);  // fewer TLB misses; only a hint
+    if (alignment == kHuge) madvise(pointer, rounded, MADV_HUGEPAGE);  // a hint: fewer TLB misses
     fill_zero(pointer, bytes);
     return pointer;
 }
@@ -133,7 +117,7 @@ void Stopwatch::start() { state_->start = std::chrono::steady_clock::now(); }
 void Stopwatch::stop() { state_->stop = std::chrono::steady_clock::now(); }
 double Stopwatch::seconds() { return std::chrono::duration<double>(state_->stop - state_->start).count(); }
 
-// There is nothing to record: a call takes next to no time here.
+// Nothing is recorded: calls are cheap on the CPU.
 struct Recording::State {};
 Recording::Recording() = default;
 Recording::~Recording() = default;
@@ -147,35 +131,4 @@ void fill_zero(void* device, size_t bytes) {
 
 }  // namespace device
 
-namespace cpu {
-namespace {
-
-struct ScratchBuffers {
-    void* data[int(Scratch::count)] = {};
-    int64_t count[int(Scratch::count)] = {};
-    ~ScratchBuffers() {
-        for (void* p : data) std::free(p);
-    }
-};
-thread_local ScratchBuffers g_scratch;
-
-}  // namespace
-
-float* scratch(Scratch use, int64_t count) {
-    void*& data = g_scratch.data[int(use)];
-    int64_t& have = g_scratch.count[int(use)];
-    if (count > have) {
-        std::free(data);
-        data = nullptr;
-        have = 0;
-        size_t bytes = (size_t(count) * sizeof(float) + 4095) / 4096 * 4096;
-        data = std::aligned_alloc(4096, bytes);
-        if (!data) fail("cannot allocate ", bytes, " bytes of scratch memory");
-        if (bytes >= (size_t{4} << 20)) madvise(data, bytes, MADV_HUGEPAGE);
-        have = count;
-    }
-    return static_cast<float*>(data);
-}
-
-}  // namespace cpu
 }  // namespace llmc

@@ -1,12 +1,10 @@
 // Token and position embeddings: out[b,t,:] = scale * (wte[tokens[b,t],:] + wpe[t,:]).
 #include "llmc/cpu/indices.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 void embedding_forward(const EmbeddingForward& args) {
     check(args);
@@ -27,8 +25,8 @@ void embedding_forward(const EmbeddingForward& args) {
     });
 }
 
-// Threads share the channels, not the tokens: every element is summed by one thread in the order of positions, whatever
-// their number.
+// Threads divide the channels, not the tokens: every element is summed by one thread in the order of positions, for any
+// number of threads.
 void embedding_backward(const EmbeddingBackward& args) {
     check(args);
     int64_t B = args.tokens.shape[0], T = args.tokens.shape[1], C = args.dout.last(), V = args.dwte.shape[0];
@@ -53,4 +51,4 @@ void embedding_backward(const EmbeddingBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

@@ -1,14 +1,14 @@
-// A linear layer of a few rows, as when text continues token by token: every weight is read once and used a few times,
-// so memory sets the pace, and a library that first repacks the weights spends several times that.
+// A linear layer of a few rows, as in sampling token by token. Every weight is read once and used a few times, so
+// memory bandwidth is the limit. A library that first repacks the weights takes several times as long.
 #pragma once
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 constexpr int64_t kFewRows = 4;
 
-// out[oc] = inp . weight[oc] for kRows rows of the weight at a time.
+// out[oc] = inp . weight[oc] for kRows rows of the weight.
 template <int kRows, class T>
 inline void dot_rows(float* out, const T* inp, const T* weight, int64_t C) {
     Vector total[kRows] = {};
@@ -38,4 +38,4 @@ void multiply_few_rows(float* out, const T* inp, const T* weight, const T* bias,
     });
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

@@ -1,13 +1,11 @@
 // gelu(x) = u(s x) / s with u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), s = gelu_scale.
 // Hendrycks, Gimpel, "Gaussian error linear units", 2016.
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 void gelu_forward(const GeluForward& args) {
     check(args);
@@ -38,4 +36,4 @@ void gelu_backward(const GeluBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

@@ -1,11 +1,11 @@
-// Token ids come from files: on the CPU there is time to look at each one.
+// Checks of token ids, which come from files.
 #pragma once
 #include "llmc/core/error.h"
 #include "llmc/core/tensor.h"
 
 namespace llmc::cpu {
 
-// Every index in [0, limit): an index outside would read or write foreign memory.
+// An error that names the first index outside of [0, limit): it would access memory outside of the table.
 inline void require_indices(const char* op, const char* name, const Tensor& t, int64_t limit) {
     const int32_t* index = t.as<int32_t>();
     for (int64_t i = 0, n = t.numel(); i < n; ++i) {

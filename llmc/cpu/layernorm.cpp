@@ -1,13 +1,12 @@
 // Layer norm over the rows of (N, C). Ba, Kiros, Hinton, "Layer normalization", 2016. Formulas: llmc/ops/ops.h.
 #include <cmath>
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
+#include "llmc/cpu/scratch.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
@@ -20,7 +19,7 @@ void forward_row(const LayerNormForward& args, const float* gain, const float* s
     Vector total{}, squares{};
     for_vectors(C, [&](int64_t c, auto count) { total += load_as(inp + c, count); });
     const float mean = sum(total) / float(C);
-    // A second pass, over a row that is in cache by now: E[x^2] - mean^2 would cancel.
+    // A second pass, because E[x^2] - mean^2 would lose digits to cancellation. The row is in cache now.
     for_vectors(C, [&](int64_t c, auto count) {
         const Vector d = first_of(load_as(inp + c, count) - mean, count);
         squares += d * d;
@@ -45,7 +44,7 @@ void backward_row(const LayerNormBackward& args, const float* gain, float* dgain
     for_vectors(C, [&](int64_t c, auto count) {
         const Vector d = load_as(dout + c, count), x = (load_as(inp + c, count) - mean) * rstd;
         const Vector g = load_as(gain + c, count) * d;
-        total_g += g;  // d, and so g, is 0 after the last channel
+        total_g += g;  // d and g are 0 after the last channel
         total_gx += g * x;
         store_as(dgain + c, load_as(dgain + c, count) + d * x, count);
         store_as(dshift + c, load_as(dshift + c, count) + d, count);
@@ -82,7 +81,7 @@ void layernorm_forward(const LayerNormForward& args) {
     });
 }
 
-// The rows are cut into a number of blocks that does not depend on the threads; each block sums its rows' parts of
+// The rows are divided into a number of blocks that does not depend on the threads. Each block sums its rows' parts of
 // dweight and dbias, and the blocks are added in order: the same bits for any number of threads.
 void layernorm_backward(const LayerNormBackward& args) {
     check(args);
@@ -113,4 +112,4 @@ void layernorm_backward(const LayerNormBackward& args) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

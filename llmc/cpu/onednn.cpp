@@ -36,8 +36,8 @@ struct Descriptors {
 
 dnnl::primitive_attr attributes_of(const Product& p) {
     dnnl::post_ops ops;  // in the order in which they are applied
-    // alpha after the sum, which takes it back: for the other order with a transposed oneDNN 2.6 has no bf16 kernel but
-    // its reference, hundreds of times slower.
+    // c + alpha a b as alpha (c / alpha + a b): for the other order, with a transposed, oneDNN 2.6 has only its
+    // reference implementation in bf16, hundreds of times slower.
     if (p.accumulate) ops.append_sum(1 / p.alpha);
     if (p.alpha != 1) {
 #if DNNL_VERSION_MAJOR >= 3
@@ -77,7 +77,7 @@ private:
     void point(int argument, const void* data) { arguments_.at(argument).set_data_handle(const_cast<void*>(data)); }
 
     static dnnl::matmul build(const Product& p, const Descriptors& d) {
-        // The bias is the primitive's own: added as a post-op it would cost a third of the speed.
+        // The bias is the primitive's own argument: as a post-op it would make the product a third slower.
         dnnl::primitive_attr attributes = attributes_of(p);
 #if DNNL_VERSION_MAJOR >= 3
         return dnnl::matmul(p.bias ? dnnl::matmul::primitive_desc(engine(), d.a, d.b, d.bias, d.c, attributes)
@@ -90,10 +90,10 @@ private:
 
     dnnl::matmul matmul_;
     dnnl::stream stream_;
-    std::unordered_map<int, memory> arguments_;  // made once: a call only says where its operands lie
+    std::unordered_map<int, memory> arguments_;  // made once: a call only sets the addresses
 };
 
-// Everything a primitive depends on but the addresses.
+// Everything that a primitive depends on, except the addresses.
 using Key = std::array<int64_t, 7>;
 Key key_of(const Product& p) {
     int64_t flags = p.a_transposed | p.b_transposed << 1 | p.accumulate << 2 | (p.bias != nullptr) << 3 |
@@ -108,15 +108,15 @@ Key key_of(const Product& p) {
 }
 
 Primitive& primitive_for(const Product& p) {
-    static thread_local std::map<Key, Primitive> cache;  // of this thread alone: no lock
+    static thread_local std::map<Key, Primitive> cache;  // one for each thread: no lock
     Key key = key_of(p);
     auto found = cache.find(key);
     if (found == cache.end()) found = cache.emplace(key, Primitive(p)).first;
     return found->second;
 }
 
-// The other interface of oneDNN. Where b needs no transposition it is up to twice as fast as the primitive, which for b
-// larger than the second-level cache, and for long sums, falls behind; with b transposed the primitive is ahead.
+// The other interface of oneDNN. If b is not transposed it is up to twice as fast as the primitive, which is slow when
+// b exceeds the second-level cache and for long sums. If b is transposed the primitive is faster.
 void execute_sgemm(const Product& p) {
     dnnl_status_t status = dnnl_sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha,
                                       static_cast<const float*>(p.a), stride_of_a(p), static_cast<const float*>(p.b),

@@ -19,12 +19,11 @@ struct Product {
     int64_t a_stride = 0;         // elements from one stored row of a to the next; 0: dense
 };
 
-// Sums are taken in fp32. Uses all threads, or inside a parallel region only the calling one. The primitive for a shape
-// is built at its first use and kept.
+// Sums are taken in fp32. Uses all threads, or inside of a parallel region only the calling one. The primitive for a
+// shape is built at its first use and kept.
 void multiply(const Product& product);
 
-// Whether this processor multiplies bf16 in hardware. Without, fp32 products of converted inputs are three times faster
-// than oneDNN's emulation.
+// Whether oneDNN multiplies bf16 with this processor's instructions for it, rather than by emulating them.
 bool has_fast_bf16();
 
 }  // namespace llmc::cpu

@@ -1,37 +1,31 @@
-// What products of activations of type T are made of: floats, or pairs of bf16 where the processor multiplies and adds
-// two of them at once into a fp32 sum.
+// The operands of products of activations of type T: floats, or pairs of bf16 if the instruction set has an instruction
+// that multiplies two pairs and adds both products to an fp32 sum.
 #pragma once
 #include "llmc/cpu/simd.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
-// Two neighbours along the dimension that is summed over.
+// Two neighbours along the dimension of the sum.
 struct Pair {
     bf16 first, second;
 };
 
-#if defined(LLMC_AVX512_BF16)
-constexpr bool kHasPairs = true;
-#else
-constexpr bool kHasPairs = false;
-#endif
-
 template <class T>
-using Operand = std::conditional_t<kHasPairs && std::is_same_v<T, bf16>, Pair, float>;
+using Operand = std::conditional_t<kMultipliesBf16 && std::is_same_v<T, bf16>, Pair, float>;
 template <class E>
 constexpr int kPack = std::is_same_v<E, Pair> ? 2 : 1;  // numbers in an operand
 
-// A vector of operands from `count` numbers of a row, then zeros.
+// A vector of operands from the first `count` numbers of a row, padded with zeros.
 template <class T, class Count>
 inline void store_operands_of_row(float* to, const T* from, Count count) {
     store(to, load_as(from, count));
 }
-// A vector of operands of numbers of two rows: lane i takes the i-th of each.
+// A vector of operands from the numbers of two rows: lane i holds the i-th number of each.
 template <class T, class Count>
 inline void store_operands_of_rows(float* to, const T* from, const T*, Count count) {
     store(to, load_as(from, count));
 }
-// kLanes numbers of a row of operands: the i-th vector.
+// Writes kLanes numbers, from the i-th on, of a row of operands.
 inline void store_in_row(float* row, int64_t i, Vector x) { store(row + i, x); }
 inline Vector multiply_add(Vector sum, float a, const float* b) { return sum + a * load<Vector>(b); }
 
@@ -53,7 +47,7 @@ inline Vector multiply_add(Vector sum, Pair a, const Pair* b) {
 }
 #endif
 
-// Lane i: {first's, second's} i-th number, rounded to bf16.
+// Lane i: the i-th numbers of both, rounded to bf16.
 inline Words pairs_of([[maybe_unused]] Vector first, [[maybe_unused]] Vector second) {
 #if defined(LLMC_AVX512_BF16)
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
@@ -64,4 +58,4 @@ inline Words pairs_of([[maybe_unused]] Vector first, [[maybe_unused]] Vector sec
 #endif
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

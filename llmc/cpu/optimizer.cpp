@@ -1,109 +1,17 @@
-// Parameter updates and the reductions and conversions around them. Formulas: llmc/ops/ops.h.
-//
-// All tensors of a step are cut into blocks of a fixed size, and threads share the blocks: sums are taken per block, in
-// double, and added in order, so no result depends on the number of threads.
+// AdamW and SGD over all tensors of a step. Formulas: llmc/ops/ops.h; rounding and its random numbers: doc/formats.md.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 #include "llmc/core/random.h"
-#include "llmc/cpu/parallel.h"
+#include "llmc/cpu/blocks.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/vector.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
 
-constexpr int64_t kBlock = 4096;  // a multiple of 4: a draw of random numbers serves four elements
-
-struct Block {
-    size_t tensor;
-    int64_t begin, end;  // in the tensor
-    int64_t start;       // were all tensors one
-};
-
-// All elements of all tensors in blocks.
-struct Blocks {
-    std::vector<Block> blocks;
-    int64_t elements = 0;
-
-    template <class Tensors, class Count>
-    Blocks(const Tensors& tensors, Count&& count) {
-        for (size_t i = 0; i < tensors.size(); ++i) {
-            for (int64_t begin = 0, n = count(tensors[i]); begin < n; begin += kBlock) {
-                const int64_t end = std::min(begin + kBlock, n);
-                blocks.push_back({i, begin, end, elements});
-                elements += end - begin;
-            }
-        }
-    }
-
-    // Calls body(i, blocks[i]); each thread gets about as many elements as the others.
-    template <class Body>
-    void parallel(Body&& body) const {
-        parallel_for(elements, 2 * kBlock, [&](int64_t begin, int64_t end) {
-            for (auto b = std::ranges::lower_bound(blocks, begin, {}, &Block::start);
-                 b != blocks.end() && b->start < end; ++b)
-                body(size_t(b - blocks.begin()), *b);
-        });
-    }
-};
-
-template <class Term>
-double sum_of(const float* x, int64_t n, Term&& term) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; ++i) sum += term(double(x[i]));
-    return sum;
-}
-
-// sum of term(x) over all elements of all tensors.
-template <class Term>
-double sum_over(std::span<const Tensor> tensors, Term&& term) {
-    const Blocks all(tensors, [](const Tensor& t) { return t.numel(); });
-    std::vector<double> partial(all.blocks.size());
-    all.parallel([&](size_t i, const Block& b) {
-        partial[i] = sum_of(tensors[b.tensor].as<float>() + b.begin, b.end - b.begin, term);
-    });
-    double total = 0;
-    for (double p : partial) total += p;
-    return total;
-}
-
-}  // namespace
-
-void accumulate_sum(const Sum& args) {
-    check(args);
-    double total = sum_over(std::span(&args.inp, 1), [](double x) { return x; });
-    *args.out.as<float>() += float(args.scale * total);
-}
-
-void global_norm(Tensor out, std::span<const Tensor> tensors) {
-    check_global_norm(out, tensors);
-    *out.as<float>() = float(std::sqrt(sum_over(tensors, [](double x) { return x * x; })));
-}
-
-void cast(Tensor dst, Tensor src) {
-    check_cast(dst, src);
-    with_type("cast", "src", src.dtype, [&]<class S>(S) {
-        with_type("cast", "dst", dst.dtype, [&]<class D>(D) {
-            D* to = dst.as<D>();
-            const S* from = src.as<S>();
-            parallel_for(src.numel(), kBlock, [=](int64_t begin, int64_t end) {
-#pragma omp simd
-                for (int64_t i = begin; i < end; ++i) to[i] = from_float<D>(to_float(from[i]));
-            });
-        });
-    });
-}
-
-namespace {
-
-// The low 16 bits of the four numbers of draw `index`, for `count` <= kDraws draws: random16[4 * i + j] = x_j of draw
-// i.
+// random16[4 * i + j] = the low 16 bits of number j of draw `index` + i, for kDraws draws.
 constexpr int kDraws = 64;
 void draw_rounding(uint32_t* random16, uint64_t seed, uint32_t stream, uint64_t index) {
 #pragma omp simd
@@ -113,7 +21,8 @@ void draw_rounding(uint32_t* random16, uint64_t seed, uint32_t stream, uint64_t 
     }
 }
 
-// param = weights, rounded as the step wants; `begin` is the position of weights[0] in the tensor, a multiple of 4.
+// param = weights, rounded to nearest or stochastically. `begin`, the index of weights[0] in the tensor, is a multiple
+// of 4.
 void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const float* weights, int64_t begin,
                    int64_t n) {
     bf16* param = p.param.as<bf16>() + begin;
@@ -127,15 +36,15 @@ void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const fl
     }
 }
 
-// What the gradient is multiplied by. A norm that is NaN gives NaN: better a visible failure than a step without
-// clipping.
+// The factor of the gradient. If the norm is NaN it is NaN: the run fails visibly instead of going on without clipping.
 float clip_factor(const OptimizerStep& args) {
     if (!args.grad_norm) return 1;
     float norm = *args.grad_norm.as<float>();
     return norm <= args.grad_clip ? 1 : args.grad_clip / norm;
 }
 
-// Runs update(p, weights, begin, end) on all blocks, with `weights` the fp32 weights of [begin, end), updated in place.
+// Calls update(p, weights, begin, n) on all blocks: `weights` are the fp32 weights of [begin, begin + n), updated in
+// place.
 template <class Update>
 void step(const char* op, const OptimizerStep& args, bool second_moment, Update&& update) {
     check_optimizer(op, args, second_moment);
@@ -143,7 +52,7 @@ void step(const char* op, const OptimizerStep& args, bool second_moment, Update&
     all.parallel([&](size_t, const Block& block) {
         alignas(64) float converted[1024];
         const ParameterUpdate& p = args.parameters[block.tensor];
-        // Pieces small enough for the first-level cache, where `weights` is written and read again.
+        // In pieces that fit into the first-level cache, because `weights` is written and read again.
         for (int64_t begin = block.begin; begin < block.end; begin += 1024) {
             const int64_t end = std::min(begin + 1024, block.end);
             const bool is_float = p.param.dtype == DType::f32;
@@ -183,7 +92,7 @@ void adamw_step(const OptimizerStep& args, float beta1, float beta2) {
 
 void sgd_step(const OptimizerStep& args, float momentum) {
     float clip = clip_factor(args);
-    bool first = args.step == 1;  // the momentum buffer holds nothing yet
+    bool first = args.step == 1;  // the momentum buffer is not set yet
     step("sgd_step", args, false, [=](const ParameterUpdate& p, float* weights, int64_t begin, int64_t n) {
         const float* grad = p.grad.as<float>() + begin;
         float *moment = p.m.as<float>() + begin, keep = 1 - p.decay, rate = p.lr;
@@ -195,4 +104,4 @@ void sgd_step(const OptimizerStep& args, float momentum) {
     });
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

@@ -1,7 +1,8 @@
-// Work on several threads, and the memory an op needs while it runs.
+// Loops on several threads.
 #pragma once
 #include <omp.h>
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -10,7 +11,7 @@
 
 namespace llmc::cpu {
 
-// Runs call() and keeps its exception: none may leave a parallel region.
+// Runs call() on each thread and keeps the first exception, because none may leave a parallel region.
 class Guard {
 public:
     template <class Call>
@@ -18,8 +19,7 @@ public:
         try {
             call();
         } catch (...) {
-#pragma omp critical(llmc_guard)
-            error_ = std::current_exception();
+            if (!caught_.test_and_set()) error_ = std::current_exception();
         }
     }
     void rethrow() const {
@@ -27,17 +27,18 @@ public:
     }
 
 private:
+    std::atomic_flag caught_;
     std::exception_ptr error_;
 };
 
-// A thread of a parallel_region, as long as it has not gone into a part of its work.
+// Set on a thread of a parallel_region while it is not inside of a parallel_for.
 struct Member {
     int64_t thread, threads;
 };
-inline thread_local const Member* member = nullptr;
+extern constinit thread_local const Member* member;  // parallel.cpp
 
-// Every thread runs work(), and each parallel_for in it gives the thread its part without waiting for the others: they meet
-// once, at the end, which costs microseconds each time. For loops that do not need each other's results.
+// Every thread runs work(), in which each parallel_for gives the thread its part and does not wait for the others.
+// Threads synchronise once, at the end, which saves microseconds. For loops that do not need each other's results.
 template <class Work>
 void parallel_region(Work&& work) {
     Guard guard;
@@ -51,8 +52,9 @@ void parallel_region(Work&& work) {
     guard.rethrow();
 }
 
-// Calls body(begin, end) on contiguous parts of [0, n), one per thread; below `grain` items a thread, fewer threads.
-// Only for bodies whose results do not depend on where the parts begin. Inside a body: one call, by the calling thread.
+// Calls body(begin, end) on contiguous parts of [0, n), one for each thread, with fewer threads if a part would have
+// fewer than `grain` items. The result of body must not depend on where parts begin. Inside of a body: one call, by the
+// calling thread.
 template <class Body>
 void parallel_for(int64_t n, int64_t grain, Body&& body) {
     auto part = [&](int64_t thread, int64_t threads) {
@@ -72,12 +74,12 @@ void parallel_for(int64_t n, int64_t grain, Body&& body) {
     guard.rethrow();
 }
 
-// The same item by item, body(i). Items of `equal` cost are shared out as parallel_for does, so that from one op to the
-// next a thread finds its rows in its own cache; of others each thread takes the next one when it is free.
+// The same item by item, body(i). Items of `equal` cost are divided as parallel_for does, so that a thread has the same
+// rows, in its cache, from one op to the next. Otherwise each thread takes the next item when it is free.
 template <class Body>
 void parallel_tasks(int64_t n, bool equal, Body&& body) {
     int threads = int(std::min<int64_t>(device::threads(), n));
-    if (equal || member)  // in a parallel_region a thread has its part and no other
+    if (equal || member)  // in a parallel_region the parts are fixed
         return parallel_for(n, 1, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) body(i);
         });
@@ -87,14 +89,7 @@ void parallel_tasks(int64_t n, bool equal, Body&& body) {
     guard.rethrow();
 }
 
-// Rows a thread should at least have so that starting it pays, for rows of `columns` elements.
+// The fewest rows of `columns` elements for which it pays to start a thread.
 inline int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 8192 / std::max<int64_t>(columns, 1)); }
-
-// What a scratch buffer is for: buffers of different use live side by side.
-enum class Scratch { inp, weight, dout, product, bias, partial, attention, count };
-
-// At least `count` floats, 64-byte aligned, private to the calling thread, contents undefined. The memory is kept for
-// the next call: fresh pages cost more than most ops do.
-float* scratch(Scratch use, int64_t count);
 
 }  // namespace llmc::cpu

@@ -1,5 +1,5 @@
-// One register of kLanes numbers and what the kernels do with it. Written in the vector extensions of gcc and clang;
-// intrinsics only for the instructions these have no word for.
+// A vector register of kLanes numbers and its operations, in the vector extensions of gcc and clang. Intrinsics only
+// for instructions that these extensions cannot express.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -7,11 +7,12 @@
 #include <type_traits>
 #include <utility>
 #include "llmc/core/tensor.h"
+#include "llmc/cpu/kernels.h"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define LLMC_AVX512
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // gcc 12 warns of its own header
+#pragma GCC diagnostic ignored "-Wuninitialized"  // gcc 12 warns about its own header
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
@@ -20,7 +21,13 @@
 #define LLMC_AVX512_BF16
 #endif
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
+
+#if defined(LLMC_AVX512_BF16)
+constexpr bool kMultipliesBf16 = true;  // has vdpbf16ps: sum += a0 b0 + a1 b1, bf16 factors, fp32 sum
+#else
+constexpr bool kMultipliesBf16 = false;
+#endif
 
 #if defined(LLMC_AVX512)
 constexpr int kLanes = 16;
@@ -53,7 +60,7 @@ inline Integers lane_numbers() {
     return n;
 }
 
-// Rounded to nearest, ties to even. The processor's own conversion makes 0 of subnormal numbers.
+// Rounds to nearest, ties to even. The processor's conversion flushes subnormal numbers to 0.
 inline Halves round_to_bf16(Vector x) {
 #if defined(LLMC_AVX512_BF16)
     return Halves(_mm512_cvtneps_pbh(__m512(x)));
@@ -70,7 +77,7 @@ inline Vector load_as(const bf16* from, Whole) {
 inline void store_as(float* to, Vector x, Whole) { store(to, x); }
 inline void store_as(bf16* to, Vector x, Whole) { store(to, round_to_bf16(x)); }
 
-// The first `count` of kLanes numbers as floats, then zeros; and the first `count` lanes, rounded to T.
+// Loads the first `count` of kLanes numbers as floats, then zeros; stores the first `count` lanes, rounded to T.
 #if defined(LLMC_AVX512)
 inline __mmask16 first_lanes(int64_t count) { return __mmask16((1u << std::clamp<int64_t>(count, 0, kLanes)) - 1); }
 inline Vector load_as(const float* from, int64_t count) {
@@ -99,7 +106,7 @@ inline void store_as(T* to, Vector x, int64_t count) {
 #endif
 
 // 2^x: relative error below 2e-7 for x in [-126, 127]. Below, 0 or 2^-126; above, infinity or 2^127. NaN gives NaN.
-// x = n + r, |r| <= 1/2: the polynomial of degree 5 that comes nearest to 2^r and is 1 at 0 (largest error 9.1e-8).
+// x = n + r, |r| <= 1/2; 2^r by the best polynomial of degree 5 that is 1 at 0 (largest error 9.1e-8).
 inline Vector exp2(Vector x) {
 #if defined(LLMC_AVX512)
     constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -141,7 +148,7 @@ inline float largest(Vector x) {
 }
 #endif
 
-// In all pairs of rows i, i + S the S x S blocks beside the diagonal change places.
+// Swaps the two off-diagonal S x S blocks in all pairs of rows i, i + S.
 template <int S, int... L>
 inline void exchange_blocks(Words* row, std::integer_sequence<int, L...>) {
 #pragma GCC unroll 16
@@ -162,4 +169,4 @@ inline void transpose(Words* row) {
     exchange_blocks<1>(row, lanes);
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

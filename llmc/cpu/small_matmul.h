@@ -1,12 +1,12 @@
-// Matrix products of a few dozen rows, for one thread and operands in cache: what attention is made of. Library calls
-// would spend as much time on finding a kernel and repacking as on multiplying.
+// Matrix products of a few dozen rows by one thread with operands in cache, for attention. Library calls would spend as
+// much time on finding a kernel and packing as on multiplying.
 //
-// Operands are floats, or Pairs of bf16 that lie next to each other along the summed dimension; sums are fp32.
+// Operands are floats, or Pairs of bf16 that are neighbours along the dimension of the sum; sums are fp32.
 #pragma once
 #include <algorithm>
 #include "llmc/cpu/operand.h"
 
-namespace llmc::cpu {
+namespace llmc::cpu::LLMC_ISA {
 
 #if defined(__AVX__) && !defined(LLMC_AVX512)
 constexpr int kTileRows = 4;  // 16 registers: 4 x 2 sums, 2 of b, 1 of a
@@ -30,7 +30,8 @@ struct Right {
     const E* data;
     int64_t row, panel;
 };
-// What of a tile is computed: operands [begin, end) along the summed dimension, `columns` of the panel's columns.
+// The part of a tile that is computed: operands [begin, end) along the dimension of the sum, `columns` of the panel's
+// columns.
 struct Part {
     int64_t begin, end, columns = kPanel;
 };
@@ -60,8 +61,8 @@ inline void multiply_tile(const Part& part, Left<E> a, const E* b, int64_t b_row
     }
 }
 
-// c(i, j) = c[i * c_row + j] (+)= sum of a(i, p) b(p, j) over the operands p of part(i, j), for i < m, j < n. The part is
-// asked for once a tile, of kTileRows rows from i on and a panel from j on; an empty one leaves the tile as it is.
+// c(i, j) = c[i * c_row + j] (+)= sum of a(i, p) b(p, j) over the operands p of a part, for i < m, j < n. part(i, j) is
+// that of the tile of kTileRows rows from i on and a panel from j on; if it is empty the tile is not changed.
 // m has to be a multiple of kTileRows, n of kLanes.
 template <class E, class Parts>
 inline void multiply_small(int64_t m, int64_t n, Left<E> a, Right<E> b, float* c, int64_t c_row, bool accumulate,
@@ -81,4 +82,4 @@ inline void multiply_small(int64_t m, int64_t n, Left<E> a, Right<E> b, float* c
     }
 }
 
-}  // namespace llmc::cpu
+}  // namespace llmc::cpu::LLMC_ISA

@@ -1,5 +1,5 @@
-// The numbers under attention's softmax, for coordinate checks: plain, one thread a logit, never part of a training step.
-// Formula: llmc/ops/ops.h.  FLOPs: B H T T D.
+// The inputs of attention's softmax, for coordinate checks. A simple kernel, one thread for each logit: it is not a
+// part of training. Formula: llmc/ops/ops.h.
 #include "llmc/cuda/gpu.h"
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/vec.h"

@@ -1,14 +1,14 @@
 // Softmax cross entropy of (N, Vp) logits, and its gradient in place. Formulas: llmc/ops/ops.h.
 //
-// Bytes in bf16: 4 N Vp with the gradient, 2 N Vp without. Bound: memory; floor 3.07 ms at N = 65,536, Vp = 50,304 on an
-// H200. Beside it, two exponentials an element: 6,300 clocks of a multiprocessor's special function units for a row that
-// takes 10,900 clocks to move, so one row's arithmetic has to overlap with another's traffic: two blocks of 100 KB of
-// shared memory fit a Hopper multiprocessor.
+// Bytes in bf16: 4 N Vp with the gradient, 2 N Vp without. Bound: memory; floor 3.07 ms at N = 65,536, Vp = 50,304 on
+// an H200. Two exponentials an element take 6,300 clocks of a multiprocessor's special function units for a row that
+// takes 10,900 clocks to move, so the arithmetic of one row has to overlap with the memory traffic of another: two
+// blocks with 100 KB of shared memory fit on a Hopper multiprocessor.
 //
-// One block per row. A thread copies its vectors of the row to shared memory (cp.async) and is the only one to read them
-// there, three times: maximum, sum of exponentials, gradient. Rows larger than shared memory are read three times from
-// global memory instead, the last two from the second-level cache. llmq's fused classifier, for comparison, spreads a
-// row over a cluster of eight blocks.
+// One block per row. A thread copies its vectors of the row to shared memory (cp.async) and reads only these, three
+// times: for the maximum, the sum of exponentials and the gradient. Rows larger than shared memory are read three times
+// from global memory, the last two times from the second-level cache. For comparison: llmq's fused classifier divides a
+// row among a cluster of eight blocks.
 #include <algorithm>
 
 #include "llmc/cuda/host.h"
@@ -25,7 +25,7 @@ constexpr float kLog2e = 1.4426950408889634f;
 
 struct ClassifierShared {
     ReduceScratch reduce;
-    alignas(16) unsigned char row[1];  // of the launch's size
+    alignas(16) unsigned char row[1];  // the launch gives its size
 };
 
 template <class T>
@@ -37,7 +37,7 @@ struct Arguments {
     float logit_scale, dloss;
 };
 
-// How a thread comes by elements [c, c + 8) of its row.
+// Reads elements [c, c + 8) of a row, from shared memory if it is staged there.
 template <class T, bool kStaged>
 struct Row {
     const T* global;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kMaxThreads) classifier_kernel(Arguments<T> a,
     row.stage();
 
     const int first = int(threadIdx.x) * kVec, stride = int(blockDim.x) * kVec;
-    float x[kVec], largest = -INFINITY, sum = 0;  // of logits times scale times log2(e)
+    float x[kVec], largest = -INFINITY, sum = 0;  // of logits times logit_scale times log2(e)
     for (int c = first; c < a.V; c += stride) {
         row.read(x, c);
 #pragma unroll
@@ -116,7 +116,7 @@ void classifier(const Classifier& args) {
     const bool aligned = rows_are_aligned(args.logits);
     const size_t row_bytes = size_t(Vp) * size_of(args.logits.dtype);
     const bool staged = aligned && sizeof(ClassifierShared) + row_bytes <= shared_limit();
-    // about four vectors a thread: enough loads in flight, and small vocabularies take small blocks
+    // about four vectors a thread: enough loads in flight, and small blocks for small vocabularies
     const unsigned threads = unsigned(std::clamp<int64_t>(ceil_div(Vp, 4 * kVec * kWarp) * kWarp, kWarp, kMaxThreads));
     const Launch shape{unsigned(N), threads, sizeof(ClassifierShared) + (staged ? row_bytes : 0)};
     with_type("classifier", "logits", args.logits.dtype, [&]<class T>(T) {

@@ -1,6 +1,6 @@
-// Column sums of (N, C): bias gradients that no product computes along the way. Bytes: s N C; bound: memory.
+// Column sums of (N, C): bias gradients that are not a by-product of a matrix product. Bytes: s N C; bound: memory.
 //
-// A lane owns kVec columns and a warp a row at a time, as in layernorm.cu; eight warps meet in shared memory.
+// A lane sums kVec columns and a warp reads a row at a time, as in layernorm.cu; eight warps add up in shared memory.
 #include "llmc/cuda/column_sums.h"
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace llmc::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-constexpr int kColumns = kWarp * kVec;  // that a block sums
+constexpr int kColumns = kWarp * kVec;  // of a block
 
 struct SumColumnsShared {
     float of_warp[kWarps][kColumns];
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kThreads)
     parts[int64_t(blockIdx.y) * C + first + column] = total;
 }
 
-// A warp per 32 columns would have too little on its way: kWarps of them share the blocks' parts.
+// One warp for 32 columns would have too few loads in flight: kWarps of them divide the blocks' parts.
 struct AddPartsShared {
     float of_warp[kWarps][kWarp];
 };

@@ -10,7 +10,7 @@ struct ColumnSum {
     int64_t columns = 0;
     float scale = 1;
 };
-// parts (blocks, first.columns + second.columns): first.out += first.scale * sum over the blocks, and so on.
+// parts (blocks, first.columns + second.columns): first.out += first.scale * sum over the blocks; the same for second.
 void add_parts(const float* parts, int blocks, const ColumnSum& first, const ColumnSum& second = {});
 
 // sum.out += sum.scale * the column sums of inp (N, C), fp32 or bf16.

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "llmc/core/alignment.h"
 #include "llmc/core/threads.h"
 #include "llmc/cuda/host.h"
 #include "llmc/ops/ops.h"
@@ -60,7 +61,7 @@ struct State {
 
 [[noreturn]] void no_gpu(const char* reason) { throw Error(kExitNoGpu, str("no usable GPU: ", reason)); }
 
-// The device, or an error that says which of the many things is missing.
+// The device, or an error that says what is missing: driver, version, GPU or compute capability.
 State open_device(int threads) {
     State s;
     s.threads = set_host_threads(threads);
@@ -109,7 +110,7 @@ Workspace::Workspace(std::initializer_list<size_t> bytes) {
     size_t total = 0;
     for (size_t part : bytes) {
         offsets_.push_back(total);
-        total += (part + 255) / 256 * 256;
+        total += aligned(part);
     }
     State& s = state();
     if (total > s.workspace_bytes) {
@@ -154,19 +155,17 @@ size_t memory_available() {
 size_t logits_budget() { return size_t{gpu::kEmulated ? 128 : 1024} << 20; }
 int vocabulary_tile() { return 128; }
 
-double peak_flops(DType dtype) {
-    static double measured[2] = {0, 0};
-    double& best = measured[dtype == DType::bf16];
-    if (best > 0) return best;
+double measure_matmul_flops(DType dtype) {
     const int64_t n = gpu::kEmulated ? 256 : dtype == DType::bf16 ? 8192 : 4096;
     const size_t bytes = size_t(n * n) * size_of(dtype);
     Buffer a(bytes), b(bytes), c(bytes);
-    // bf16 and fp32 numbers near 3: products of zeros would use less power and run faster than a model's
+    // numbers near 3 in bf16 and in fp32: products of zeros use less power and run faster than those of a model
     check(cudaMemsetAsync(a.data(), 0x40, bytes, state().stream), "cannot fill memory");
     check(cudaMemsetAsync(b.data(), 0x40, bytes, state().stream), "cannot fill memory");
     const MatmulForward product{
         .out = {c.data(), dtype, {n, n}}, .inp = {a.data(), dtype, {n, n}}, .weight = {b.data(), dtype, {n, n}}};
     Stopwatch watch;
+    double best = 0;
     for (int i = 0; i < (gpu::kEmulated ? 1 : 10); ++i) {
         watch.start();
         matmul_forward(product);
@@ -181,7 +180,7 @@ void* allocate(size_t bytes) {
     void* pointer = nullptr;
     const cudaError_t status = cudaMalloc(&pointer, std::max<size_t>(bytes, 1));
     if (status == cudaErrorMemoryAllocation) {
-        cudaGetLastError();  // it is told here, not by the next launch
+        cudaGetLastError();  // clears the error, which is reported here
         char text[256];
         std::snprintf(text, sizeof text,
                       "out of memory on the GPU: %.2f GiB wanted, %.2f of %.2f GiB are free; lower --batch-size, or "
@@ -241,7 +240,7 @@ double Stopwatch::seconds() {
 struct Recording::State {
     cudaGraphExec_t graph{};
     uint64_t key = 0, generation = 0;
-    bool seen = false;  // run once with this key: memory has grown to what it needs
+    bool seen = false;  // has run once with this key, so the workspace is large enough
     void forget() {
         if (graph) cudaGraphExecDestroy(graph);
         graph = {};

@@ -2,10 +2,11 @@
 //
 // Forward: out[b,t,:] = scale (wte[token] + wpe[t]).  Bytes in bf16: 4 N C + 2 T C. One thread per 8 channels.
 //
-// Backward: dwte[v] += dwte_scale * sum of dout over the positions of token v. Deterministic, without atomics: a stable radix
-// sort of the positions by token, then sums over runs of equal tokens. A run may be one row or most of the batch, so the
-// sorted positions are cut into pieces of kPiece; a run that crosses pieces leaves its parts in scratch memory, and a
-// second kernel adds them in order.  Bytes in bf16: 2 N C read, 8 C for each distinct token, up to N C of parts.
+// Backward: dwte[v] += dwte_scale * sum of dout over the positions of token v. Deterministic, without atomics: a stable
+// radix sort of the positions by token, then sums over runs of equal tokens. A run may be one row or most of the batch,
+// so the sorted positions are divided into pieces of kPiece. The parts of a run that crosses pieces are stored in
+// scratch memory, and a second kernel adds them in order.  Bytes in bf16: 2 N C read, 8 C for each distinct token, up
+// to N C of parts.
 //           dwpe[t] += dwpe_scale * sum over b of dout[b,t].  Bytes in bf16: 2 N C (again) + 8 T C.
 // Bound: memory; floor bytes / copy bandwidth, about 50 us each at N = 65,536, C = 768 on an H200.
 #include "llmc/cuda/host.h"
@@ -38,14 +39,14 @@ __global__ void __launch_bounds__(kThreads)
 
 // --- Positions sorted by token: one pass of a radix sort per 8 bits of the token, stable ---
 
-constexpr int kDigits = 256, kSortBlock = 1024;  // positions that a block sorts
+constexpr int kDigits = 256, kSortBlock = 1024;  // positions of a block
 
 struct SortShared {
     int digit[kSortBlock];
     int total[kDigits];
 };
 
-// Digits of the block's positions; order is null in the first pass, where position i stands at i.
+// Digits of the block's positions. order is null in the first pass, in which position i is at index i.
 GPU void load_digits(SortShared& s, const int32_t* tokens, const int32_t* order, int64_t N, int shift) {
     for (int i = int(threadIdx.x); i < kSortBlock; i += kDigits) {
         const int64_t at = int64_t(blockIdx.x) * kSortBlock + i;
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kDigits)
     counts[int64_t(digit) * gridDim.x + blockIdx.x] = count;
 }
 
-// counts become the positions at which each block's positions with each digit begin. One block.
+// Replaces the counts by the index at which each block's positions with each digit begin. One block.
 __global__ void __launch_bounds__(kDigits) scan_counts_kernel(int32_t* counts, int blocks) {
     SortShared& s = shared<SortShared>();
     const int digit = int(threadIdx.x);
@@ -100,13 +101,13 @@ __global__ void __launch_bounds__(kDigits) scatter_kernel(int32_t* sorted, const
 
 constexpr int kPiece = 64;  // sorted positions of a block
 
-// What a run that crosses pieces leaves in each: in the piece where it begins, and in those where it goes on.
+// The parts of runs that cross pieces: in the piece in which a run begins, and in those in which it continues.
 struct Parts {
     float *begun, *continued;  // (pieces, C) each
 };
 
 struct RunsShared {
-    int position[kPiece], token[kPiece + 2];  // token[0] and token[count + 1]: the neighbours', -1 at the ends
+    int position[kPiece], token[kPiece + 2];  // token[0] and token[count + 1] are the neighbours', -1 at the ends
 };
 
 template <class T>
@@ -149,7 +150,7 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-// Block i finishes the run that begins in piece i and goes on in the next, if there is one.
+// Block i finishes the run that begins in piece i and continues in the next, if there is one.
 __global__ void __launch_bounds__(kThreads)
     join_runs_kernel(float* dwte, Parts parts, const int32_t* tokens, const int32_t* sorted, int64_t N, int C,
                      float scale, bool aligned) {
@@ -199,7 +200,7 @@ __global__ void __launch_bounds__(kThreads)
     store_upto(dwpe + t * C + c, x, C - c, aligned);
 }
 
-// `order` and `spare` (N each) take turns; returns the one that holds the positions sorted by token.
+// Uses the buffers `order` and `spare` (N each) in turn; returns the one that holds the positions sorted by token.
 int32_t* sort_positions(int32_t* order, int32_t* spare, int32_t* counts, const int32_t* tokens, int64_t N,
                         int64_t vocabulary) {
     const int blocks = int(ceil_div(N, kSortBlock));

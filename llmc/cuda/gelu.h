@@ -1,15 +1,13 @@
-// u(x) = 0.5 x (1 + tanh z), z = sqrt(2/pi) (x + 0.044715 x^3): the tanh form of GELU (Hendrycks, Gimpel, 2016), and its
-// derivative. For bf16 one tanh.approx, whose error of 2^-11 bf16 rounds away; for fp32 the sigmoid form x / (1 + e^-2z),
-// which keeps its digits in the left tail.
+// GELU's u(x) = 0.5 x (1 + tanh z) with z of llmc/ops/gelu.h, and its derivative. In bf16 by one tanh.approx, whose
+// error of 2^-11 is below the rounding of bf16; in fp32 by the sigmoid form x / (1 + e^-2z), which is accurate in the
+// left tail.
 #pragma once
 #include "llmc/cuda/gpu.h"
+#include "llmc/ops/gelu.h"
 
 namespace llmc::cuda {
 
 using namespace gpu;
-
-constexpr float kGelu1 = 0.7978845608f;  // sqrt(2/pi)
-constexpr float kGelu3 = 0.7978845608f * 0.044715f;
 
 template <class T>
 GPU float gelu(float x) {

@@ -1,4 +1,4 @@
-// What the host side of the CUDA ops shares: launches, the stream, scratch memory.
+// Shared by the host code of the CUDA ops: launches, the stream, scratch memory.
 #pragma once
 #include <initializer_list>
 #include <utility>
@@ -12,10 +12,10 @@
 
 namespace llmc::cuda {
 
-// Throws Error with CUDA's reason; `what` is what could not be done: "cannot copy to the device".
+// Throws Error with CUDA's reason; `what` says what failed: "cannot copy to the device".
 void check(cudaError_t status, const char* what);
 
-cudaStream_t stream();  // the one on which everything is enqueued, in order
+cudaStream_t stream();  // on which everything is enqueued, in order
 int multiprocessors();
 int compute_capability();  // 80, 86, 90, ...
 size_t shared_limit();     // bytes of shared memory that a block can have
@@ -29,12 +29,12 @@ struct Launch {
 #ifdef __CUDACC__
 template <class... Parameters>
 void allow_shared(void (*kernel)(Parameters...), size_t bytes) {
-    if (bytes > (48 << 10))  // more has to be asked for
+    if (bytes > (48 << 10))  // CUDA allows more only on request
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
               "a kernel needs more shared memory than the GPU has");
 }
 
-// kernel<<<grid, block, shared, stream>>>(arguments...), spelled as a function.
+// kernel<<<grid, block, shared, stream>>>(arguments...) as a function.
 template <class... Parameters, class... Arguments>
 void launch(const Launch& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
     cudaLaunchConfig_t config{};
@@ -76,8 +76,9 @@ int blocks_per_multiprocessor(void (*)(Parameters...), int, size_t) {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Memory for what an op's kernels hand to each other, valid until the next op: everything is on one stream, in order, so
-// one buffer serves all. It grows at need, which waits for the device; from the second step on it never does.
+// Memory that an op's kernels use between each other, valid until the next op: everything is on one stream, in order,
+// so one buffer is enough. It grows when an op needs more, which waits for the device; after the first step it never
+// does.
 class Workspace {
 public:
     explicit Workspace(std::initializer_list<size_t> bytes);  // of its parts
@@ -90,6 +91,6 @@ private:
     char* base_;
     std::vector<size_t> offsets_;
 };
-uint64_t workspace_generation();  // another number after each growth: recorded work may hold the old address
+uint64_t workspace_generation();  // changes with each growth: recorded work may hold the old address
 
 }  // namespace llmc::cuda

@@ -1,14 +1,15 @@
-// Layer norm over the rows of (N, C), forward and backward with the residual stream's gradient added. Ba, Kiros, Hinton,
-// "Layer normalization", 2016; formulas in llmc/ops/ops.h.
+// Layer norm over the rows of (N, C), forward and backward with the residual stream's gradient added. Ba, Kiros,
+// Hinton, "Layer normalization", 2016; formulas in llmc/ops/ops.h.
 //
 //   forward   bytes in bf16: 4 N C + 8 N     backward  6 N C, with dskip 8 N C
 // Bound: memory; at N = 65,536, C = 768 the floors on an H200 (4.3 TB/s) are 47 and 94 us.
 //
-// A warp owns a row and keeps it in registers, kVectors 16-byte pieces a lane, so that the mean, the variance around it
-// and the result all come from one read (for C up to 4096, in multiples of 8; other rows are read again, from the
-// first-level cache). The backward pass gives each warp many rows: a lane sees the same columns in each, and keeps their
-// parts of dweight and dbias in registers (C up to 1792); a block adds its warps' in shared memory at the end, and a
-// second kernel adds the blocks', in order. llm.c's layernorm_backward_kernel10 adds to shared memory after every row.
+// A warp computes a row and keeps it in registers, kVectors 16-byte pieces in each lane, so that mean, variance and
+// result need one read of the row (for C up to 4096, in multiples of 8; other rows are read again, from the first-level
+// cache). In the backward pass each warp computes many rows. A lane has the same columns in all of them and keeps their
+// parts of dweight and dbias in registers (C up to 1792). At the end a block adds its warps' parts in shared memory,
+// and a second kernel adds the blocks' parts, in order. For comparison: llm.c's layernorm_backward_kernel10 adds to
+// shared memory after every row.
 #include <algorithm>
 
 #include "llmc/cuda/column_sums.h"
@@ -132,7 +133,7 @@ struct BackwardShared {
     float parts[kWarps][kStride];
 };
 
-// Adds up the warps' parts of one vector per lane; the block's sum goes to parts[which][c].
+// Adds up the warps' parts of one vector per lane, and stores the block's sum in parts[which][c].
 template <class T>
 GPU void store_parts(const Backward<T>& a, BackwardShared& s, int which, int i, const float (&part)[kVec]) {
     __syncthreads();  // the last sums have been read
@@ -169,7 +170,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<T> a) {
         }
         const float mean_g = warp_sum(sum_g) / float(a.C), mean_gx = warp_sum(sum_gx) / float(a.C);
 #pragma unroll
-        for (int i = 0; i < kVectors; ++i) {  // the row once more, from the first-level cache: registers hold the sums
+        for (int i = 0; i < kVectors; ++i) {  // reads the row again, from the cache: registers hold the sums
             const int c = i * kStride + lane_id() * kVec;
             if (c >= a.C) continue;
             load_row_part(a, row, c, mean, rstd, x, dout, g);
@@ -190,8 +191,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<T> a) {
     }
 }
 
-// Any C: a block owns a row at a time, a thread the same columns in each; their sums lie in shared memory, 2 C floats
-// behind the reduction's scratch.
+// Any C: a block computes a row at a time, a thread the same columns in each. The sums are in shared memory: 2 C floats
+// after the reduction's scratch.
 struct BackwardAnyShared {
     ReduceScratch reduce;
     float sums[1];  // (2, C)
@@ -227,7 +228,7 @@ __global__ void __launch_bounds__(kThreads) backward_any_kernel(Backward<T> a) {
     for (int c = int(threadIdx.x); c < 2 * a.C; c += kThreads) a.parts[int64_t(blockIdx.x) * 2 * a.C + c] = s.sums[c];
 }
 
-// Calls f with the smallest of the compiled numbers of vectors that hold a row; false: none does.
+// Calls f with the smallest compiled number of vectors that holds a row; false if there is none.
 template <int kFirst, int... kMore, class F>
 bool with_vectors(int64_t C, F&& f) {
     if (C <= kFirst * kStride) {

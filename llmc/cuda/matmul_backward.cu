@@ -3,7 +3,7 @@
 //   dinp     dout weight, times gelu'(pre_gelu) in the epilogue where the input was a GELU's output
 //   dweight  dout^T inp: few tiles and a long K (the rows of the batch), so K is split and the parts are added in order
 //   dbias    column sums of dout: in bf16 a by-product of dweight's kernel, whose blocks in the first column of tiles
-//            multiply the operand they hold anyway by ones; in fp32, or without dweight, by itself
+//            also multiply their operand by ones; in fp32, or without dweight, a kernel of its own
 #include "llmc/cuda/matmul/multiply.h"
 #include "llmc/ops/checks.h"
 #include "llmc/ops/device.h"

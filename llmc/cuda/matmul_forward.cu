@@ -1,8 +1,8 @@
 // out = epilogue(scale inp weight^T + bias_scale bias): plain, GELU keeping the pre-activation, or residual added.
 // Formulas: llmc/ops/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
 //
-// In the epilogue the residual add costs 2 N OC bytes more in a kernel that has them to spare, and makes the layer norm
-// behind it a plain one; the GELU spares its own pass, 6 N OC bytes.
+// The residual add in the epilogue moves 2 N OC more bytes in a kernel that is not bound by memory, so that the layer
+// norm after it needs no second input; the GELU saves a pass of its own, 6 N OC bytes.
 #include "llmc/cuda/matmul/multiply.h"
 #include "llmc/ops/checks.h"
 

@@ -2,8 +2,8 @@
 // rounding and its random numbers: doc/formats.md.
 //
 // Bytes a parameter, AdamW: gradient 4 read, moments 8 read and 8 written, weight 4 + 4, and in bf16 2 more for the
-// rounded copy: 28 or 30. Bound: memory; floor 868 us for 124M in bf16 on an H200. Stochastic rounding adds ten rounds of
-// Philox per four parameters, about a tenth of the time the memory takes.
+// rounded copy: 28 or 30. Bound: memory; floor 868 us for 124M in bf16 on an H200. Stochastic rounding adds ten rounds
+// of Philox per four parameters, about a tenth of the time the memory takes.
 #include <cmath>
 
 #include "llmc/core/random.h"
@@ -35,8 +35,7 @@ struct Step {
     int stochastic;
 };
 
-// What the gradient is multiplied by. A norm that is NaN gives NaN: better a visible failure than a step without
-// clipping.
+// The factor of the gradient. If the norm is NaN it is NaN: the run fails visibly instead of going on without clipping.
 GPU float clip_factor(const Step& s) {
     if (!s.grad_norm) return 1;
     const float norm = *s.grad_norm;
@@ -50,11 +49,11 @@ GPU void adamw_update(const Step& s, const Entry& e, float grad, float& m, float
 }
 
 GPU void sgd_update(const Step& s, const Entry& e, float grad, float& m, float& w) {
-    m = (s.step == 1 ? 0.0f : s.beta1 * m) + grad;  // the momentum buffer holds nothing yet at step 1
+    m = (s.step == 1 ? 0.0f : s.beta1 * m) + grad;  // the momentum buffer is not set yet at step 1
     w = (1 - e.decay) * w - e.lr * m;
 }
 
-// param[i, i + 8) = w, rounded as the step wants.
+// param[i, i + 8) = w, rounded to nearest or stochastically.
 GPU void store_bf16(const Step& s, const Entry& e, int64_t i, const float (&w)[kVec]) {
     bf16* param = static_cast<bf16*>(e.param) + i;
     if (!s.stochastic) return store_upto(param, w, e.count - i, e.aligned);
@@ -65,7 +64,7 @@ GPU void store_bf16(const Step& s, const Entry& e, int64_t i, const float (&w)[k
 #pragma unroll
         for (int j = 0; j < 4; ++j) rounded[k + j] = to_float(to_bf16_stochastic(w[k + j], x[j] & 0xffffu));
     }
-    store_upto(param, rounded, e.count - i, e.aligned);  // exact: they are bf16 numbers
+    store_upto(param, rounded, e.count - i, e.aligned);  // exact: these are bf16 numbers
 }
 
 template <bool kAdam>

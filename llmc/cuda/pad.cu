@@ -1,4 +1,4 @@
-// Copies rows to multiples of 16 bytes: for channels and head sizes that are no multiple of 8. Bytes: 4 rows columns.
+// Copies rows to multiples of 16 bytes, for channels and head sizes that are not multiples of 8. Bytes: 4 rows columns.
 #include "llmc/cuda/pad.h"
 
 #include "llmc/cuda/vec.h"

@@ -1,5 +1,5 @@
-// cp.async copies 16 aligned bytes: the tensor-core kernels want every row of a bf16 operand to start at a multiple of 16
-// bytes. Rows that do not are copied once to where they do, with zeros behind them.
+// cp.async copies 16 aligned bytes, so the tensor-core kernels need every row of a bf16 operand to start at a multiple
+// of 16 bytes. Other rows are copied once to such addresses, padded with zeros.
 #pragma once
 #include "llmc/cuda/host.h"
 
@@ -11,9 +11,9 @@ struct Rows {
     int64_t rows, columns, stride = 0;
 };
 
-// Bytes of scratch memory that aligned_rows needs; 0 where the rows are aligned as they are.
+// Bytes of scratch memory that aligned_rows needs; 0 if the rows are aligned already.
 size_t padding_bytes(const Rows& m);
-// The rows as they are (dense), or their copy in `memory`.
+// The rows themselves (dense) if they are aligned, or their copy in `memory`.
 Rows aligned_rows(const Rows& m, void* memory);
 
 }  // namespace llmc::cuda

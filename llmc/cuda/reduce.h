@@ -6,7 +6,7 @@ namespace llmc::cuda {
 
 using namespace gpu;
 
-// One float per warp. A block that reduces several times needs one of these for all of them.
+// One float per warp. One of these is enough for several reductions of a block.
 struct ReduceScratch {
     float of_warp[32];
 };
@@ -15,7 +15,7 @@ namespace detail {
 template <class Combine>
 GPU float reduce_block(float x, ReduceScratch& scratch, Combine&& combine) {
     const int warps = int(blockDim.x) / kWarp;
-    __syncthreads();  // the scratch may still be read, by whoever used it last
+    __syncthreads();  // the scratch may still be read by the reduction before
     if (lane_id() == 0) scratch.of_warp[warp_id()] = x;
     __syncthreads();
     float result = scratch.of_warp[0];
@@ -24,7 +24,7 @@ GPU float reduce_block(float x, ReduceScratch& scratch, Combine&& combine) {
 }
 }  // namespace detail
 
-// In every thread of the block; all must call. The block is whole warps.
+// The result is in every thread of the block. All threads must call; the block must consist of whole warps.
 GPU float block_sum(float x, ReduceScratch& scratch) {
     return detail::reduce_block(warp_sum(x), scratch, [](float a, float b) { return a + b; });
 }

@@ -1,8 +1,8 @@
 // Sums over one tensor or many: accumulate_sum, global_norm, statistics. Formulas: llmc/ops/ops.h.
 //
 // Bytes: each input once (4 P for the norm of P fp32 gradients: 116 us for 124M on an H200). Bound: memory. Two stages:
-// every block sums its part in fp32, in a fixed order, and one block adds the parts in double. No atomics, so the bits do
-// not depend on which block is done first.
+// every block sums its part in fp32, in a fixed order, and one block adds the parts in double. No atomics, so the bits
+// do not depend on which block finishes first.
 #include <algorithm>
 
 #include "llmc/cuda/host.h"
@@ -74,7 +74,7 @@ struct StatisticsArguments {
     int64_t N, C, first_column, columns;
 };
 
-GPU float max_with_nan(float a, float b) { return is_nan(a) || a > b ? a : b; }  // a NaN has to show
+GPU float max_with_nan(float a, float b) { return is_nan(a) || a > b ? a : b; }  // keeps a NaN
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) statistics_kernel(StatisticsArguments<T> a, bool aligned) {

@@ -1,5 +1,5 @@
-// Many tensors, one launch: all elements of all tensors are cut into blocks of kListBlock, and a block finds out which
-// tensor it belongs to.
+// Many tensors in one launch: all elements of all tensors are divided into blocks of kListBlock, and each block looks
+// up the tensor that it belongs to.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -14,15 +14,15 @@ using namespace gpu;
 
 constexpr int kListThreads = 256, kListBlock = kListThreads * 8;
 
-// On the device: entries with what the kernel wants to know of each tensor; Entry has `int64_t count` and
-// `int64_t first_block`.
+// On the device: one entry for each tensor, with what the kernel needs. Entry has `int64_t count` and `int64_t
+// first_block`.
 template <class Entry>
 struct TensorList {
     const Entry* entries;
     int size;
 };
 
-// The entry that the running block belongs to, and the first of its elements that are this thread's.
+// The entry of the running block, and the index of this thread's first element in the tensor.
 template <class Entry>
 GPU const Entry& entry_of_block(const TensorList<Entry>& list, int64_t& element) {
     int low = 0, high = list.size - 1;  // the last entry with first_block <= blockIdx.x
@@ -54,7 +54,7 @@ size_t list_bytes(const std::vector<Entry>& entries) {
     return entries.size() * sizeof(Entry);
 }
 
-// Copies the entries to `memory` on the device. The copy is enqueued: nobody waits.
+// Copies the entries to `memory` on the device. The copy is enqueued; the host does not wait.
 template <class Entry>
 TensorList<Entry> upload_list(const std::vector<Entry>& entries, Entry* memory) {
     device::copy_to_device(memory, entries.data(), list_bytes(entries));

@@ -1,6 +1,6 @@
-// A tile of bf16 in shared memory that knows its own order: rows of 16-byte chunks, the chunks of a row permuted by the
-// row's number, so that eight rows at the same chunk (what ldmatrix reads) lie in different banks, and so do the chunks
-// of one row (what cp.async writes). Idea: CUTLASS's and ThunderKittens' swizzled layouts.
+// A tile of bf16 in shared memory with a swizzled layout: rows of 16-byte chunks, with the chunks of a row permuted by
+// the row's index, so that the same chunk of eight rows (which ldmatrix reads) is in different banks, and so are the
+// chunks of one row (which cp.async writes). As the swizzled layouts of CUTLASS and ThunderKittens.
 #pragma once
 #include "llmc/cuda/vec.h"
 
@@ -8,49 +8,49 @@ namespace llmc::cuda {
 
 template <int kRows, int kColumns>
 struct Tile {
-    static constexpr int kChunks = kColumns / 8;  // of 16 bytes, in a row
+    static constexpr int kChunks = kColumns / 8;  // of 16 bytes in a row
     static_assert(kChunks == 4 || kChunks % 8 == 0);
     alignas(128) bf16 data[kRows * kColumns];
 
     GPU bf16* chunk(int row, int chunk) {
-        const int swizzle = kChunks == 4 ? row / 2 % 4 : row % 8;  // rows of 64 bytes: two of them span the banks
+        const int swizzle = kChunks == 4 ? row / 2 % 4 : row % 8;  // two rows of 64 bytes cover the banks
         return data + (row * kChunks + (chunk ^ swizzle)) * 8;
     }
 
-    // Starts this thread's copies, of kThreads, from a matrix to the tile: `source` is the element that becomes [0, 0],
-    // its row and column are followed by rows_left and columns_left that exist (with it), the rest becomes zeros. Every
-    // row starts at a multiple of 16 bytes, and holds zeros behind its last column up to the next.
+    // Starts this thread's copies, one of kThreads threads, from a matrix to the tile. `source` is the element that
+    // becomes [0, 0]; rows_left rows and columns_left columns exist from it on, and the rest becomes zeros. Every row
+    // of the matrix starts at a multiple of 16 bytes and is padded with zeros up to the next.
     template <int kThreads>
     GPU void load(const bf16* source, int64_t stride, int64_t rows_left, int64_t columns_left) {
-        // A thread has the same chunk of every kPass-th row, and the same swizzle in all of them.
+        // A thread copies the same chunk of every kPass-th row, with the same swizzle in all of them.
         constexpr int kPass = kThreads / kChunks;
         static_assert(kThreads % kChunks == 0 && kRows % kPass == 0 && kPass % 8 == 0);
         const int r = int(threadIdx.x) / kChunks, c = int(threadIdx.x) % kChunks;
-        const bool exists = 8 * c < columns_left;  // with what is behind it in the row, up to a multiple of 8
+        const bool exists = 8 * c < columns_left;  // the padding of the row belongs to its last chunk
         source += r * stride + 8 * c;
 #pragma unroll
         for (int i = 0; i < kRows / kPass; ++i, source += kPass * stride)
             cp_async16(chunk(r + i * kPass, c), source, exists && r + i * kPass < rows_left);
     }
 
-    // The fragment of mma's A (16 x 16) at (m, k), of an operand that lies along K: rows are m, columns k.
+    // The fragment of mma's A (16 x 16) at (m, k), of an operand stored along K: rows are m, columns are k.
     GPU void a_fragment(uint32_t (&a)[4], int m, int k) {
         const int lane = lane_id();
         ldmatrix_x4(a, chunk(m + lane % 16, k / 8 ^ lane / 16));
     }
-    // The same where rows are k and columns m.
+    // The same of an operand whose rows are k and columns m.
     GPU void a_fragment_transposed(uint32_t (&a)[4], int m, int k) {
         const int lane = lane_id();
         ldmatrix_x4_trans(a, chunk(k + lane % 8 + lane / 16 * 8, m / 8 ^ lane / 8 % 2));
     }
-    // The fragments of two of mma's B (16 x 8), at (k, n) and (k, n + 8), of an operand that lies along K: rows are n.
+    // The fragments of two of mma's B (16 x 8), at (k, n) and (k, n + 8), of an operand stored along K: rows are n.
     GPU void b_fragments(uint32_t (&b)[2][2], int n, int k) {
         const int lane = lane_id();
         uint32_t r[4];
         ldmatrix_x4(r, chunk(n + lane % 8 + lane / 16 * 8, k / 8 ^ lane / 8 % 2));
         b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
     }
-    // The same where rows are k and columns n.
+    // The same of an operand whose rows are k and columns n.
     GPU void b_fragments_transposed(uint32_t (&b)[2][2], int n, int k) {
         const int lane = lane_id();
         uint32_t r[4];
@@ -59,8 +59,8 @@ struct Tile {
     }
 };
 
-// A 4 x 4 transpose of pairs over the four lanes that hold a row of an accumulator: before, lane t has columns 2t and
-// 2t + 1 of four tiles of 8 columns; afterwards it has all 8 columns of tile t, in order.
+// Transposes 4 x 4 pairs over the four lanes that hold a row of an accumulator. Before, lane t has columns 2t, 2t + 1
+// of four tiles of 8 columns; after, it has all 8 columns of tile t, in order.
 GPU void transpose_quad(float (&v)[8]) {
     const int t = lane_id() % 4;
 #pragma unroll

@@ -1,4 +1,4 @@
-// Elements of either float type, several at a time and as floats: the widest access of a thread is 16 bytes.
+// Loads and stores of several elements of either float type, as floats. The widest access of a thread is 16 bytes.
 #pragma once
 #include "llmc/cuda/gpu.h"
 
@@ -6,7 +6,7 @@ namespace llmc::cuda {
 
 using namespace gpu;
 
-constexpr int kVec = 8;  // elements that a thread takes at a time: 16 bytes of bf16, 32 of fp32
+constexpr int kVec = 8;  // elements that a thread loads at a time: 16 bytes of bf16, 32 of fp32
 
 GPU void unpack(float (&v)[8], const uint4& bits) {
     v[0] = low_of(bits.x), v[1] = high_of(bits.x), v[2] = low_of(bits.y), v[3] = high_of(bits.y);
@@ -16,7 +16,7 @@ GPU uint4 pack(const float (&v)[8]) {
     return {pack_bf16x2(v[0], v[1]), pack_bf16x2(v[2], v[3]), pack_bf16x2(v[4], v[5]), pack_bf16x2(v[6], v[7])};
 }
 
-// What is left of v when it is stored as T.
+// v after rounding to T.
 template <class T>
 GPU void round_to(float (&v)[8]) {
     if constexpr (sizeof(T) == 2) unpack(v, pack(v));
@@ -27,7 +27,7 @@ GPU float load1(const bf16* p) { return low_of(p->bits); }
 GPU void store1(float* p, float x) { *p = x; }
 GPU void store1(bf16* p, float x) { p->bits = uint16_t(pack_bf16x2(x, 0.0f)); }
 
-// kCount consecutive elements of global memory, a multiple of what 16 bytes hold; p is 16-byte aligned.
+// kCount consecutive elements of global memory, a multiple of 16 bytes; p is 16-byte aligned.
 template <int kCount>
 GPU void load(float (&v)[kCount], const float* p) {
     static_assert(kCount % 4 == 0);
@@ -66,7 +66,7 @@ GPU void store_shared(float* p, const float (&v)[kCount]) {
     for (int i = 0; i < kCount; i += 4) *reinterpret_cast<float4*>(p + i) = {v[i], v[i + 1], v[i + 2], v[i + 3]};
 }
 
-// The first `count` of them, one at a time: at the end of a row, or where rows are not aligned. The rest of v is 0.
+// The first `count` elements, one at a time, at the end of a row or if rows are not aligned. The rest of v is 0.
 template <int kCount, class T>
 GPU void load_some(float (&v)[kCount], const T* p, int64_t count) {
 #pragma unroll
@@ -79,7 +79,7 @@ GPU void store_some(T* p, const float (&v)[kCount], int64_t count) {
         if (i < count) store1(p + i, v[i]);
 }
 
-// Both of the above: whole vectors where `whole` says that p is aligned and where `count` leaves a whole one.
+// Both of the above: the whole vector if p is aligned (`whole`) and `count` is at least kCount.
 template <int kCount, class T>
 GPU void load_upto(float (&v)[kCount], const T* p, int64_t count, bool whole) {
     if (whole && count >= kCount)
@@ -95,7 +95,7 @@ GPU void store_upto(T* p, const float (&v)[kCount], int64_t count, bool whole) {
         store_some(p, v, count);
 }
 
-// On the host: whether every 8th element of a tensor's rows, and of all the others', starts at a multiple of 16 bytes.
+// On the host: whether every 8th element of the rows of all these tensors starts at a multiple of 16 bytes.
 inline bool is_aligned(const Tensor& t) { return !t || reinterpret_cast<uintptr_t>(t.data) % 16 == 0; }
 template <class... Tensors>
 bool rows_are_aligned(const Tensors&... tensors) {

@@ -1,6 +1,6 @@
-// cp.async, as badly as the hardware may behave: from the moment it is issued the destination holds NaN, so whoever
-// still reads the stage's last contents is found out, and the bytes land when the thread waits for them and no sooner,
-// so a missing wait is too. ThreadSanitizer sees a write at both moments.
+// cp.async with the least that the hardware guarantees: from its issue on the destination holds NaN, which shows a
+// thread that still reads the old contents, and the bytes arrive only when the thread waits for them, which shows a
+// missing wait. ThreadSanitizer sees a write at both moments.
 #pragma once
 #include <cstdint>
 #include "llmc/emulator/grid.h"
@@ -9,7 +9,7 @@ namespace llmc::emulator {
 
 void remember_copy(const PendingCopy& copy);
 void commit_copies();
-// The next copy that has to land before at most `most_pending` groups are on their way; false: there is none.
+// The next copy that has to be done so that at most `most_pending` groups are pending; false if there is none.
 bool next_to_land(int most_pending, PendingCopy& copy);
 
 inline void start_copy(void* destination, const void* source) {

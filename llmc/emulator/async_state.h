@@ -1,4 +1,4 @@
-// What a thread or cluster has started and not yet finished: copies and matrix products that run beside the thread.
+// Asynchronous work that a thread or cluster has started and not yet finished: copies and matrix products.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -7,7 +7,7 @@
 
 namespace llmc::emulator {
 
-// cp.async: 16 bytes on their way from global to shared memory; without a source, zeros.
+// cp.async: a copy of 16 bytes from global to shared memory; zeros without a source.
 struct PendingCopy {
     void* destination;
     const void* source;
@@ -18,7 +18,8 @@ struct PendingCopies {
     bool empty() const { return open.empty() && groups.empty(); }
 };
 
-// wgmma: products that a warpgroup has issued; they happen, for the whole warpgroup, when one of its threads waits.
+// wgmma: products that a warpgroup has issued. They are computed, for the whole warpgroup, when one of its threads
+// waits.
 struct PendingProducts {
     std::vector<std::function<void()>> open;
     std::deque<std::vector<std::function<void()>>> groups;
@@ -27,7 +28,7 @@ struct PendingProducts {
     bool empty() const { return open.empty() && groups.empty(); }
 };
 
-// TMA: copies of whole tiles, which land some rounds after they were asked for.
+// TMA: copies of whole tiles, which are done some rounds after their issue.
 struct BulkCopy {
     int delay;
     std::function<void()> land;

@@ -6,7 +6,7 @@
 #include <new>
 
 #if defined(__x86_64__)
-// Saves the callee-saved registers on the old stack and takes them from the new one (System V calling convention).
+// Saves the callee-saved registers on the old stack and restores them from the new one (System V calling convention).
 extern "C" void llmc_switch_stack(void** save, void* restore);
 asm(R"(.text
 .globl llmc_switch_stack
@@ -54,7 +54,7 @@ Stacks::Stacks(size_t count) : count_(count) {
 }
 
 Stacks::~Stacks() {
-    asan_unpoison(memory_, count_ * (kStack + kGuard));  // somebody else may get these addresses
+    asan_unpoison(memory_, count_ * (kStack + kGuard));  // other allocations may get these addresses
     munmap(memory_, count_ * (kStack + kGuard));
 }
 
@@ -67,7 +67,7 @@ Fiber::~Fiber() {
 void Fiber::adopt_current_thread() { tsan_ = tsan_current_fiber(); }
 
 void Fiber::prepare(char* stack, void (*entry)()) {
-    asan_unpoison(stack, kStack);  // frames of a fiber that was given up were never unwound
+    asan_unpoison(stack, kStack);  // the frames of an abandoned fiber were never unwound
     stack_bottom_ = stack;
     stack_size_ = kStack;
     asan_ = nullptr;
@@ -91,7 +91,7 @@ void Fiber::prepare(char* stack, void (*entry)()) {
 }
 
 namespace {
-thread_local Fiber* g_left = nullptr;  // whose stack the last switch left
+thread_local Fiber* g_left = nullptr;  // from which the last switch came
 }
 
 void Fiber::switch_to(Fiber& from, Fiber& to) {

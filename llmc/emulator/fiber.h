@@ -1,5 +1,5 @@
-// A fiber: a stack of its own that runs until it switches away. One fiber is one CUDA thread; switching costs a few
-// nanoseconds, where a thread of the operating system would cost a thousand.
+// A fiber: code with its own stack that runs until it switches to another. One fiber is one CUDA thread. A switch takes
+// a few nanoseconds; between threads of the operating system it would take a thousand.
 #pragma once
 #include <cstddef>
 #include "llmc/emulator/sanitizers.h"
@@ -10,7 +10,7 @@
 
 namespace llmc::emulator {
 
-// The stacks of one worker: one mapping, a guard page below each stack so that an overflow is a fault, not a riddle.
+// The stacks of one worker: one mapping with a guard page below each stack, so that an overflow is a fault.
 class Stacks {
 public:
     explicit Stacks(size_t count);
@@ -33,13 +33,13 @@ public:
     Fiber& operator=(const Fiber&) = delete;
     ~Fiber();
 
-    // Makes `entry` what runs at the next switch_to(). It must never return: it ends by switching away for good.
+    // The next switch_to() runs `entry`, which must not return: it ends by switching away.
     void prepare(char* stack, void (*entry)());
-    // The fiber that stands for the thread that calls this.
+    // Makes this the fiber of the calling thread.
     void adopt_current_thread();
     // Suspends `from`, which must be running, and continues `to`.
     static void switch_to(Fiber& from, Fiber& to);
-    // To be called first thing in an entry function.
+    // To be called first in an entry function.
     static void entered();
 
 private:

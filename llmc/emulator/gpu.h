@@ -1,5 +1,4 @@
-// gpu.h for any other compiler: the meaning of each name on the CPU. What each does is said once, in
-// llmc/cuda/gpu/ptx.h.
+// gpu.h for other compilers than nvcc: each function on the CPU. They are documented in llmc/cuda/gpu/ptx.h.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -15,29 +15,29 @@
 namespace llmc::emulator {
 namespace {
 
-constexpr size_t kSharedAlignment = 4096;  // 1024 is what the widest shared-memory swizzle needs
+constexpr size_t kSharedAlignment = 4096;  // the widest shared-memory swizzle needs 1024
 constexpr unsigned char kPoison = 0xFF;    // NaN in bf16 and in fp32
-constexpr size_t kCanary = 64;             // bytes behind a block's shared memory that nothing may change
+constexpr size_t kCanary = 64;             // bytes after a block's shared memory that nothing may change
 
-// One grid on its way through the workers.
+// A grid that the workers run.
 struct Grid {
     Launch launch;
     const std::function<void()>& body;
     std::atomic<unsigned> next_block{0};
     std::mutex mutex;
     std::string failure;
-    char start_order, end_order;  // what orders memory before, in and after the grid
+    char start_order, end_order;  // order tokens: memory before, in and after the grid
 
     unsigned blocks() const { return launch.grid.x * launch.grid.y * launch.grid.z; }
     unsigned threads() const { return launch.block.x * launch.block.y * launch.block.z; }
     void report(const std::string& what) {
         std::lock_guard lock(mutex);
         if (failure.empty()) failure = what;
-        next_block = blocks();  // hand out no more
+        next_block = blocks();  // no more blocks are started
     }
 };
 
-// Shared memory of a cluster's blocks. Behind each block's lie kCanary bytes that nothing may touch.
+// Shared memory of a cluster's blocks, each followed by kCanary bytes that nothing may change.
 class SharedMemory {
 public:
     ~SharedMemory() {
@@ -49,7 +49,7 @@ public:
         bytes_ = bytes;
         memory_ = map(nullptr, 0);
     }
-    // To ThreadSanitizer it is other memory from now on: what the last block did with it is no race with the next one's.
+    // For ThreadSanitizer it is new memory then: accesses of the last block do not race with those of the next one.
     void renew() {
         if (LLMC_TSAN) map(memory_, MAP_FIXED);
     }
@@ -65,7 +65,7 @@ private:
     size_t bytes_ = 0;
 };
 
-// One host thread's stage: the cluster that it runs now, and the order in which the threads take turns.
+// The state of one host thread: the cluster that it runs, and the order in which the CUDA threads take turns.
 struct Worker {
     Grid* grid = nullptr;
     Cluster cluster;
@@ -115,10 +115,10 @@ void entry() {
     --w.cluster.alive;
     t.warp->alive &= ~(1u << t.lane);
     yield();
-    std::abort();  // a finished thread gets no more turns
+    std::abort();  // not reached: a finished thread gets no more turns
 }
 
-// Memory for the launch's clusters: as many blocks, threads and stacks as one cluster has.
+// Allocates the blocks, threads and stacks of one cluster of the launch.
 void Worker::set_stage() {
     const Launch& launch = grid->launch;
     const unsigned threads = grid->threads(), size = launch.cluster;
@@ -150,7 +150,7 @@ void Worker::set_stage() {
 void Worker::place_cluster(unsigned first_block) {
     const Launch& launch = grid->launch;
     const unsigned threads = grid->threads();
-    random = options().seed * 0x9E3779B97F4A7C15ull + first_block + 1;  // a block's schedule depends on nothing else
+    random = options().seed * 0x9E3779B97F4A7C15ull + first_block + 1;  // a block's schedule depends only on these
     cluster.alive = 0;
     cluster.barrier = {};
     cluster.bulk_copies.on_their_way.clear();
@@ -183,7 +183,7 @@ void Worker::place_cluster(unsigned first_block) {
     order_release(&grid->start_order);
 }
 
-// Every thread that is left gets one turn; they pass it on among themselves (yield).
+// Every thread that has not returned gets one turn; yield() passes it to the next.
 void Worker::run_round() {
     if (options().shuffle)
         for (size_t i = ready.size(); i > 1; --i) std::swap(ready[i - 1], ready[random_bits() % i]);
@@ -248,13 +248,13 @@ void Worker::run(Grid& g) {
         place_cluster(first);
         run_cluster();
     }
-    // Only now: a later block's threads must not seem ordered behind an earlier block's.
+    // Only here: the threads of a later block must not be ordered after those of an earlier one.
     order_acquire(&g.end_order);
     if (failed) give_up_threads();
     g_worker = outer;
 }
 
-// What a failed grid's threads had under way.
+// Drops the asynchronous work of a failed grid's threads.
 void Worker::give_up_threads() {
     for (Block* b : cluster.blocks)
         for (Thread& t : b->threads) t.copies = {}, t.products = {};
@@ -263,7 +263,7 @@ void Worker::give_up_threads() {
 void Worker::switch_away_for_good() {
     failed = true;
     Fiber::switch_to(running->fiber, main);
-    std::abort();  // nobody comes back to a thread that failed
+    std::abort();  // not reached: a failed thread is not continued
 }
 
 Worker& own_worker() {
@@ -271,10 +271,10 @@ Worker& own_worker() {
     return *g_own_worker;
 }
 
-// Host threads that stay between launches: making one takes longer than most launches do.
+// Host threads that are kept between launches: starting one takes longer than most launches.
 class Pool {
 public:
-    // Runs the grid on `count` threads besides the caller's.
+    // Runs the grid on the calling thread and `count` others.
     void run(Grid& grid, int count) {
         {
             std::lock_guard lock(mutex_);

@@ -1,10 +1,10 @@
-// The threads, warps, blocks and clusters of a launch, and how they are run on the CPU: a cluster of blocks at a time on
-// each worker, one fiber per CUDA thread, round after round until all have returned.
+// The threads, warps, blocks and clusters of a launch, and how they run on the CPU: each worker runs a cluster of
+// blocks at a time, with one fiber per CUDA thread, in rounds until all have returned.
 //
-// What it shows: wrong results, reads of shared memory that nothing wrote (it starts as NaN), threads at different
-// barriers, deadlocks, accesses out of bounds (AddressSanitizer), data races (ThreadSanitizer), and, under shuffled
-// schedules, everything that relies on an order which no barrier gives.
-// What it cannot show: speed, bank conflicts, register pressure, the memory model between blocks of a grid, how tensor
+// It shows wrong results, reads of shared memory that nothing wrote (it starts as NaN), threads at different barriers,
+// deadlocks, accesses out of bounds (AddressSanitizer), data races (ThreadSanitizer), and, in shuffled schedules, code
+// that relies on an order which no barrier guarantees.
+// It cannot show speed, bank conflicts, register pressure, the memory model between blocks of a grid, or how tensor
 // cores round their sums.
 #pragma once
 #include <cstdint>
@@ -20,11 +20,11 @@ namespace llmc::emulator {
 
 using Location = std::source_location;
 
-// Threads wait here for each other. Two order tokens, used in turn: a fast thread may be one generation ahead.
+// A barrier of threads. It uses two order tokens in turn, because a fast thread may be one generation ahead.
 struct Barrier {
     int arrived = 0;
     unsigned generation = 0;
-    const char* what = nullptr;  // of the threads that wait now
+    const char* what = nullptr;  // the operation of the threads that wait
     Location where;
     char order[2];
 };
@@ -41,7 +41,7 @@ struct Thread {
     bool done = false;
     const char* waits_for = "start";
     Location where;
-    void* deposit = nullptr;  // what a collective operation gives and takes
+    void* deposit = nullptr;  // this thread's data in a collective operation
     PendingCopies copies;
     PendingProducts products;
 };
@@ -49,7 +49,7 @@ struct Thread {
 struct Warp {
     Barrier barrier;
     uint32_t alive = 0;
-    uint32_t mask = 0;  // of the operation under way
+    uint32_t mask = 0;  // of the current operation
     uint64_t exchanged[2][32];
     int parity = 0;
     Thread* lanes = nullptr;  // 32 of them
@@ -73,7 +73,7 @@ struct Cluster {
     BulkCopies bulk_copies;
 };
 
-// How grids are run. Changing it is not safe while one runs.
+// How grids are run. Must not be changed while one runs.
 struct Options {
     int workers = 0;       // host threads; 0: one per core
     bool shuffle = false;  // threads take turns in random order and run ahead of each other by random amounts
@@ -81,7 +81,7 @@ struct Options {
     int multiprocessors = 3;
     int capability = 90;
     size_t memory = 0;          // bytes of device memory; 0: the host's
-    std::string driver = "ok";  // or "none", "old": what the runtime finds
+    std::string driver = "ok";  // or "none", "old": the driver that the runtime reports
 };
 Options& options();  // from the environment variable LLMC_EMULATOR ("shuffle=1 seed=7 ...") at first use
 
@@ -100,7 +100,7 @@ const Launch& launch_shape();
 [[noreturn]] void fail(const std::string& what);  // ends the grid; names block, thread and line
 
 void yield();            // lets the other threads run
-void yield_at_random();  // under a shuffled schedule: lets the others run ahead for a while
-void made_progress();    // tells the deadlock detection that something other than waiting happened
+void yield_at_random();  // in a shuffled schedule: lets the other threads run ahead for a while
+void made_progress();    // for the deadlock detection: something other than waiting happened
 uint32_t random_bits();
 }  // namespace llmc::emulator

@@ -9,7 +9,7 @@ constexpr int kWarpgroup = 128;
 
 struct MBarrier {
     uint32_t phase : 1, count : 15, pending : 16;
-    int32_t bytes;  // announced and not yet here; negative: here before they were announced
+    int32_t bytes;  // expected and not yet arrived; negative: arrived before they were expected
 };
 static_assert(sizeof(MBarrier) == sizeof(uint64_t));
 
@@ -23,7 +23,7 @@ uint64_t* in_block(uint64_t* barrier, int rank) {
     return reinterpret_cast<uint64_t*>(cluster().blocks[size_t(rank)]->shared + offset_of(barrier));
 }
 
-// What waits for a phase is ordered behind what arrived in it: a token per phase, the barrier's own bytes.
+// The order token of a phase, one of the barrier's own bytes: a wait for a phase is ordered after the arrivals in it.
 char* order_of(uint64_t* barrier, uint32_t phase) { return reinterpret_cast<char*>(barrier) + phase; }
 
 void finish_phase(MBarrier& m) {

@@ -1,6 +1,6 @@
-// hopper.h's meaning on the CPU. Bulk copies land some rounds after they were asked for; the products of a warpgroup
-// happen, all 128 threads' at once, when one of its threads waits for them: memory that is reused too early gives a wrong
-// answer. What is not modelled: fence.proxy.async, other swizzles and shapes.
+// The functions of llmc/cuda/gpu/hopper.h on the CPU. Bulk copies are done some rounds after their issue. The products
+// of a warpgroup are computed, for all 128 threads at once, when one of its threads waits for them, so that memory that
+// is reused too early gives a wrong result. Not modelled: fence.proxy.async, other swizzles and shapes.
 #pragma once
 #include "llmc/core/tensor.h"
 #include "llmc/emulator/warp.h"
@@ -32,7 +32,7 @@ void issue_product(const std::function<void()>& multiply);
 void commit_products();
 void wait_for_products(int most_pending, const Location& where);
 
-// Byte offset in shared memory of element (mn, k) of an operand. "Canonical layouts", wgmma.
+// Byte offset in shared memory of element (mn, k) of an operand. PTX manual, wgmma, "Canonical layouts".
 inline uint32_t operand_offset(uint64_t descriptor, bool along_mn, int mn, int k) {
     const uint32_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4,
                    stride = (descriptor >> 32 & 0x3fff) << 4;

@@ -13,6 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include "llmc/core/alignment.h"
+
+using llmc::aligned, llmc::kAlignment;
 using Work = std::function<void()>;
 using Clock = std::chrono::steady_clock;
 
@@ -20,7 +23,7 @@ struct EmulatedGraph {
     std::vector<Work> work;
 };
 struct EmulatedEvent {
-    int pending = 0;  // records that are enqueued and not yet reached
+    int pending = 0;  // records that are enqueued and not done
     Clock::time_point when;
 };
 
@@ -52,8 +55,7 @@ cudaError_t enqueue(Work work) {
     return cudaSuccess;
 }
 
-// Does what was enqueued, in order, as long as unfinished() says so. The first failure drops what comes after it, and is
-// reported once.
+// Does the enqueued work in order while unfinished() is true. The first failure drops the rest, and is reported once.
 template <class Unfinished>
 cudaError_t work_while(Unfinished&& unfinished) {
     State& s = state();
@@ -132,15 +134,15 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     State& s = state();
-    const size_t rounded = std::max<size_t>((bytes + 255) / 256 * 256, 256);
+    const size_t rounded = std::max(aligned(bytes), kAlignment);
     if (s.allocated + rounded > s.total_memory()) return cudaErrorMemoryAllocation;
 #if defined(__SANITIZE_ADDRESS__)
-    const size_t taken = std::max<size_t>(bytes, 1);  // so that the first byte behind is out of bounds
+    const size_t taken = std::max<size_t>(bytes, 1);  // so that the first byte after it is out of bounds
     *pointer = nullptr;
-    if (posix_memalign(pointer, 256, taken)) return cudaErrorMemoryAllocation;
+    if (posix_memalign(pointer, kAlignment, taken)) return cudaErrorMemoryAllocation;
 #else
     const size_t taken = rounded;
-    *pointer = std::aligned_alloc(256, taken);
+    *pointer = std::aligned_alloc(kAlignment, taken);
 #endif
     if (!*pointer) return cudaErrorMemoryAllocation;
     std::memset(*pointer, 0xFF, taken);
@@ -159,7 +161,7 @@ cudaError_t cudaFree(void* pointer) {
     return status;
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
-    *pointer = std::aligned_alloc(256, std::max<size_t>((bytes + 255) / 256 * 256, 256));
+    *pointer = std::aligned_alloc(kAlignment, std::max(aligned(bytes), kAlignment));
     return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFreeHost(void* pointer) {

@@ -1,6 +1,7 @@
-// The part of the CUDA runtime that this project uses, on the CPU, under its own names. A stream's work is not done when
-// it is enqueued but when somebody waits for it, as late as a GPU might: host code that reads a result too early, or
-// reuses a buffer that a copy still needs, gets a wrong answer here too. One device; streams share one queue.
+// The part of the CUDA runtime that this project uses, on the CPU, under CUDA's names. Work on a stream is not done
+// when it is enqueued but when the host waits for it, as late as a GPU may do it: host code that reads a result too
+// early, or reuses a buffer that a copy still needs, gets a wrong result here too. One device; all streams share one
+// queue.
 #pragma once
 #include <cstddef>
 #include <functional>
@@ -65,7 +66,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 namespace llmc::emulator {
 
-// What launch() (llmc/cuda/host.h) does with a kernel: enqueues it.
+// Enqueues a kernel, for launch() of llmc/cuda/host.h.
 cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body);
 
 }  // namespace llmc::emulator

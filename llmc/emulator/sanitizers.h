@@ -1,7 +1,7 @@
-// What ThreadSanitizer and AddressSanitizer have to be told about fibers. To ThreadSanitizer every CUDA thread is a
-// thread of its own, and only what orders memory on a GPU (barriers, mbarriers) orders it here: a missing barrier is a
-// data race that it reports with both source lines. The emulator's .cpp files are compiled without its instrumentation,
-// so their own accesses are not mistaken for the kernel's.
+// Calls that tell ThreadSanitizer and AddressSanitizer about fibers. For ThreadSanitizer every CUDA thread is a thread,
+// and only what orders memory on a GPU (barriers, mbarriers) orders it here, so that a missing barrier is a data race,
+// which it reports with both source lines. The emulator's .cpp files are not instrumented: only the kernels' accesses
+// count.
 #pragma once
 #include <cstddef>
 
@@ -32,7 +32,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 namespace llmc::emulator {
 
 #if LLMC_TSAN
-// While one exists, memory that the emulator takes and gives back is not mistaken for the kernel's.
+// While one exists, ThreadSanitizer ignores the emulator's own allocations.
 struct Quiet {
     Quiet() {
         AnnotateIgnoreReadsBegin("", 0);
@@ -45,7 +45,7 @@ struct Quiet {
 };
 inline void order_release(void* token) { __tsan_release(token); }
 inline void order_acquire(void* token) { __tsan_acquire(token); }
-// A write that the emulator does in the kernel's name.
+// A write by the emulator that counts as the kernel's.
 inline void record_write(void* memory, size_t bytes) { __tsan_write_range(memory, bytes); }
 inline void* tsan_current_fiber() { return __tsan_get_current_fiber(); }
 inline void* tsan_create_fiber() { return __tsan_create_fiber(0); }
@@ -65,7 +65,7 @@ inline void tsan_switch(void*) {}
 #endif
 
 #if LLMC_ASAN
-// Around a switch: `save` keeps the leaving stack's state (null: it will not be entered again).
+// Around a switch. `save` receives the state of the stack that is left (null: it is not entered again).
 inline void asan_start_switch(void** save, const void* bottom, size_t size) {
     __sanitizer_start_switch_fiber(save, bottom, size);
 }

@@ -13,8 +13,8 @@ struct Product {
     const uint32_t (&b)[2];
 };
 
-// With group = lane / 4 and t = lane % 4: a[r] holds A[group + 8 (r % 2)][2t + 8 (r / 2)] and the next column; b[r] holds
-// B[2t + 8 r][group] and the next row; d[r] is D[group + 8 (r / 2)][2t + r % 2].
+// With group = lane / 4 and t = lane % 4: a[r] holds A[group + 8 (r % 2)][2t + 8 (r / 2)] and the next column; b[r]
+// holds B[2t + 8 r][group] and the next row; d[r] is D[group + 8 (r / 2)][2t + r % 2].
 void multiply(void* const (&deposits)[32]) {
     float a[16][16], b[16][8];
     for (int lane = 0; lane < 32; ++lane) {

@@ -10,8 +10,8 @@ bool same(const Location& a, const Location& b) {
     return a.line() == b.line() && (a.file_name() == b.file_name() || !std::strcmp(a.file_name(), b.file_name()));
 }
 
-// Waits until expected() threads have come to this barrier. A thread that returns from the kernel is waited for no
-// more, so the number may fall meanwhile.
+// Waits until expected() threads have arrived at this barrier. That number may decrease meanwhile: threads that return
+// from the kernel are not waited for.
 template <class Expected>
 void wait_at(Barrier& barrier, Expected&& expected, const char* what, const Location& where, bool orders_memory) {
     Thread& me = self();
@@ -41,7 +41,7 @@ void wait_at(Barrier& barrier, Expected&& expected, const char* what, const Loca
     yield_at_random();
 }
 
-// Joins the operation that lanes of the warp perform together.
+// Joins a collective operation of the warp's lanes.
 template <class Last>
 void join(uint32_t mask, const char* what, const Location& where, bool orders_memory, Last&& when_last) {
     Thread& me = self();

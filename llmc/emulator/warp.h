@@ -1,5 +1,5 @@
-// Barriers, and what the 32 threads of a warp do together. Barriers order memory; exchanges of registers do not (CUDA
-// promises no more), so ThreadSanitizer also sees where a __syncwarp is missing.
+// Barriers, and collective operations of the 32 threads of a warp. Barriers order memory; exchanges of registers do
+// not, because CUDA does not guarantee it, so ThreadSanitizer also finds a missing __syncwarp.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -16,10 +16,11 @@ void sync_warp(uint32_t mask, const Location& where);
 void sync_named(int id, int threads, const Location& where);
 void sync_cluster(const Location& where);
 
-// Every lane of `mask` gives `value` and takes lane `source`'s.
+// Every lane of `mask` gives `value` and receives the value of lane `source`.
 uint64_t exchange(uint32_t mask, uint64_t value, int source, const char* what, const Location& where);
 
-// Every lane deposits a pointer; the last to come calls compute(lanes' deposits), which may read and write them all.
+// Every lane deposits a pointer. The lane that arrives last calls compute(deposits), which may read and write all of
+// them.
 using Compute = void (*)(void* const (&deposits)[32]);
 void collective(void* deposit, Compute compute, const char* what, const Location& where);
 
@@ -52,7 +53,7 @@ T __shfl_xor_sync(uint32_t mask, T value, int lanes,
     return llmc::emulator::exchange_value(mask, value, (llmc::emulator::self().lane ^ lanes) & 31, "__shfl_xor_sync",
                                           where);
 }
-// Lanes at the warp's end, which have nobody `lanes` up, keep their own value.
+// The last lanes of the warp, for which lane + `lanes` does not exist, keep their own value.
 template <class T>
 T __shfl_down_sync(uint32_t mask, T value, int lanes,
                    llmc::emulator::Location where = llmc::emulator::Location::current()) {

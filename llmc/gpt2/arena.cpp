@@ -4,10 +4,10 @@
 #include <map>
 #include <numeric>
 
+#include "llmc/core/alignment.h"
+
 namespace llmc {
 namespace {
-
-size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 bool meet(const ArenaBuffer& a, const ArenaBuffer& b) {
     for (const Lifetime& x : a.lives)
@@ -25,7 +25,7 @@ size_t most_alive(const std::vector<ArenaBuffer>& buffers) {
         for (const ArenaBuffer& b : buffers)
             if (std::any_of(b.lives.begin(), b.lives.end(),
                             [m = moment](const Lifetime& life) { return life.first <= m && m <= life.last; }))
-                bytes += rounded(b.bytes);
+                bytes += aligned(b.bytes);
         most = std::max(most, bytes);
     }
     return most;
@@ -49,11 +49,11 @@ ArenaPlan plan_arena(const std::vector<ArenaBuffer>& buffers) {
                   [&](size_t a, size_t b) { return plan.offsets[a] < plan.offsets[b]; });
         size_t offset = 0;
         for (size_t other : in_the_way) {
-            if (offset + rounded(buffers[i].bytes) <= plan.offsets[other]) break;
-            offset = std::max(offset, plan.offsets[other] + rounded(buffers[other].bytes));
+            if (offset + aligned(buffers[i].bytes) <= plan.offsets[other]) break;
+            offset = std::max(offset, plan.offsets[other] + aligned(buffers[other].bytes));
         }
         plan.offsets[i] = offset;
-        plan.bytes = std::max(plan.bytes, offset + rounded(buffers[i].bytes));
+        plan.bytes = std::max(plan.bytes, offset + aligned(buffers[i].bytes));
         placed.push_back(i);
     }
     return plan;

@@ -16,7 +16,7 @@ struct ArenaBuffer {
 };
 
 struct ArenaPlan {
-    std::vector<size_t> offsets;  // of each buffer, multiples of 256
+    std::vector<size_t> offsets;  // of each buffer, multiples of kAlignment
     size_t bytes = 0;             // of the whole
     size_t most_alive = 0;        // bytes of the moment with the most: no plan is smaller
 };

@@ -60,8 +60,7 @@ void GPT2::train_micro_batch(int64_t total_tokens, bool first) {
 }
 
 double GPT2::flops_per_token(const ModelShape& s, int seq_len) {
-    double C = s.width, matrices = s.depth * 12 * C * C + C * s.vocab_size;
-    return 6 * matrices + 12.0 * s.depth * C * seq_len;
+    return llmc::flops_per_token(s.depth, s.width, seq_len, s.vocab_size);
 }
 
 void GPT2::set_batch(const int32_t* tokens, const int32_t* targets, int B, int T) {

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 
+#include "llmc/core/alignment.h"
 #include "llmc/core/error.h"
 #include "llmc/core/random.h"
 
 namespace llmc {
 namespace {
-
-constexpr int64_t kAlign = 256;  // bytes, of every tensor in the arena
-int64_t aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 // In memory the tables of token vectors have whole tiles of rows.
 int64_t stored_rows(const TensorSpec& spec, const ModelShape& shape) {
@@ -62,11 +60,11 @@ int64_t stored_count(const TensorSpec& spec, const ModelShape& shape) {
 }
 
 Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype) {
-    int64_t value_bytes = 0, grad_bytes = 0;
+    size_t value_bytes = 0, grad_bytes = 0;
     for (TensorSpec& spec : tensor_specs(shape)) {
-        const int64_t n = stored_count(spec, shape);
+        const size_t n = size_t(stored_count(spec, shape));
         value_bytes += aligned(n * size_of(dtype));
-        grad_bytes += aligned(n * 4);
+        grad_bytes += aligned(n * sizeof(float));
         Rule rule = rules.rule(spec);
         all_.push_back({std::move(spec), rule, {}, {}});
     }

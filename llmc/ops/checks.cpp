@@ -11,7 +11,7 @@ void require_float(const char* op, const char* name, const Tensor& t) {
     if (t.dtype == DType::i32) fail(op, ": ", name, " is int32, it must be fp32 or bf16");
 }
 
-// `t`, seen as a matrix (rows(), last()), must be (rows, columns): (B, T, C) is as good as (B*T, C).
+// `t`, as a matrix (rows(), last()), must be (rows, columns): (B, T, C) is accepted for (B*T, C).
 void require(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t columns, DType dtype) {
     if (!t) fail(op, ": ", name, " is missing, it must be (", rows, ", ", columns, ") ", name_of(dtype));
     if (t.rank == 0 || t.numel() != rows * columns || (columns > 0 && t.last() != columns))

@@ -1,5 +1,5 @@
-// The arguments of every op, checked the same on every backend: each failure names the op, the tensor, what it has and
-// what it needs.
+// Checks of the arguments of every op, the same on every backend. Each error names the op, the tensor, its shape or
+// type, and what it must be.
 #pragma once
 #include "llmc/core/error.h"
 #include "llmc/ops/ops.h"
@@ -21,7 +21,7 @@ void check_global_norm(const Tensor& out, std::span<const Tensor> tensors);
 void check_cast(const Tensor& dst, const Tensor& src);
 void check_optimizer(const char* op, const OptimizerStep& args, bool second_moment);
 
-// What the shapes of an attention op say.
+// The sizes of an attention op, from the shapes of its tensors.
 struct AttentionShape {
     int64_t B, T, H, D;
     int64_t C() const { return H * D; }
@@ -30,12 +30,12 @@ AttentionShape check(const AttentionForward& args);
 AttentionShape check(const AttentionBackward& args);
 AttentionShape check(const AttentionLogits& args);
 
-// Channels of a linear layer's input, when some of its tensors may be absent.
+// Channels of a linear layer's input; some of its tensors may be absent.
 inline int64_t channels_of(const MatmulBackward& args) {
     return args.weight ? args.weight.last() : args.inp ? args.inp.last() : 0;
 }
 
-// Calls f(float{}) or f(bf16{}), whichever element type the tensor has.
+// Calls f(float{}) or f(bf16{}), according to the element type.
 template <class F>
 void with_type(const char* op, const char* name, DType dtype, F&& f) {
     if (dtype == DType::f32) return f(float{});

@@ -11,24 +11,26 @@
 
 namespace llmc::device {
 
-// For what must be settled before the process's libraries are loaded. Call first in main; may start the program anew.
+// Settings that have to be made before libraries are loaded. Call first in main; may start the program again.
 void prepare_process(char** argv);
 
 // Chooses the device and the number of host threads (0: one per core this process may use). Call once, before anything
 // else here.
 void initialize(int threads);
 
-std::string name();     // "cpu (Intel Xeon ..., 2 threads, AVX-512)"
+std::string name();     // "cpu (Intel Xeon ..., 2 threads, avx512)"
 std::string backend();  // "cpu", "cuda" or "emulated"
 int threads();
-size_t memory_total();  // bytes a model may hope for
-size_t
-memory_available();      // of those, what a model may take now: less what is in use, and what ops take for themselves
-size_t logits_budget();  // bytes of logits that are worth keeping at a time: enough rows for efficient products
-int vocabulary_tile();   // rows of the head and columns of logits come in multiples of this
-// Matrix-product rate of this machine, FLOP/s: measured once per dtype by the backend's own matmul. The 100% of
-// "percent of peak".
-double peak_flops(DType dtype);
+size_t memory_total();      // bytes of memory of the device
+size_t memory_available();  // bytes that a model can take now: without what is in use and what ops need for themselves
+size_t logits_budget();     // bytes of logits to keep at a time: enough rows for efficient products
+int vocabulary_tile();      // rows of the head and columns of the logits are padded to a multiple of this
+// The rate of the backend's own matmul_forward on large square matrices, FLOP/s: the best of several calls.
+double measure_matmul_flops(DType dtype);
+// The 100% of "percent of peak", FLOP/s: the rate above, measured once for each element type and kept (peak.cpp).
+// `seen` is a rate that something else reached. If it is higher, the machine was busy when the peak was measured: it is
+// measured again, and the result is at least `seen`.
+double peak_flops(DType dtype, double seen = 0);
 
 // 64-byte aligned (256 on GPUs), zeroed. Throws Error naming the size when there is not enough.
 void* allocate(size_t bytes);
@@ -36,14 +38,14 @@ void deallocate(void* pointer);
 void* allocate_host(size_t bytes);  // page-locked where that speeds copies up
 void deallocate_host(void* pointer);
 
-// The host memory may be reused when it returns; on a GPU the copy itself may still be on its way (two page-locked
-// buffers take turns).
+// The host memory may be reused when it returns. On a GPU the copy itself may still be running (from one of two
+// page-locked buffers).
 void copy_to_device(void* device, const void* host, size_t bytes);
-void copy_to_host(void* host, const void* device, size_t bytes);  // returns when the bytes are there
+void copy_to_host(void* host, const void* device, size_t bytes);  // returns when the copy is complete
 void fill_zero(void* device, size_t bytes);
 void synchronize();
 
-// How long enqueued work takes on the device.
+// Measures how long enqueued work takes on the device.
 class Stopwatch {
 public:
     Stopwatch();
@@ -57,14 +59,14 @@ private:
     std::unique_ptr<State> state_;
 };
 
-// Work that is enqueued again and again in the same way, such as a micro-batch. A GPU records it once and replays it,
-// which spares the launch of every single kernel; elsewhere it is just done.
+// Work that is enqueued many times in the same way, such as a micro-batch. A GPU records it once and replays it, which
+// saves the launch of every single kernel. Other backends run it each time.
 class Recording {
 public:
     Recording();
     ~Recording();
-    // Enqueues what body() enqueues. body may depend on nothing but the contents of device memory and `key`: when the
-    // key is the last call's, a recorded copy may run in its place.
+    // Enqueues what body() enqueues. body may depend only on the contents of device memory and on `key`: if the key is
+    // that of the last call, recorded work may run instead of body.
     void run(uint64_t key, const std::function<void()>& body);
 
 private:

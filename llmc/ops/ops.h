@@ -13,9 +13,9 @@
 //    anything before.
 //  * Backward ops take their own scales: a scheme such as u-muP uses other numbers in the backward pass than the chain
 //    rule gives.
-//  * An optional tensor is absent when empty (`Tensor{}`). FLOPs count a multiply-add as 2; bytes are for elements of s
-//    bytes.
+//  * An optional tensor is absent when empty (`Tensor{}`).
 //  * Same inputs, same number of threads: same bits.
+//  * FLOPs and bytes of each op: cost.h.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -23,7 +23,7 @@
 
 namespace llmc {
 
-// out[b,t,:] = scale * (wte[tokens[b,t],:] + wpe[t,:]).       bytes: s*2*N*C + s*T*C
+// out[b,t,:] = scale * (wte[tokens[b,t],:] + wpe[t,:]).
 struct EmbeddingForward {
     Tensor out;     // (B, T, C)
     Tensor tokens;  // (B, T) int32, each in [0, V)
@@ -45,7 +45,7 @@ struct EmbeddingBackward {
 void embedding_backward(const EmbeddingBackward& args);
 
 // out = weight_scale * weight * (inp - mean) * rstd + bias_scale * bias, with rstd = 1/sqrt(var + 1e-5), per row.
-// Ba, Kiros, Hinton, "Layer normalization", 2016.              bytes: 2*s*N*C + 8*N
+// Ba, Kiros, Hinton, "Layer normalization", 2016.
 struct LayerNormForward {
     Tensor out;           // (N, C)
     Tensor mean, rstd;    // (N) fp32, kept for the backward pass
@@ -55,8 +55,9 @@ struct LayerNormForward {
 };
 void layernorm_forward(const LayerNormForward& args);
 
-// dinp = skip_scale * dskip + dinp_scale * (layer norm's input gradient): the two ways by which the residual stream
-// gets its gradient. dinp may be dskip's memory. With w = weight_scale*weight, xhat = (inp-mean)*rstd, g = w*dout:
+// dinp = skip_scale * dskip + dinp_scale * (layer norm's input gradient): the gradient of the residual stream, from the
+// skip connection and from the branch. dinp may be dskip's memory.
+// With w = weight_scale*weight, xhat = (inp-mean)*rstd, g = w*dout:
 //   input gradient = rstd * (g - mean_C(g) - xhat * mean_C(g*xhat));  dweight += dweight_scale * sum_N(dout*xhat);
 //   dbias += dbias_scale * sum_N(dout).
 struct LayerNormBackward {
@@ -72,7 +73,7 @@ void layernorm_backward(const LayerNormBackward& args);
 
 // linear = scale * inp @ weight^T + bias_scale * bias
 // out    = skip_scale * residual + (pre_gelu ? gelu(pre_gelu) : linear);  pre_gelu, if given, receives `linear`.
-// gelu(x) = u(gelu_scale * x) / gelu_scale,  u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).   FLOPs: 2*N*OC*C
+// gelu(x) = u(gelu_scale * x) / gelu_scale,  u(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
 struct MatmulForward {
     Tensor out;         // (N, OC)
     Tensor inp;         // (N, C)
@@ -84,9 +85,9 @@ struct MatmulForward {
 };
 void matmul_forward(const MatmulForward& args);
 
-// dinp     = dinp_scale * dout @ weight, times gelu'(pre_gelu) where inp was gelu(pre_gelu)       FLOPs: 2*N*OC*C each
+// dinp     = dinp_scale * dout @ weight, times gelu'(pre_gelu) where inp was gelu(pre_gelu)
 // dweight += dweight_scale * dout^T @ inp;   dbias += dbias_scale * sum_N(dout).   Any of the three may be left out.
-// With overwrite_dweight, dweight = ... instead: what it held is not looked at, which saves reading it and zeroing it.
+// With overwrite_dweight, dweight = ... instead: its contents are not read, which saves reading and zeroing them.
 struct MatmulBackward {
     Tensor dinp{};      // (N, C)
     Tensor dweight{};   // (OC, C) fp32, +=, or = with overwrite_dweight
@@ -101,9 +102,9 @@ struct MatmulBackward {
 void matmul_backward(const MatmulBackward& args);
 
 // Causal attention of every head: out = out_scale * softmax(logit_scale * q k^T) v, without a T x T matrix in memory.
-// lse[b,h,t] = log sum_j exp(logit_scale * q_t k_j): what the backward pass needs.  FLOPs: 4*B*H*T*T*D / 2 (causal)
-// With first_query, only the rows from there on are of interest (a new token against cached keys and values); earlier
-// ones may be left alone or written.
+// lse[b,h,t] = log sum_j exp(logit_scale * q_t k_j), for the backward pass.
+// With first_query, only the rows from there on are needed (a new token with cached keys and values); earlier ones may
+// be written or not.
 // Dao, "FlashAttention-2", 2023.
 struct AttentionForward {
     Tensor out;  // (B, T, C)
@@ -129,8 +130,8 @@ struct AttentionBackward {
 };
 void attention_backward(const AttentionBackward& args);
 
-// out[b,h,i(i+1)/2+j] = logit_scale * q_i k_j for j <= i: what attention_forward's softmax sees. For looking at; training
-// never has these in memory.                                                                      FLOPs: B*H*T*T*D
+// out[b,h,i(i+1)/2+j] = logit_scale * q_i k_j for j <= i: the input of attention_forward's softmax. For coordinate
+// checks; training never stores these.
 struct AttentionLogits {
     Tensor out;  // (B, H, T(T+1)/2) fp32
     Tensor qkv;  // (B, T, 3C)
@@ -150,9 +151,8 @@ struct GeluBackward {
 };
 void gelu_backward(const GeluBackward& args);
 
-// losses[n] = -log softmax(logit_scale * logits[n, :vocab_size])[targets[n]]; columns from vocab_size on take no part.
+// losses[n] = -log softmax(logit_scale * logits[n, :vocab_size])[targets[n]]; columns from vocab_size on are ignored.
 // If dloss is not 0, logits is overwritten by d(dloss * sum of losses)/d(logits), padding columns by 0.
-// bytes: 2*s*N*Vp
 struct Classifier {
     Tensor losses;   // (N) fp32
     Tensor logits;   // (N, Vp), in and out
@@ -170,24 +170,24 @@ struct Sum {
 };
 void accumulate_sum(const Sum& args);
 
-// Of x = inp, or x = inp - minus, in columns [first_column, first_column + columns) of all rows: what a coordinate check
-// looks at. out = {mean |x|, mean x, root of the mean x^2, max |x|}.  bytes: s*N*C, with minus twice that
+// Statistics of x = inp, or x = inp - minus, in columns [first_column, first_column + columns) of all rows, for
+// coordinate checks: out = {mean |x|, mean x, root of the mean x^2, max |x|}.
 constexpr int kStatistics = 4;
 struct Statistics {
     Tensor out;                             // (4) fp32
     Tensor inp;                             // (N, C)
     Tensor minus{};                         // (N, C), optional
-    int64_t first_column = 0, columns = 0;  // 0: all from the first on
+    int64_t first_column = 0, columns = 0;  // columns = 0: all from first_column on
 };
 void statistics(const Statistics& args);
 
 // out[0] = sqrt(sum over all tensors of their squared elements); fp32 tensors, one launch.
 void global_norm(Tensor out, std::span<const Tensor> tensors);
 
-// dst = src, rounded to nearest if dst is bf16; any of the two float types on either side.
+// dst = src, rounded to nearest if dst is bf16. Both may have either float type.
 void cast(Tensor dst, Tensor src);
 
-// One parameter tensor's part in an optimizer step: plain numbers, whatever rule they come from.
+// One parameter tensor in an optimizer step, with its own numbers.
 struct ParameterUpdate {
     Tensor param;     // fp32 or bf16, updated
     Tensor master{};  // fp32 master weights, updated and rounded into param; absent for fp32 params
@@ -212,7 +212,6 @@ struct OptimizerStep {
 // m = beta1 m + (1-beta1) g;  v = beta2 v + (1-beta2) g^2;
 // w = (1 - decay) w - lr * (m/(1-beta1^step)) / (sqrt(v/(1-beta2^step)) + eps).
 // Loshchilov, Hutter, "Decoupled weight decay regularization", 2019. One launch over all tensors.
-// bytes a parameter: 28, in bf16 30
 void adamw_step(const OptimizerStep& args, float beta1, float beta2);
 
 // m = momentum m + g (m = g at step 1);  w = (1 - decay) w - lr * m.

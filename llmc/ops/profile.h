@@ -1,54 +1,38 @@
-// Where the time of a step goes: ops that are called through call() are timed one by one while profiling is on (each is
-// waited for, so nothing overlaps), with the FLOPs and bytes that ops.h counts.
+// The time of each op in a step. While profiling is on, every op that is called through call() is timed by itself
+// (call() waits for it, so that nothing overlaps), and its time and cost (cost.h) are added up.
 #pragma once
 #include <functional>
 #include <string>
 #include <type_traits>
 #include <vector>
-#include "llmc/ops/ops.h"
+#include "llmc/ops/cost.h"
 
 namespace llmc {
 
-struct Cost {
-    std::string op;  // with its shape
-    double flops, bytes;
-};
-Cost cost(const EmbeddingForward& args);
-Cost cost(const EmbeddingBackward& args);
-Cost cost(const LayerNormForward& args);
-Cost cost(const LayerNormBackward& args);
-Cost cost(const MatmulForward& args);
-Cost cost(const MatmulBackward& args);
-Cost cost(const AttentionForward& args);
-Cost cost(const AttentionBackward& args);
-Cost cost(const GeluForward& args);
-Cost cost(const Classifier& args);
-Cost cost(const Sum& args);
-
+// The profile of the process. It is off at first; what was measured is kept while it is off.
 class Profile {
 public:
     struct Entry {
-        std::string op;
+        std::string op;  // label() of cost.h
         int64_t calls;
         double seconds, flops, bytes;
     };
-    static void turn(bool on) { on_ = on; }
+    static void enable(bool on) { on_ = on; }
     static bool on() { return on_; }
-    static void measure(const Cost& cost, const std::function<void()>& work);
+    static void measure(const std::string& label, const Cost& cost, const std::function<void()>& work);
     static std::vector<Entry> entries();  // the longest first
-    // For people: of `steps` steps that took `seconds`.
+    // A table to print, for `steps` steps that took `seconds`.
     static std::string table(int64_t steps, double seconds);
 
 private:
     static inline bool on_ = false;
 };
 
-template <class Args>
-void call(void (*op)(const Args&), const std::type_identity_t<Args>& args) {
-    if (Profile::on())
-        Profile::measure(cost(args), [&] { op(args); });
-    else
-        op(args);
+// op(args...), timed if profiling is on: call(gelu_forward, {.out = y, .inp = x}).
+template <class... Parameters>
+void call(void (*op)(Parameters...), std::type_identity_t<Parameters>... args) {
+    if (!Profile::on()) return op(args...);
+    Profile::measure(label(args...), cost(args...), [&] { op(args...); });
 }
 
 }  // namespace llmc

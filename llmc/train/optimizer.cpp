@@ -1,5 +1,6 @@
 #include "llmc/train/optimizer.h"
 
+#include "llmc/core/alignment.h"
 #include "llmc/core/random.h"
 #include "llmc/ops/profile.h"
 
@@ -9,7 +10,6 @@ Optimizer::Optimizer(GPT2& model, const OptimizerOptions& options, Rounding roun
     : model_(model), options_(options), rounding_(rounding), seed_(seed), norm_(sizeof(float)) {
     const bool adam = options.kind == OptimizerKind::adamw, masters = model.parameters.dtype() == DType::bf16;
     auto& parameters = model.parameters.all();
-    auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
     size_t bytes = 0;
     for (const Parameter& p : parameters) bytes += aligned(p.grad.bytes()) * (1 + adam + masters);
     memory_ = device::Buffer(bytes);
@@ -45,11 +45,7 @@ void Optimizer::masters_from_parameters() {
         if (s.name.starts_with("master.")) cast(s.value, s.parameter->value);
 }
 
-void Optimizer::compute_grad_norm() {
-    const auto work = [&] { global_norm({norm_.data(), DType::f32, {1}}, grads_); };
-    if (!Profile::on()) return work();
-    Profile::measure({"global_norm", 0, double(model_.parameters.count()) * 4}, work);
-}
+void Optimizer::compute_grad_norm() { call(global_norm, {norm_.data(), DType::f32, {1}}, grads_); }
 
 float Optimizer::grad_norm() {
     float value;
@@ -69,17 +65,10 @@ void Optimizer::step(double schedule, int64_t step) {
         args.grad_norm = {norm_.data(), DType::f32, {1}};
         args.grad_clip = float(*options_.grad_clip);
     }
-    const bool adam = options_.kind == OptimizerKind::adamw;
-    const auto update = [&] {
-        if (adam)
-            adamw_step(args, float(options_.beta1), float(options_.beta2));
-        else
-            sgd_step(args, float(options_.momentum));
-    };
-    if (!Profile::on()) return update();
-    const double bytes_each = (adam ? 28 : 20) + (model_.parameters.dtype() == DType::bf16 ? 2 : 0);
-    Profile::measure({std::string(name_of(options_.kind)) + "_step", 0, double(model_.parameters.count()) * bytes_each},
-                     update);
+    if (options_.kind == OptimizerKind::adamw)
+        call(adamw_step, args, float(options_.beta1), float(options_.beta2));
+    else
+        call(sgd_step, args, float(options_.momentum));
 }
 
 }  // namespace llmc

@@ -71,11 +71,15 @@ void Trainer::announce(const std::string& command) {
     std::string text = describe(setup_);
     text.pop_back();
     progress_.note(text);
-    char rule[160];
+    char rule[200];
     std::snprintf(rule, sizeof rule,
                   "rules   %s, width_mult %g, attention scale %g, output scale %g (--dry-run shows every tensor)",
                   config_.mup.scheme.c_str(), setup_.rules->width_mult(), double(setup_.rules->scales().attention),
                   double(setup_.rules->head().multiplier));
+    progress_.note(rule);
+    std::snprintf(rule, sizeof rule,
+                  "peak    %.0f GFLOP/s: large %s matrix products of this program, measured just now",
+                  peak_flops_ / 1e9, name_of(config_.model.dtype));
     progress_.note(rule);
     for (const std::string& change : setup_.changed) progress_.note("changed since the checkpoint: " + change);
     if (setup_.resume_from)
@@ -120,7 +124,7 @@ int Trainer::run() {
 }
 
 Trainer::StepResult Trainer::train_step() {
-    Profile::turn(config_.output.profile && state_.step > first_step_);
+    Profile::enable(config_.output.profile && state_.step > first_step_);
     const auto begin = std::chrono::steady_clock::now();
     const double schedule = schedule_factor(config_.run.schedule, state_.step, setup_.steps);
     if (check_) check_->begin_step();
@@ -150,7 +154,7 @@ Trainer::StepResult Trainer::train_step() {
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     training_seconds_ += r.seconds;
     if (Profile::on()) profiled_seconds_ += r.seconds;
-    Profile::turn(false);
+    Profile::enable(false);
     return r;
 }
 
@@ -170,17 +174,18 @@ void Trainer::log(const StepResult& r) {
 void Trainer::show(const StepResult& r) {
     const int64_t done = state_.step - first_step_;
     const double mean_rate = double(done * config_.run.total_batch_size) / training_seconds_;
-    Status status{
-        .step = state_.step,
-        .steps = setup_.steps,
-        .loss = r.loss,
-        .grad_norm = r.grad_norm,
-        .lr = r.lr,
-        .tokens_per_second = mean_rate,
-        .percent_of_peak = 100 * mean_rate * GPT2::flops_per_token(setup_.shape, config_.model.seq_len) / peak_flops_,
-        .seconds_left = elapsed() / double(done) * double(setup_.steps - state_.step),
-        .val_loss = {},
-        .bits_per_byte = {}};
+    const double flops = mean_rate * GPT2::flops_per_token(setup_.shape, config_.model.seq_len);
+    if (flops > peak_flops_) peak_flops_ = device::peak_flops(config_.model.dtype, flops);  // it was measured too low
+    Status status{.step = state_.step,
+                  .steps = setup_.steps,
+                  .loss = r.loss,
+                  .grad_norm = r.grad_norm,
+                  .lr = r.lr,
+                  .tokens_per_second = mean_rate,
+                  .percent_of_peak = 100 * flops / peak_flops_,
+                  .seconds_left = elapsed() / double(done) * double(setup_.steps - state_.step),
+                  .val_loss = {},
+                  .bits_per_byte = {}};
     if (last_.contains("val_loss")) status.val_loss = last_["val_loss"].get<double>();
     if (last_.contains("bits_per_byte")) status.bits_per_byte = last_["bits_per_byte"].get<double>();
     progress_.step(status, done == 1 || evaluated_at_ == state_.step || state_.step == setup_.steps);

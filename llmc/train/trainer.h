@@ -37,7 +37,7 @@ private:
     Setup setup_;
     Config& config_ = setup_.config;
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-    const double peak_flops_ = device::peak_flops(config_.model.dtype);  // measured before the model takes the memory
+    double peak_flops_ = device::peak_flops(config_.model.dtype);  // measured before the model takes the memory
     GPT2 model_;
     Optimizer optimizer_;
     std::unique_ptr<CoordinateCheck> check_;  // null without --coord-check

@@ -1,59 +1,63 @@
-"""llmc-µP from Python: the backends built beside this file, each a module with the ops of llmc/ops/ops.h and the model.
+"""llmc-µP from Python: train GPT-2 with the maximal update parametrization on NumPy arrays.
 
-import llmc
-llmc.backends()              # ["cpu", "emulated"]: those that are built and can run here
-llmc.cpu.gelu_forward(x)     # x: a float32 NumPy array
+    import llmc
+    model = llmc.GPT2(width=128, depth=2, parametrization="mup", base_width=64, vocab_size=257, seq_len=64)
+    loss = model.forward(tokens, targets)          # mean loss, nats per token
+    model.backward(); model.step(); model.zero_grad()
+
+llmc.GPT2              the model with its optimizer; help(llmc.GPT2) lists every option
+llmc.load              a model from a checkpoint
+llmc.parametrization   the rule of every tensor, as train_gpt2 --dry-run shows it
+llmc.options           the table of options
+llmc.backends()        the backends that are built and can run here: cpu, cuda, emulated
+llmc.cpu, llmc.cuda, llmc.emulated   each op of llmc/ops/ops.h on NumPy arrays, and how long it takes
+
+The command `llmc` (or `python -m llmc`) makes data sets, trains, checks a parametrization, sweeps and draws.
 """
 
-import importlib
-import importlib.machinery
-import importlib.util
-import os
-import sys
+from typing import TYPE_CHECKING, Any
 
-_MODULES = {"cpu": "_cpu", "emulated": "_emu", "cuda": "_cuda"}
+from llmc.backend import backend, backends
+from llmc.errors import DataError, Error, UsageError
+from llmc.version import VERSION
+
+if TYPE_CHECKING:
+    from llmc import _cpu as cpu
+    from llmc import _cuda as cuda
+    from llmc import _emu as emulated
+    from llmc.model import GPT2, load, parametrization
+
+__version__ = VERSION
+__all__ = [
+    "GPT2",
+    "DataError",
+    "Error",
+    "UsageError",
+    "backend",
+    "backends",
+    "cpu",
+    "cuda",
+    "emulated",
+    "load",
+    "parametrization",
+]
+
+_BACKENDS = ("cpu", "cuda", "emulated")
+_IN_MODEL = ("GPT2", "load", "parametrization")  # imported when they are used: commands start faster without NumPy
 
 
-def backend(name):
-    """The module of a backend. Raises ImportError, with the reason, where it is not built or cannot be loaded."""
-    if name not in _MODULES:
-        raise ImportError(f'no backend "{name}": choose from {", ".join(_MODULES)}')
-    other_build = os.environ.get("LLMC_EMULATED_MODULE")  # of the emulated backend: one with a sanitizer
-    if name == "emulated" and other_build:
-        return _load(f"{__name__}._emu", other_build)
-    if importlib.util.find_spec(f"{__name__}.{_MODULES[name]}") is None:
-        raise ImportError(f'backend "{name}" is not built: run make')
-    return importlib.import_module(f".{_MODULES[name]}", __name__)
+def __getattr__(name: str) -> Any:
+    if name in _IN_MODEL:
+        from llmc import model
 
-
-def _load(full_name, path):
-    if full_name not in sys.modules:
-        loader = importlib.machinery.ExtensionFileLoader(full_name, path)
-        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(full_name, loader))
-        loader.exec_module(module)
-        sys.modules[full_name] = module
-    return sys.modules[full_name]
-
-
-def backends():
-    """Names of the backends that load on this machine."""
-    names = []
-    for name in _MODULES:
+        return getattr(model, name)
+    if name in _BACKENDS:
         try:
-            module = backend(name)
-            module.name()  # finds the device: without a GPU the CUDA module loads, and is of no use
-        except (ImportError, RuntimeError):
-            if name == "emulated" and os.environ.get("LLMC_EMULATED_MODULE"):
-                raise  # it was asked for
-            continue
-        names.append(name)
-    return names
+            return backend(name)
+        except ImportError as error:
+            raise AttributeError(str(error)) from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return backend(name)
-    except ImportError as error:
-        raise AttributeError(str(error)) from error
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_BACKENDS})

@@ -1,6 +1,6 @@
-// Each instruction wrapper of llmc/cuda/gpu.h and gpu/hopper.h by itself, on data for which the right answer is exact. The
-// same source runs under the emulator and on a GPU: what the emulator believes an instruction to do is what the hardware
-// does. Prints one line a test; exits with 1 if one failed, with 5 where there is no GPU.
+// Tests each instruction wrapper of llmc/cuda/gpu.h and gpu/hopper.h by itself, on data for which the result is exact.
+// The same source runs in the emulator and on a GPU, which shows that the emulator's instructions do what the hardware
+// does. Prints one line for each test; exits with 1 if one failed, with 5 if there is no GPU.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -176,7 +176,7 @@ void test_pack() {
 
 // --- Tensor cores ---
 
-// The fragments are filled from global memory by their definition, so that only mma is under test.
+// The fragments are filled from global memory by their definition, so that only mma is tested.
 __global__ void mma_kernel(float* d, const bf16* a, const bf16* b, const float* c) {
     const int group = lane_id() / 4, t = lane_id() % 4;
     const auto pair = [](bf16 low, bf16 high) { return low.bits | uint32_t{high.bits} << 16; };
@@ -286,7 +286,7 @@ void test_transpose_quad() {
     bool right = true;
     for (int lane = 0; lane < 32; ++lane)
         for (int i = 0; i < 8; ++i) {
-            const int from = lane / 4 * 4 + i / 2;  // element i is what lane i / 2 of the four had as 2 t + i % 2
+            const int from = lane / 4 * 4 + i / 2;  // element i was element 2 t + i % 2 of lane i / 2 of the four
             right &= values[size_t(lane * 8 + i)] == float(100 * from + 2 * (lane % 4) + i % 2);
         }
     report("transpose_quad", right);
@@ -329,7 +329,7 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
                 else
                     tma_load(target, &a_map, &s.full[slot], k, m + 64 * half);
             }
-            bf16* target = s.b[slot] + rank * 64 * kK;  // each block fetches its half for both
+            bf16* target = s.b[slot] + rank * 64 * kK;  // each block loads one half for both
             if constexpr (kBByRows)
                 tma_load_multicast(target, &b_map, &s.full[slot], n + 64 * rank, k, 3);
             else
@@ -367,7 +367,7 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
 
 template <bool kAByColumns, bool kBByRows>
 void test_hopper(const char* name) {
-    const int M = 256, N = 128, K = 200;  // K is no multiple of the tile: the copies have to fill with zeros
+    const int M = 256, N = 128, K = 200;  // K is not a multiple of the tile: the copies have to pad with zeros
     const auto a = integers(M * K), b = integers(N * K, 3000);
     Array<bf16> da(a), db(b);
     Array<float> d(size_t(M * N));

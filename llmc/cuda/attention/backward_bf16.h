@@ -1,9 +1,9 @@
-// Causal flash attention on tensor cores, backward: two kernels, one that owns queries and sums dq, one that owns keys
-// and sums dk and dv. Formulas: llmc/ops/ops.h. Dao, "FlashAttention-2", 2023, sums dq with atomics in the second kernel
-// alone: five products instead of seven, but another order of summation in every run. Here each gradient is summed by
-// one warp in registers, in order: the same bits every time, and no scratch memory but delta.
+// Causal flash attention on tensor cores, backward: one kernel for blocks of queries that sums dq, and one for blocks
+// of keys that sums dk and dv. Formulas: llmc/ops/ops.h. Dao, "FlashAttention-2", 2023, has only the second kernel,
+// which sums dq with atomics: five products instead of seven, but another order of summation in every run. Here each
+// gradient is summed by one warp in registers, in order: the same bits every time, and no scratch memory except delta.
 //
-// FLOPs 7 T C N (the algorithm's own 5 T C N, and the scores and dout v^T a second time); bytes in bf16: 16 C N + 8 H N.
+// FLOPs 7 T C N (the necessary 5 T C N, and the scores and dout v^T a second time); bytes in bf16: 16 C N + 8 H N.
 // Bound: tensor cores and exponentials. Floor at N = 65,536, T = 1024, C = 768 (5 T C N): 326 us on an H200.
 #pragma once
 #include "llmc/cuda/attention/heads.h"
@@ -36,12 +36,12 @@ struct BackwardScales {
     float logit_scale, out_scale;
 };
 
-// P = exp(score - lse) in `score`, and in `dp` dS = P (out_scale dout v^T - delta), for one element. lse in units of
-// log 2; `future`: the key lies behind the query.
+// For one element: replaces `score` by P = exp(score - lse), and `dp` by dS = P (out_scale dout v^T - delta). lse is in
+// units of log 2; `future`: the key is after the query.
 GPU void score_gradient(float& score, float& dp, float scale, float lse, float out_scale, float delta, bool future) {
     score = future ? 0.0f : exp2_approx(scale * score - lse);
     dp = score * (out_scale * dp - delta);
-    if (future) dp = 0;  // dp may be anything there, NaN too
+    if (future) dp = 0;  // dp may be NaN there
 }
 
 // --- dq ---
@@ -91,12 +91,12 @@ __global__ void __launch_bounds__(QueryTraits<kSize>::kThreads)
             row_delta[i][half] = exists ? delta[heads.statistics(at.head, query)] : 0;
         }
 
-    uint32_t q[kM16][kSize / 16][4];  // dout as well would spill
+    uint32_t q[kM16][kSize / 16][4];  // with dout too, registers would spill
     float dq[kM16][kSize / 8][4] = {};
     const float scale = scales.logit_scale * kLog2e;
     for (int key = 0; key < end; key += kKeys) {
         cp_async_wait<0>();
-        __syncthreads();  // this tile is here, and everybody is done with the one before
+        __syncthreads();  // this tile has arrived, and all threads are done with the one before
         if (key == 0) read_rows<kM16, kSize>(q, s.q, row);
         if (key + kKeys < end) load_keys(key + kKeys);
         const int slot = key / kKeys % 2, last_row = first + row + 16 * kM16 - 1;
@@ -122,13 +122,13 @@ __global__ void __launch_bounds__(QueryTraits<kSize>::kThreads)
     store_rows<kM16, kSize>(dqkv, heads, at.head, 0, 3, first + row, dq, [&](int, int) { return scales.logit_scale; });
 }
 
-// --- dk and dv: everything transposed, so that P^T and dS^T are the operands from registers ---
+// --- dk and dv: everything is transposed, so that P^T and dS^T are the operands in registers ---
 
 template <int kSize>
 struct KeyTraits {
     static constexpr int kWarps = kSize <= 64 ? 8 : 4, kThreads = kWarps * kWarp;
     static constexpr int kKeys = kWarps * 16, kQueries = 64, kPart = 32;  // queries in a tile; at a time
-    static constexpr bool kInRegisters = kSize <= 64;                     // k and v; else read again for every tile
+    static constexpr bool kInRegisters = kSize <= 64;                     // k and v; else read for every tile
     struct Shared {
         Tile<kKeys, kSize> k, v;
         Tile<kQueries, kSize> q[2], dout[2];
@@ -143,12 +143,12 @@ __global__ void __launch_bounds__(KeyTraits<kSize>::kThreads, 1)
     using Traits = KeyTraits<kSize>;
     constexpr int kQueries = Traits::kQueries, kPart = Traits::kPart, kThreads = Traits::kThreads;
     auto& s = shared<typename Traits::Shared>();
-    const int head = int(blockIdx.x) / tiles, tile = int(blockIdx.x) - head * tiles;  // the first keys see most queries
+    const int head = int(blockIdx.x) / tiles, tile = int(blockIdx.x) - head * tiles;  // first keys: most queries
     const int first = tile * Traits::kKeys, row = warp_id() * 16, left = heads.length - first;
     const int64_t stride = heads.read_stride(3);
     static_assert(kQueries <= kThreads);
 
-    float next_lse = 0, next_delta = 0;  // of the query threadIdx.x of the tile that is on its way
+    float next_lse = 0, next_delta = 0;  // of query threadIdx.x of the tile that is being loaded
     const auto load_queries = [&](int query) {
         const int slot = query / kQueries % 2, rows = heads.length - query;
         s.q[slot].template load<kThreads>(qkv + heads.read_row(head, query, 0, 3), stride, rows, heads.read_size);
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(KeyTraits<kSize>::kThreads, 1)
         if (int(threadIdx.x) >= kQueries) return;
         const int mine = query + int(threadIdx.x);
         const bool exists = mine < heads.length;
-        next_lse = exists ? kLog2e * lse[heads.statistics(head, mine)] : INFINITY;  // P is 0 where no query is
+        next_lse = exists ? kLog2e * lse[heads.statistics(head, mine)] : INFINITY;  // P is 0 where there is no query
         next_delta = exists ? delta[heads.statistics(head, mine)] : 0;
     };
     const bf16* keys = qkv + heads.read_row(head, first, 1, 3);
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(KeyTraits<kSize>::kThreads, 1)
             s.lse[slot][threadIdx.x] = next_lse;
             s.delta[slot][threadIdx.x] = next_delta;
         }
-        __syncthreads();  // this tile is here, and everybody is done with the one before
+        __syncthreads();  // this tile has arrived, and all threads are done with the one before
         if constexpr (Traits::kInRegisters) {
             if (query == begin) {
                 read_rows<1, kSize>(k, s.k, row);
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(KeyTraits<kSize>::kThreads, 1)
         }
         if (query + kQueries < heads.length) load_queries(query + kQueries);
         for (int part = 0; part < kQueries; part += kPart) {
-            if (query + part + kPart - 1 < first + row) continue;         // all of them lie before this warp's keys
+            if (query + part + kPart - 1 < first + row) continue;         // all of them are before this warp's keys
             float score[1][kPart / 8][4] = {}, dp[1][kPart / 8][4] = {};  // transposed: (keys, queries)
             if constexpr (Traits::kInRegisters) {
                 multiply_along_rows<1, kPart / 8, kSize>(score, k, s.q[slot], part);

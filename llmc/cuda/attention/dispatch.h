@@ -1,4 +1,4 @@
-// From an op's arguments to a kernel: the head sizes that are compiled, and the shapes on the device.
+// Chooses a kernel by head size, and makes its arguments from those of the op.
 #pragma once
 #include "llmc/cuda/attention/heads.h"
 #include "llmc/cuda/pad.h"
@@ -8,7 +8,7 @@ namespace llmc::cuda {
 
 constexpr int64_t kLargestHead = 128;
 
-// `aligned`: the outputs' memory.
+// `aligned`: whether the memory of the outputs is.
 inline Heads heads_of(const char* op, const AttentionShape& s, bool aligned) {
     if (s.D > kLargestHead) fail(op, ": heads of ", s.D, " channels, the GPU kernels have up to ", kLargestHead);
     return {int(s.T), int(s.H), int(s.D), int(s.D), aligned && s.D % kVec == 0};

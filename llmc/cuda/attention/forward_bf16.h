@@ -1,12 +1,13 @@
 // Causal flash attention on tensor cores, forward. Dao, "FlashAttention-2", 2023; formulas in llmc/ops/ops.h.
 //
 // FLOPs 2 T C N (causal half of two products); bytes in bf16: 8 C N + 4 H N. Bound: tensor cores and exponentials: at
-// head size 64 a (query, key) pair costs 256 FLOPs and one ex2, of which a Hopper multiprocessor does 16 a clock; one
-// after the other that is at most 430 TFLOP/s on an H200. Floor at N = 65,536, T = 1024, C = 768: 131 us.
+// head size 64 a (query, key) pair costs 256 FLOPs and one ex2, of which a Hopper multiprocessor does 16 a clock.
+// Without overlap that is at most 430 TFLOP/s on an H200. Floor at N = 65,536, T = 1024, C = 768: 131 us.
 //
-// A block has kQueries queries of one head, a warp 16 kM16 of them; keys and values pass by in tiles of kKeys, two deep
-// (cp.async). The scores stay in registers: an accumulator of the first product has the layout of the second one's
-// operand. (q in registers too would spill; reading it again costs a fifth of the traffic of shared memory.)
+// A block computes kQueries queries of one head, a warp 16 kM16 of them. Keys and values are loaded in tiles of kKeys
+// with two buffers (cp.async). The scores stay in registers: an accumulator of the first product has the layout of the
+// second product's operand. With q in registers too they would spill; reading q again is a fifth of the shared memory
+// traffic.
 #pragma once
 #include "llmc/cuda/attention/heads.h"
 
@@ -31,7 +32,7 @@ struct Softmax {
 #pragma unroll
         for (auto& row : maximum) row[0] = row[1] = -INFINITY;
     }
-    // Scores become exp(score - maximum); `out` is rescaled to the new maximum. Scores are in units of log 2.
+    // Replaces the scores by exp(score - maximum), and rescales `out` to the new maximum. Scores are in units of log 2.
     template <int kN8, int kOut>
     GPU void update(float (&score)[kM16][kN8][4], float (&out)[kM16][kOut][4]) {
 #pragma unroll
@@ -71,7 +72,7 @@ __global__ void __launch_bounds__(ForwardTraits<kSize>::kThreads)
     const HeadTile at = head_tile(tiles);
     const int first = (heads.first_tile + at.tile) * Traits::kQueries,
               end = smaller(first + Traits::kQueries, heads.length);
-    const int row = warp_id() * 16 * kM16;  // this warp's first, in the tile
+    const int row = warp_id() * 16 * kM16;  // this warp's first row in the tile
     const int64_t stride = heads.read_stride(3);
 
     const auto load_keys = [&](int key) {
@@ -90,10 +91,10 @@ __global__ void __launch_bounds__(ForwardTraits<kSize>::kThreads)
     const float scale = logit_scale * kLog2e;
     for (int key = 0; key < end; key += kKeys) {
         cp_async_wait<0>();
-        __syncthreads();  // this tile is here, and everybody is done with the one before
+        __syncthreads();  // this tile has arrived, and all threads are done with the one before
         if (key + kKeys < end) load_keys(key + kKeys);
         const int slot = key / kKeys % 2, last_row = first + row + 16 * kM16 - 1;
-        if (key > last_row) continue;  // all of it lies in the future of this warp's queries
+        if (key > last_row) continue;  // all of its keys are after this warp's queries
 
         float score[kM16][kKeys / 8][4] = {};
         multiply_tiles<kM16, kKeys / 8, kSize>(score, s.q, row, s.k[slot], 0);

@@ -1,8 +1,8 @@
-// Causal attention in fp32 on the ordinary FMA units: the same algorithms as in forward_bf16.h and backward_bf16.h, tile
-// by tile in shared memory. A check of numerics and of parametrizations more than a way to train large models: it reads
-// two floats from shared memory for two FMA, which bounds it at about a fifth of the FMA rate.
+// Causal attention in fp32 on the ordinary FMA units: the same algorithms as in forward_bf16.h and backward_bf16.h,
+// tile by tile in shared memory. It is meant for checks of numerics and of parametrizations rather than for training
+// large models: it reads two floats from shared memory for two FMA, which limits it to about a fifth of the FMA rate.
 //
-// Tiles of 32 queries and 32 keys, 256 threads as 16 x 16: thread (y, x) has rows 2y and 2y + 1 and columns x, x + 16, ...
+// Tiles of 32 queries and 32 keys, 256 threads as 16 x 16: thread (y, x) has rows 2y, 2y + 1 and columns x, x + 16, ...
 #pragma once
 #include "llmc/cuda/attention/heads.h"
 
@@ -42,7 +42,7 @@ GPU void row_products(float (&out)[2][2], const HeadRows& a, const HeadRows& b, 
         for (int c = 0; c < 2; ++c) out[r][c] = sum[r][c];
 }
 
-// What a thread sums of a (32, size) result: rows 2y + r, columns x + 16 c.
+// A thread's sums of a (32, size) result: rows 2y + r, columns x + 16 c.
 struct HeadSums {
     float sum[2][kFp32HeadSize / 16] = {};
 
@@ -59,7 +59,7 @@ struct HeadSums {
                     if (p.x + 16 * c < size) sum[r][c] += factor * b.at[k][p.x + 16 * c];
             }
     }
-    // To the rows of a head, scaled.
+    // Stores the scaled sums in the rows of a head.
     template <class Scale>
     GPU void store(float* target, int64_t stride, int rows, int size, Scale&& scale) const {
         const ThreadPlace p;

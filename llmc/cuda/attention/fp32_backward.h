@@ -10,14 +10,14 @@ struct Fp32BackwardShared {
     float lse[kFp32Rows], delta[kFp32Rows];
 };
 
-// Loads 32 queries with what belongs to them.
+// Loads 32 queries with their dout, lse and delta.
 GPU void load_queries(Fp32BackwardShared& s, const float* qkv, const float* dout, const float* lse, const float* delta,
                       const Heads& heads, int head, int first) {
     const int rows = rows_from(first, heads.length), i = int(threadIdx.x);
     s.q.load(qkv + heads.read_row(head, first, 0, 3), heads.read_stride(3), rows, heads.size);
     s.dout.load(dout + heads.read_row(head, first, 0, 1), heads.read_stride(1), rows, heads.size);
     if (i >= kFp32Rows) return;
-    s.lse[i] = i < rows ? lse[heads.statistics(head, first + i)] : INFINITY;  // P is 0 where no query is
+    s.lse[i] = i < rows ? lse[heads.statistics(head, first + i)] : INFINITY;  // P is 0 where there is no query
     s.delta[i] = i < rows ? delta[heads.statistics(head, first + i)] : 0;
 }
 GPU void load_keys(Fp32BackwardShared& s, const float* qkv, const Heads& heads, int head, int first) {
@@ -27,7 +27,7 @@ GPU void load_keys(Fp32BackwardShared& s, const float* qkv, const Heads& heads, 
     s.v.load(source + heads.read_channels(), heads.read_stride(3), rows, heads.size);
 }
 
-// P and dS of 32 queries from `query` on and 32 keys from `key` on.
+// P and dS of 32 queries from `query` on with 32 keys from `key` on.
 GPU void score_gradients(Fp32BackwardShared& s, const Heads& heads, int query, int key, float logit_scale,
                          float out_scale) {
     const ThreadPlace p;
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
     load_queries(s, qkv, dout, lse, delta, heads, at.head, first);
     HeadSums dq;
     for (int key = 0; key < first + rows; key += kFp32Rows) {
-        __syncthreads();  // everybody is done with the tile before
+        __syncthreads();  // all threads are done with the tile before
         load_keys(s, qkv, heads, at.head, key);
         __syncthreads();
         score_gradients(s, heads, first, key, logit_scale, out_scale);
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
     load_keys(s, qkv, heads, head, first);
     HeadSums dk, dv;
     for (int query = first; query < heads.length; query += kFp32Rows) {
-        __syncthreads();  // everybody is done with the tile before
+        __syncthreads();  // all threads are done with the tile before
         load_queries(s, qkv, dout, lse, delta, heads, head, query);
         __syncthreads();
         score_gradients(s, heads, query, first, logit_scale, out_scale);

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
     for (int key = 0; key < first + rows; key += kFp32Rows) {
         const int keys = rows_from(key, heads.length);
         const float* source = qkv + heads.read_row(at.head, key, 1, 3);
-        __syncthreads();  // everybody is done with the tile before
+        __syncthreads();  // all threads are done with the tile before
         s.k.load(source, stride, keys, heads.size);
         s.v.load(source + heads.read_channels(), stride, keys, heads.size);
         __syncthreads();

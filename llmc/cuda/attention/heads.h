@@ -1,4 +1,4 @@
-// What the attention kernels share: where a head's rows lie, and the fragments of its matrices.
+// Shared by the attention kernels: the addresses of a head's rows, and fragments of its matrices.
 #pragma once
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/tile.h"
@@ -7,13 +7,13 @@ namespace llmc::cuda {
 
 constexpr float kLog2e = 1.4426950408889634f;
 
-// Shapes on the device, and where a head's rows lie: q, k and v are read in place from the packed qkv (B, T, 3C), outputs
-// written to (B, T, C). Rows that are read start at multiples of 16 bytes: where D is no multiple of 8 they are copies with
-// `read_size` > D elements a head, zeros behind the D.
+// Shapes, and the addresses of a head's rows: q, k and v are read from the packed qkv (B, T, 3C), outputs are written
+// to (B, T, C). Rows that are read start at multiples of 16 bytes: if D is not a multiple of 8 they are copies with
+// `read_size` > D elements for each head, padded with zeros.
 struct Heads {
     int length, heads, size;  // T, H, D
-    int read_size;            // elements from one head to the next in what is read
-    bool aligned;             // rows of a head that are written start at multiples of 16 bytes
+    int read_size;            // elements from one head to the next in the inputs
+    bool aligned;             // whether rows that are written start at multiples of 16 bytes
     int first_tile = 0;       // of queries; earlier ones are not computed
 
     // Row t of head `head` (of B * H) in a tensor (B, T, parts * H * head_size), part 0, 1, 2 of q, k, v.
@@ -27,8 +27,8 @@ struct Heads {
     GPU int64_t statistics(int head, int t) const { return int64_t(head) * length + t; }  // in lse, delta: (B, H, T)
 };
 
-// The work of a launch is (heads, tiles of rows), tiles of one head next to each other, so that its k and v are still in
-// the second-level cache, and the tile with the most keys first.
+// A launch computes (heads, tiles of rows): the tiles of a head one after the other, so that its k and v are in the
+// second-level cache, and the tile with the most keys first.
 struct HeadTile {
     int head, tile;
 };
@@ -37,7 +37,7 @@ GPU HeadTile head_tile(int tiles) {
     return {head, tiles - 1 - (int(blockIdx.x) - head * tiles)};
 }
 
-// The fragments of A (16 x 16 each) of an accumulator (16 x 16): the second product takes the first one's result from
+// The fragment of A (16 x 16) from an accumulator (16 x 16): the second product takes the first one's result from
 // registers.
 GPU void accumulator_to_a(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = pack_bf16x2(left[0], left[1]);
@@ -46,7 +46,7 @@ GPU void accumulator_to_a(uint32_t (&a)[4], const float (&left)[4], const float 
     a[3] = pack_bf16x2(right[2], right[3]);
 }
 
-// acc (16 kM16 rows x 8 kN8 columns) += A B^T, both along their depth of kDepth in registers and in the rows of `b`.
+// acc (16 kM16 rows x 8 kN8 columns) += A B^T: A (16 kM16, kDepth) in registers, B rows [row, row + 8 kN8) of `b`.
 template <int kM16, int kN8, int kDepth, class TileB>
 GPU void multiply_along_rows(float (&acc)[kM16][kN8][4], const uint32_t (&a)[kM16][kDepth / 16][4], TileB& b, int row) {
 #pragma unroll
@@ -87,7 +87,7 @@ GPU void multiply_with_rows(float (&acc)[kM16][kColumns / 8][4], const float (&p
 // The same with A from the rows of a tile: fewer registers, more reads of shared memory.
 template <int kM16, int kN8, int kDepth, class TileA, class TileB>
 GPU void multiply_tiles(float (&acc)[kM16][kN8][4], TileA& a, int a_row, TileB& b, int b_row) {
-#pragma unroll 2  // all of it would read so far ahead that registers spill
+#pragma unroll 2  // fully unrolled, it would read so far ahead that registers spill
     for (int k = 0; k < kDepth; k += 16) {
         uint32_t fragment[kM16][4];
 #pragma unroll
@@ -105,7 +105,7 @@ GPU void multiply_tiles(float (&acc)[kM16][kN8][4], TileA& a, int a_row, TileB& 
     }
 }
 
-// Fragments of rows [row, row + 16 kM16) of a tile, all of its depth.
+// Fragments of rows [row, row + 16 kM16) of a tile, all kDepth columns.
 template <int kM16, int kDepth, class TileA>
 GPU void read_rows(uint32_t (&a)[kM16][kDepth / 16][4], TileA& tile, int row) {
 #pragma unroll

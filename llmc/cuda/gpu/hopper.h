@@ -1,7 +1,7 @@
 // Instructions of compute capability 9.0a (Hopper): barriers in shared memory that count bytes, bulk copies of tiles
-// (TMA), matrix products of a warpgroup (wgmma), clusters. No kernel of a training step uses them yet; what they mean here
-// and in the emulator is held together by tests/cuda/conformance.cu, whose product is the skeleton of a Hopper matmul.
-// Reference: "Parallel thread execution ISA", sections mbarrier, cp.async.bulk.tensor, wgmma.
+// (TMA), matrix products of a warpgroup (wgmma), clusters. No kernel of a training step uses them yet.
+// tests/cuda/conformance.cu checks that they mean the same here and in the emulator; its product is a minimal Hopper
+// matmul. Reference: "Parallel thread execution ISA", sections mbarrier, cp.async.bulk.tensor, wgmma.
 #pragma once
 #include "llmc/cuda/host.h"
 
@@ -30,7 +30,7 @@ GPU void cluster_sync() {
 // Barrier `id` (1 to 15) among `threads` of a block's threads, a multiple of 32.
 GPU void named_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
-// --- mbarrier: flips its phase when `count` arrivals and all announced bytes have come ---
+// --- mbarrier: changes its phase after `count` arrivals and all expected bytes ---
 
 GPU void mbarrier_init(uint64_t* barrier, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
@@ -40,12 +40,12 @@ GPU void mbarrier_init_fence() { asm volatile("fence.mbarrier_init.release.clust
 GPU void mbarrier_arrive(uint64_t* barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-// Arrives, and announces so many bytes.
+// Arrives, and adds to the bytes that the phase expects.
 GPU void mbarrier_arrive_expect(uint64_t* barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                  : "memory");
 }
-// Arrives at the barrier that has the same place in another block of the cluster.
+// Arrives at the barrier at the same offset in another block of the cluster.
 GPU void mbarrier_arrive_at(uint64_t* barrier, int rank) {
     asm volatile(
         "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;"
@@ -53,7 +53,7 @@ GPU void mbarrier_arrive_at(uint64_t* barrier, int rank) {
         "r"(rank)
         : "memory");
 }
-// Until the phase `parity` is over.
+// Waits until the phase of that parity is over.
 GPU void mbarrier_wait(uint64_t* barrier, int parity) {
     asm volatile(
         "{ .reg .pred over; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;"
@@ -62,7 +62,7 @@ GPU void mbarrier_wait(uint64_t* barrier, int parity) {
         : "memory");
 }
 
-// --- TMA: a box of a bf16 matrix to shared memory, 128-byte swizzled, zeros outside of the matrix ---
+// --- TMA: copies a box of a bf16 matrix to shared memory, 128-byte swizzled, with zeros outside of the matrix ---
 
 using TensorMap = CUtensorMap;
 
@@ -73,7 +73,7 @@ GPU void tma_load(void* destination, const TensorMap* map, uint64_t* barrier, in
         "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row)
         : "memory");
 }
-// To the same place in all blocks of the cluster that `ranks` has a bit for.
+// To the same offset in all blocks of the cluster whose bit is set in `ranks`.
 GPU void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row,
                             uint16_t ranks) {
     asm volatile(
@@ -86,7 +86,7 @@ GPU void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* b
 // --- wgmma: D (64 x 128, fp32, in the registers of 128 threads) += A (64 x 16) B (16 x 128) from shared memory ---
 
 // d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e]. The operands are given by
-// descriptors; kAByColumns: A lies as (K, M), kBByRows: B lies as (K, N), else both along K.
+// descriptors; kAByColumns: A is stored as (K, M), kBByRows: B is stored as (K, N), otherwise both along K.
 template <bool kAByColumns, bool kBByRows>
 GPU void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -103,16 +103,16 @@ GPU void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b) {
 #undef LLMC_D8
 #endif
 }
-// Before the first product after registers or shared memory were written by ordinary means.
+// Needed before the first product after ordinary writes to its registers or to shared memory.
 GPU void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 GPU void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Until at most kPending committed groups of products are under way.
+// Waits until at most kPending committed groups of products are pending.
 template <int kPending>
 GPU void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// Moves registers between the warpgroups of a block: the kernel's own limit, from here on, for this warpgroup.
+// Moves registers between the warpgroups of a block: sets this warpgroup's number from here on.
 template <int kRegisters>
 GPU void raise_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -148,9 +148,9 @@ inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, i
 
 #endif
 
-// Of an operand of wgmma in shared memory, 128-byte swizzled, its tile 1024-byte aligned. Along K: `stride` is 1024 bytes
-// (8 rows of 128 bytes), `leading` unused. Along M or N: `stride` is 1024 (the next 8 of K), `leading` the distance to the
-// next 64 of M or N.
+// The descriptor of an operand in shared memory, 128-byte swizzled, 1024-byte aligned. Along K: `stride` is 1024 bytes
+// (8 rows of 128 bytes), `leading` unused. Along M or N: `stride` is 1024 (the next 8 of K), `leading` the distance to
+// the next 64 of M or N.
 GPU uint64_t wgmma_descriptor(uint32_t address, uint32_t leading, uint32_t stride) {
     return uint64_t(address >> 4 & 0x3fff) | uint64_t(leading >> 4) << 16 | uint64_t(stride >> 4) << 32 |
            uint64_t{1} << 62;

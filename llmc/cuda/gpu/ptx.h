@@ -22,8 +22,7 @@ GPU uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_s
 
 // --- Global memory, 16 bytes at a time ---
 
-// Instructions of their own, and not the compiler's reading of a dereferenced uint4: where an element-wise path stands
-// beside them, it was seen to merge the two and split the vector.
+// As PTX rather than by dereferencing a uint4: next to an element-wise path, nvcc merged the two and split the vector.
 GPU uint4 load16(const void* p) {
     uint4 v;
     asm volatile("ld.global.v4.b32 {%0,%1,%2,%3}, [%4];"
@@ -40,13 +39,13 @@ GPU void store16(void* p, const uint4& v) {
 
 // --- Numbers ---
 
-// 2^x: ex2.approx, 2 ulp, denormals are 0.
+// 2^x: ex2.approx, 2 ulp, denormals are flushed to 0.
 GPU float exp2_approx(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-// tanh.approx: relative error 2^-11, which is less than bf16 rounds away.
+// tanh.approx: relative error 2^-11, less than the rounding of bf16.
 GPU float tanh_approx(float x) {
     float y;
     asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -78,8 +77,8 @@ GPU void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Four 8 x 8 matrices of 16-bit elements from shared memory: lane i names the 16-byte row i % 8 of matrix i / 8, r[m] is
-// elements [lane / 4][2 (lane % 4), +1] of matrix m, or of its transpose.
+// Loads four 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the address of the 16-byte row i % 8 of
+// matrix i / 8; r[m] receives elements [lane / 4][2 (lane % 4), +1] of matrix m, or of its transpose.
 GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -93,9 +92,9 @@ GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
                  : "memory");
 }
 
-// --- Copies from global to shared memory that run beside the thread ---
+// --- Asynchronous copies from global to shared memory ---
 
-// 16 bytes; zeros, and nothing is read, where the source does not exist. Both addresses are 16-byte aligned.
+// Copies 16 bytes, or writes zeros without reading if the source does not exist. Both addresses are 16-byte aligned.
 GPU void cp_async16(void* destination, const void* source, bool exists = true) {
     asm volatile(
         "{ .reg .pred ignore; setp.eq.s32 ignore, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, ignore; }" ::"r"(
@@ -104,7 +103,7 @@ GPU void cp_async16(void* destination, const void* source, bool exists = true) {
         : "memory");
 }
 GPU void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until at most kPending of this thread's groups are on their way. Says nothing of other threads': a barrier does.
+// Waits until at most kPending of this thread's groups are pending. For other threads' copies a barrier is needed too.
 template <int kPending>
 GPU void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");

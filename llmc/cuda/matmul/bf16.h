@@ -6,9 +6,9 @@
 //
 // A block computes 128 x 256 of D with eight warps (or 128 x 128 with four, where the large tile would leave
 // multiprocessors idle), each 64 x 64: 32 products need 8 ldmatrix, and an operand byte read from shared memory is used
-// 32 times, so shared memory (128 bytes a clock) is 89% busy at the rate above (97% for the small tile). Blocks stay and
-// take one work item after the other; the ring runs on across items, so the next tile's first stages are on their way
-// while the last tile's epilogue runs. Fragments are read half a stage ahead of their use.
+// 32 times, so shared memory (128 bytes a clock) is 89% busy at the rate above (97% for the small tile). Blocks are
+// persistent: they process one work item after the other, and the ring continues across items, so that the next tile's
+// first stages are loaded during the epilogue of the tile before. Fragments are read half a stage ahead of their use.
 #pragma once
 #include "llmc/cuda/column_sums.h"
 #include "llmc/cuda/matmul/problem.h"
@@ -30,7 +30,7 @@ struct MatmulShared {
     } stages[kStages];
 };
 
-// The work items of a block, one after the other; `steps` are left of the current one.
+// Iterates over the work items of a block. `steps` is what remains of the current one.
 struct Items {
     int item, steps;
 
@@ -45,7 +45,7 @@ struct Items {
         const int left = (p.K + kTileK - 1) / kTileK - first_step(s);
         steps = left < s.steps_per_split ? left : s.steps_per_split;
     }
-    // True when an item is complete: the next one has begun.
+    // Returns true if that completed an item; the next one has begun then.
     GPU bool advance(const Problem<bf16>& p, const Schedule& s) {
         if (--steps > 0) return false;
         item += int(gridDim.x);
@@ -67,12 +67,12 @@ template <bool kAByColumns, bool kBByRows, int kWarpsN>
 struct WarpTile {
     using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
     static constexpr int kM16 = kWarpM / 16, kN8 = kWarpN / 8;
-    // Sums over K of A's rows, as a product with ones: each warp takes its share of the 16-row fragments.
+    // Sums over K of A's rows, as a product with ones: each warp computes its share of the 16-row fragments.
     static constexpr int kSums = kAByColumns ? kM16 / kWarpsN : 0;
 
     float acc[kM16][kN8][4] = {};
     float sums[kSums ? kSums : 1][4] = {};
-    uint32_t a[2][kM16][4], b[2][kN8][2];  // two sets: one is read while the other is used
+    uint32_t a[2][kM16][4], b[2][kN8][2];  // two sets: one is loaded while the other is used
     int m, n;                              // in the block's tile
 
     GPU WarpTile() : m(warp_id() / kWarpsN * kWarpM), n(warp_id() % kWarpsN * kWarpN) {}
@@ -124,7 +124,7 @@ struct WarpTile {
             for (float& x : fragment) x = 0;
     }
 
-    // Calls store(row, column, eight values) on all of the tile, rows and columns counted in the block's tile.
+    // Calls store(row, column, eight values) for all of the warp's tile, rows and columns counted in the block's tile.
     template <class Store>
     GPU void for_each_vector(Store&& store) {
         const int group = lane_id() / 4, t = lane_id() % 4;
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, 4 / kWarpsN)
         const TilePosition tile = loading.tile(schedule);
         load_m = tile.m * kBlockM, load_n = tile.n * kBlockN, load_k = loading.first_step(schedule) * kTileK;
     };
-    const auto load_stage = [&] {  // one group of copies a call, empty at the end, so that groups can be counted
+    const auto load_stage = [&] {  // commits a group in every call, empty at the end, so that groups can be counted
         if (!loading.done(schedule)) {
             auto& stage = s.stages[load_slot];
             load_operand<kAByColumns, kThreads>(stage.a, p.a, p.a_stride, load_m, load_k, p.M, p.K);
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, 4 / kWarpsN)
     Items computing(p, schedule);
     bool with_sums = kAByColumns && column_sum.out && computing.tile(schedule).n == 0;
     while (!computing.done(schedule)) {
-        load_stage();  // into the slot that everybody finished reading before the last barrier
+        load_stage();  // into the slot that all threads finished reading before the last barrier
         warp.template read_fragments<1>(s.stages[slot], 16);
         warp.template multiply<0>(with_sums);
         cp_async_wait<kStages - 2>();

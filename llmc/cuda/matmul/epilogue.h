@@ -1,5 +1,5 @@
-// What happens to a product on its way to memory. An epilogue takes kVec consecutive columns of one row, in fp32, of
-// which the first `count` exist.
+// Epilogues: what is computed from a product before it is stored. An epilogue takes kVec consecutive columns of one
+// row, in fp32, of which the first `count` exist.
 #pragma once
 #include "llmc/cuda/gelu.h"
 #include "llmc/cuda/vec.h"
@@ -37,7 +37,7 @@ struct LinearGelu {
     GPU void operator()(int64_t row, int column, float (&v)[kVec], int count) const {
         const int64_t at = row * linear.N + column;
         linear.apply_bias(v, column, count);
-        round_to<T>(v);  // the GELU of what is kept, so that it can be computed again
+        round_to<T>(v);  // the GELU of the stored value, so that it can be recomputed from that
         store_upto(pre_gelu + at, v, count, linear.aligned);
 #pragma unroll
         for (float& x : v) x = gelu<T>(gelu_scale * x) / gelu_scale;

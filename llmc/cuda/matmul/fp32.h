@@ -1,8 +1,8 @@
-// The fp32 product on the ordinary FMA units: no TF32, so that fp32 means fp32.
+// The fp32 product on the ordinary FMA units, without TF32.
 //
-// FLOPs 2 M N K. Bound: FMA units, 67 TFLOP/s on an H200. 128 x 128 of D a block, 8 x 8 a thread: 64 FMA for 16 floats
-// read from shared memory, where both operands lie along M and N, two buffers deep. The next step's elements travel
-// through registers while this one is multiplied: one barrier a step.
+// FLOPs 2 M N K. Bound: FMA units, 67 TFLOP/s on an H200. A block computes 128 x 128 of D, a thread 8 x 8: 64 FMA for
+// 16 floats read from shared memory, where both operands are stored along M and N, in two buffers. The next step's
+// elements are loaded into registers while this step is multiplied: one barrier a step.
 #pragma once
 #include "llmc/cuda/matmul/problem.h"
 
@@ -14,7 +14,7 @@ struct Fp32Shared {
     alignas(16) float a[2][kFp32K][kFp32Pitch], b[2][kFp32K][kFp32Pitch];
 };
 
-// This thread's part of one operand's step: two times four elements that are neighbours in memory.
+// This thread's part of one step of an operand: twice four elements that are neighbours in memory.
 template <bool kAlongMn>
 struct Fp32Part {
     float v[2][4];
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kFp32Threads)
     for (int k = begin, buffer = 0; k < k_end; k += kFp32K, buffer ^= 1) {
         a.put(s.a[buffer]);
         b.put(s.b[buffer]);
-        __syncthreads();  // also: everybody is done with this buffer's step before last
+        __syncthreads();  // also: all threads are done with the step before last, which used this buffer
         if (k + kFp32K < k_end) {
             a.fetch(p.a, m, k + kFp32K, p.M, p.K, aligned);
             b.fetch(p.b, n, k + kFp32K, p.N, p.K, aligned);

@@ -31,8 +31,8 @@ void multiply_bf16(Problem<bf16> p, const Rows& a, const Rows& b, const Plan& pl
 }
 
 // A (M, K), stored (K, M) if kAByColumns; B (K, N), stored (N, K) unless kBByRows. `aligned`: fp32, every row of the
-// operands starts at a multiple of 16 bytes. column_sum, for kAByColumns in bf16: += the sums of A over K, computed along
-// the way.
+// operands starts at a multiple of 16 bytes. column_sum, for kAByColumns in bf16: += the sums of A over K, as a
+// by-product.
 template <bool kAByColumns, bool kBByRows, class T, class Epilogue>
 void multiply(const Problem<T>& p, bool aligned, const Epilogue& epilogue, const ColumnSum& column_sum = {}) {
     if (p.M == 0 || p.N == 0) return;

@@ -1,5 +1,5 @@
-// How a product is cut: which tile, how many parts of K. A cost model in clocks of one multiprocessor, from the counts in
-// bf16.h; it only has to rank a few candidates.
+// Chooses the tile of a product and the number of parts of K, by a cost model in clocks of one multiprocessor (from the
+// counts in bf16.h) that only has to rank a few candidates.
 #pragma once
 #include <algorithm>
 
@@ -13,15 +13,16 @@ struct Plan {
     double clocks;
 };
 
-// Tiles of 128 x block_n, `resident` of which a multiprocessor works on at a time. clocks_per_step: of one multiprocessor
-// for kTileK of K of all of them; clocks_per_tile: what nothing overlaps with at a tile's beginning and end.
+// Tiles of 128 x block_n, `resident` of which a multiprocessor computes at a time. clocks_per_step: of one
+// multiprocessor for a step of kTileK of all of them; clocks_per_tile: at the beginning and end of a tile, without
+// overlap.
 struct TileCost {
     int block_n, resident;
     double clocks_per_step, clocks_per_tile;
 };
 constexpr TileCost kWide{256, 1, 790, 3000}, kNarrow{128, 2, 850, 2500}, kFp32Tile{128, 2, 8200, 3000};
 
-constexpr double kBytesPerClock = 2200;  // of the whole GPU's memory, at which split parts are written and read
+constexpr double kBytesPerClock = 2200;  // of the GPU's memory, for writing and reading split parts
 
 inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int multiprocessors) {
     Plan best{};

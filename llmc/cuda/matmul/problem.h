@@ -1,13 +1,13 @@
-// A matrix product for the kernels in this folder: D (M, N) = A (M, K) B (K, N), then an epilogue. One template serves
-// the three products of a linear layer, by how its operands lie in memory:
+// A matrix product for the kernels in this folder: D (M, N) = A (M, K) B (K, N), then an epilogue. One template
+// computes the three products of a linear layer, which differ in how their operands are stored:
 //
 //   pass      product                  A stored      B stored      kAByColumns, kBByRows
 //   forward   out = inp weight^T       (M, K)        (N, K)        false, false
 //   dgrad     dinp = dout weight       (M, K)        (K, N)        false, true
 //   wgrad     dweight = dout^T inp     (K, M)        (K, N)        true,  true
 //
-// Tensor cores want both operands along K; where one lies along M or N, ldmatrix transposes it on the way to the
-// registers, so there is no transpose kernel.
+// Tensor cores need both operands along K. If one is stored along M or N, ldmatrix transposes it on the way to the
+// registers, so no transpose kernel is needed.
 #pragma once
 #include "llmc/cuda/host.h"
 #include "llmc/cuda/vec.h"
@@ -23,8 +23,8 @@ struct Problem {
     int64_t a_stride = 0, b_stride = 0;  // bf16: elements from one stored row to the next, set by multiply()
 };
 
-// How the work is cut: tiles of D, and for each of them `splits` parts of K. Work item i is tile i % tiles(), part
-// i / tiles(). With more than one split the parts go to memory as they are, and finish_splits_kernel adds them up in
+// How the work is divided: into tiles of D, and each of them into `splits` parts of K. Work item i is tile i % tiles(),
+// part i / tiles(). With more than one split the parts are stored in memory, and finish_splits_kernel adds them up in
 // order before the epilogue: no atomics, the same bits every time.
 struct Schedule {
     int tiles_m, tiles_n;
@@ -34,13 +34,13 @@ struct Schedule {
     int items() const { return tiles() * splits; }
 };
 
-// Where a work item's part of D goes.
+// Where a work item stores its part of D.
 struct Parts {
-    float* products;     // (splits, M, N); null: there is one split, and the epilogue is applied at once
+    float* products;     // (splits, M, N); null if there is one split and the epilogue is applied at once
     float* column_sums;  // (splits, M) of A's sums over K, or null
 };
 
-// Consecutive items share operands in the second-level cache: kGroup tiles down, then one across.
+// The order of tiles, in which consecutive ones share operands in the second-level cache: kGroup down, then one across.
 struct TilePosition {
     int m, n;
 };

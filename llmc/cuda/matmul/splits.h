@@ -1,5 +1,5 @@
-// Adds up the parts of a product whose K was split, and applies the epilogue. Bytes: 4 splits M N read, and the
-// epilogue's own.
+// Adds up the parts of a product whose K was split, and applies the epilogue. Bytes: 4 splits M N read, and those of
+// the epilogue.
 #pragma once
 #include "llmc/cuda/column_sums.h"
 #include "llmc/cuda/matmul/problem.h"

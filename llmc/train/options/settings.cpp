@@ -119,6 +119,7 @@ std::string shortest_digits(double value) {
 }
 
 std::string short_number(double value) {
+    if (!std::isfinite(value)) return str(value);
     if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
     return shortest_digits(value);
 }

@@ -240,7 +240,7 @@ std::vector<Option> machine_options() {
         {.name = "seed", .group = kMachine, .help = "of initial weights, data order, rounding and samples",
          .field = FIELD(machine.seed), .scope = kRun | kModel | kSample, .unit = "SEED", .low = 0},
         {.name = "threads", .group = kMachine, .help = "CPU threads; 0: one per core", .field = FIELD(machine.threads),
-         .scope = kRun | kModel | kSample, .unit = "THREADS", .low = 0, .high = 4096},
+         .scope = kRun | kSample, .unit = "THREADS", .low = 0, .high = 4096},
     };
 }
 // clang-format on

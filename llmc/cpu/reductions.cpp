@@ -1,16 +1,36 @@
-// What a coordinate check asks of an activation. Formulas: llmc/ops/ops.h. Rows are summed one by one, in double, and added
-// in order: the same bits for any number of threads.
+// Sums over one tensor or many, in double: accumulate_sum, global_norm, statistics. Formulas: llmc/ops/ops.h. Blocks
+// and rows are summed one by one and added in order: the same bits for any number of threads.
 #include <cmath>
 #include <vector>
+#include "llmc/cpu/blocks.h"
+#include "llmc/cpu/kernels.h"
 #include "llmc/cpu/parallel.h"
 #include "llmc/ops/checks.h"
-#include "llmc/ops/ops.h"
 
-namespace llmc {
-
-using namespace cpu;
+namespace llmc::cpu::LLMC_ISA {
 
 namespace {
+
+template <class Term>
+double sum_of(const float* x, int64_t n, Term&& term) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) sum += term(double(x[i]));
+    return sum;
+}
+
+// sum of term(x) over all elements of all tensors.
+template <class Term>
+double sum_over(std::span<const Tensor> tensors, Term&& term) {
+    const Blocks all(tensors, [](const Tensor& t) { return t.numel(); });
+    std::vector<double> partial(all.blocks.size());
+    all.parallel([&](size_t i, const Block& b) {
+        partial[i] = sum_of(tensors[b.tensor].as<float>() + b.begin, b.end - b.begin, term);
+    });
+    double total = 0;
+    for (double p : partial) total += p;
+    return total;
+}
 
 struct Sums {
     double absolute = 0, sum = 0, squares = 0, largest = 0;
@@ -34,6 +54,17 @@ Sums sums_of_row(const T* inp, const T* minus, int64_t columns) {
 
 }  // namespace
 
+void accumulate_sum(const Sum& args) {
+    check(args);
+    double total = sum_over(std::span(&args.inp, 1), [](double x) { return x; });
+    *args.out.as<float>() += float(args.scale * total);
+}
+
+void global_norm(Tensor out, std::span<const Tensor> tensors) {
+    check_global_norm(out, tensors);
+    *out.as<float>() = float(std::sqrt(sum_over(tensors, [](double x) { return x * x; })));
+}
+
 void statistics(const Statistics& args) {
     check(args);
     const int64_t N = args.inp.rows(), C = args.inp.last(), first = args.first_column,
@@ -56,4 +87,4 @@ void statistics(const Statistics& args) {
     out[3] = float(total.largest);
 }
 
-}  // namespace llmc
+}  // namespace llmc::cpu::LLMC_ISA

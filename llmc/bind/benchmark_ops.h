@@ -1,0 +1,49 @@
+// One op on arguments of given sizes: what time_op times (bind_benchmarks.cpp) and cost counts (bind_cost.cpp).
+#pragma once
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+#include "llmc/ops/cost.h"
+#include "llmc/ops/device.h"
+
+namespace llmc {
+
+using Sizes = std::map<std::string, int64_t>;
+
+// Tensors of an op: on the device and filled with random numbers, or shapes alone.
+class Arguments {
+public:
+    enum class Kind { filled, shapes };
+    Arguments(const Sizes& sizes, DType dtype, Kind kind, uint32_t seed = 1)
+        : sizes_(sizes), dtype_(dtype), kind_(kind), random_(seed) {}
+
+    int64_t operator[](const char* name) const;  // a size; a usage error if it is missing or less than 1
+    DType dtype() const { return dtype_; }
+    Tensor empty(std::initializer_list<int64_t> dims, DType dtype);
+    Tensor floats(std::initializer_list<int64_t> dims) { return filled(empty(dims, dtype_)); }
+    Tensor fp32(std::initializer_list<int64_t> dims) { return filled(empty(dims, DType::f32)); }
+    Tensor integers(std::initializer_list<int64_t> dims, int64_t high);  // in [0, high)
+
+private:
+    Tensor filled(Tensor t);
+
+    Sizes sizes_;
+    DType dtype_;
+    Kind kind_;
+    std::mt19937 random_;
+    std::vector<device::Buffer> buffers_;
+};
+
+struct BenchmarkOp {
+    std::function<void()> call;
+    Cost cost;
+    std::function<void()> prepare;  // what `call` needs to have been done once; may be empty
+};
+
+// The op of that name on `arguments`, whose memory it uses. A usage error lists the names if there is none such.
+BenchmarkOp benchmark_op(const std::string& name, Arguments& arguments);
+
+}  // namespace llmc

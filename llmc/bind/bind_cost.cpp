@@ -1,0 +1,29 @@
+// The cost model of llmc/ops/cost.h, for the benchmarks' floors and the documents.
+#include <pybind11/stl.h>
+#include <string>
+#include "llmc/bind/arrays.h"
+#include "llmc/bind/benchmark_ops.h"
+#include "llmc/bind/bind.h"
+
+namespace llmc {
+
+using namespace python;
+
+void bind_cost(py::module_& m) {
+    m.def(
+        "cost",
+        [](const std::string& op, const Sizes& sizes, const std::string& dtype) {
+            Arguments arguments(sizes, parse_dtype(dtype), Arguments::Kind::shapes);
+            const Cost c = benchmark_op(op, arguments).cost;
+            return py::dict(py::arg("flops") = c.flops, py::arg("bytes") = c.bytes);
+        },
+        "What an op of time_op has to do at these sizes: {flops, bytes}, by llmc/ops/cost.h: FLOPs of matrix products "
+        "(a multiply-add is 2), bytes of every input read once and every output written once. Nothing is allocated.",
+        py::arg("op"), py::arg("sizes"), py::arg("dtype") = "bf16");
+    m.def("flops_per_token", &flops_per_token,
+          "FLOPs of a training step for each token: 6 (12 L C^2 + V C) + 12 L C T, attention without regard to "
+          "causality (PaLM, appendix B).",
+          py::arg("depth"), py::arg("width"), py::arg("seq_len"), py::arg("vocab_size"));
+}
+
+}  // namespace llmc

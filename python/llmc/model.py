@@ -1,0 +1,221 @@
+"""GPT-2 with its optimizer, and the rules of its parametrization."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from os import PathLike
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llmc.backend import MODULES, backend
+from llmc.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from llmc.config import ModelOptions
+
+Floats = NDArray[np.float32]
+
+
+@cache
+def _table() -> list[dict[str, Any]]:
+    """The options that a model takes, from the table that train_gpt2 --options-json prints."""
+    text = resources.files("llmc").joinpath("options.json").read_text(encoding="utf-8")
+    return [option for option in json.loads(text)["options"] if "model" in option["scope"]]
+
+
+def _native(name: str | None) -> ModuleType:
+    """The module of the named backend; without a name, of the first that is built: cpu, cuda, emulated."""
+    if name is not None:
+        return backend(name)
+    reasons = []
+    for candidate in MODULES:
+        try:
+            return backend(candidate)
+        except ImportError as error:
+            reasons.append(str(error))
+    raise ImportError(reasons[0])
+
+
+def _tokens(values: ArrayLike, name: str) -> NDArray[np.int32]:
+    """(B, T) token ids. UsageError for other dimensions, other types than integers, and numbers beyond int32."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise UsageError(f"{name} have the type {array.dtype}: give integers")
+    if array.ndim != 2:
+        raise UsageError(f"{name} have the shape {array.shape}: give (B, T)")
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max):
+        raise UsageError(f"{name} reach from {array.min()} to {array.max()}: token ids are int32, from 0 on")
+    return array.astype(np.int32)
+
+
+class GPT2:
+    """GPT-2 (Radford et al., 2019) with AdamW or SGD under one of the parametrizations of mup.md.
+
+    A training loop by hand:
+
+        model = llmc.GPT2(width=128, depth=2, heads=4, seq_len=64, batch_size=16, vocab_size=257,
+                          parametrization="mup", base_width=64, lr=0.01)
+        for step, (tokens, targets) in enumerate(batches):   # (B, T) integers each, B <= batch_size, T <= seq_len
+            model.zero_grad()
+            loss = model.forward(tokens, targets)            # nats per token
+            model.backward()
+            norm = model.step(schedule=1 - step / steps)     # lr of every tensor times this factor
+
+    The keyword arguments are train_gpt2's options with underscores, checked by the same code. UsageError for a name
+    that is none, a value out of range, or a combination without a meaning; DataError for a checkpoint that cannot be
+    used. backend is "cpu", "cuda" or "emulated" (default: the first that is built). logits_rows: rows of logits in
+    memory at a time (0: what suits the device).
+    """
+
+    def __init__(self, *, backend: str | None = None, logits_rows: int = 0, **options: Unpack[ModelOptions]) -> None:
+        self._model = _native(backend).GPT2(logits_rows=logits_rows, **options)
+
+    def forward(self, tokens: ArrayLike, targets: ArrayLike | None = None) -> Floats | float:
+        """tokens (B, T) -> logits (B, T, V) as in the loss; with targets (B, T) the mean loss, nats per token."""
+        if targets is None:
+            logits: Floats = self._model.forward(_tokens(tokens, "tokens"))
+            return logits
+        return float(self._model.forward(_tokens(tokens, "tokens"), _tokens(targets, "targets")))
+
+    def backward(self, total_tokens: int = 0) -> float:
+        """Adds the gradients of sum of losses / total_tokens (0: B*T) of the last forward() with targets.
+
+        Returns that loss. Give the tokens of the whole step where several micro-batches make one.
+        """
+        return float(self._model.backward(total_tokens))
+
+    def step(self, schedule: float = 1.0) -> float:
+        """One update with every learning rate times `schedule`. Returns the gradient norm before clipping."""
+        return float(self._model.step(schedule))
+
+    def zero_grad(self) -> None:
+        """Sets all gradients to 0."""
+        self._model.zero_grad()
+
+    def parameters(self) -> dict[str, Floats]:
+        """Copies of all parameters by Hugging Face's names, (out, in), fp32, without padding rows."""
+        return dict(self._model.parameters())
+
+    def gradients(self) -> dict[str, Floats]:
+        """Copies of all gradients by name, accumulated since zero_grad()."""
+        return dict(self._model.gradients())
+
+    def optimizer_state(self) -> dict[str, Floats]:
+        """Copies of the moments (m.NAME, v.NAME) and of a bf16 model's fp32 weights (master.NAME)."""
+        return dict(self._model.optimizer_state())
+
+    def set_parameter(self, name: str, values: ArrayLike) -> None:
+        """Overwrites one parameter; UsageError for another shape."""
+        self._model.set_parameter(name, np.asarray(values, dtype=np.float32))
+
+    def activations(self, tokens: ArrayLike, targets: ArrayLike) -> dict[str, Floats]:
+        """Every activation of one forward pass by name (doc/formats.md, "Coordinate check"), (B*T, columns)."""
+        return dict(self._model.activations(_tokens(tokens, "tokens"), _tokens(targets, "targets")))
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        count: int,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        seed: int = 42,
+        cache: bool = True,
+    ) -> list[int]:
+        """`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token."""
+        ids = _tokens([list(tokens)], "tokens")[0].tolist()
+        return list(self._model.generate(ids, count, temperature, top_k, seed, cache))
+
+    def load(self, checkpoint: str | PathLike[str]) -> None:
+        """Takes the weights of a checkpoint of the same shape and parametrization. llmc.load makes a model from one."""
+        self._model.load(str(checkpoint))
+
+    @property
+    def parametrization(self) -> dict[str, Any]:
+        """The resolved rule of every tensor: the table of doc/formats.md."""
+        return dict(self._model.parametrization)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All options as resolved: the shape of init=, the batch, the defaults of the scheme."""
+        return dict(self._model.config)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"llmc.GPT2(depth={c['depth']}, width={c['width']}, heads={c['heads']}, vocab_size={c['vocab_size']}, "
+            f"parametrization={c['parametrization']!r}, dtype={c['dtype']!r}, backend={self._model.backend!r})"
+        )
+
+
+def load(checkpoint: str | PathLike[str], *, backend: str | None = None, **options: Unpack[ModelOptions]) -> GPT2:
+    """A model with the weights of a checkpoint: a run's folder, one of its checkpoints, or a .safetensors file.
+
+    The options stored in a checkpoint of this project are the model's; `options` override them (batch_size=1, say). For
+    a file of Hugging Face's GPT-2 give what it does not say: heads, and lr.
+    """
+    stored: Mapping[str, Any] = _native(backend).checkpoint_options(str(checkpoint))
+    taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
+    if "head_dim" in options:
+        taken.pop("heads", None)
+    return GPT2(backend=backend, **(taken | dict(options) | {"init": str(checkpoint)}))  # type: ignore[misc]
+
+
+def parametrization(*, backend: str | None = None, **options: Unpack[ModelOptions]) -> dict[str, Any]:
+    """The rule of every tensor and the scales of both passes (doc/formats.md, "The rule table").
+
+    The keyword arguments are those of GPT2: llmc.parametrization(width=4096, parametrization="mup", base_width=256).
+    """
+    return dict(_native(backend).parametrization(**options))
+
+
+def _describe_options() -> str:
+    """The options for help(llmc.GPT2), by group."""
+    lines: list[str] = []
+    group = ""
+    for option in _table():
+        if option["group"] != group:
+            group = option["group"]
+            lines += ["", f"{group.split(' (')[0]}:"]
+        default = option.get("default_text") or json.dumps(option["default"])
+        choices = "|".join(option.get("choices", []))
+        text = f"{option['help']}{f' ({choices})' if choices else ''} [{default}]"
+        name = option["name"].replace("-", "_")
+        lines += textwrap.wrap(
+            f"{name:<20} {text}", 110, initial_indent="    ", subsequent_indent=" " * 25, break_on_hyphens=False
+        )
+    return "\n".join(lines)
+
+
+def _signature(first: list[inspect.Parameter]) -> inspect.Signature:
+    """With every option as a keyword, for completion and help()."""
+    named = [
+        inspect.Parameter(o["name"].replace("-", "_"), inspect.Parameter.KEYWORD_ONLY, default=o["default"])
+        for o in _table()
+    ]
+    return inspect.Signature(first + named)
+
+
+def _keyword(name: str, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+
+
+GPT2.__doc__ = f"{inspect.cleandoc(GPT2.__doc__ or '')}\n{_describe_options()}\n"
+GPT2.__init__.__signature__ = _signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        _keyword("backend", None),
+        _keyword("logits_rows", 0),
+    ]
+)
+parametrization.__signature__ = _signature([_keyword("backend", None)])  # type: ignore[attr-defined]

@@ -1,0 +1,105 @@
+"""Attention against PyTorch in float64. How ops are tested: op_tools.py."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from op_tools import TOLERANCE, Data, assert_close, double
+
+ATTENTION_SHAPES = [
+    (1, 1, 1, 4),
+    (2, 1, 3, 8),
+    (1, 7, 2, 5),
+    (2, 33, 3, 16),
+    (1, 64, 2, 32),
+    (2, 100, 1, 64),
+    (1, 300, 2, 19),
+    (1, 545, 1, 40),
+    (1, 40, 1, 128),
+    (1, 200, 2, 72),
+    (2, 150, 1, 128),
+]
+
+
+def attention_reference(qkv, H, logit_scale, out_scale):
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (x.reshape(B, T, H, C // H).transpose(1, 2) for x in qkv.split(C, dim=2))
+    scores = (logit_scale * q @ k.transpose(2, 3)).masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -torch.inf)
+    out = out_scale * torch.softmax(scores, -1) @ v
+    return out.transpose(1, 2).reshape(B, T, C), torch.logsumexp(scores, -1)
+
+
+@pytest.mark.parametrize("B,T,H,D", ATTENTION_SHAPES)
+def test_attention(backend, dtype, B, T, H, D):
+    data = Data(9, dtype)
+    qkv, dout = data.normal(B, T, 3 * H * D), data.normal(B, T, H * D)
+    scales = {"logit_scale": 1.5 / math.sqrt(D), "out_scale": 0.7}
+    forward = backend.attention_forward(qkv, num_heads=H, **scales, dtype=dtype)
+    x = double(qkv, True)
+    out, lse = attention_reference(x, H, **scales)
+    assert_close(forward["out"], out, TOLERANCE[dtype])
+    assert_close(forward["lse"], lse, TOLERANCE[dtype])
+    out.backward(double(dout))
+    # The forward pass's own outputs, as in training; rounding them to bf16 is part of the error allowed.
+    dqkv = backend.attention_backward(dout, forward["out"], forward["lse"], qkv, **scales, dtype=dtype)
+    for i, name in enumerate("qkv"):
+        part = slice(i * H * D, (i + 1) * H * D)
+        if T == 1 and name != "v":  # a softmax over one key has no gradient
+            assert np.abs(dqkv[:, :, part]).max() < 10 * TOLERANCE[dtype]
+        else:
+            assert_close(dqkv[:, :, part], x.grad[:, :, part], 2 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("B,T,H,D", [*ATTENTION_SHAPES[1:7], (1, 9, 1, 150)])
+def test_attention_logits(backend, dtype, B, T, H, D):
+    data = Data(11, dtype)
+    qkv = data.normal(B, T, 3 * H * D)
+    q, k, _ = (x.reshape(B, T, H, D).transpose(1, 2) for x in double(qkv).split(H * D, dim=2))
+    i, j = np.tril_indices(T)
+    expected = (0.3 * q @ k.transpose(2, 3))[:, :, i, j]
+    assert_close(backend.attention_logits(qkv, num_heads=H, logit_scale=0.3, dtype=dtype), expected, 1e-5)
+
+
+def test_attention_heads_too_large_for_the_gpu_kernels(backend, dtype):
+    qkv = np.zeros((1, 2, 3 * 136), np.float32)
+    if backend.backend() == "cpu":
+        assert backend.attention_forward(qkv, num_heads=1, logit_scale=1.0, dtype=dtype)["out"].shape == (1, 2, 136)
+    else:
+        with pytest.raises(RuntimeError, match="heads of 136 channels, the GPU kernels have up to 128"):
+            backend.attention_forward(qkv, num_heads=1, logit_scale=1.0, dtype=dtype)
+
+
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 99])
+def test_attention_of_the_last_queries(backend, dtype, first):
+    """A new token against cached keys and values: the same bits as in the whole pass."""
+    qkv = Data(12, dtype).normal(2, 100, 3 * 2 * 24)
+    whole, part = (
+        backend.attention_forward(qkv, num_heads=2, logit_scale=0.2, first_query=f, dtype=dtype) for f in (0, first)
+    )
+    assert (part["out"][:, first:] == whole["out"][:, first:]).all()
+    assert (part["lse"][:, :, first:] == whole["lse"][:, :, first:]).all()
+    with pytest.raises(RuntimeError, match="first_query 101 is outside of the 100 rows"):
+        backend.attention_forward(qkv, num_heads=2, logit_scale=0.2, first_query=101, dtype=dtype)
+
+
+def test_attention_is_causal(backend, dtype):
+    """The future changes nothing: same bits before position 40, whatever stands from there on."""
+    data = Data(10, dtype)
+    qkv = data.normal(1, 70, 3 * 32)
+    other = qkv.copy()
+    other[:, 40:] = data.normal(1, 30, 3 * 32)
+    out = [backend.attention_forward(x, num_heads=2, logit_scale=0.25, dtype=dtype)["out"] for x in (qkv, other)]
+    assert (out[0][:, :40] == out[1][:, :40]).all()
+    assert (out[0][:, 40:] != out[1][:, 40:]).any()
+
+
+def test_attention_large_logits(backend, dtype):
+    """Scores of some hundreds: the softmax must subtract its maximum, also where a later block of keys holds it."""
+    data = Data(11, dtype)
+    qkv = data.normal(1, 520, 3 * 16, scale=4.0)
+    forward = backend.attention_forward(qkv, num_heads=1, logit_scale=2.0, dtype=dtype)
+    out, lse = attention_reference(double(qkv), 1, 2.0, 1.0)
+    # A score of s carries an error of s * 2^-24 before the exponential.
+    assert_close(forward["out"], out, 10 * TOLERANCE[dtype])
+    assert_close(forward["lse"], lse, TOLERANCE[dtype])

@@ -1,0 +1,31 @@
+"""Softmax, cross entropy and their gradient against PyTorch in float64. How ops are tested: op_tools.py."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from op_tools import TOLERANCE, Data, assert_close, double
+
+
+@pytest.mark.parametrize(
+    "N,V,Vp", [(1, 1, 1), (5, 11, 16), (33, 257, 320), (7, 1000, 1000), (3, 50257, 50304), (2, 60_001, 60_032)]
+)
+def test_classifier(backend, dtype, N, V, Vp):
+    data = Data(13, dtype)
+    logits, targets = data.normal(N, Vp, scale=2.0), data.integers(V, N)
+    logits[:, V:] = 1e4  # must take no part
+    x = double(logits, True)
+    losses = F.cross_entropy(1.4 * x[:, :V], torch.from_numpy(targets).long(), reduction="none")
+    (0.3 * losses.sum()).backward()
+    evaluated = backend.classifier(logits, targets, vocab_size=V, logit_scale=1.4, dtype=dtype)
+    trained = backend.classifier(logits, targets, vocab_size=V, logit_scale=1.4, dloss=0.3, dtype=dtype)
+    if V == 1:  # one class: no loss and no gradient
+        assert np.abs(trained["losses"]).max() < 1e-6 and np.abs(trained["logits"]).max() < 1e-6
+        return
+    assert_close(trained["losses"], losses, 1e-5)
+    assert_close(trained["logits"], x.grad, TOLERANCE[dtype])
+    assert (trained["logits"][:, V:] == 0).all()
+    np.testing.assert_array_equal(evaluated["losses"], trained["losses"])
+    np.testing.assert_array_equal(
+        evaluated["logits"], double(logits).to(torch.bfloat16 if dtype == "bf16" else torch.float32).float()
+    )
