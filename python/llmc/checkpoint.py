@@ -24,6 +24,7 @@ from llmc.errors import DataError, Error
 Rule: TypeAlias = dict[str, Any]
 Rules: TypeAlias = dict[str, Any]
 Tensors: TypeAlias = dict[str, torch.Tensor]
+_open: Any = safe_open  # it has no types
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Checkpoint:
         self.parametrization: Rules | None = None
         self.tokenizer, self.prefix, self.step = "unknown", "", 0
         try:
-            self.file = safe_open(path, "pt")
+            self.file = _open(path, "pt")
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path} cannot be read as safetensors: {error}") from None
         self.names = set(self.file.keys())
@@ -155,23 +156,25 @@ def check_rules(checkpoint: Checkpoint, rules: Rules, head_dim: int, training: b
     """Refuses weights of which this run's rules would make another function; training: or whose gradients they would
     scale otherwise."""
     theirs = checkpoint.parametrization or _standard_rules(rules, head_dim)
-    pairs = {key: (theirs[key], rules[key]) for key in ("scheme", "width_mult")}
-    a, b = _numbers_of(theirs, training), _numbers_of(rules, training)
-    for key, (trained, now) in {**pairs, **{key: (a.get(key, []), b[key]) for key in b}}.items():
-        if isinstance(now, list):
-            same = len(trained) == len(now) and all(map(_close, trained, now))
-        else:
-            same = trained == now
-        if not same:
-            trained, now = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (trained, now))
-            raise DataError(
-                f"{checkpoint.path} was trained under another parametrization: its {key} is {json.dumps(trained)}, "
-                f"this run's is {json.dumps(now)}; give the options it was trained with"
-            )
+    trained, now = _numbers_of(theirs, training), _numbers_of(rules, training)
+    for key, there, here in [
+        *((key, theirs[key], rules[key]) for key in ("scheme", "width_mult")),
+        *((key, trained.get(key, []), now[key]) for key in now),
+    ]:
+        if _same(there, here):
+            continue
+        there, here = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (there, here))
+        raise DataError(
+            f"{checkpoint.path} was trained under another parametrization: its {key} is {json.dumps(there)}, this "
+            f"run's is {json.dumps(here)}; give the options it was trained with"
+        )
 
 
-def _close(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-6)
+def _same(a: Any, b: Any) -> bool:
+    """Numbers in lists up to rounding."""
+    if not isinstance(b, list):
+        return bool(a == b)
+    return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(a, b, strict=True))
 
 
 def _numbers_of(rules: Rules, training: bool) -> dict[str, list[float]]:
@@ -205,8 +208,9 @@ def save_checkpoint(
     out: str,
     keep: int,
     step: int,
-    model: Tensors,
-    optimizer: Tensors,
+    rules: Rules,
+    weights: Tensors,
+    moments: Tensors,
     metadata: dict[str, str],
     state: dict[str, Any],
     tokenizer_file: Path | None = None,
@@ -214,9 +218,12 @@ def save_checkpoint(
     """Writes a temporary folder, syncs it to the disk, then renames it: a folder named step_* is complete. Of older
     checkpoints the newest stay, `keep` in all. Returns the folder.
 
-    model, optimizer    tensors as the files have them (`stored`)
-    metadata            of the model file; state: of the optimizer file
+    weights     by the names of the rules; moments: "m.NAME", "v.NAME", "master.NAME" (load_training_state)
+    metadata    of the model file; state: of the optimizer file
     """
+    by_name = {rule["name"]: rule for rule in rules["tensors"]}
+    model = {name: stored(weights[name], rule) for name, rule in by_name.items()}
+    optimizer = {name: stored(tensor, by_name[name.split(".", 1)[1]]) for name, tensor in moments.items()}
     folder = Path(out) / "checkpoints"
     final, temporary = folder / f"step_{step:08d}", folder / f".tmp-step_{step:08d}"
     head = {"format": "llmc-mup 1", "step": str(step)}
@@ -252,7 +259,7 @@ def load_training_state(folder: Path, tensors: Mapping[str, torch.Tensor], rules
     path = folder / "optimizer.safetensors"
     by_name = {rule["name"]: rule for rule in rules["tensors"]}
     try:
-        with safe_open(path, "pt") as file, torch.no_grad():
+        with _open(path, "pt") as file, torch.no_grad():
             state: dict[str, Any] = json.loads(file.metadata()["state"])
             for name, tensor in tensors.items():
                 rule = by_name[name.split(".", 1)[1]]

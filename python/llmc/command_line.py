@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -22,8 +22,10 @@ from llmc.options import (
     nearest_option,
     parse_text,
     read_toml,
+    resolve_batch,
     resolve_heads,
     shown,
+    to_toml,
 )
 
 
@@ -34,13 +36,8 @@ class CommandLine:
     config: Config
     given: frozenset[str]  # names of the options that were given, as opposed to defaults and what a preset says
     extra: dict[str, Value] = field(default_factory=dict)  # options of this program alone
-    print_config: bool = False
     dry_run: bool = False
     checkpoint: str = ""  # of the sample command
-
-    @property
-    def starts_from_checkpoint(self) -> bool:
-        return bool(self.config.init) or self.config.resume
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class Program:
     name: str
     version: str
     description: str
+    grad_clips: Mapping[str, float]  # default of --grad-clip by scheme
     options: tuple[Option, ...] = ()
 
 
@@ -58,9 +56,10 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; --help lists the options")
 
 
-def parse_command_line(program: Program, argv: Sequence[str] | None = None) -> CommandLine:
+def parse_command_line(program: Program, argv: Sequence[str] | None = None, ranks: int = 1) -> CommandLine:
     """Parses and validates; the command line wins over --config, and of an option that is given twice the last one.
-    Prints and raises SystemExit(0) for --help, --version and --options-json. UsageError for what cannot be meant."""
+    Prints and raises SystemExit(0) for --help, --version, --print-config and --options-json. UsageError for what cannot
+    be meant. ranks: processes that share each step."""
     argv = list(sys.argv[1:] if argv is None else argv)
     sampling = argv[:1] == ["sample"]
     scope = "sample" if sampling else "run"
@@ -86,8 +85,16 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None) -> C
     if values["config"]:
         settings = read_toml(values["config"], table) + settings
     config, extra, given = make_config(settings, program.options)
-    line = CommandLine(config, given, extra, values["print_config"], values["dry_run"])
-    return line if line.starts_from_checkpoint else CommandLine(**{**vars(line), "config": resolve_heads(config)})
+    from_checkpoint = config.init or config.resume  # whose shape is not known here
+    if not from_checkpoint:
+        config = resolve_heads(config)
+    if values["print_config"]:
+        if not from_checkpoint:
+            config = resolve_batch(config, program.grad_clips[config.parametrization], ranks)
+        changed = {option.key: extra[option.key] for option in program.options if option.name in given}
+        print(to_toml(config, changed), end="")
+        raise SystemExit(0)
+    return CommandLine(config, given, extra, values["dry_run"])
 
 
 def _train_parser(program: Program) -> argparse.ArgumentParser:
@@ -118,7 +125,8 @@ _FLAGS = {
 def _add_options(parser: argparse.ArgumentParser, table: Table) -> None:
     groups: dict[str, Any] = {}
     for name, option in table.items():
-        group = groups.get(option.group) or groups.setdefault(option.group, parser.add_argument_group(option.group))
+        title = option.group or f"Only {parser.prog.split()[0]}"
+        group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
         text, metavar = _help_text(option).replace("%", "%%"), _value_name(option)
         if option.takes_value:
             group.add_argument(f"--{name}", help=text, metavar=metavar, default=argparse.SUPPRESS)

@@ -36,8 +36,9 @@ class LogWriter:
         self.file.flush()
 
 
-def provenance(program: str, clone: Path, **more: str) -> dict[str, str]:
-    """What made a run: program, git commit of the folder `clone`, host, start time, and `more`."""
+def provenance(program: str, **more: str) -> dict[str, str]:
+    """What made a run: program, git commit of the clone, host, start time, and `more`."""
+    clone = Path(__file__).resolve().parents[2]
     command = ["git", "rev-parse", "HEAD"]
     try:
         commit = subprocess.run(command, cwd=clone, capture_output=True, text=True).stdout.strip()

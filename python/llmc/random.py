@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,3 +51,16 @@ def random_order(count: int, seed: int, purpose: int, stream: int) -> NDArray[np
     """0 .. count - 1 in the order of a stable sort by 64-bit keys."""
     x0, x1, _, _ = draw(seed, purpose, stream & MASK, np.arange(count, dtype=np.uint64))
     return np.argsort(x0 | (x1 << np.uint64(32)), kind="stable")
+
+
+def normals(seed: int, name: str, count: int) -> NDArray[np.float64]:
+    """The first `count` standard normals of a tensor, by Box-Muller in double; in pieces that fit the cache."""
+    out = np.empty((-(-count // 4), 4))
+    for begin in range(0, len(out), 1 << 15):
+        index = np.arange(begin, min(begin + (1 << 15), len(out)), dtype=np.uint64)
+        x = [uniform(bits.astype(np.float64)) for bits in draw(seed, INIT, stream_of(name), index)]
+        for i in (0, 2):
+            radius, angle = np.sqrt(-2 * np.log(x[i])), 2 * math.pi * x[i + 1]
+            out[begin : begin + len(index), i] = radius * np.cos(angle)
+            out[begin : begin + len(index), i + 1] = radius * np.sin(angle)
+    return out.reshape(-1)[:count]

@@ -1,4 +1,4 @@
-"""From options to the pieces of a training run: data, model shape, length, weights to start from. Nothing is written."""
+"""From options to the pieces of a training run: data, model shape, length, first weights. Nothing is written."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
     config = resolve_batch(config, grad_clip, ranks)
     if not (config.train_data or line.dry_run or config.steps == 0):
         raise UsageError(
-            "--train-data is missing: name token shards, such as 'data/pystdlib/*_train_*.bin' (dev/data/*.py make them)"
+            "--train-data is missing: name token shards, such as 'data/pystdlib/*_train_*.bin' "
+            "(dev/data/*.py make them)"
         )
     train, val = _open_data(config)
     if weights is None:
@@ -138,10 +139,8 @@ def _choose_tokenizer(config: Config, train: Dataset | None, weights: Checkpoint
         name = "gpt2"  # llm.c's own shards do not say
     if name == "unknown" and config.sample_every:
         raise UsageError(f"--sample-every {config.sample_every} cannot be done: {UNKNOWN}")
-    places = (
-        [Path(train.paths[0])] * (train is not None) + [weights.path] * (weights is not None) if name == "gpt2" else []
-    )
-    files = [place.parent / "tokenizer.bin" for place in places]
+    beside = ([Path(train.paths[0])] if train else []) + ([weights.path] if weights else [])
+    files = [path.parent / "tokenizer.bin" for path in beside if name == "gpt2"]
     return name, next((file for file in files if file.exists()), None)
 
 
@@ -175,7 +174,8 @@ def check_weights(setup: Setup, rules: Rules) -> list[str]:
             changed.append(f"{key}: {json.dumps(then)} -> {json.dumps(now)}")
     if weights.step > setup.steps:
         raise UsageError(
-            f"--resume: the checkpoint is at step {weights.step}, beyond the {setup.steps} steps asked for: raise --steps"
+            f"--resume: the checkpoint is at step {weights.step}, beyond the {setup.steps} steps asked for: "
+            "raise --steps"
         )
     return changed
 
