@@ -118,8 +118,7 @@ def parse_text(option: Option, text: str, where: str) -> Value:
         return text
     whole = option.type == "integer"
     if not (WHOLE_NUMBER if whole else REAL_NUMBER).fullmatch(text):
-        kind = "a whole number" if REAL_NUMBER.fullmatch(text) else "a number"
-        raise UsageError(f"{where}: '{text}' is not {kind}")
+        raise UsageError(f"{where}: '{text}' is not {'a whole number' if whole else 'a number'}")
     if not whole:
         number = float(text)
         if not math.isfinite(number):

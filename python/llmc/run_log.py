@@ -53,7 +53,7 @@ class RunLog:
         self.setup, self.first_step, self.begin = setup, step, begin
         self.last: dict[str, float] = {}  # newest value of each field, for the final event
         record: dict[str, Any] = {
-            "config": stored_options(setup.config),
+            "config": stored_options(setup.config) | setup.extra,
             "model": setup.shape.to_json(),
             "parametrization": rules,
             "provenance": _provenance(setup, device),
@@ -86,7 +86,7 @@ class RunLog:
         return time.perf_counter() - self.begin
 
     def note(self, text: str) -> None:
-        if rank() == 0:
+        if text and rank() == 0:
             print(text, flush=True)
 
     def write(self, event: str, step: int, fields: dict[str, Any]) -> None:

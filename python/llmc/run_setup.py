@@ -13,7 +13,7 @@ from llmc.command_line import CommandLine
 from llmc.config import Config
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, UsageError
-from llmc.options import resolve_batch, resolve_heads, stored_options
+from llmc.options import Value, resolve_batch, resolve_heads, stored_options
 from llmc.tokenizer import GPT2_VOCAB_SIZE, UNKNOWN
 
 FIXED = ("optimizer", "dtype", "seq_len", "parametrization")  # what a resumed run shares with its checkpoint
@@ -34,6 +34,7 @@ class Setup:
     val: Dataset | None
     tokenizer: str  # byte, gpt2 or unknown
     tokenizer_file: Path | None
+    extra: dict[str, Value]  # options of this program alone
 
     @property
     def micro_steps(self) -> int:
@@ -77,7 +78,7 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
             "another folder"
         )
     steps = _length_in_steps(config, train)
-    return Setup(config, shape, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file)
+    return Setup(config, shape, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file, line.extra)
 
 
 def take_shape(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, Shape]:

@@ -127,10 +127,8 @@ std::string short_number(double value) {
 json parse_text(const Option& o, const std::string& text, const std::string& where) {
     if (o.field.type == OptionType::text || o.field.type == OptionType::choice) return text;
     const bool whole = o.field.type == OptionType::integer;
-    if (!is_decimal(text, !whole)) {
-        if (is_decimal(text, true)) fail_usage(where, ": '", text, "' is not a whole number");
-        fail_usage(where, ": '", text, "' is not a number");
-    }
+    if (!is_decimal(text, !whole))
+        fail_usage(where, ": '", text, whole ? "' is not a whole number" : "' is not a number");
     if (!whole) {
         const double value = std::strtod(text.c_str(), nullptr);
         if (!std::isfinite(value)) fail_usage(where, ": '", text, "' is not a finite number");
