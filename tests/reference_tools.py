@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from llmc.checkpoint import newest_checkpoint
-from llmc.command_line import parse_command_line
 from safetensors.torch import load_file
 
 import train_gpt2
+from llmc.checkpoint import newest_checkpoint
+from llmc.command_line import parse_command_line
 from train_gpt2 import GPT2, main
 
 TINY = ["--depth", "2", "--width", "32", "--heads", "2", "--seq-len", "16", "--batch-size", "2", "--lr", "1e-2"]

@@ -4,11 +4,11 @@ import csv
 
 import pytest
 import torch
-from llmc.checkpoint import open_checkpoint
-from llmc.data.windows import Dataset
 from measures import deviation, mean_abs
 from reference_tools import ALL, MUP, TINY, initialise, losses, model_with, run
 
+from llmc.checkpoint import open_checkpoint
+from llmc.data.windows import Dataset
 from train_gpt2 import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,8 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from llmc.checkpoint import Shape, newest_checkpoint, open_checkpoint, stored
-from llmc.run_log import RunLog
 from program import ROOT
 from reference_tools import (
     ALL,
@@ -31,6 +29,8 @@ from safetensors.torch import load_file, save_file
 from shards import write_shard
 
 import train_gpt2
+from llmc.checkpoint import Shape, newest_checkpoint, open_checkpoint, stored
+from llmc.run_log import RunLog
 from train_gpt2 import GPT2, main
 
 pytestmark = pytest.mark.usefixtures("one_thread")

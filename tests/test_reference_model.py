@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from llmc.random import normals
 from measures import deviation, relative_error, rms
 from reference_tools import ALL, COMPLETEP, MUP, ODD_UNIT, TINY, UNIT, gelu_rms, initialise, model_with
+
+from llmc.random import normals
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from llmc.checkpoint import newest_checkpoint
 from measures import deviation
 from reference_tools import MUP, TINY, initialise, model_with, resolved, run
 from safetensors import safe_open
 
 import train_gpt2
+from llmc.checkpoint import newest_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from llmc.options import OPTIONS
 from reference_tools import ALL, COMPLETEP, MUP, TINY, UNIT, parse, resolved
 
+from llmc.options import OPTIONS
 from train_gpt2 import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")

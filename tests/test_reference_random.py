@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from llmc.data.windows import Dataset
-from llmc.random import draw, normals, philox, stream_of
-from llmc.sampling import choose_token
 from measures import deviation
 from shards import write_shard
 
+from llmc.data.windows import Dataset
+from llmc.random import draw, normals, philox, stream_of
+from llmc.sampling import choose_token
 from train_gpt2 import stochastic_bf16
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -67,10 +67,11 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     parser = _sample_parser(program) if sampling else _train_parser(program)
     mine = {name: option for name, option in table.items() if scope in option.scope}
     _add_options(parser, mine)
-    if "sample" in (words := _words(argv[1:] if sampling else argv, parser)) and not sampling:
+    taken, words = _take_values(argv[1:] if sampling else argv, parser)
+    if "sample" in words and not sampling:
         raise UsageError(f"'sample' comes first: {program.name} sample CHECKPOINT, then its options")
     parsed, unknown = parser.parse_known_args(words)
-    values = vars(parsed)
+    values = {**vars(parsed), **taken}
     settings = _settings(values, mine)
     if sampling and values["checkpoint"] is None:
         raise UsageError("CHECKPOINT is required")
@@ -151,24 +152,27 @@ def _help_text(option: Option) -> str:
     return option.help + (f" [{text}]" if text else "")
 
 
-def _words(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    """An option and its value as one word: argparse alone refuses values that start with a dash."""
+def _take_values(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:
+    """The values of options by key, and the other words. argparse alone refuses values that start with a dash, and
+    makes an empty list of the value "--"."""
+    values: dict[str, str] = {}
     words: list[str] = []
     rest = iter(argv)
     for word in rest:
         if word == "--":
-            return [*words, word, *rest]
-        name, equals, _ = word.partition("=")
+            return values, [*words, word, *rest]
+        name, equals, joined = word.partition("=")
         action = parser._option_string_actions.get(name) if name.startswith("--") else None
-        if action and action.nargs == 0 and equals:
-            raise UsageError(f"{name} takes no value")
-        if action and action.nargs is None and not equals:
-            value = next(rest, None)
-            if value is None:
-                raise UsageError(f"{name} needs a value: {action.metavar}")
-            word = f"{name}={value}"
-        words.append(word)
-    return words
+        if action is None or action.nargs == 0:
+            if action and equals:
+                raise UsageError(f"{name} takes no value")
+            words.append(word)
+            continue
+        value = joined if equals else next(rest, None)
+        if value is None:
+            raise UsageError(f"{name} needs a value: {action.metavar}")
+        values[action.dest] = value
+    return values, words
 
 
 def _settings(values: dict[str, Any], table: Table) -> list[Setting]:

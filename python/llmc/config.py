@@ -276,5 +276,3 @@ class ModelOptions(TypedDict, total=False):
     """of bf16 weights from their fp32 masters"""
     seed: int
     """of initial weights, data order, rounding and samples"""
-    threads: int
-    """CPU threads; 0: one per core"""

@@ -64,6 +64,7 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
                    dashed + ",!--no-" + name,
                    [&settings, &option, dashed](int64_t count) { settings.push_back({&option, count > 0, dashed}); },
                    help_text(option))
+                ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
                 ->group(option.group);
             continue;
         }
@@ -78,8 +79,8 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
     }
 }
 
-// The command line with every value as a word of its own. CLI11 takes "--lr=" for an option whose value is the next
-// word, "--shuffle=7" for --shuffle, and "sample" anywhere.
+// The command line as CLI11 reads it right: it takes the word after "--lr=" for the value, "--" for the end of the
+// options where it is a value, "--shuffle=7" for --shuffle, and "sample" anywhere.
 std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, const CLI::App& sample) {
     const std::vector<std::string> words(argv + 1, argv + argc);
     const bool sampling = !words.empty() && words[0] == "sample";
@@ -89,22 +90,21 @@ std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, 
         if (words[i] == "sample" && !sampling)
             fail_usage("'sample' comes first: train_gpt2 sample CHECKPOINT, then its options");
         const size_t equals = words[i].find('=');
+        const bool joined = equals != std::string::npos;
         const std::string name = words[i].substr(0, equals);
         const CLI::Option* option = nullptr;
         if (name.starts_with("--")) option = (sampling ? sample : train).get_option_no_throw(name);
-        if (!option) {
+        if (!option || option->get_expected_max() == 0) {
+            if (option && joined) fail_usage(name, " takes no value");
             out.push_back(words[i]);
             continue;
         }
-        out.push_back(name);
-        if (option->get_expected_max() == 0) {
-            if (equals != std::string::npos) fail_usage(name, " takes no value");
-        } else if (equals != std::string::npos) {
-            out.push_back(words[i].substr(equals + 1));
-        } else {
-            if (++i == words.size()) fail_usage(name, " needs a value: ", option->get_type_name());
-            out.push_back(words[i]);
-        }
+        if (!joined && ++i == words.size()) fail_usage(name, " needs a value: ", option->get_type_name());
+        const std::string value = joined ? words[i].substr(equals + 1) : words[i];
+        if (value.empty())
+            out.insert(out.end(), {name, value});
+        else
+            out.push_back(name + "=" + value);
     }
     return out;
 }
