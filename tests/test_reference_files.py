@@ -253,3 +253,42 @@ def test_import_has_no_side_effects(tmp_path):
         timeout=60,
     )
     assert (result.returncode, result.stdout, result.stderr, list(tmp_path.iterdir())) == (0, "", "", [])
+
+
+def test_resume_names_what_changed(data, tmp_path, capsys):
+    run(tmp_path, *data, *TINY, "--steps", 1)
+    capsys.readouterr()
+    run(tmp_path, *data, *TINY, "--steps", 2, "--lr", "0.02", "--resume")
+    out = capsys.readouterr().out
+    assert "changed since the checkpoint: lr: 0.01 -> 0.02\n" in out
+    assert "changed since the checkpoint: steps: 1 -> 2\n" in out
+    assert out.count("changed since") == 2
+    assert f"resumed from {tmp_path}/checkpoints/step_00000001 at step 1\n" in out
+    assert main([*data, *TINY, "--steps", "1", "--out", str(tmp_path), "--resume"]) == 2
+    assert "the checkpoint is at step 2, beyond the 1 steps asked for" in capsys.readouterr().err
+
+
+def test_profile(data, tmp_path, capsys):
+    """A table of PyTorch's ops; the losses are those of a run without."""
+    plain = run(tmp_path / "plain", *data, *TINY, "--steps", 3)
+    capsys.readouterr()
+    assert run(tmp_path / "profiled", *data, *TINY, "--steps", 3, "--profile")[-1]["loss"] == plain[-1]["loss"]
+    assert "aten::addmm" in capsys.readouterr().out
+
+
+def test_damaged_files_are_named(data, tmp_path, capsys):
+    """A data error that names the file, for every file of a checkpoint."""
+    run(tmp_path, *data, *TINY, "--steps", 1)
+    folder = newest_checkpoint(tmp_path)
+    for name, option in (("optimizer", ["--resume", "--out", str(tmp_path)]), ("model", ["--init", str(folder)])):
+        path = folder / f"{name}.safetensors"
+        good = path.read_bytes()
+        path.write_bytes(good[:-4])
+        assert main([*data, *TINY, "--steps", "2", *option]) == 3
+        assert str(path) in capsys.readouterr().err
+        path.write_bytes(good)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+    save_file(tensors(tmp_path), folder / "model.safetensors", metadata | {"model": "{}"})
+    assert main([*data, *TINY, "--steps", "2", "--init", str(folder)]) == 3
+    assert "its metadata cannot be read" in capsys.readouterr().err

@@ -141,3 +141,28 @@ def test_print_config_can_be_read(scheme, tmp_path, capsys):
         parse(*TINY, *ALL[scheme], "--print-config")
     (tmp_path / "a.toml").write_text(capsys.readouterr().out)
     assert resolved("--config", tmp_path / "a.toml") == resolved(*TINY, *ALL[scheme])
+
+
+def test_options_of_this_program_alone(tmp_path, capsys):
+    """--device and --compile: in files, printed where they are given, refused where they cannot work."""
+    (tmp_path / "a.toml").write_text('device = "cpu"\ncompile = false\n')
+    line = parse("--config", tmp_path / "a.toml", "--compile")
+    assert line.extra == {"device": "cpu", "compile": True}
+    assert parse().extra == {"device": "auto", "compile": False}
+    for options, printed in (([], ""), (["--device", "cpu"], 'device = "cpu"\n'), (["--compile"], "compile = true\n")):
+        with pytest.raises(SystemExit):
+            parse(*options, "--print-config")
+        assert capsys.readouterr().out.split("threads = 0\n")[1] == printed
+    assert main(["--device", "gpu"]) == 2
+    assert "--device: 'gpu' is not one of auto|cpu|cuda" in capsys.readouterr().err
+    assert parse("sample", "x", "--device", "cpu").extra["device"] == "cpu"
+    assert main(["sample", "x", "--compile"]) == 2
+    assert "unknown argument: --compile" in capsys.readouterr().err
+
+
+def test_the_command_line_is_not_kept(capsys):
+    """Two parses in one process have nothing in common."""
+    assert parse("--lr", "0.5", "--no-shuffle").config != parse().config
+    assert parse().config == parse().config
+    assert parse().given == frozenset()
+    assert parse("--lr", "0.5").given == {"lr"}
