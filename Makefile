@@ -256,6 +256,10 @@ options: train_gpt2   ## python/llmc/options.json and what is generated from it,
 	$(PYTHON) dev/generate_options.py
 stubs: module         ## python/llmc/_cpu.pyi, the types of the native module, after a change in llmc/bind
 	$(PYTHON) dev/generate_stubs.py
+TIDIED := $(filter-out llmc/cuda/% llmc/emulator/%,$(wildcard llmc/*/*.cpp llmc/train/*/*.cpp))
+tidy: venv-dev headers toolchain  ## clang-tidy: bugs and slow code in the C++ sources (minutes)
+	@printf '%s\n' $(TIDIED) | xargs -P $(JOBS) -n 4 bash -c '$(VENV)/bin/clang-tidy -quiet "$$@" -- $(FLAGS) \
+	    -DLLMC_ISA=avx2 -idirafter $(shell $(CXX) -print-file-name=include) -Wno-unknown-warning-option -Wno-unknown-pragmas $$($(PYTHON) -m pybind11 --includes)' tidy
 lint: venv-dev        ## style of the sources, types of the package
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

@@ -47,9 +47,9 @@ from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import exit_process, pick_device, process_group, rank, world_size
 from llmc.run_log import RunLog
 from llmc.run_setup import Setup, check_weights, describe, prepare, table_lines
-from llmc.sampling import generate
+from llmc.sampling import generate, open_tokenizer
 from llmc.signals import Received, stop_signals
-from llmc.tokenizer import UNKNOWN, TextTokenizer
+from llmc.tokenizer import UNKNOWN
 from llmc.torch_profile import StepProfiler
 
 # --- Schemes: how a tensor's numbers follow the width, as powers of m = width / base width by the tensor's role. The
@@ -692,7 +692,7 @@ class Trainer:
         self.config = config = setup.config
         self.step, self.saved_at, self.evaluated_at, self.sampled_at = 0, -1, -1, -1
         changed = check_weights(setup, rules)
-        self.tokenizer = TextTokenizer(setup.tokenizer) if config.sample_every else None
+        self.tokenizer = open_tokenizer(setup.tokenizer) if config.sample_every else None
         self.model = GPT2(config, setup.shape, rules).to(device)
         initial = functools.partial(initial_value, config.seed)
         self.model.set_weights(setup.weights.values if setup.weights else initial)
@@ -879,7 +879,7 @@ def sample(line: CommandLine) -> int:
     device = pick_device(str(line.extra["device"]), config.threads)
     model = GPT2(config, shape, checkpoint.parametrization).to(device)
     model.set_weights(checkpoint.values)
-    print(config.prompt + generate(model.next_logits, TextTokenizer(kind), shape.vocab_size, config))
+    print(config.prompt + generate(model.next_logits, open_tokenizer(kind), shape.vocab_size, config))
     return 0
 
 

@@ -12,7 +12,7 @@ check() { # name, then VARIABLE=value ...: one coordinate check
     local name=$1
     shift
     env OUT="$runs/$name" "$@" scripts/mup_coordinate_check.sh | tee "$runs/$name.txt"
-    grep -v '^run \|^wrote \|runs of .* steps' "$runs/$name.txt" >"doc/data/$name.txt"
+    grep -v '^wrote \|runs of .* steps\|runs (' "$runs/$name.txt" >"doc/data/$name.txt"
     # the steps that the verdict looks at: all of them would be three times as much
     awk -F, 'NR == 1 || $10 == 1 || $10 == 2 || $10 == 4 || $10 == 10' "$runs/$name/coordinate_check.csv" |
         gzip -n9 >"doc/data/$name.csv.gz"

@@ -1,30 +1,7 @@
 #!/usr/bin/env bash
-# What muP is for, in one command: tunes the learning rate of a small GPT-2 (width 32), uses it at two, four and eight times
-# the width under the standard parametrization (SP) and under muP, and says what that costs against tuning each width.
-#
-#   scripts/mup_transfer.sh [--dry-run]
-#
-# Protocol: scripts/mup_sweep.toml, 200 steps of 512 tokens with a cosine schedule, nine learning rates a factor of two apart,
-# three seeds. SP and muP are the same model at width 32, bit for bit. The best learning rate of width 32 is transferred; its
-# regret at a width is the loss it gives there less the least loss of that width's own grid, which is the same grid everywhere.
-# Losses are of the validation data after the last step, the same 25,600 tokens for every run: with a learning
-# rate that decays to zero they are as calm as the mean of the last 50 training steps (LOSS=train judges by that). At a
-# constant learning rate (EXTRA="--schedule constant") they are not, and the best rate of width 32 is less distinct.
-# PASS: at width 256 muP's regret is at most 0.02 nats, SP's is more than that, and at least three times muP's.
-#
-# The variables of scripts/mup_sweep.sh work here too (--help); a second call goes on where the first one stopped. The results
-# are runs/mup_transfer/sweep.csv, .json, .png (loss against learning rate) and wider.png (training curves).
-# Exit codes: 0 PASS; 1 the verdict is another, or runs failed; 2 wrong usage.
+# `llmc transfer` in this clone, without installing it: scripts/mup_transfer.sh --help
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [[ ${1:-} = -h || ${1:-} = --help ]]; then
-    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/mup_transfer.sh
-    exit 0
-fi
-export SCALE=width SCALES=${SCALES:-32 64 128 256} SEEDS=${SEEDS:-1 2 3} PARAMETRIZATIONS=${PARAMETRIZATIONS:-sp mup}
-export VALUES=${VALUES:-2^-12 2^-11 2^-10 2^-9 2^-8 2^-7 2^-6 2^-5 2^-4} OUT=${OUT:-runs/mup_transfer}
-begin=$SECONDS
-status=0
-scripts/mup_sweep.sh lr --verdict "$@" || status=$?
-echo "took $(((SECONDS - begin) / 60))m$(printf %02d $(((SECONDS - begin) % 60)))s"
-exit "$status"
+python=${PYTHON:-.venv/bin/python}
+command -v "$python" >/dev/null || { echo "error: $python is missing: run scripts/setup.sh, or set PYTHON" >&2; exit 2; }
+PYTHONPATH=$PWD/python${PYTHONPATH:+:$PYTHONPATH} PYTHON=$python exec "$python" -m llmc transfer "$@"

@@ -10,10 +10,11 @@ from measures import deviation, mean_abs, norm, relative_error, rms, spectral_no
 # Calls of these names reduce an array. The arrays that PLAIN lists are float64, integers or booleans from the start.
 REDUCTIONS = {"norm", "std", "var", "mean"}
 PLAIN = {
-    "test_coordinate_check_visualize.py": "pixels of a figure; fits in float64",
-    "test_loss_visualize.py": "pixels of a figure",
-    "test_sweep_visualize.py": "pixels of a figure",
-    "test_data.py": "probabilities in float64, counts",
+    "test_check.py": "pixels of a figure; fits in float64",
+    "test_plot_loss.py": "pixels of a figure",
+    "test_sweep_verdict.py": "pixels of a figure",
+    "test_data_sources.py": "probabilities in float64, counts",
+    "test_data_text.py": "counts",
     "test_text.py": "probabilities in float64",
     "test_optimizers.py": "shares of booleans",
 }

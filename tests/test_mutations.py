@@ -2,17 +2,15 @@
 broken program has to be caught, by an invariant and a cause that name the mistake. The right program has to pass.
 """
 
-import importlib
 import shutil
 import subprocess
-import sys
 
 import pytest
 from program import BINARY, ROOT, run
 from shards import random_text, write_text_shards
 
-sys.path.insert(0, str(ROOT / "dev"))
-coordinate_check = importlib.import_module("coordinate_check")
+from llmc.mup.check import check
+from llmc.mup.check_csv import read_csv
 
 pytestmark = pytest.mark.skipif(
     not BINARY.exists() or not shutil.which("make"), reason="not built: run make train_gpt2"
@@ -82,8 +80,8 @@ def verdict(program, corpus, folder, *extra):
                 *["--train-data", corpus, "--width", width, "--seed", seed, "--coord-check", out, *extra],
                 program=[program],
             )
-            rows += coordinate_check.read_csv([out])
-    return coordinate_check.check(rows)
+            rows += read_csv([out])
+    return check(rows)
 
 
 @pytest.mark.parametrize("scheme", ["mup", "mup-table3", "mup-table9"])

@@ -1,6 +1,7 @@
 """oneDNN computes some products by a reference implementation, hundreds of times slower than its kernels, and says so
 only when asked."""
 
+import os
 import subprocess
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_every_product_has_a_kernel(dtype, scheme, batch, tmp_path):
         0,
     ]
     options += {"sp": [], "mup": ["--base-width", 64], "u-mup": []}[scheme]
-    verbose = dict.fromkeys(("DNNL_VERBOSE", "ONEDNN_VERBOSE"), "1")
+    verbose = dict(os.environ, DNNL_VERBOSE="1", ONEDNN_VERBOSE="1")
     done = subprocess.run([BINARY, *map(str, options)], env=verbose, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = (line.split(",") for line in done.stdout.splitlines() if line.startswith(("dnnl_verbose", "onednn_verbose")))

@@ -8,20 +8,27 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from llmc.mup.sweep import job_command
+from llmc.mup.sweep_jobs import DEFAULT_CONFIG
+from llmc.mup.sweep_results import last_window
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP = ROOT / "scripts" / "mup_sweep.sh"
 TOOLS = "bash env sed nproc seq wc xargs flock mkdir dirname sleep grep cat".split()
 
 # Behaves like the trainer as far as a sweep sees it. Its loss is least at lr 2^-7, at every width. It fails while
-# there is a file FAIL beside it with this run's value, diverges from lr 0.1 on, and counts its runs in RUNS.
+# there is a file FAIL beside it with this run's value, diverges from lr 0.1 on, and counts its runs in RUNS. A run
+# takes a minute while there is a file SLOW.
 FAKE = """
-import json, math, os, shlex, sys
+import json, math, os, shlex, sys, time
 words = sys.argv[1:]
 get = lambda name, default=None: words[words.index(name) + 1] if name in words else default
 here, out, lr, width = os.path.dirname(sys.argv[0]), get("--out"), float(get("--lr")), int(get("--width"))
@@ -31,6 +38,8 @@ if os.path.exists(here + "/FAIL") and get("--lr") in open(here + "/FAIL").read()
     print("step 1", flush=True)
     print("a line before\\nerror: no memory for " + get("--lr"), file=sys.stderr)
     sys.exit(1)
+if os.path.exists(here + "/SLOW"):
+    time.sleep(60)
 os.makedirs(out + "/checkpoints/step_1", exist_ok=True)
 open(out + "/checkpoints/step_1/model.safetensors", "w").write("x" * 1000)
 steps, diverged = int(get("--steps", 8)), lr > 0.1
@@ -66,12 +75,15 @@ def fake(tmp_path):
     }
 
 
-def sweep(env: dict, *arguments, axis="lr", expect=0, path=None, figures=False) -> subprocess.CompletedProcess:
+def clean_environment() -> dict[str, str]:
     names = (
         "SCALE SCALES VALUES SEEDS STEPS PARAMETRIZATIONS EXTRA BASE_WIDTH BASE_DEPTH CONFIG OUT JOBS THREADS "
         "LOSS PROGRAM SSHLOGINFILE"
     ).split()
-    clean = {key: value for key, value in os.environ.items() if key not in names} | {"PYTHON": sys.executable}
+    return {key: value for key, value in os.environ.items() if key not in names} | {"PYTHON": sys.executable}
+
+
+def sweep(env: dict, *arguments, axis="lr", expect=0, path=None, figures=False) -> subprocess.CompletedProcess:
     command = [SWEEP, *([axis] if axis else []), *([] if figures else ["--no-figures"]), *map(str, arguments)]
     done = subprocess.run(
         command,
@@ -79,7 +91,7 @@ def sweep(env: dict, *arguments, axis="lr", expect=0, path=None, figures=False) 
         text=True,
         timeout=100,
         check=False,
-        env=clean | ({"PATH": str(path)} if path else {}) | env,
+        env=clean_environment() | ({"PATH": str(path)} if path else {}) | env,
     )
     assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -333,6 +345,34 @@ def test_failures_are_reported_and_only_they_are_retried(fake):
     assert len(runs(folder)) == 12 + 4
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_leaves_nothing_running_and_goes_on(fake, bin_without_parallel, number, code):
+    folder, env = fake
+    (folder / "SLOW").touch()
+    process = subprocess.Popen(
+        [SWEEP, "lr", "--no-figures"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment() | env | {"JOBS": "2", "PATH": str(bin_without_parallel)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 30
+    while len(runs(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    begin = time.monotonic()
+    _, errors = process.communicate(timeout=60)  # ends when no process holds its stderr any more
+    assert time.monotonic() - begin < 20
+    assert process.returncode == code
+    assert errors == "interrupted: the same command goes on from here\n"
+    assert len(runs(folder)) == 2
+    codes = [path.read_text() for path in Path(env["OUT"]).rglob("exit_code")]
+    assert codes == ["-15\n", "-15\n"]
+    (folder / "SLOW").unlink()
+    assert "12 runs: 12 done" in sweep(env).stdout
+    assert len(runs(folder)) == 2 + 12
+
+
 def test_a_diverged_run_is_a_result(fake):
     folder, env = fake
     env |= {"VALUES": "2^-8 2^-7 2^-6 2^-1"}
@@ -383,14 +423,22 @@ def test_a_schedule_is_swept_too(fake):
     assert result["schemes"]["mup"][1]["regret"] == 0
 
 
+@pytest.mark.parametrize(
+    ("steps", "window"),
+    [(1, 1), (2, 1), (8, 4), (79, 39), (99, 49), (100, 50), (101, 50), (509, 50), (510, 51), (2000, 200)],
+)
+def test_training_losses_are_averaged_over_the_last_fifty_steps_a_tenth_or_a_half(steps, window):
+    assert last_window(steps) == window
+
+
 # ---- runners
 
 
-def test_xargs_does_it_where_parallel_is_missing(fake, bin_without_parallel):
+def test_llmc_runs_the_jobs_where_parallel_is_missing(fake, bin_without_parallel):
     folder, env = fake
     (folder / "FAIL").write_text("0.0078125")
     done = sweep(env | {"JOBS": "3"}, path=bin_without_parallel, expect=1)
-    assert "3 at a time with 1 threads each, by xargs" in done.stdout
+    assert "3 at a time with 1 threads each, by llmc" in done.stdout
     assert "8 done, 0 diverged, 4 failed" in done.stdout
     refused = sweep(env | {"SSHLOGINFILE": "hosts"}, path=bin_without_parallel, expect=2)
     assert "SSHLOGINFILE needs GNU parallel" in refused.stderr
@@ -465,6 +513,34 @@ def test_slurm_script_runs_one_line_a_task(fake):
     assert len(runs(folder)) == 12
     sweep(env | {"PROGRAM": "./train_gpt2cu", "OUT": env["OUT"] + "2"}, "--slurm", script)
     assert "#SBATCH --gpus-per-task=1\n" in script.read_text()
+
+
+def test_jobs_are_run_by_the_script_in_the_clone_and_by_the_package_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert job_command(Path("jobs.txt"), {"PYTHON": "py"}) == ["py", "dev/mup_sweep.py", "job", "jobs.txt"]
+    monkeypatch.chdir(tmp_path)
+    assert job_command(Path("jobs.txt"), {"PYTHON": "py"}) == ["py", "-m", "llmc.mup.sweep_tool", "job", "jobs.txt"]
+    assert DEFAULT_CONFIG.read_text() == (ROOT / "scripts/mup_sweep.toml").read_text()
+
+
+def test_the_steps_of_a_sweep_by_hand_from_another_folder(fake):
+    folder, env = fake
+    sweep(env, "--dry-run")
+    script = ROOT / "dev/mup_sweep.py"
+    for words, code, says in [
+        (["job", "out/jobs.txt", "12"], 0, ""),
+        (["job", "out/jobs.txt", "13"], 2, "has 12 lines, and none is number 13"),
+        (["report", "out/jobs.txt"], 1, "12 runs: 1 done, 0 diverged, 0 failed, 11 not run to the end"),
+        (["collect", "out/jobs.txt", "table.csv"], 0, "wrote "),
+        (["slurm", "out/jobs.txt", "x.sbatch"], 0, "x.sbatch"),
+        (["report", "none/jobs.txt"], 2, "No such file"),
+    ]:
+        done = subprocess.run([sys.executable, script, *words], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert says in done.stdout + done.stderr
+    assert runs(folder) == [option(job_list(env)[11], "--out")]
+    assert (folder / "table.csv").read_text().count(",done,") == 1
+    assert "SLURM_ARRAY_TASK_ID" in (folder / "x.sbatch").read_text()
 
 
 # ---- the real thing

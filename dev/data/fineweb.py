@@ -1,118 +1,12 @@
-"""FineWeb: cleaned English web pages; classic, or the educational ones (Penedo et al. 2024, arXiv:2406.17557).
+"""`llmc data fineweb`, from a clone without installing it."""
 
-Source: https://huggingface.co/datasets/HuggingFaceFW/fineweb and .../fineweb-edu, folders sample/10BT and sample/100BT
-(parquet files of about 2 GB), or --file. Licence: ODC-By 1.0; the texts come from Common Crawl, see its terms of use.
-Format: token shards (doc/formats.md) of 100 million tokens in data/fineweb_classic_10B or alike; the first is for
-validation. Complete shards of an interrupted run are kept and the same command continues behind them: it reads the
-files in OUT/download again for their SHA-256, but does not tokenize again. Remove OUT/download in the end.
-"""
-
-from __future__ import annotations
-
-import json
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
-from common import Piece, count, options, report, write_dataset
-from download import download, fetch_json, require_network
-from errors import DataError, run
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
 
-HOST = "https://huggingface.co"
-REPOSITORIES = {"classic": "HuggingFaceFW/fineweb", "edu": "HuggingFaceFW/fineweb-edu"}
-HINT = "give parquet or .jsonl files on this machine with --file, or "
-
-
-def parquet_urls(kind: str, version: str) -> list[str]:
-    """The files of a sample, in order."""
-    repository = REPOSITORIES[kind]
-    listing = f"{HOST}/api/datasets/{repository}/tree/main/sample/{version}T"
-    require_network(listing, HINT)
-    names = sorted(entry["path"] for entry in fetch_json(listing) if entry["path"].endswith(".parquet"))
-    if not names:
-        raise DataError(f"{listing} names no parquet files: {HINT}see whether {HOST}/datasets/{repository} has moved")
-    return [f"{HOST}/datasets/{repository}/resolve/main/{name}" for name in names]
-
-
-def texts(path: Path) -> Iterator[str]:
-    """The documents of a parquet file (column `text`), or of a .jsonl file (field "text")."""
-    if path.suffix == ".jsonl":
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield json.loads(line)["text"]
-                except (ValueError, KeyError, TypeError):
-                    raise DataError(f'{path}, line {number}: not a JSON object with a "text"') from None
-        return
-    parquet = import_parquet()
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024, columns=["text"]):
-            yield from batch.column(0).to_pylist()
-    except (ValueError, IndexError) as error:  # ArrowInvalid is a ValueError
-        raise DataError(
-            f"{path} is not a parquet file with a column `text` ({error}): remove it, or give other files with --file"
-        ) from None
-
-
-def import_parquet():
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError("parquet files need the package pyarrow: pip install pyarrow") from None
-    return pyarrow.parquet
-
-
-def documents(files: Iterator[Path]) -> Iterator[Piece]:
-    for path in files:
-        for text in texts(path):
-            if text:
-                yield Piece("train", text.encode("utf-8", "replace"))
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = options(__doc__, "fineweb", tokenizer="gpt2", workers=True)
-    parser.set_defaults(out=None)
-    parser.add_argument("--type", choices=["classic", "edu"], default="classic", help="[%(default)s]")
-    parser.add_argument("--version", choices=["10B", "100B"], default="10B", help="tokens, about [%(default)s]")
-    parser.add_argument(
-        "--max-shards", type=count(1, 100_000), metavar="SHARDS", help="stop after that many shards for training [all]"
-    )
-    parser.add_argument("--file", nargs="+", type=Path, help="parquet or .jsonl files, instead of the download")
-    args = parser.parse_args(argv)
-    out = args.out or Path("data", f"fineweb_{args.type}_{args.version}")
-    for path in args.file or []:
-        if not path.is_file():
-            raise DataError(f"{path} does not exist: give --file parquet or .jsonl files")
-
-    def pieces() -> Iterator[Piece]:
-        if args.file:
-            return documents(iter(args.file))
-        urls = parquet_urls(args.type, args.version)
-        import_parquet()  # before 2 GB are fetched
-        return documents(download(url, out / "download" / Path(url).name, HINT) for url in urls)
-
-    source = {
-        "corpus": f"FineWeb {args.type} {args.version}",
-        "max_shards": args.max_shards,
-        "files": [str(path.resolve()) for path in args.file] if args.file else None,
-    }
-    max_tokens = (1 + args.max_shards) * args.shard_tokens if args.max_shards else None
-    manifest, there = write_dataset(
-        out,
-        "fineweb",
-        args.tokenizer,
-        pieces,
-        source,
-        shard_tokens=args.shard_tokens,
-        val_tokens=args.shard_tokens,
-        max_tokens=max_tokens,
-        workers=args.workers,
-        named=not args.file,
-        resumable=True,
-    )
-    if not any(shard["split"] == "train" for shard in manifest["shards"]):
-        print("note: all the text is in the first shard, which is for validation: give a smaller --shard-tokens")
-    report(out, manifest, there, f"{source['corpus']}: {manifest['documents']:,} documents")
-
+from llmc.data.fineweb import main
+from llmc.errors import ExitCode, run_main
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main, os_error=ExitCode.DATA)

@@ -1,6 +1,9 @@
 // The Python module of one backend: llmc._cpu, llmc._emu or llmc._cuda, by the macro LLMC_MODULE and the objects it is
 // linked with.
 #include <pybind11/pybind11.h>
+
+#include <exception>
+#include <utility>
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"
 #include "llmc/core/error.h"
@@ -38,7 +41,7 @@ void bind_device(py::module_& m) {
 // llmc::Error as the package's exceptions: UsageError, DataError, or Error with the exit code.
 void raise_error(std::exception_ptr thrown) {
     try {
-        std::rethrow_exception(thrown);
+        std::rethrow_exception(std::move(thrown));
     } catch (const llmc::Error& error) {
         const py::module_ errors = py::module_::import("llmc.errors");
         const py::object type = errors.attr(error.exit_code == llmc::kExitUsage  ? "UsageError"

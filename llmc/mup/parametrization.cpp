@@ -254,7 +254,8 @@ Scales Parametrization::unit_scales() const {
     const double ratio = c.residual_attn_ratio;
     const double mlp = 2 * c.residual_mult * c.residual_mult / (1 + ratio * ratio), attention = ratio * ratio * mlp;
     for (int i = 0; i < 2 * geometry_.depth; ++i) {
-        const double before = depth + (i + 1) / 2 * attention + i / 2 * mlp;
+        const int attention_branches = (i + 1) / 2, mlp_branches = i / 2;  // before this one
+        const double before = depth + attention_branches * attention + mlp_branches * mlp;
         const double tau2 = (i % 2 ? mlp : attention) / before;
         const float skip = float(1 / std::sqrt(1 + tau2)), branch = float(std::sqrt(tau2 / (1 + tau2)));
         s.residual.push_back({.skip = skip, .branch = branch, .dskip = skip, .dbranch = 1, .dsplit = branch});

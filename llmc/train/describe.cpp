@@ -76,8 +76,8 @@ std::string describe(const Setup& s) {
                c.micro_steps(), " x ", c.run.batch_size, " x ", c.model.seq_len,
                ") = ", with_commas(s.steps * c.run.total_batch_size), " tokens");
     if (s.train) {
-        std::snprintf(text, sizeof text, " = %.2f epochs",
-                      double(s.steps * c.run.total_batch_size / c.model.seq_len) / double(s.train->windows()));
+        const int64_t sequences = s.steps * c.run.total_batch_size / c.model.seq_len;
+        std::snprintf(text, sizeof text, " = %.2f epochs", double(sequences) / double(s.train->windows()));
         out += text;
     }
     std::snprintf(text, sizeof text, ", %.3g FLOPs\n",

@@ -25,9 +25,9 @@ class ExitCode(IntEnum):
 class Error(RuntimeError):
     """Something that a user can act on. The message names the thing, its value, and what to do."""
 
-    code = ExitCode.FAILED
+    code: int = ExitCode.FAILED
 
-    def __init__(self, message: str, code: ExitCode | None = None) -> None:
+    def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
         if code is not None:
             self.code = code
@@ -74,6 +74,6 @@ def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILE
         _fail("interrupted", ExitCode.INTERRUPTED)
 
 
-def _fail(line: str, code: ExitCode) -> NoReturn:
+def _fail(line: str, code: int) -> NoReturn:
     print(line, file=sys.stderr)
     sys.exit(code)

@@ -13,6 +13,15 @@ from llmc.random import SAMPLING, draw, uniform
 from llmc.tokenizer import TextTokenizer
 
 
+def open_tokenizer(kind: str) -> TextTokenizer:
+    """kind: byte or gpt2. DataError where tiktoken or its table is missing."""
+    if kind == "byte":
+        return TextTokenizer()
+    from llmc.data.tokenizers import load_gpt2  # needs packages that nothing else here needs
+
+    return TextTokenizer(load_gpt2())
+
+
 def choose_token(logits: NDArray[np.float32], temperature: float, top_k: int, u: float) -> int:
     """Index drawn from softmax(logits / temperature) among the top_k largest, by a uniform u. Ties: lower first."""
     x = logits.astype(np.float64)

@@ -10,15 +10,10 @@ UNKNOWN = "the data does not say which tokenizer made it (give --tokenizer)"
 
 
 class TextTokenizer:
-    """byte: the 256 byte values and 256 = end of document. gpt2: byte-pair encoding by tiktoken."""
+    """The 256 byte values and 256 = end of document; or GPT-2's byte-pair encoding: bpe, of tiktoken."""
 
-    def __init__(self, kind: str) -> None:
-        self.bpe: Any = None
-        self.end = 256  # of a document
-        if kind == "gpt2":
-            from llmc.data.tokenizers import load_gpt2
-
-            self.bpe, self.end = load_gpt2(), GPT2_VOCAB_SIZE - 1
+    def __init__(self, bpe: Any = None) -> None:
+        self.bpe, self.end = bpe, GPT2_VOCAB_SIZE - 1 if bpe else 256  # of a document
 
     def encode(self, text: str) -> list[int]:
         return list(self.bpe.encode_ordinary(text)) if self.bpe else list(text.encode())

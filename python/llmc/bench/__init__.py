@@ -1,0 +1,1 @@
+"""Benchmarks on CPUs and GPUs, and the check of a GPU."""

@@ -1,0 +1,220 @@
+"""From pieces of text to a data set.
+
+A data set is a folder with NAME_train_000001.bin, ..., NAME_val_000001.bin, ... (token shards, doc/formats.md),
+NAME.json (what they were made from) and, with the gpt2 tokenizer, tokenizer.bin. Its SHA-256 is that of the text of all
+pieces in the order in which they were read, training and validation together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmc.atomic import locked, write_atomically
+from llmc.data.shards import HEADER_BYTES, ShardWriter
+from llmc.data.tokenizers import Gpt2Tokenizer, Tokenizer, make_tokenizer, write_tokenizer_bin
+from llmc.errors import DataError
+
+Json = dict[str, Any]
+
+
+class Piece(NamedTuple):
+    """A document, or a part of one that is too large to hold."""
+
+    split: str  # "train" or "val"
+    text: bytes
+    starts_document: bool = True
+
+
+def write_dataset(
+    out: Path,
+    name: str,
+    tokenizer: str | Tokenizer,
+    pieces: Callable[[], Iterable[Piece]],
+    source: Json,
+    *,
+    shard_tokens: int,
+    val_tokens: int = 0,
+    max_tokens: int | None = None,
+    workers: int = 1,
+    named: bool = False,
+    resumable: bool = False,
+    extra: dict[str, Json] | None = None,
+) -> tuple[Json, bool]:
+    """Tokenizes `pieces()` into OUT. Returns the contents of NAME.json and whether the data set was there already.
+
+    tokenizer     a name, or a tokenizer
+    source        describes the source and the options that matter; it is part of NAME.json
+    val_tokens    the first tokens go to validation, the others to training; the splits of the pieces do not count
+    max_tokens    stop after that many
+    named         the same `source` means the same text: no need to read it to see whether the data set is there
+    resumable     keep complete shards of an interrupted run (for pieces in one sequence)
+    extra         more JSON files to write beside
+    """
+    tokenizer_name = tokenizer if isinstance(tokenizer, str) else tokenizer.name
+    request = {"tokenizer": tokenizer_name, "shard_tokens": shard_tokens, "source": source}
+    extra = extra or {}
+    with locked(out):
+        manifest_path = out / f"{name}.json"
+        manifest = _complete_manifest(out, manifest_path, request, list(extra))
+        if manifest and (named or _sha256_of(pieces()) == manifest["sha256"]):
+            return manifest, True
+        stream = pieces()  # first, as it may find the network out of reach
+        if isinstance(tokenizer, str):
+            tokenizer = make_tokenizer(tokenizer)
+        resume = request | {"val_tokens": val_tokens, "max_tokens": max_tokens} if resumable else None
+        with ShardWriter(out, name, tokenizer, shard_tokens, resume) as writer:
+            digest, documents = _write_pieces(writer, stream, val_tokens, max_tokens, workers)
+            if not writer.total:
+                raise DataError(f"no text for {out}/{name}: the source is empty")
+            manifest_path.unlink(missing_ok=True)
+            shards = writer.commit(digest)
+        _write_tokenizer(out, tokenizer)
+        manifest = request | {
+            "name": name,
+            "sha256": digest.hex(),
+            "documents": documents,
+            "vocab_size": tokenizer.vocab_size,
+            "shards": [asdict(shard) for shard in shards],
+        }
+        for file, content in extra.items():
+            write_atomically(out / file, json.dumps(content, indent=1) + "\n")
+        write_atomically(manifest_path, json.dumps(manifest, indent=1) + "\n")
+    return manifest, False
+
+
+def _complete_manifest(out: Path, path: Path, request: Json, extra: list[str]) -> Json | None:
+    """NAME.json, if it was made for the same request and all its files are there in their full size."""
+    try:
+        manifest: Json = json.loads(path.read_text(encoding="utf-8"))
+        same = all(manifest[key] == value for key, value in request.items())
+        whole = all((out / s["file"]).stat().st_size == HEADER_BYTES + 2 * s["tokens"] for s in manifest["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    beside = extra + (["tokenizer.bin"] if request["tokenizer"] == "gpt2" else [])
+    return manifest if same and whole and all((out / file).exists() for file in beside) else None
+
+
+def _sha256_of(pieces: Iterable[Piece]) -> str:
+    sha256 = hashlib.sha256()
+    for piece in pieces:
+        sha256.update(piece.text)
+    return sha256.hexdigest()
+
+
+def _write_pieces(
+    writer: ShardWriter, pieces: Iterable[Piece], val_tokens: int, max_tokens: int | None, workers: int
+) -> tuple[bytes, int]:
+    """Returns the SHA-256 of the text and the number of documents."""
+    sha256 = hashlib.sha256()
+    documents = 0
+    stream = iter(pieces)
+    first, skip = writer.position["piece"], writer.position["skip"]
+    for piece in islice(stream, first):  # these are in complete shards
+        sha256.update(piece.text)
+        documents += piece.starts_document
+    for number, (piece, tokens) in enumerate(_encode_all(writer.tokenizer, stream, workers), start=first):
+        sha256.update(piece.text)
+        documents += piece.starts_document
+        before, tokens, skip = writer.total - skip, tokens[skip:], 0
+        if max_tokens is not None:
+            tokens = tokens[: max_tokens - writer.total]
+        if val_tokens:
+            to_val = max(0, val_tokens - writer.total)
+            writer.write("val", tokens[:to_val], number, before)
+            writer.write("train", tokens[to_val:], number, before)
+        else:
+            writer.write(piece.split, tokens, number, before)
+        if max_tokens is not None and writer.total >= max_tokens:
+            break
+    return sha256.digest(), documents
+
+
+def _encode(tokenizer: Tokenizer, piece: Piece) -> NDArray[np.uint16]:
+    tokens = tokenizer.encode(piece.text)
+    if piece.starts_document and tokenizer.eot is not None:
+        tokens = np.concatenate([np.array([tokenizer.eot], dtype=np.uint16), tokens])
+    return tokens
+
+
+def _encode_all(
+    tokenizer: Tokenizer, pieces: Iterator[Piece], workers: int
+) -> Iterator[tuple[Piece, NDArray[np.uint16]]]:
+    """Each piece and its tokens, in order. The processes take batches; a few batches wait, never the whole source."""
+    if workers == 1:
+        for piece in pieces:
+            yield piece, _encode(tokenizer, piece)
+        return
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(tokenizer.name,))
+    try:
+        waiting: deque[tuple[list[Piece], Future[list[NDArray[np.uint16]]]]] = deque()
+        while True:
+            while len(waiting) < 3 * workers and (batch := list(islice(pieces, 128))):
+                waiting.append((batch, pool.submit(_encode_batch, batch)))
+            if not waiting:
+                return
+            batch, future = waiting.popleft()
+            yield from zip(batch, future.result(), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_tokenizer: Tokenizer
+
+
+def _start_worker(tokenizer_name: str) -> None:
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _worker_tokenizer = make_tokenizer(tokenizer_name)
+
+
+def _encode_batch(batch: list[Piece]) -> list[NDArray[np.uint16]]:
+    return [_encode(_worker_tokenizer, piece) for piece in batch]
+
+
+def _write_tokenizer(out: Path, tokenizer: Tokenizer) -> None:
+    """tokenizer.bin beside gpt2 shards; an old one goes when the folder holds no more of them."""
+    path = out / "tokenizer.bin"
+    if isinstance(tokenizer, Gpt2Tokenizer):
+        temporary = out / ".tokenizer.bin.tmp"
+        write_tokenizer_bin(tokenizer, temporary)
+        temporary.replace(path)
+    elif path.exists() and not any(
+        '"tokenizer": "gpt2"' in file.read_text(errors="replace") for file in out.glob("*.json")
+    ):
+        path.unlink()
+
+
+def report(out: Path, manifest: Json, there_already: bool, about: str = "") -> None:
+    """What a script prints at its end."""
+    name, shards = manifest["name"], manifest["shards"]
+    if there_already:
+        print(f"{out}: already there, made from the same text (nothing written)")
+    tokenizer = {"unknown": "own symbols"}.get(manifest["tokenizer"], manifest["tokenizer"])
+    print(about or name)
+    print(f"tokenizer {tokenizer}, vocabulary {manifest['vocab_size']:,}; SHA-256 of the text {manifest['sha256']}")
+    flags = []
+    for split in ("train", "val"):
+        mine = [shard for shard in shards if shard["split"] == split]
+        if mine:
+            files = mine[0]["file"] if len(mine) == 1 else f"{name}_{split}_*.bin ({len(mine)} shards)"
+            text_bytes = sum(shard["bytes"] for shard in mine)
+            print(
+                f"{split:<5} {sum(shard['tokens'] for shard in mine):>15,} tokens"
+                + (f"{text_bytes:>17,} bytes" if text_bytes else "")
+                + f"  {out / files}"
+            )
+            flags.append(f"--{split}-data '{out}/{name}_{split}_*.bin'")
+    print("train with:", *flags)

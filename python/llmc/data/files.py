@@ -1,0 +1,103 @@
+"""Text files of any size: which are usable, where to cut them, reading in blocks, and which are for validation."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmc.data.dataset import Piece
+
+BLOCK_BYTES = 4 << 20
+
+
+def scan(path: Path) -> tuple[str, str]:
+    """("", SHA-256 of the contents), or (why the file is not usable text, "")."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    sha256 = hashlib.sha256()
+    size = 0
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                if b"\0" in block:
+                    return "binary", ""
+                decoder.decode(block)
+                sha256.update(block)
+                size += len(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "not UTF-8", ""
+    except OSError:
+        return "unreadable", ""
+    return ("", sha256.hexdigest()) if size else ("empty", "")
+
+
+def cut_before(data: bytes) -> int:
+    """Where `data`, which goes on, can be cut: behind its last line, or at least between characters. Never 0."""
+    newline = data.rfind(b"\n") + 1
+    if newline:
+        return newline
+    end = len(data)
+    for back in range(1, min(4, end)):  # a character has at most 4 bytes; its first one is not 10xxxxxx
+        if data[end - back] & 0xC0 != 0x80:
+            return end - back
+    return end
+
+
+def blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """The bytes from start to end in blocks of some megabytes, cut between lines where that is possible."""
+    end = path.stat().st_size if end is None else end
+    with open(path, "rb") as file:
+        while start < end:
+            file.seek(start)
+            data = file.read(min(BLOCK_BYTES, end - start))
+            if not data:
+                return
+            if start + len(data) < end:
+                data = data[: cut_before(data)]
+            start += len(data)
+            yield data
+
+
+def pieces_of(path: Path, split: str, start: int = 0, end: int | None = None) -> Iterator[Piece]:
+    """A file, or a part of it, as one document."""
+    for number, block in enumerate(blocks(path, start, end)):
+        yield Piece(split, block, starts_document=number == 0)
+
+
+def tail_start(path: Path, val_fraction: float) -> int:
+    """Where the last part of a file begins: at the first line, or else character, behind 1 - val_fraction of it."""
+    size = path.stat().st_size
+    start = size - round(size * val_fraction)
+    with open(path, "rb") as file:
+        file.seek(start)
+        ahead = file.read(1 << 16)
+    newline = ahead.find(b"\n") + 1
+    if 0 < newline < len(ahead):
+        return start + newline
+    while ahead and ahead[0] & 0xC0 == 0x80:
+        start, ahead = start + 1, ahead[1:]
+    return start
+
+
+def split_by_name(sizes: dict[str, int], val_fraction: float) -> dict[str, str]:
+    """The split of each file, "train" or "val". sizes: bytes by name.
+
+    In the order of a hash of their names, files go to validation until it has its share of the bytes; a file with more
+    than half of that share stays in training. So adding or removing files hardly changes where the others belong. With
+    few or large files, each side gets at least one.
+    """
+    splits = dict.fromkeys(sizes, "train")
+    rank = sorted(sizes, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+    target = missing = val_fraction * sum(sizes.values())
+    for name in rank:
+        if missing > 0 and sizes[name] <= target / 2:
+            splits[name] = "val"
+            missing -= sizes[name]
+    if val_fraction > 0 and len(rank) > 1:
+        if "val" not in splits.values():
+            splits[min(rank, key=sizes.__getitem__)] = "val"
+        elif "train" not in splits.values():
+            splits[rank[-1]] = "train"
+    return splits

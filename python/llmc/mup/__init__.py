@@ -1,0 +1,1 @@
+"""Coordinate checks and sweeps of hyperparameters: the runs, and what their results say."""

@@ -1,0 +1,247 @@
+"""Judges a coordinate check: does every activation keep its size as the model widens (or deepens)?
+
+    llmc verdict CSV [CSV ...]      # what --coord-check wrote, or scripts/mup_coordinate_check.sh joined
+
+Prints slopes with 95% intervals beside the theory's, and a verdict with the likely cause of each failure. The figures
+are those of `llmc plot check`, which does all of this too. Exit codes: 0 all as expected, 1 a check failed (or one that
+should fail passed), 2 wrong usage, 3 unusable CSV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llmc.errors import DataError, ExitCode
+from llmc.mup.check import check, order_of
+from llmc.mup.check_csv import Row, groups, read_csv
+from llmc.mup.findings import Finding, Verdict
+from llmc.mup.theory import EXPECTED_TO_FAIL, SCHEMES
+
+KINDS = {
+    "activation": "activations: mean |x| at the last step",
+    "update": "updates: multiplier × mean |w − w₁| at the last step",
+    "init": "inits: multiplier × std at step 1 (gains: mean)",
+    "gradient": "gradients: mean |g| / multiplier at step 4 (u-µP: mean |g| at step 2)",
+}
+
+
+# --- Text ---
+
+
+def signed(value: float) -> str:
+    """A slope in the tables."""
+    return "-" if math.isnan(value) else f"{value:+.2f}".replace("-0.00", "+0.00")
+
+
+def families(verdict: Verdict) -> dict[tuple[str, str], Finding]:
+    """One finding for all blocks: the one that is farthest from what is expected."""
+    worst: dict[tuple[str, str], Finding] = {}
+    for finding in verdict.findings:
+        key = (finding.kind, re.sub(r"^h\.\d+\.", "h.N.", finding.tensor))
+        if key not in worst or distance(finding) > distance(worst[key]):
+            worst[key] = finding
+    return worst
+
+
+def distance(finding: Finding) -> float:
+    if math.isnan(finding.slope):
+        return math.inf
+    return abs(finding.slope - (finding.expected or 0.0)) + 1e3 * (not finding.passed)
+
+
+def label_of(verdict: Verdict, several_programs: bool) -> str:
+    return f"{verdict.parametrization} {verdict.program}" if several_programs else verdict.parametrization
+
+
+def slope_table(verdicts: list[Verdict], all_blocks: bool) -> str:
+    """Rows: tensors; columns: checks. A failure has a cross, what is not judged has brackets."""
+    tables = [{(f.kind, f.tensor): f for f in v.findings} if all_blocks else families(v) for v in verdicts]
+    several = len({verdict.program for verdict in verdicts}) > 1
+    titles = [label_of(verdict, several) for verdict in verdicts]
+    widths = [max(len(title), 22) for title in titles]
+    keys = sorted(
+        {key for table in tables for key in table}, key=lambda key: order_of(key[0], key[1].replace("h.N.", "h.0."))
+    )
+    lines = []
+    for kind, heading in KINDS.items():
+        lines += ["", f"{heading:<28}" if len(heading) < 28 else heading]
+        lines.append(
+            f"  {'slope [95% interval] theory':<27} "
+            + " ".join(f"{title:<{width}}" for title, width in zip(titles, widths, strict=True))
+        )
+        for key in (key for key in keys if key[0] == kind):
+            cells = [cell(table.get(key)).ljust(width) for table, width in zip(tables, widths, strict=True)]
+            lines.append(f"  {key[1]:<27} " + " ".join(cells).rstrip())
+    return "\n".join(lines[1:])
+
+
+def cell(finding: Finding | None) -> str:
+    if finding is None:
+        return "-"
+    if math.isnan(finding.slope):
+        return "x " + finding.cause[:20]
+    mark = " " if finding.passed else "x"
+    theory = "" if finding.expected is None else f"{finding.expected:+.1f}"
+    return f"{mark}{signed(finding.slope)} [{signed(finding.low)},{signed(finding.high)}] {theory}"
+
+
+def verdict_text(verdict: Verdict, expected_to_fail: bool, several: bool) -> str:
+    """A line, and below it the likely causes of failures with three slopes each."""
+    name = label_of(verdict, several)
+    judged = sum(finding.band is not None for finding in verdict.findings)
+    if verdict.passed:
+        if expected_to_fail:
+            return (
+                f"{name}: PASS, and it should FAIL: the check is suspicious, widen the range of {verdict.axis}s or "
+                f"raise the learning rate"
+            )
+        return f"{name}: PASS ({judged} slopes)"
+    lines = [f"{name}: FAIL{', as it should' if expected_to_fail else ''} ({len(verdict.failures)} of {judged} slopes)"]
+    for cause, failures in verdict.causes.items():
+        lines.append(f"  {cause}")
+        order = ("update", "init", "gradient", "activation")
+        ranked = sorted(failures, key=lambda f: (order.index(f.kind), -distance(f)))
+        lines += [f"    {finding.kind} {finding.tensor}: {slope_text(finding)}" for finding in ranked[:3]]
+        if len(failures) > 3:
+            lines.append(f"    and {len(failures) - 3} more slopes")
+    return "\n".join(lines)
+
+
+def slope_text(finding: Finding) -> str:
+    if math.isnan(finding.slope):
+        return "no slope"
+    limits = finding.limits
+    return (
+        f"slope {signed(finding.slope)} [{signed(finding.low)},{signed(finding.high)}], expected "
+        f"{limits.expected:+.1f} ({signed(limits.low)} to {signed(limits.high)})"
+    )
+
+
+def as_json(verdicts: list[Verdict], expected_to_fail: set[str], status: int) -> dict[str, Any]:
+    return {
+        "exit_status": status,
+        "checks": [
+            {
+                "program": v.program,
+                "parametrization": v.parametrization,
+                "axis": v.axis,
+                "sizes": v.sizes,
+                "seeds": v.seeds,
+                "steps": v.steps,
+                "lr": v.lr,
+                "head_grows": v.head_grows,
+                "verdict": "PASS" if v.passed else "FAIL",
+                "expected_to_fail": v.parametrization in expected_to_fail,
+                "causes": list(v.causes),
+                "findings": [finding_json(finding) for finding in v.findings],
+            }
+            for v in verdicts
+        ],
+    }
+
+
+def finding_json(f: Finding) -> dict[str, Any]:
+    def plain(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    return {
+        "kind": f.kind,
+        "tensor": f.tensor,
+        "role": f.role,
+        "slope": plain(f.slope),
+        "interval": [plain(f.low), plain(f.high)],
+        "expected": f.expected,
+        "passes": [f.band.low, f.band.high] if f.band else None,
+        "judged": f.band is not None,
+        "verdict": "PASS" if f.passed else "FAIL",
+        "cause": f.cause,
+    }
+
+
+# --- The command ---
+
+
+class Report(NamedTuple):
+    """All checks in some CSVs, and which of them did not end as expected."""
+
+    checks: list[tuple[Verdict, list[Row]]]
+    expected_to_fail: set[str]
+    wrong: list[Verdict]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return [verdict for verdict, _ in self.checks]
+
+    @property
+    def status(self) -> int:
+        return ExitCode.FAILED if self.wrong else ExitCode.DONE
+
+    @property
+    def several_programs(self) -> bool:
+        return len({verdict.program for verdict in self.verdicts}) > 1
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="what --coord-check wrote, or several joined")
+    parser.add_argument("--all-blocks", action="store_true", help="a line of the table for every block")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="slopes, intervals and verdicts for machines")
+    parser.add_argument(
+        "--expect-fail",
+        nargs="*",
+        choices=SCHEMES,
+        metavar="SCHEME",
+        help="parametrizations that have to fail, as they have no rule for it [width: sp; depth: sp, "
+        "mup, mup-table3, mup-table9]",
+    )
+
+
+def judge_files(paths: list[Path], expect_fail: list[str] | None) -> Report:
+    checks = [(check(rows), rows) for rows in groups(read_csv(paths)).values()]
+    axes = {verdict.axis for verdict, _ in checks}
+    if len(axes) > 1:
+        raise DataError("some runs differ in width and others in depth: give them one at a time")
+    to_fail = set(EXPECTED_TO_FAIL[axes.pop()] if expect_fail is None else expect_fail)
+    wrong = [verdict for verdict, _ in checks if verdict.passed == (verdict.parametrization in to_fail)]
+    return Report(checks, to_fail, wrong)
+
+
+def print_report(report: Report, all_blocks: bool, json_path: Path | None) -> None:
+    """The table and the verdicts; the last line is print_overall's."""
+    verdicts = report.verdicts
+    first = verdicts[0]
+    every = all_blocks or first.axis == "depth"
+    print(
+        f"slopes against {first.axis} ({', '.join(map(str, first.sizes))}; "
+        f"{len(first.seeds)} seeds, {first.steps} steps)"
+        + ("" if every else "; h.N: of all blocks, the one farthest from the theory")
+    )
+    print(slope_table(verdicts, every), end="\n\n")
+    for verdict in verdicts:
+        print(verdict_text(verdict, verdict.parametrization in report.expected_to_fail, report.several_programs))
+    if json_path:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        content = as_json(verdicts, report.expected_to_fail, report.status)
+        json_path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def print_overall(report: Report) -> None:
+    wrong = ", ".join(label_of(verdict, report.several_programs) for verdict in report.wrong)
+    expected = sorted(report.expected_to_fail & {verdict.parametrization for verdict in report.verdicts})
+    print(f"overall: {f'FAIL: {wrong}' if wrong else 'PASS'} ({', '.join(expected) or 'none'} expected to fail)")
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser)
+    args = parser.parse_args(argv)
+    report = judge_files(args.csv, args.expect_fail)
+    print_report(report, args.all_blocks, args.json)
+    print_overall(report)
+    return report.status

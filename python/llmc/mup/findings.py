@@ -1,0 +1,71 @@
+"""What a coordinate check says: findings, tensor by tensor, and the verdict over them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Band(NamedTuple):
+    """Slopes that pass."""
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass
+class Finding:
+    """The slope d log2(value) / d log2(size) of one kind of number of one tensor."""
+
+    kind: str  # activation, update, init, gradient
+    tensor: str
+    role: str
+    slope: float  # NaN where there is none: see cause
+    low: float  # 95% confidence interval
+    high: float
+    band: Band | None  # what passes; None: shown, not judged
+    passed: bool = True
+    cause: str = ""
+
+    @property
+    def expected(self) -> float | None:
+        return self.band.expected if self.band else None
+
+    @property
+    def limits(self) -> Band:
+        """The band of a finding that is judged, as every failure is."""
+        assert self.band is not None, f"{self.kind} {self.tensor} is not judged"
+        return self.band
+
+
+@dataclass
+class Verdict:
+    """The findings on one program and one parametrization."""
+
+    program: str
+    parametrization: str
+    axis: str  # width or depth
+    sizes: list[int]
+    seeds: list[int]
+    steps: int
+    lr: float
+    head_grows: bool  # the head size grows with the width, not the number of heads
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[Finding]:
+        return [finding for finding in self.findings if not finding.passed]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    @property
+    def causes(self) -> dict[str, list[Finding]]:
+        """Failures by their cause, in the order of the findings."""
+        by_cause = defaultdict(list)
+        for failure in self.failures:
+            by_cause[failure.cause].append(failure)
+        return dict(by_cause)

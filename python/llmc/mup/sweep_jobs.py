@@ -1,0 +1,287 @@
+"""The list of a sweep's jobs: which commands its environment variables ask for.
+
+Every function takes the environment as a mapping; nothing reads os.environ here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llmc.errors import UsageError
+from llmc.mup.jobs import FINISHED
+from llmc.mup.sweep_run import SweepJob, number, plain
+from llmc.paths import trainer
+
+Env = Mapping[str, str]
+# the base model of a sweep: scripts/mup_sweep.toml in a clone
+DEFAULT_CONFIG = Path(__file__).with_name("mup_sweep.toml")
+
+LR = "2^-12 2^-11 2^-10 2^-9 2^-8 2^-7 2^-6 2^-5 2^-4"
+AXES = {  # default values of the swept option
+    "lr": LR,
+    "attn_mult": "2^-1 2^0 2^1 2^2 2^3 2^4 2^5",
+    "output_mult": "2^-2 2^-1 2^0 2^1 2^2 2^3 2^4 2^5",
+    "embed_mult": "2^-3 2^-2 2^-1 2^0 2^1 2^2 2^3 2^4",
+    "init_std": "2^-7 2^-6 2^-5 2^-4 2^-3 2^-2 2^-1 2^0",
+    "weight_decay": "0 2^-6 2^-5 2^-4 2^-3 2^-2 2^-1 2^0",
+    "schedule": "constant linear cosine wsd",
+}
+LR_OF = {"u-mup": "2^-5 2^-4 2^-3 2^-2 2^-1 2^0 2^1 2^2 2^3"}  # its rates are not relative to a base model
+SCALES = {
+    "width": "32 64 128 256",
+    "depth": "2 4 8 16",
+    "batch_size": "4 8 16 32",
+    "seq_len": "32 64 128 256",
+    "tokens": "2^16 2^17 2^18 2^19",
+}
+HAVE_BASE = ("mup", "mup-table3", "mup-table9", "completep")
+# sp: the same model as the others' at the base width, so that only the rules differ. u-mup has its own init.
+SCHEME_OPTIONS = {
+    "sp": "--no-tie-embeddings --zero-init-query --zero-init-head",
+    "u-mup": "--init-std 0.02 --output-mult 1",
+}
+U_MUP_NAMES = {"attn_mult": "attn-softmax-mult", "output_mult": "loss-softmax-mult"}  # what these options are there
+
+
+# --- The grid ---
+
+
+def env_list(env: Env, name: str, default: str) -> list[str]:
+    return env.get(name, "").split() or default.split()
+
+
+def scheme_env(env: Env, name: str, scheme: str) -> str:
+    """VALUES_U_MUP for (VALUES, u-mup)."""
+    return env.get(f"{name}_{scheme.upper().replace('-', '_')}", "")
+
+
+def without_length(text: str, env: Env) -> str:
+    """The config less its length of the run where the sweep sets one: the programs refuse to have both."""
+    if env.get("SCALE") == "tokens":
+        names = "steps|tokens|epochs"
+    elif env.get("STEPS"):
+        names = "tokens|epochs"
+    else:
+        return text
+    return re.sub(rf"^(\s*(?:{names})\s*=)", r"# the sweep sets it: \1", text, flags=re.MULTILINE)
+
+
+def checked_numbers(name: str, texts: list[str], integers: bool = False) -> list[str]:
+    seen: dict[float, str] = {}
+    for text in texts:
+        try:
+            value = number(text)
+        except (ValueError, OverflowError):
+            raise UsageError(f"{name} has {text!r}: give numbers like 0.001, 64 or 2^-7") from None
+        if value in seen:
+            raise UsageError(f"{name} has the same value twice, {seen[value]} and {text}: leave one out")
+        if value < 0 or (integers and (value != int(value) or value < 1)):
+            raise UsageError(f"{name} has {text}: give {'whole numbers from 1 on' if integers else 'no negative ones'}")
+        seen[value] = text
+    return texts
+
+
+def values_of(axis: str, scheme: str, env: Env) -> list[str]:
+    default = LR_OF.get(scheme, LR) if axis == "lr" else AXES[axis]
+    texts = scheme_env(env, "VALUES", scheme).split() or env_list(env, "VALUES", default)
+    if axis != "schedule":
+        return checked_numbers("VALUES", texts)
+    unknown = sorted(set(texts) - set(AXES["schedule"].split()))
+    if unknown:
+        raise UsageError(f"VALUES has the schedule {unknown[0]!r}: there are {AXES['schedule']}")
+    return list(dict.fromkeys(texts))
+
+
+def base_options(scheme: str, scale_axis: str, scales: list[str], default_config: bool, env: Env) -> list[str]:
+    """--base-width and --base-depth of a scheme that has a base model."""
+    if scheme not in HAVE_BASE:
+        return []
+    smallest = plain(min(scales, key=number))
+    width = env.get("BASE_WIDTH") or (smallest if scale_axis == "width" else "32" if default_config else "")
+    if not width:
+        raise UsageError(
+            f"BASE_WIDTH is not given, and {scheme} needs it: set BASE_WIDTH to the width the options "
+            f"of CONFIG were tuned at"
+        )
+    depth = env.get("BASE_DEPTH") or (smallest if scale_axis == "depth" else "2" if default_config else "")
+    if scheme == "completep" and not depth:
+        raise UsageError(
+            "BASE_DEPTH is not given, and completep needs it: set it to the depth the options of CONFIG were tuned at"
+        )
+    return ["--base-width", width] + (["--base-depth", depth] if scheme == "completep" else [])
+
+
+def merged(options: list[str], extra: list[str], swept: set[str]) -> list[str]:
+    """The options, replaced by those of EXTRA where both have one. --x and --no-x are the same option."""
+
+    def key(word: str) -> str:
+        return word.split("=")[0].removeprefix("--").removeprefix("no-")
+
+    given = {key(word) for word in extra if word.startswith("--")}
+    taken = given & (swept | {"out", "seed", "parametrization", "resume", "overwrite", "config"})
+    if taken:
+        raise UsageError(f"EXTRA has --{min(taken)}, which the sweep sets itself: leave it out")
+    kept, keep = [], True
+    for word in options:
+        if word.startswith("--"):
+            keep = key(word) not in given
+        if keep:
+            kept.append(word)
+    return kept + extra
+
+
+def make_jobs(axis: str, out: str, config: str, default_config: bool, env: Env) -> list[SweepJob]:
+    """All jobs, the longest first. default_config: the base model is the project's own, whose base width is known."""
+    scale_axis = env.get("SCALE") or "width"
+    if axis not in AXES:
+        raise UsageError(f"there is no axis {axis!r} to sweep: choose one of {', '.join(AXES)}")
+    if scale_axis not in SCALES:
+        raise UsageError(f"SCALE is {scale_axis!r}: choose one of {', '.join(SCALES)}")
+    scales = checked_numbers("SCALES", env_list(env, "SCALES", SCALES[scale_axis]), integers=True)
+    seeds = [plain(seed) for seed in checked_numbers("SEEDS", env_list(env, "SEEDS", "1 2 3"), integers=True)]
+    program = trainer(env)
+    known = read_flat_toml(Path(config))
+    jobs = []
+    for scheme in dict.fromkeys(env_list(env, "PARAMETRIZATIONS", "sp mup")):
+        if scheme == "u-mup" and axis in ("embed_mult", "init_std"):
+            raise UsageError(f"u-mup has no {axis}: leave it out of PARAMETRIZATIONS")
+        option = U_MUP_NAMES.get(axis, axis) if scheme == "u-mup" else axis
+        option, scale_option = option.replace("_", "-"), scale_axis.replace("_", "-")
+        fixed = ["--config", config, *scheme_options(scheme, scale_axis, scales, default_config, env)]
+        extra = shlex.split(env.get("EXTRA", "")) + shlex.split(scheme_env(env, "EXTRA", scheme))
+        for scale in scales:
+            for value in values_of(axis, scheme, env):
+                swept = [f"--{scale_option}", plain(scale), f"--{option}", plain(value)]
+                options = merged([*without(fixed, option), *swept], extra, {scale_option, option})
+                for seed in seeds:
+                    folder = f"{out}/{scheme}/{scale_axis}={scale}/{axis}={value}/seed={seed}"
+                    command = [*program, *options, "--seed", seed, "--out", folder, "--overwrite"]
+                    jobs.append(SweepJob(shlex.join(command), work(command, known)))
+    return sorted(jobs, key=lambda job: -job.work)  # stable: equal ones stay in the order of the grid
+
+
+def scheme_options(scheme: str, scale_axis: str, scales: list[str], default_config: bool, env: Env) -> list[str]:
+    """The options that are the same for all runs of a scheme."""
+    base = base_options(scheme, scale_axis, scales, default_config, env)
+    own = SCHEME_OPTIONS.get(scheme, "").split()
+    options = ["--parametrization", scheme, *base, *own, "--threads", env.get("THREADS") or "1"]
+    if env.get("STEPS") and scale_axis != "tokens":
+        options += ["--steps", env["STEPS"]]
+    return options
+
+
+def without(options: list[str], name: str) -> list[str]:
+    """The options less --name VALUE: the swept one replaces what the scheme would set."""
+    if f"--{name}" not in options:
+        return options
+    at = options.index(f"--{name}")
+    return options[:at] + options[at + 2 :]
+
+
+def work(words: Sequence[str], known: Mapping[str, float]) -> float:
+    """How long a run takes, in some unit: multiplications of its tokens, and what small matrices cost besides."""
+
+    def option(name: str, default: float) -> float:
+        return float(words[words.index(name) + 1]) if name in words else default
+
+    width, depth, length, batch, steps, tokens, total = (
+        option(f"--{name}", known.get(name, default))
+        for name, default in [
+            ("width", 768),
+            ("depth", 12),
+            ("seq-len", 1024),
+            ("batch-size", 4),
+            ("steps", -1),
+            ("tokens", -1),
+            ("total-batch-size", 0),
+        ]
+    )
+    if tokens <= 0:
+        tokens = max(steps, 1) * (total or batch * length)
+    return tokens * width * (depth * (12 * width + 2 * length + 2500) + 257)
+
+
+def read_flat_toml(path: Path) -> dict[str, float]:
+    """The numbers in a config file, by option name: enough to know how long a run takes."""
+    found = re.findall(r"^\s*([\w-]+)\s*=\s*([-+\d._eE]+)\s*(?:#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name.replace("_", "-"): float(value.replace("_", "")) for name, value in found}
+
+
+def read_jobs(path: Path) -> list[SweepJob]:
+    """The jobs of OUT/jobs.txt, whose options that the commands do not name are in OUT/config.toml."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        known = read_flat_toml(path.with_name("config.toml"))
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}: scripts/mup_sweep.sh writes it") from None
+    return [SweepJob(line, work(shlex.split(line), known)) for line in lines if line.strip()]
+
+
+# --- OUT/jobs.txt ---
+
+
+def write_job_list(axis: str, out: str, overwrite: bool, env: Env) -> list[SweepJob]:
+    """Writes OUT/jobs.txt and the options it uses, OUT/config.toml, and says what it holds."""
+    config = Path(env.get("CONFIG") or DEFAULT_CONFIG)
+    try:
+        text = without_length(config.read_text(encoding="utf-8"), env)
+    except OSError as error:
+        raise UsageError(f"CONFIG is {config}: {error.strerror}: give a TOML file of options") from None
+    folder = Path(out)
+    copy_config(config, text, folder, overwrite)
+    is_default = config.resolve() == DEFAULT_CONFIG.resolve()
+    jobs = make_jobs(axis, out, str(folder / "config.toml"), is_default, env)
+    states = [job.state() for job in jobs]
+    if "other" in states and not overwrite:
+        job = jobs[states.index("other")]
+        raise UsageError(
+            f"{job.out} holds a finished run of other options than this sweep's: choose another OUT, or --overwrite"
+        )
+    (folder / "jobs.txt").write_text("".join(job.command + "\n" for job in jobs), encoding="utf-8")
+    describe(axis, jobs)
+    finished = sum(state in FINISHED for state in states)
+    print(
+        f"{len(jobs)} runs in {folder / 'jobs.txt'}, one command a line, longest first"
+        + (f"; {finished} are finished" if finished else "")
+    )
+    return jobs
+
+
+def copy_config(config: Path, text: str, folder: Path, overwrite: bool) -> None:
+    """OUT/config.toml: the options at the time of the first call. Another CONFIG would be another sweep."""
+    own = folder / "config.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    if own.exists() and own.read_text(encoding="utf-8") == text:
+        return
+    if own.exists():
+        if not overwrite:
+            raise UsageError(
+                f"{own} differs from CONFIG {config}: {folder} holds a sweep of other options; choose another "
+                f"OUT, or --overwrite"
+            )
+        for log in folder.glob("*/*=*/*=*/seed=*/log.jsonl"):  # the commands look the same: their runs are not
+            log.unlink()
+    own.write_text(text, encoding="utf-8")
+
+
+def describe(axis: str, jobs: list[SweepJob]) -> None:
+    """A line for each scheme: its scales, values and seeds."""
+    labels = [(job.labels(), job.out.parts[-3:]) for job in jobs]
+    for scheme in dict.fromkeys(label["parametrization"] for label, _ in labels):
+        mine = [parts for label, parts in labels if label["parametrization"] == scheme]
+        scales, values, seeds = (sorted({parts[i].split("=")[1] for parts in mine}, key=in_order) for i in range(3))
+        print(
+            f"{scheme}: {labels[0][0]['scale_axis']} {' '.join(scales)} | {axis} {' '.join(values)} | "
+            f"seeds {' '.join(seeds)}"
+        )
+
+
+def in_order(text: str) -> tuple[float, str]:
+    """Sorts numbers by size, and names by the alphabet."""
+    try:
+        return number(text), ""
+    except ValueError:
+        return 0, text

@@ -1,0 +1,100 @@
+"""The steps of a sweep one by one, for GNU parallel, SLURM and inspection by hand.
+
+    scripts/mup_sweep.sh AXIS        is how to run a sweep; its steps work on the list that it writes, OUT/jobs.txt
+
+A job is one line of OUT/jobs.txt, a command that can also be run by hand from the folder in which the sweep was
+started. Exit codes: 1 jobs failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from llmc.errors import ExitCode, UsageError, run_main
+from llmc.mup.jobs import FINISHED, Watch, caught_signals, run
+from llmc.mup.sweep import write_slurm_script
+from llmc.mup.sweep_jobs import read_jobs, write_job_list
+from llmc.mup.sweep_results import collect, report
+from llmc.mup.sweep_run import SweepJob, prune_joblog, unfinished
+
+
+def run_one(job: SweepJob) -> int:
+    """Runs it unless it is finished. 0: done or diverged; otherwise the exit code of its program."""
+    run(unfinished([job]), 1)
+    if job.state() in FINISHED:
+        return ExitCode.DONE
+    code = job.exit_code() or ExitCode.FAILED
+    return code if 0 < code < 255 else ExitCode.FAILED  # 255 would end xargs, and is lost connection to GNU parallel
+
+
+def watch_jobs(jobs: list[SweepJob], every: float) -> None:
+    """Shows progress until a signal comes, or the process that started this one is gone."""
+    parent, watch = os.getppid(), Watch(jobs, every)
+    with caught_signals() as caught:
+        while not caught and os.getppid() == parent:
+            watch.update()
+            time.sleep(0.2)
+    watch.close()
+
+
+def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    new = commands.add_parser("list", help="write OUT/jobs.txt as the environment says (scripts/mup_sweep.sh --help)")
+    new.add_argument("axis")
+    new.add_argument("out")
+    new.add_argument("--overwrite", action="store_true", help="runs of other options in OUT are done again")
+    for name, text in [
+        ("job", "run one line"),
+        ("watch", "show progress until SIGTERM"),
+        ("report", "how the jobs ended"),
+        ("collect", "write the CSV"),
+        ("prune", "keep in GNU parallel's joblog only what is finished"),
+        ("slurm", "write a SLURM array script"),
+    ]:
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("jobs", type=Path, help="OUT/jobs.txt")
+        if name == "job":
+            sub.add_argument("line", type=int, help="from 1 on")
+        elif name == "watch":
+            sub.add_argument("--every", type=float, default=30, help="seconds between lines [%(default)s]")
+        elif name != "report":
+            sub.add_argument("file", type=Path)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None, prog: str | None = None, folder: Path | None = None) -> int:
+    """folder: where the sweep was started, if it is not the current folder."""
+    args = parse(argv, prog)
+    if folder is not None:
+        for name in {"jobs", "file"} & vars(args).keys():
+            setattr(args, name, getattr(args, name).absolute())
+        os.chdir(folder)
+    if args.command == "list":
+        write_job_list(args.axis, args.out, args.overwrite, os.environ)
+        return ExitCode.DONE
+    jobs = read_jobs(args.jobs)
+    if args.command == "job":
+        if not 1 <= args.line <= len(jobs):
+            raise UsageError(f"{args.jobs} has {len(jobs)} lines, and none is number {args.line}")
+        return run_one(jobs[args.line - 1])
+    if args.command == "watch":
+        watch_jobs(jobs, args.every)
+    elif args.command == "report":
+        return ExitCode.FAILED if report(jobs) else ExitCode.DONE
+    elif args.command == "collect":
+        collect(jobs, args.file)
+    elif args.command == "prune":
+        prune_joblog(jobs, args.file)
+    else:
+        write_slurm_script(args.file, args.jobs, len(jobs), os.environ)
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,39 @@
+"""Where the package lies: in a clone of the project, or installed without one."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmc.errors import Error
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def clone() -> Path | None:
+    """The root of the clone that holds this package; None where the package is installed without one."""
+    root = PACKAGE.parents[1]
+    return root if (root / "train_gpt2.cu").is_file() else None
+
+
+def require_clone(what: str) -> Path:
+    root = clone()
+    if root is None:
+        raise Error(f"{what} needs files that are not installed: run it in a clone of the project")
+    return root
+
+
+def native_program() -> Path | None:
+    """The trainer for the CPU: the installed one, or the one that `make` builds in a clone."""
+    root = clone()
+    places = [PACKAGE / "bin" / "train_gpt2", *([root / "train_gpt2"] if root else [])]
+    return next((path for path in places if path.is_file()), None)
+
+
+def trainer(env: Mapping[str, str]) -> list[str]:
+    """The command that trains: what PROGRAM says, ./train_gpt2 in the current folder, or the installed program."""
+    if env.get("PROGRAM"):
+        return shlex.split(env["PROGRAM"])
+    installed = PACKAGE / "bin" / "train_gpt2"
+    return [str(installed)] if installed.is_file() and not Path("train_gpt2").exists() else ["./train_gpt2"]

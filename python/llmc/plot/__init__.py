@@ -1,0 +1,1 @@
+"""Figures: the loss of runs, coordinate checks, sweeps."""

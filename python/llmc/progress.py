@@ -1,0 +1,62 @@
+"""Progress displays: a line that is rewritten on a terminal, and a new line now and then everywhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn, TextIO
+
+from tqdm import tqdm
+
+
+class _Lines:
+    """Stands between tqdm and a file that is no terminal: every display becomes a line of its own."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        text = text.strip()
+        if text:
+            self.file.write(text + "\n")
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+class Progress:
+    """How much of `total` is done. `show` says where it stands; the display follows when it is due.
+
+    every    seconds between lines where `file` is no terminal
+    """
+
+    def __init__(self, total: float, text: str, *, done: float = 0, every: float = 30, file: TextIO | None = None):
+        file = file or sys.stdout
+        terminal = file.isatty()
+        self.bar: tqdm[NoReturn] = tqdm(
+            total=total,
+            initial=done,
+            desc=text,
+            file=file if terminal else _Lines(file),
+            mininterval=0.5 if terminal else every,
+            miniters=0,
+            smoothing=0,  # the ETA is that of the mean speed: runs differ much in length
+            bar_format="{desc} | {percentage:3.0f}% of the work | ETA {remaining}",
+            dynamic_ncols=terminal,
+        )
+
+    def show(self, done: float, text: str) -> None:
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def close(self, done: float, text: str) -> None:
+        """Shows the last state."""
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.n = done
+        self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """7s, 1m03s or 2h05m."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

@@ -1,0 +1,40 @@
+"""What the tests of llmc.data share: text, and token shards read back."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from script_tools import ROOT
+
+from llmc.data.dataset import Piece
+from llmc.data.shards import read_shard
+
+SHARED = ROOT.parent / "shared" / "data"
+WORDS = ["the", "a", "cat", "sees", "dog", "on", "under", "green", "tree", "and", "sleeps", "été", "naïve", "日本"]
+
+
+def some_text(seed: int, words: int = 200) -> str:
+    rng = random.Random(seed)
+    return "".join(rng.choice(WORDS) + rng.choice(["  ", " ", "\n", ". "]) for _ in range(words))
+
+
+def decode_bytes(tokens) -> bytes:
+    """The text of byte tokens, without the ends of documents."""
+    return bytes(token for token in tokens.tolist() if token != 256)
+
+
+def tokens_of(out: Path, name: str, split: str) -> np.ndarray:
+    return np.concatenate([read_shard(path).tokens for path in sorted(out.glob(f"{name}_{split}_*.bin"))])
+
+
+def pieces(*documents: str, split: str = "train"):
+    return lambda: [Piece(split, document.encode()) for document in documents]
+
+
+def documents_of(tokens) -> list[str]:
+    starts = [*np.nonzero(tokens == 256)[0].tolist(), len(tokens)]
+    assert starts[0] == 0
+    return [decode_bytes(tokens[a:b]).decode() for a, b in pairwise(starts)]

@@ -1,0 +1,142 @@
+"""The command `llmc`, and how errors end a command."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from program import BINARY, ROOT
+
+from llmc import cli, paths
+from llmc.errors import DataError, Error, ExitCode, Stopped, UsageError, run_main
+from llmc.mup.transfer import environment
+
+
+def llmc(*words, expect=0, cwd=ROOT):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "python")}
+    command = [sys.executable, "-m", "llmc", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == expect, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_help_lists_the_commands_with_a_line_each():
+    lines = llmc("--help").stdout.splitlines()
+    for name in ("data", "check", "verdict", "sweep", "transfer", "plot", "bench", "train", "sample"):
+        assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in lines), name
+    lines = llmc("data", "--help").stdout.splitlines()
+    for name in ("pystdlib", "text", "tinyshakespeare", "tinystories", "fineweb", "synthetic"):
+        assert any(line.split()[:1] == [name] for line in lines), name
+    assert llmc(expect=2).stdout == llmc("--help").stdout
+
+
+@pytest.mark.parametrize("name", [f"{group} {name}" for group, names in cli.GROUPS.items() for name in names])
+def test_every_command_of_a_group_has_help(name):
+    assert llmc(*name.split(), "--help").stdout.startswith(f"usage: llmc {name} ")
+
+
+@pytest.mark.parametrize("name", ["check", "verdict", "sweep", "transfer"])
+def test_every_command_has_help(name):
+    assert f"llmc {name}" in llmc(name, "--help").stdout
+
+
+def test_unknown_commands_are_named():
+    assert llmc("plat", expect=2).stderr.startswith("error: there is no command llmc plat: choose data, plot,")
+    assert "there is no command llmc data wikipedia" in llmc("data", "wikipedia", expect=2).stderr
+
+
+def test_a_data_set_is_made_in_the_current_folder(tmp_path):
+    (tmp_path / "book.txt").write_text("a line of text\n" * 100)
+    done = llmc("data", "text", "book.txt", cwd=tmp_path)
+    assert "train with: --train-data 'data/text/text_train_*.bin'" in done.stdout
+    assert (tmp_path / "data/text/text_val_000001.bin").exists()
+    assert llmc("data", "text", "none.txt", cwd=tmp_path, expect=3).stderr.count("\n") == 1
+    assert llmc("data", "text", "book.txt", "--out", "book.txt/x", cwd=tmp_path, expect=3).stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not BINARY.exists(), reason="not built: run make train_gpt2")
+def test_train_and_sample_are_the_native_program():
+    assert "--base-width" in llmc("train", "--help").stdout
+    assert "--nonsense" in llmc("train", "--nonsense", expect=2).stderr
+    assert "CHECKPOINT" in llmc("sample", "--help").stdout
+
+
+def test_train_without_the_program_says_what_to_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "native_program", lambda: None)
+    with pytest.raises(Error, match="run make") as error:
+        cli.main(["train", "--width", "64"])
+    assert error.value.code == 1
+
+
+def test_the_program_of_check_and_sweep(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert paths.trainer({"PROGRAM": "python3 'my trainer.py'"}) == ["python3", "my trainer.py"]
+    assert paths.trainer({}) == ["./train_gpt2"]
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "package")  # installed, and no program in the current folder
+    (tmp_path / "package/bin").mkdir(parents=True)
+    (tmp_path / "package/bin/train_gpt2").touch()
+    assert paths.trainer({}) == [str(tmp_path / "package/bin/train_gpt2")]
+    assert paths.native_program() == tmp_path / "package/bin/train_gpt2"
+    (tmp_path / "train_gpt2").touch()
+    assert paths.trainer({}) == ["./train_gpt2"]
+
+
+def test_transfer_keeps_what_is_given_and_sweeps_the_width():
+    env = environment({"SEEDS": "7", "SCALE": "depth", "VALUES": "", "HOME": "/home"})
+    assert (env["SEEDS"], env["SCALE"], env["HOME"], env["OUT"]) == ("7", "width", "/home", "runs/mup_transfer")
+    assert len(env["VALUES"].split()) == 9
+
+
+@pytest.fixture(autouse=True)
+def sigterm_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def fails(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "line"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 4, 4, ""),
+        (fails(Error("a: b")), 1, "error: a: b\n"),
+        (fails(Error("a: b", 77)), 77, "error: a: b\n"),
+        (fails(UsageError("x")), 2, "error: x\n"),
+        (fails(DataError("x")), 3, "error: x\n"),
+        (fails(Stopped("interrupted: go on", ExitCode.TERMINATED)), 143, "interrupted: go on\n"),
+        (fails(KeyboardInterrupt()), 130, "interrupted\n"),
+        (fails(FileNotFoundError(2, "No such file", "f.txt")), 1, "error: f.txt: No such file\n"),
+        (fails(OSError(28, "No space left")), 1, "error: while writing: No space left\n"),
+        (fails(MemoryError()), 1, "error: out of memory\n"),
+        (
+            fails(ModuleNotFoundError("No module named 'scipy.stats'", name="scipy.stats")),
+            1,
+            "error: No module named 'scipy.stats': install it with pip install scipy\n",
+        ),
+        (
+            fails(ImportError('backend "cpu" is not built: run make')),
+            1,
+            'error: backend "cpu" is not built: run make\n',
+        ),
+    ],
+)
+def test_every_failure_is_one_line_and_an_exit_code(main, code, line, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_main(main)
+    assert (stopped.value.code or 0) == code
+    assert capsys.readouterr().err == line
+
+
+def test_unusable_files_have_the_code_that_the_command_says(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_main(fails(PermissionError(13, "Permission denied", "out")), os_error=ExitCode.DATA)
+    assert stopped.value.code == 3

@@ -1,0 +1,156 @@
+"""llmc.mup.jobs: several runs at a time, in their order, until all are finished, one fails, or a signal comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from program import ROOT
+
+from llmc.errors import Stopped
+from llmc.mup import jobs as runner
+from llmc.progress import duration
+
+
+@dataclass
+class Command:
+    """A shell command as a job. Its folder gets a file NAME.CODE at its end."""
+
+    folder: Path
+    name: str
+    command: str
+    work: float = 1
+    running: bool = field(default=False)
+
+    def code(self) -> int | None:
+        ended = list(self.folder.glob(f"{self.name}.*"))
+        return int(ended[0].suffix[1:]) if ended else None
+
+    def state(self) -> runner.State:
+        code = self.code()
+        if code is None:
+            return "unfinished" if self.running else "missing"
+        return "done" if code == 0 else "unfinished" if runner.was_stopped(code) else "failed"
+
+    def part(self) -> float | None:
+        return 0.5 if self.running else None
+
+    def start(self) -> subprocess.Popen[bytes] | None:
+        with open(self.folder / "started", "a") as file:
+            file.write(self.name + "\n")
+        if not self.command:
+            (self.folder / f"{self.name}.127").touch()
+            return None
+        self.running = True
+        return subprocess.Popen(["bash", "-c", self.command], cwd=self.folder, start_new_session=True)
+
+    def end(self, code: int) -> None:
+        self.running = False
+        (self.folder / f"{self.name}.{code}").touch()
+
+
+def started(folder: Path) -> list[str]:
+    return (folder / "started").read_text().split()
+
+
+def test_all_are_run_in_their_order_and_not_too_many_at_a_time(tmp_path):
+    count = "touch on$$; ls on* | wc -l >>counts; sleep 0.2; rm on$$"
+    jobs = [Command(tmp_path, name, count) for name in "abcdefg"]
+    assert runner.run(jobs, 3) is None
+    assert started(tmp_path) == list("abcdefg")
+    assert [job.state() for job in jobs] == ["done"] * 7
+    counts = [int(line) for line in (tmp_path / "counts").read_text().split()]
+    assert max(counts) == 3
+
+
+def test_a_failure_stops_nothing_unless_asked(tmp_path):
+    jobs = [Command(tmp_path, "a", "exit 3"), Command(tmp_path, "b", ""), Command(tmp_path, "c", "true")]
+    assert runner.run(jobs, 1) is None
+    assert [job.state() for job in jobs] == ["failed", "failed", "done"]
+
+
+@pytest.mark.parametrize("command", ["exit 3", ""])
+def test_the_first_failure_stops_the_rest(tmp_path, command):
+    jobs = [Command(tmp_path, "a", "sleep 60"), Command(tmp_path, "b", command), Command(tmp_path, "c", "true")]
+    begin = time.monotonic()
+    assert runner.run(jobs, 2, stop_at_failure=True) is jobs[1]
+    assert time.monotonic() - begin < 20
+    assert started(tmp_path) == ["a", "b"]
+    assert jobs[0].code() == -signal.SIGTERM
+
+
+def interrupt(folder: Path, command: str, *signals: int) -> tuple[int, float]:
+    """Runs three jobs two at a time in another process, sends it signals; its exit code and the seconds it took."""
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT / 'python')!r}, {str(ROOT)!r}]\n"
+        "from pathlib import Path; from test_jobs import Command; from llmc.mup.jobs import run\n"
+        "from llmc.errors import run_main\n"
+        f"run_main(lambda: run([Command(Path({str(folder)!r}), name, {command!r}) for name in 'abc'], 2))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 30
+    while len(list(folder.glob("ready*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    begin = time.monotonic()
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.5)
+    _, errors = process.communicate(timeout=60)
+    assert "interrupted: the same command goes on from here" in errors
+    assert "Traceback" not in errors
+    return process.returncode, time.monotonic() - begin
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+def test_a_signal_ends_what_runs_and_starts_nothing(tmp_path, number, code):
+    returned, seconds = interrupt(tmp_path, "touch ready$$; sleep 60 & trap 'kill %1; exit 9' TERM; wait", number)
+    assert returned == code
+    assert seconds < 20
+    assert started(tmp_path) == ["a", "b"]
+    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they could end as they wanted
+
+
+def test_a_second_signal_kills(tmp_path):
+    command = "trap '' TERM; touch ready$$; while true; do sleep 0.1; done"
+    returned, seconds = interrupt(tmp_path, command, signal.SIGTERM, signal.SIGTERM)
+    assert returned == 143
+    assert seconds < 20
+    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.-9", "b.-9"]
+
+
+def test_signals_work_as_before_afterwards(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(Stopped):
+        runner.run([Command(tmp_path, "a", f"kill -TERM {os.getpid()}; sleep 60")], 1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_progress_in_a_file_is_lines(tmp_path, capsys):
+    jobs = [Command(tmp_path, "a", "sleep 2.5", work=3), Command(tmp_path, "b", "exit 1", work=1)]
+    runner.run(jobs, 2, runner.Watch(jobs, every=1))
+    out = capsys.readouterr().out
+    assert "\r" not in out
+    lines = out.splitlines()
+    assert lines[0].startswith("0/2 runs (0 running, 0 diverged, 0 failed) |   0% of the work | ETA ")
+    assert lines[-1].startswith("2/2 runs (0 running, 0 diverged, 1 failed) | 100% of the work | ETA ")
+    # half of 3 and all of 1 of 4
+    assert any(line.startswith("1/2 runs (1 running, 0 diverged, 1 failed) |  62% of the work") for line in lines)
+    assert 3 <= len(lines) <= 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7.4, "7s"), (63, "1m03s"), (3600 + 60 * 5 + 9, "1h05m"), (59.6, "1m00s")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
