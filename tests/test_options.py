@@ -196,6 +196,7 @@ TOML = [
     ("lr = inf", "--lr: 'inf' is not a finite number"),
     ("lr = -inf", "--lr: '-inf' is not a finite number"),
     ("lr = nan", "--lr: 'nan' is not a finite number"),
+    ("lr = -nan", "--lr: 'nan' is not a finite number"),
     ("prompt = 5", "--prompt: '5' is not a text"),
     ("dtype = ''", "--dtype: '' is not one of fp32|bf16"),
     ("lr = [1]", "--lr is a list"),

@@ -105,9 +105,9 @@ std::string shortest_digits(double value) {
     if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
     char text[32];
     const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific).ptr;
-    const std::string all(text, end);  // [-]d[.ddd]e+XX
+    std::string all(text, end);  // [-]d[.ddd]e+XX
     const size_t e = all.find('e');
-    const int exponent = std::atoi(all.c_str() + e + 1);
+    const long exponent = std::strtol(all.c_str() + e + 1, nullptr, 10);
     if (exponent < -4 || exponent >= 16) return all;
     const std::string sign = all[0] == '-' ? "-" : "";
     std::string digits;
@@ -119,7 +119,6 @@ std::string shortest_digits(double value) {
 }
 
 std::string short_number(double value) {
-    if (!std::isfinite(value)) return str(value);
     if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
     return shortest_digits(value);
 }
