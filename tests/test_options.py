@@ -7,6 +7,7 @@ import io
 import json
 import runpy
 import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -37,6 +38,12 @@ def test_options_json_is_what_the_program_prints():
 def test_config_py_is_what_the_generator_makes():
     generator = runpy.run_path(str(ROOT / "dev/generate_options.py"))
     assert (ROOT / "python/llmc/config.py").read_text() == generator["config_py"]()  # else: make options
+
+
+def test_options_need_no_other_packages():
+    """Neither PyTorch nor the native module."""
+    code = "import sys, llmc.command_line; assert not {'torch', 'numpy', 'llmc._cpu'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "python")}, check=True)
 
 
 # --- Both programs ---

@@ -243,7 +243,11 @@ def test_signals_save(data, tmp_path, monkeypatch, number):
 
 
 def test_import_has_no_side_effects(tmp_path):
-    code = "import signal, torch; n = torch.get_num_threads(); import train_gpt2; assert torch.get_num_threads() == n"
+    """Nor does it load packages that are not needed to train."""
+    code = (
+        "import sys, torch; n = torch.get_num_threads(); import train_gpt2; assert torch.get_num_threads() == n\n"
+        "assert not {'llmc._cpu', 'requests', 'tiktoken', 'scipy', 'matplotlib'} & set(sys.modules)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
