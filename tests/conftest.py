@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(
 )
 
 from program import BACKEND, BINARY, ROOT
+from shards import random_text, write_text_shards
 
 import llmc
 
@@ -54,3 +55,20 @@ LONGEST = [f"test_{name}.py" for name in ("sanitizers", "emulated_training", "mu
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch on one thread: tiny models gain nothing from more, and lose much where the cores are shared."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """--train-data and --val-data of small shards of text. Files that need other ones have a `data` of their own."""
+    folder = tmp_path_factory.mktemp("shards")
+    write_text_shards(folder, random_text(3000, 1), 1, "val")
+    train = write_text_shards(folder, random_text(9000), 3, "train")
+    return ["--train-data", train, "--val-data", str(folder / "val_*.bin")]

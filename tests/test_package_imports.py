@@ -14,8 +14,11 @@ LEVELS = [
     ["llmc.errors"],
     ["llmc.backend", "llmc.config"],  # the native modules; what is generated from the table of options
     ["llmc", "llmc.model"],  # GPT2
-    ["llmc.atomic", "llmc.log", "llmc.paths", "llmc.progress"],
+    ["llmc.options", "llmc.command_line"],
+    ["llmc.atomic", "llmc.log", "llmc.paths", "llmc.progress", "llmc.random", "llmc.signals", "llmc.tokenizer"],
     ["llmc.data"],  # from text to token shards
+    ["llmc.checkpoint", "llmc.log_writer", "llmc.ranks", "llmc.run_setup", "llmc.sampling", "llmc.torch_profile"],
+    ["llmc.run_log"],  # this line and the one above: what train_gpt2.py takes
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, arithmetic, verdicts
     ["llmc.plot"],  # figures

@@ -11,6 +11,7 @@ import pytest
 import torch
 from measures import norm, relative_error
 from program import BACKEND, BINARY, DEVICE, checkpoints, log, losses, run, tensors
+from reference_tools import model_with, resolved
 from shards import random_text, write_text_shards
 
 import llmc
@@ -58,7 +59,7 @@ def command_line(options):
 
 def run_reference(*arguments):
     """train_gpt2.py in this process: importing PyTorch takes longer than the runs."""
-    reference.train(reference.parse_args([str(word) for word in [*arguments, "--device", DEVICE, "--threads", 1]]))
+    assert reference.main([str(word) for word in [*arguments, "--device", DEVICE, "--threads", 1]]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ RULES = [
 def test_rule_tables_agree(options):
     options = SHAPE | {"lr": 0.0123, "weight_decay": 0.1} | options
     ours = llmc.backend(BACKEND).parametrization(**options)
-    theirs = reference.parametrization(reference.parse_args(command_line(options)))
+    theirs = reference.parametrization(*resolved(*command_line(options)))
     assert [t["name"] for t in ours["tensors"]] == [t["name"] for t in theirs["tensors"]]
     assert list(ours) == list(theirs)
     for key in ("scheme", "base_width", "base_head_dim", "width_mult", "base_depth", "depth_mult"):
@@ -173,9 +174,7 @@ def test_data_order_agrees(data, tmp_path, extra):
 def both_models(options, seed=0):
     """One model in each program with the same weights, everything away from its initial value, zeros included."""
     ours = llmc.backend(BACKEND).GPT2(logits_rows=64, **options)
-    args = reference.parse_args(command_line(options))
-    args.max_seq_len = args.seq_len
-    theirs = reference.GPT2(args)
+    theirs = model_with(*command_line(options))
     rng = np.random.default_rng(seed)
     for rule, parameter in theirs.named_rules():
         gain = 1.0 if "ln_" in rule["name"] and rule["name"].endswith("weight") else 0.0

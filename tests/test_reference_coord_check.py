@@ -5,23 +5,13 @@ import csv
 import pytest
 import torch
 from measures import deviation, mean_abs
-from shards import random_text, write_text_shards
-from test_reference import TINY, losses, run
-from test_reference_schemes import ALL, MUP
+from reference_tools import ALL, MUP, TINY, initialise, losses, model_with, run
 
-import train_gpt2
-from train_gpt2 import GPT2, initialise, main, parse_args
+from llmc.checkpoint import open_checkpoint
+from llmc.data.windows import Dataset
+from train_gpt2 import main
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    return ["--train-data", write_text_shards(folder, random_text(9000), 3, "train")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rows_of(path):
@@ -39,10 +29,10 @@ def by_hooks(model, tokens, targets):
     for handle in handles:
         handle.remove()
     out = {"embedding": seen["h.0"][0], "ln_f": seen["ln_f"][1]}
-    W = (model.lm_head or model.wte).weight[: model.config.vocab_size]
+    W = (model.lm_head or model.wte).weight[: model.shape.vocab_size]
     out["logits"] = seen["ln_f"][1] @ W.T * model.scales["output"]
-    T, D = tokens.shape[1], model.config.head_dim
-    for i in range(model.config.depth):
+    T, D = tokens.shape[1], model.shape.head_dim
+    for i in range(model.shape.depth):
         h = f"h.{i}"
         q, k, v = seen[f"{h}.attn.c_attn"][1].chunk(3, 2)
         q, k = (x.unflatten(2, (-1, D)).transpose(1, 2) for x in (q, k))
@@ -94,14 +84,14 @@ def test_coordinate_check(data, tmp_path, scheme, recompute):
         "multiplier,mean_abs,std,delta"
     )
     rows = {(int(r["step"]), r["kind"], r["tensor"]): r for r in rows_of(tmp_path / "a.csv")}
-    args = parse_args([*map(str, options), "--vocab-size", "257"])
-    model = GPT2(args)
+    model = model_with(*options, "--vocab-size", "257")
     count = len(model.rules["tensors"])
     assert len(rows) == len(text) - 1 == 3 * (3 + 2 * 13 + 2 * count)
-    tokens, targets = train_gpt2.Dataset(data[1], 16, shuffle=False).batch(range(2), 257)
+    batch = torch.from_numpy(Dataset(data[1], 16, shuffle=False).rows(range(2), 257))
+    tokens, targets = batch[:, :-1], batch[:, 1:]
     initialise(model, 42)
     first = by_hooks(model, tokens, targets)
-    model.set_weights(train_gpt2.open_checkpoint(tmp_path / "two").values)
+    model.set_weights(open_checkpoint(tmp_path / "two").values)
     third = by_hooks(model, tokens, targets)
     rules = {r["name"]: r for r in model.rules["tensors"]}
     assert {key[1:] for key in rows} == first.keys()

@@ -168,7 +168,7 @@ def load(checkpoint: str | PathLike[str], *, backend: str | None = None, **optio
     taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
     if "head_dim" in options:
         taken.pop("heads", None)
-    return GPT2(backend=backend, **(taken | dict(options) | {"init": str(checkpoint)}))  # type: ignore[misc]
+    return GPT2(backend=backend, **(taken | dict(options) | {"init": str(checkpoint)}))
 
 
 def parametrization(*, backend: str | None = None, **options: Unpack[ModelOptions]) -> dict[str, Any]:

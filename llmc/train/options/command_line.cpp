@@ -1,6 +1,7 @@
 #include "llmc/train/options/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -63,6 +64,7 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
                    dashed + ",!--no-" + name,
                    [&settings, &option, dashed](int64_t count) { settings.push_back({&option, count > 0, dashed}); },
                    help_text(option))
+                ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
                 ->group(option.group);
             continue;
         }
@@ -77,12 +79,34 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
     }
 }
 
-// CLI11's message, or for an unknown word ours.
-std::string describe(const CLI::ParseError& error) {
-    std::string what = error.what();
-    if (!dynamic_cast<const CLI::ExtrasError*>(&error)) return what;
-    const std::string word = what.substr(what.find_last_of(' ') + 1);
-    return "unknown argument: " + word + nearest_option(word);
+// The command line as CLI11 reads it right: it takes the word after "--lr=" for the value, "--" for the end of the
+// options where it is a value, "--shuffle=7" for --shuffle, and "sample" anywhere.
+std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, const CLI::App& sample) {
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    const bool sampling = !words.empty() && words[0] == "sample";
+    std::vector<std::string> out;
+    for (size_t i = 0; i < words.size(); ++i) {
+        if (words[i] == "--") return out.insert(out.end(), words.begin() + long(i), words.end()), out;
+        if (words[i] == "sample" && !sampling)
+            fail_usage("'sample' comes first: train_gpt2 sample CHECKPOINT, then its options");
+        const size_t equals = words[i].find('=');
+        const bool joined = equals != std::string::npos;
+        const std::string name = words[i].substr(0, equals);
+        const CLI::Option* option = nullptr;
+        if (name.starts_with("--")) option = (sampling ? sample : train).get_option_no_throw(name);
+        if (!option || option->get_expected_max() == 0) {
+            if (option && joined) fail_usage(name, " takes no value");
+            out.push_back(words[i]);
+            continue;
+        }
+        if (!joined && ++i == words.size()) fail_usage(name, " needs a value: ", option->get_type_name());
+        const std::string value = joined ? words[i].substr(equals + 1) : words[i];
+        if (value.empty())
+            out.insert(out.end(), {name, value});
+        else
+            out.push_back(name + "=" + value);
+    }
+    return out;
 }
 
 void print_and_exit(const std::string& text) {
@@ -118,12 +142,18 @@ CommandLine parse_command_line(int argc, char** argv) {
         ->required();
     sample->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     add_options(*sample, kSample, given_to_sample);
+    app.name(argv[0]);
+    std::vector<std::string> words = words_of(argc, argv, app, *sample);
+    std::reverse(words.begin(), words.end());  // as CLI11 wants them
     try {
-        app.parse(argc, argv);
+        app.parse(words);
     } catch (const CLI::Success& success) {  // --help, --version
         std::exit(app.exit(success));
+    } catch (const CLI::ExtrasError&) {
+        const std::string word = app.remaining(true).front();
+        fail_usage("unknown argument: ", word, nearest_option(word, sample->parsed() ? kSample : kRun));
     } catch (const CLI::ParseError& error) {
-        fail_usage(describe(error));
+        fail_usage(error.what());
     }
     if (print_options) print_and_exit(options_json().dump(1) + "\n");
     if (sample->parsed()) {

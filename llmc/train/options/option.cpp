@@ -91,13 +91,15 @@ const Option* find_option(const std::string& name) {
     return nullptr;
 }
 
-std::string nearest_option(std::string given) {
+std::string nearest_option(std::string given, Scope scope) {
     given = with_dashes(given.substr(std::min(given.find_first_not_of('-'), given.size())));
     given = given.substr(0, given.find('='));
     std::string best;
     int best_distance = std::min<int>(4, int(given.size() + 1) / 2);
-    for (const Option& option : options())
+    for (const Option& option : options()) {
+        if (!(option.scope & scope)) continue;
         if (const int d = edit_distance(given, option.name); d < best_distance) best = option.name, best_distance = d;
+    }
     return best.empty() ? "; --help lists the options" : "; did you mean --" + best + "?";
 }
 

@@ -122,8 +122,8 @@ struct Option {
 const std::vector<Option>& options();
 // By long name or key; null if there is none.
 const Option* find_option(const std::string& name);
-// "; did you mean --warmup-steps?", or where to look.
-std::string nearest_option(std::string given);
+// "; did you mean --warmup-steps?", or where to look. Of the options of one scope.
+std::string nearest_option(std::string given, Scope scope = kRun);
 
 // Depth, width, heads and sequence length of a published model.
 struct Preset {

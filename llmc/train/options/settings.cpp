@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -100,19 +101,33 @@ void check_scheme(const Option& option, const Config& config, const Given& given
 
 }  // namespace
 
+std::string shortest_digits(double value) {
+    if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+    char text[32];
+    const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific).ptr;
+    std::string all(text, end);  // [-]d[.ddd]e+XX
+    const size_t e = all.find('e');
+    const long exponent = std::strtol(all.c_str() + e + 1, nullptr, 10);
+    if (exponent < -4 || exponent >= 16) return all;
+    const std::string sign = all[0] == '-' ? "-" : "";
+    std::string digits;
+    for (char c : all.substr(sign.size(), e - sign.size()))
+        if (c != '.') digits += c;
+    if (exponent < 0) return sign + "0." + std::string(size_t(-exponent - 1), '0') + digits;
+    digits.resize(std::max(digits.size(), size_t(exponent) + 2), '0');
+    return sign + digits.insert(size_t(exponent) + 1, ".");
+}
+
 std::string short_number(double value) {
-    if (!std::isfinite(value)) return str(value);
     if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
-    return json(value).dump();
+    return shortest_digits(value);
 }
 
 json parse_text(const Option& o, const std::string& text, const std::string& where) {
     if (o.field.type == OptionType::text || o.field.type == OptionType::choice) return text;
     const bool whole = o.field.type == OptionType::integer;
-    if (!is_decimal(text, !whole)) {
-        if (is_decimal(text, true)) fail_usage(where, ": '", text, "' is not a whole number");
-        fail_usage(where, ": '", text, "' is not a number");
-    }
+    if (!is_decimal(text, !whole))
+        fail_usage(where, ": '", text, whole ? "' is not a whole number" : "' is not a number");
     if (!whole) {
         const double value = std::strtod(text.c_str(), nullptr);
         if (!std::isfinite(value)) fail_usage(where, ": '", text, "' is not a finite number");

@@ -45,7 +45,10 @@ void check_value(const Option& option, const nlohmann::json& value, const std::s
 void resolve_batch(Config& config);
 void resolve_heads(Config& config);
 
-// 4096, 0.5, 0.999999999: as short as it can be without loss.
+// 4096.0, 0.5, 1e-08: the fewest digits that give the same number, as Python's repr. (nlohmann's dump has a digit more
+// for one number in a thousand.)
+std::string shortest_digits(double value);
+// The same, and whole numbers without a point: 4096.
 std::string short_number(double value);
 
 // What --config reads.

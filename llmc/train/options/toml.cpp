@@ -1,6 +1,7 @@
 // --config FILE.toml and --print-config.
 #include <toml++/toml.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -26,8 +27,9 @@ nlohmann::json value_of(const toml::node& node, const std::string& where) {
 
 std::vector<Setting> read_toml(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
+    if (!in.is_open() || std::filesystem::is_directory(path))
+        fail_usage("--config ", path, " cannot be read: give a TOML file");
     const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-    if (!in.is_open() || in.bad()) fail_usage("--config ", path, " cannot be read: give a TOML file");
     toml::table table;
     try {
         table = toml::parse(text, path);
@@ -48,14 +50,26 @@ std::vector<Setting> read_toml(const std::string& path) {
     return settings;
 }
 
+namespace {
+
+// As JSON, but for what JSON allows and TOML does not: DEL in a text.
+std::string toml_text(const nlohmann::ordered_json& value) {
+    if (value.is_number_float()) return shortest_digits(value);
+    std::string out;
+    for (char c : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
+        out += c == '\x7f' ? std::string("\\u007f") : std::string(1, c);
+    return out;
+}
+
+}  // namespace
+
 std::string to_toml(const Config& config) {
     std::string out;
     for (const Option& option : options()) {
         const nlohmann::ordered_json value = option.field.get(config);
         // an option that is not given, or whose default depends on others; --tokens and --epochs exclude --steps
         const bool unset = value.is_null() || value == "" || (option.off == -1 && value == -1);
-        if (!unset && option.stored)
-            out += str(option.name, " = ", value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), "\n");
+        if (!unset && option.stored) out += str(option.name, " = ", toml_text(value), "\n");
     }
     return out;
 }

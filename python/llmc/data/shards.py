@@ -11,14 +11,16 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmc.atomic import write_atomically
-from llmc.data.tokenizers import Tokenizer
 from llmc.errors import DataError
+
+if TYPE_CHECKING:  # readers of shards, such as train_gpt2.py, do without the tokenizers' packages
+    from llmc.data.tokenizers import Tokenizer
 
 MAGIC, HEADER_BYTES = 20240520, 1024
 MAX_SHARD_TOKENS = 2_000_000_000  # the count in the header is an int32
@@ -62,16 +64,25 @@ def write_shard(path: Path, tokens: NDArray[Any], vocab_size: int) -> None:
 
 def read_shard(path: Path) -> ShardContent:
     """Reads and checks a shard; the tokens are mapped, not loaded."""
-    size = os.path.getsize(path)
-    header = np.fromfile(path, dtype="<u4", count=256)
-    if len(header) < 256 or header[0] != MAGIC or header[1] not in (1, 2):
-        raise DataError(f"{path} is not a token shard: make it again with the scripts in dev/data")
+    try:
+        size = os.path.getsize(path)
+        if size < HEADER_BYTES:
+            raise DataError(f"{path} is not a token shard: {size} bytes, where the header alone has {HEADER_BYTES}")
+        header = np.fromfile(path, dtype="<u4", count=256)
+    except OSError as error:
+        raise DataError(f"cannot open the token shard {path}: {error.strerror}") from None
+    if header[0] != MAGIC:
+        raise DataError(
+            f"{path} is not a token shard: its magic number is {header[0]}, not {MAGIC}; make one with dev/data/text.py"
+        )
+    if header[1] not in (1, 2):
+        raise DataError(f"{path} has shard version {header[1]}; this program reads 1 (uint16) and 2 (uint32)")
     dtype = np.dtype("<u2" if header[1] == 1 else "<u4")
     count = int(header[2])
-    if size != HEADER_BYTES + dtype.itemsize * count:
+    needed = HEADER_BYTES + dtype.itemsize * count
+    if size != needed:
         raise DataError(
-            f"{path} has {size:,} bytes and its header says {count:,} tokens of {dtype.itemsize} bytes: "
-            f"it is cut off or overwritten, make it again"
+            f"{path} is truncated or damaged: {count} tokens need {needed} bytes, the file has {size}; make it again"
         )
     tokens = np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES) if count else np.zeros(0, dtype)
     text_bytes = int(header[5]) | int(header[6]) << 32

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from llmc.data.download import host_of, unreachable
 from llmc.errors import DataError
+from llmc.tokenizer import GPT2_VOCAB_SIZE
 
 # tiktoken looks for a URL's contents in its cache folder under the SHA-1 of the URL. `gpt2` and `r50k_base` are the
 # same vocabulary and the same regular expression, so either set of files does. {file name: (what it is, its SHA-256)}
@@ -63,10 +64,10 @@ class ByteTokenizer:
 
 
 class Gpt2Tokenizer:
-    """GPT-2's byte-pair encoding by tiktoken; 50256 = end of document. The text has to be UTF-8."""
+    """GPT-2's byte-pair encoding by tiktoken; its last token is the end of a document. The text has to be UTF-8."""
 
-    name, id, vocab_size = "gpt2", 2, 50257
-    eot: int | None = 50256
+    name, id, vocab_size = "gpt2", 2, GPT2_VOCAB_SIZE
+    eot: int | None = GPT2_VOCAB_SIZE - 1
 
     def __init__(self) -> None:
         self.encoding = load_gpt2()

@@ -1,0 +1,269 @@
+"""Checkpoints (doc/formats.md): model and optimizer files as safetensors, in Hugging Face's names and layout.
+
+A rule table (`rules`) is the JSON object that stands in every checkpoint; a rule is one of its `tensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from llmc.errors import DataError, Error
+
+Rule: TypeAlias = dict[str, Any]
+Rules: TypeAlias = dict[str, Any]
+Tensors: TypeAlias = dict[str, torch.Tensor]
+_open: Any = safe_open  # it has no types
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the sizes of all tensors."""
+
+    depth: int
+    width: int
+    heads: int
+    max_seq_len: int
+    vocab_size: int  # without padding rows
+    tie_embeddings: bool
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @classmethod
+    def from_json(cls, model: Mapping[str, Any]) -> Shape:
+        """From the metadata `model` of a checkpoint."""
+        keys = ("num_layers", "channels", "num_heads", "max_seq_len", "vocab_size", "tie_embeddings")
+        return cls(*(model[key] for key in keys))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_layers": self.depth,
+            "num_heads": self.heads,
+            "channels": self.width,
+            "max_seq_len": self.max_seq_len,
+            "vocab_size": self.vocab_size,
+            "tie_embeddings": self.tie_embeddings,
+        }
+
+
+class Checkpoint:
+    """A model file opened for reading: shape, metadata and tensors. Without metadata it is one of Hugging Face's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config: dict[str, Any] = {}
+        self.parametrization: Rules | None = None
+        self.tokenizer, self.prefix, self.step = "unknown", "", 0
+        try:
+            self.file = _open(path, "pt")
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path} cannot be read as safetensors: {error}") from None
+        self.names = set(self.file.keys())
+        metadata = self.file.metadata() or {}
+        self.heads_known = "model" in metadata
+        if self.heads_known:
+            self._read_metadata(metadata)
+        else:
+            self._infer_shape()
+
+    def _read_metadata(self, metadata: dict[str, str]) -> None:
+        try:
+            self.shape = Shape.from_json(json.loads(metadata["model"]))
+            self.parametrization = json.loads(metadata["parametrization"])
+            self.config, self.tokenizer = json.loads(metadata["config"]), metadata["tokenizer"]
+            self.step = int(metadata["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.path} is damaged: its metadata cannot be read ({error})") from None
+
+    def _infer_shape(self) -> None:
+        """Everything but the number of heads, which is 1 for each 64 channels in GPT-2."""
+        self.prefix = "transformer." if "transformer.wte.weight" in self.names else ""
+        if not {self.prefix + "wte.weight", self.prefix + "wpe.weight"} <= self.names:
+            raise DataError(f"{self.path} has no matrix 'wte.weight' or 'wpe.weight': it is not a GPT-2 checkpoint")
+        V, C = self.file.get_slice(self.prefix + "wte.weight").get_shape()
+        T = self.file.get_slice(self.prefix + "wpe.weight").get_shape()[0]
+        depth = sum(name.endswith(".ln_1.weight") for name in self.names)
+        self.shape = Shape(depth, C, max(1, C // 64), T, V, "lm_head.weight" not in self.names)
+
+    def values(self, rule: Rule) -> torch.Tensor:
+        """The tensor of a rule, fp32, (out, in)."""
+        prefix = "" if rule["name"] == "lm_head.weight" else self.prefix
+        return read_tensor(self.file, self.path, prefix + rule["name"], rule).float()
+
+
+def newest_checkpoint(out: str | Path) -> Path | None:
+    """OUT/checkpoints/step_*: the one of the latest step."""
+    found = sorted(Path(out).glob("checkpoints/step_*")) if out else []
+    return found[-1] if found else None
+
+
+def open_checkpoint(given: str | Path) -> Checkpoint:
+    """A checkpoint's folder, a model file, or the folder of a run, whose newest checkpoint is meant."""
+    path = Path(given)
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        path = newest_checkpoint(path) or path
+    if path.is_dir():
+        path /= "model.safetensors"
+    if not path.is_file():
+        raise DataError(f"there is no checkpoint at {path}: name a checkpoint, such as OUT/checkpoints/step_00000100")
+    if path.suffix == ".bin":
+        raise DataError(
+            f"{path} is a model file of llm.c, which only train_gpt2 reads: make a checkpoint of it with "
+            f"./train_gpt2 --init {path} --steps 0 --out OUT"
+        )
+    return Checkpoint(path)
+
+
+# --- Layout: a block's matrices are stored (in, out), as Hugging Face's Conv1D has them ---
+
+
+def read_tensor(file: Any, path: Path, name: str, rule: Rule) -> torch.Tensor:
+    """A tensor of an open file, in the shape of its rule."""
+    transposed = rule["role"] == "hidden"
+    wanted = rule["shape"][::-1] if transposed else rule["shape"]
+    try:
+        value: torch.Tensor = file.get_tensor(name)
+    except SafetensorError:
+        raise DataError(f"{path} has no tensor '{name}'") from None
+    if list(value.shape) != wanted:
+        raise DataError(f"{path}: the tensor '{name}' has shape {list(value.shape)}, wanted {wanted}")
+    return value.T if transposed else value
+
+
+def stored(tensor: torch.Tensor, rule: Rule) -> torch.Tensor:
+    """As the files have it: without padding rows."""
+    tensor = tensor.detach()[: rule["shape"][0]]
+    return (tensor.T if rule["role"] == "hidden" else tensor).contiguous().cpu()
+
+
+# --- Does a checkpoint fit this run's rules? ---
+
+
+def check_rules(checkpoint: Checkpoint, rules: Rules, head_dim: int, training: bool) -> None:
+    """Refuses weights of which this run's rules would make another function; training: or whose gradients they would
+    scale otherwise."""
+    theirs = checkpoint.parametrization or _standard_rules(rules, head_dim)
+    trained, now = _numbers_of(theirs, training), _numbers_of(rules, training)
+    for key, there, here in [
+        *((key, theirs[key], rules[key]) for key in ("scheme", "width_mult")),
+        *((key, trained.get(key, []), now[key]) for key in now),
+    ]:
+        if _same(there, here):
+            continue
+        there, here = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (there, here))
+        raise DataError(
+            f"{checkpoint.path} was trained under another parametrization: its {key} is {json.dumps(there)}, this "
+            f"run's is {json.dumps(here)}; give the options it was trained with"
+        )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Numbers in lists up to rounding."""
+    if not isinstance(b, list):
+        return bool(a == b)
+    return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(a, b, strict=True))
+
+
+def _numbers_of(rules: Rules, training: bool) -> dict[str, list[float]]:
+    """The numbers by which a table changes the model's function, by name; training: also those of the backward pass."""
+    scales = dict(rules["scales"])
+    out = {
+        f"{('attention', 'mlp')[i % 2]} branch of block {i // 2}": factors if training else factors[:2]
+        for i, factors in enumerate(scales.pop("residual"))
+    }
+    forward = ("embedding", "attention", "attention_out", "gelu", "loss", "output")
+    out |= {f"scale {key}": [value] for key, value in scales.items() if training or key in forward}
+    keys = ("multiplier", "dinp_multiplier", "dweight_multiplier") if training else ("multiplier",)
+    tensors = [rule for rule in rules["tensors"] if rule["role"] in ("hidden", "vector")]  # others: in the scales
+    return out | {f"multiplier of {rule['name']}": [rule[key] for key in keys] for rule in tensors}
+
+
+def _standard_rules(rules: Rules, head_dim: int) -> Rules:
+    """Those of a standard GPT-2, with as many heads as this run has: its file may not say."""
+    scales = dict.fromkeys(rules["scales"], 1.0) | {
+        "attention": float(np.float32(math.sqrt(head_dim) / head_dim)),
+        "residual": [[1.0] * 5] * len(rules["scales"]["residual"]),
+    }
+    ones = {"multiplier": 1.0, "dinp_multiplier": 1.0, "dweight_multiplier": 1.0}
+    return {**rules, "scales": scales, "tensors": [rule | ones for rule in rules["tensors"]]}
+
+
+# --- Writing, and going on from what was written ---
+
+
+def save_checkpoint(
+    out: str,
+    keep: int,
+    step: int,
+    rules: Rules,
+    weights: Tensors,
+    moments: Tensors,
+    metadata: dict[str, str],
+    state: dict[str, Any],
+    tokenizer_file: Path | None = None,
+) -> str:
+    """Writes a temporary folder, syncs it to the disk, then renames it: a folder named step_* is complete. Of older
+    checkpoints the newest stay, `keep` in all. Returns the folder.
+
+    weights     by the names of the rules; moments: "m.NAME", "v.NAME", "master.NAME" (load_training_state)
+    metadata    of the model file; state: of the optimizer file
+    """
+    by_name = {rule["name"]: rule for rule in rules["tensors"]}
+    model = {name: stored(weights[name], rule) for name, rule in by_name.items()}
+    optimizer = {name: stored(tensor, by_name[name.split(".", 1)[1]]) for name, tensor in moments.items()}
+    folder = Path(out) / "checkpoints"
+    final, temporary = folder / f"step_{step:08d}", folder / f".tmp-step_{step:08d}"
+    head = {"format": "llmc-mup 1", "step": str(step)}
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(model, temporary / "model.safetensors", head | metadata)
+        save_file(optimizer, temporary / "optimizer.safetensors", head | {"state": json.dumps(state)})
+        if tokenizer_file:
+            shutil.copyfile(tokenizer_file, temporary / "tokenizer.bin")
+        for path in [*temporary.iterdir(), temporary]:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors leaves files that only their owner can read
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise Error(f"cannot write the checkpoint {final}: {error}; free some space, or choose another --out") from None
+    for old in sorted(folder.glob("step_*"))[:-keep]:
+        shutil.rmtree(old)
+    return str(final)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def load_training_state(folder: Path, tensors: Mapping[str, torch.Tensor], rules: Rules) -> dict[str, Any]:
+    """Copies the optimizer file's tensors into `tensors` ("m.wte.weight", ...); returns its state."""
+    path = folder / "optimizer.safetensors"
+    by_name = {rule["name"]: rule for rule in rules["tensors"]}
+    try:
+        with _open(path, "pt") as file, torch.no_grad():
+            state: dict[str, Any] = json.loads(file.metadata()["state"])
+            for name, tensor in tensors.items():
+                rule = by_name[name.split(".", 1)[1]]
+                tensor[: rule["shape"][0]].copy_(read_tensor(file, path, name, rule))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is missing or damaged: {error}") from None
+    return state

@@ -1,0 +1,184 @@
+"""The command line, by argparse from the table of options: that of a training program and of its `sample` command."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from llmc.config import Config
+from llmc.errors import UsageError
+from llmc.options import (
+    JSON_FILE,
+    OPTIONS,
+    Option,
+    Setting,
+    Table,
+    Value,
+    make_config,
+    nearest_option,
+    parse_text,
+    read_toml,
+    resolve_batch,
+    resolve_heads,
+    shown,
+    to_toml,
+)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was asked for."""
+
+    config: Config
+    given: frozenset[str]  # names of the options that were given, as opposed to defaults and what a preset says
+    extra: dict[str, Value] = field(default_factory=dict)  # options of this program alone
+    dry_run: bool = False
+    checkpoint: str = ""  # of the sample command
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that takes the options of the table, and a few of its own."""
+
+    name: str
+    version: str
+    description: str
+    grad_clips: Mapping[str, float]  # default of --grad-clip by scheme
+    options: tuple[Option, ...] = ()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
+
+
+def parse_command_line(program: Program, argv: Sequence[str] | None = None, ranks: int = 1) -> CommandLine:
+    """Parses and validates; the command line wins over --config, and of an option that is given twice the last one.
+    Prints and raises SystemExit(0) for --help, --version, --print-config and --options-json. UsageError for what cannot
+    be meant. ranks: processes that share each step."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    sampling = argv[:1] == ["sample"]
+    scope = "sample" if sampling else "run"
+    table = {**OPTIONS, **{option.name: option for option in program.options}}
+    parser = _sample_parser(program) if sampling else _train_parser(program)
+    mine = {name: option for name, option in table.items() if scope in option.scope}
+    _add_options(parser, mine)
+    taken, words = _take_values(argv[1:] if sampling else argv, parser)
+    if "sample" in words and not sampling:
+        raise UsageError(f"'sample' comes first: {program.name} sample CHECKPOINT, then its options")
+    parsed, unknown = parser.parse_known_args(words)
+    values = {**vars(parsed), **taken}
+    settings = _settings(values, mine)
+    if sampling and values["checkpoint"] is None:
+        raise UsageError("CHECKPOINT is required")
+    if unknown:
+        raise UsageError(f"unknown argument: {unknown[0]}{nearest_option(unknown[0], table, scope)}")
+    if sampling:
+        config, extra, given = make_config(settings, program.options)
+        return CommandLine(config, given, extra, checkpoint=values["checkpoint"])
+    if values["options_json"]:
+        print(JSON_FILE.read_text(encoding="utf-8"), end="")
+        raise SystemExit(0)
+    if values["config"]:
+        settings = read_toml(values["config"], table) + settings
+    config, extra, given = make_config(settings, program.options)
+    from_checkpoint = config.init or config.resume  # whose shape is not known here
+    if not from_checkpoint:
+        config = resolve_heads(config)
+    if values["print_config"]:
+        if not from_checkpoint:
+            config = resolve_batch(config, program.grad_clips[config.parametrization], ranks)
+        changed = {option.key: extra[option.key] for option in program.options if option.name in given}
+        print(to_toml(config, changed), end="")
+        raise SystemExit(0)
+    return CommandLine(config, given, extra, values["dry_run"])
+
+
+def _train_parser(program: Program) -> argparse.ArgumentParser:
+    parser = _Parser(program.name, description=program.description, allow_abbrev=False, formatter_class=_FORMATTER)
+    parser.add_argument("--version", action="version", version=program.version)
+    parser.add_argument("--config", metavar="FILE", help="read options from a TOML file; the command line wins")
+    for name, text in _FLAGS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
+
+
+def _sample_parser(program: Program) -> argparse.ArgumentParser:
+    parser = _Parser(f"{program.name} sample", allow_abbrev=False, formatter_class=_FORMATTER)
+    text = "checkpoint folder, .safetensors file, or a run's --out"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help=text)
+    return parser
+
+
+_FORMATTER = functools.partial(argparse.HelpFormatter, max_help_position=46, width=140)
+_FLAGS = {
+    "print-config": "print the resolved options as TOML and exit",
+    "options-json": "print the table of options as JSON and exit",
+    "dry-run": "print shapes, tokens and the rule of every tensor, and exit",
+    "all": "with --dry-run: the rules of all blocks (this program always prints them)",
+}
+
+
+def _add_options(parser: argparse.ArgumentParser, table: Table) -> None:
+    groups: dict[str, Any] = {}
+    for name, option in table.items():
+        title = option.group or f"Only {parser.prog.split()[0]}"
+        group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+        text, metavar = _help_text(option).replace("%", "%%"), _value_name(option)
+        if option.takes_value:
+            group.add_argument(f"--{name}", help=text, metavar=metavar, default=argparse.SUPPRESS)
+        else:
+            flag = argparse.BooleanOptionalAction
+            group.add_argument(f"--{name}", help=text, action=flag, default=argparse.SUPPRESS)
+
+
+def _value_name(option: Option) -> str:
+    """BLOCKS, or fp32|bf16."""
+    names = option.choices if len(option.choices) < 8 else (*option.choices[:5], "...", option.choices[-1])
+    return "|".join(names) or option.unit or "VALUE"
+
+
+def _help_text(option: Option) -> str:
+    """ "transformer blocks [12]": the default, or the rule for it."""
+    text = option.default_text
+    if not text and option.type == "flag":
+        text = "on" if option.default else ""
+    elif not text and option.default is not None:
+        text = shown(option.default)
+    return option.help + (f" [{text}]" if text else "")
+
+
+def _take_values(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:
+    """The values of options by key, and the other words. argparse alone refuses values that start with a dash, and
+    makes an empty list of the value "--"."""
+    values: dict[str, str] = {}
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word == "--":
+            return values, [*words, word, *rest]
+        name, equals, joined = word.partition("=")
+        action = parser._option_string_actions.get(name) if name.startswith("--") else None
+        if action is None or action.nargs == 0:
+            if action and equals:
+                raise UsageError(f"{name} takes no value")
+            words.append(word)
+            continue
+        value = joined if equals else next(rest, None)
+        if value is None:
+            raise UsageError(f"{name} needs a value: {action.metavar}")
+        values[action.dest] = value
+    return values, words
+
+
+def _settings(values: dict[str, Any], table: Table) -> list[Setting]:
+    settings = []
+    for name, option in table.items():
+        if option.key in values:
+            value, where = values[option.key], f"--{name}"
+            settings.append(Setting(option, parse_text(option, value, where) if option.takes_value else value, where))
+    return settings

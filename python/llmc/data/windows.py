@@ -1,0 +1,87 @@
+"""A data set as windows of tokens, in the order of doc/formats.md: the position in the data is one number."""
+
+from __future__ import annotations
+
+import glob
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmc.data.shards import read_shard
+from llmc.errors import DataError
+from llmc.random import SHARD_ORDER, WINDOW_ORDER, random_order
+
+TOKENIZERS = {1: "byte", 2: "gpt2"}
+
+
+class Dataset:
+    """All shards of a glob pattern, sorted by path, as windows of seq_len tokens and their successors.
+
+    pattern     of the option `option`, which error messages name
+    shuffle     visit shards and windows in an order that depends on the seed and the epoch
+    """
+
+    def __init__(
+        self, pattern: str, seq_len: int, option: str = "--train-data", seed: int = 0, shuffle: bool = True
+    ) -> None:
+        self.seq_len, self.seed, self.shuffle = seq_len, seed, shuffle
+        self.paths = sorted(glob.glob(pattern))
+        if not self.paths:
+            raise DataError(
+                f"{option} '{pattern}' matches no file: make shards with dev/data/*.py, or correct the pattern "
+                "(quoted, so that the shell leaves it alone)"
+            )
+        self.shards = [read_shard(Path(path)) for path in self.paths]
+        first = self.shards[0]
+        for path, shard in zip(self.paths, self.shards, strict=True):
+            if len(shard.tokens) < 2:
+                raise DataError(f"{path} holds {len(shard.tokens)} tokens: too few for an input and its target")
+            if (shard.vocab_size, shard.tokenizer) != (first.vocab_size, first.tokenizer):
+                raise DataError(f"{option}: {path} was made with another tokenizer or vocabulary than {self.paths[0]}")
+        self.vocab_size = first.vocab_size  # 0: unknown
+        self.tokenizer = TOKENIZERS.get(first.tokenizer, "unknown")
+        self.sha256 = first.sha256 if first.sha256.strip("0") else ""  # of the source text; "": unknown
+        self.tokens = sum(len(shard.tokens) for shard in self.shards)
+        sizes = [shard.bytes for shard in self.shards]
+        self.tokens_per_byte = self.tokens / sum(sizes) if all(sizes) else None
+        self.windows_of = [(len(shard.tokens) - 1) // seq_len for shard in self.shards]
+        self.windows = sum(self.windows_of)
+        if not self.windows:
+            raise DataError(
+                f"{option} '{pattern}' holds {self.tokens} tokens, fewer than one sequence of {seq_len} and its "
+                "target: shorten --seq-len or use more text"
+            )
+        self.shard_order = lru_cache(2)(self._shard_order)
+        self.window_order = lru_cache(2)(self._window_order)
+
+    def _shard_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Shards in the epoch's order, and the epoch's sample at which each begins."""
+        count = len(self.shards)
+        order = random_order(count, self.seed, SHARD_ORDER, epoch) if self.shuffle else np.arange(count)
+        return order, np.concatenate(([0], np.cumsum(np.array(self.windows_of)[order])))
+
+    def _window_order(self, epoch: int, shard: int) -> NDArray[np.int64]:
+        return random_order(self.windows_of[shard], self.seed, WINDOW_ORDER, epoch * 65536 + shard)
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """(shard, window) of sample number 0, 1, 2, ..."""
+        epoch, within = divmod(sample, self.windows)
+        order, begins = self.shard_order(epoch)
+        visit = int(np.searchsorted(begins, within, side="right")) - 1
+        shard, window = int(order[visit]), within - int(begins[visit])
+        return shard, int(self.window_order(epoch, shard)[window]) if self.shuffle else window
+
+    def rows(self, samples: range, vocab_size: int) -> NDArray[np.int64]:
+        """(len(samples), seq_len + 1): the tokens of each sample and the last one's successor."""
+        rows = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
+        for row, sample in zip(rows, samples, strict=True):
+            shard, window = self.locate(sample)
+            row[:] = self.shards[shard].tokens[window * self.seq_len : (window + 1) * self.seq_len + 1]
+            if row.max() >= vocab_size:
+                raise DataError(
+                    f"{self.paths[shard]}: a token in window {window} is {row.max()}, but the vocabulary has "
+                    f"{vocab_size} entries: give the --vocab-size that the shard was made with"
+                )
+        return rows

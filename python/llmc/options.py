@@ -1,0 +1,333 @@
+"""The table of options, and what becomes of the values that a person gave: text or TOML -> checks -> Config.
+
+options.json is the output of `./train_gpt2 --options-json`; `make options` writes it. The rules here, their order and
+their messages are those of llmc/train/options/*.cpp: tests/test_options.py gives both programs the same input.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from llmc.config import Config
+from llmc.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Value: TypeAlias = "bool | int | float | str | None"
+
+JSON_FILE = Path(__file__).with_name("options.json")
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+REAL_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: --base-width on the command line, base-width or base_width in TOML, base_width in JSON and Python."""
+
+    name: str
+    type: str  # flag, integer, number, text, choice
+    default: Value  # None: depends on other options
+    help: str
+    group: str = ""
+    scope: tuple[str, ...] = ("run",)  # of run, model, sample
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf  # included unless above_low
+    high: float = math.inf
+    above_low: bool = False
+    default_text: str = ""
+    off: Value = None  # a value that means "not given"
+    excludes: tuple[str, ...] = ()
+    needs: str = ""
+    needs_why: str = ""
+    schemes: tuple[str, ...] = ()  # under which it has a meaning; (): all
+    schemes_why: str = ""
+    required_by: tuple[str, ...] = ()
+    stored: bool = True  # in the log and in checkpoints
+
+    @property
+    def key(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def takes_value(self) -> bool:
+        return self.type != "flag"
+
+
+Table: TypeAlias = Mapping[str, Option]
+
+
+def _read_table() -> tuple[dict[str, Option], dict[str, dict[str, int]]]:
+    content = json.loads(JSON_FILE.read_text(encoding="utf-8"))
+    table = {}
+    for entry in content["options"]:
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+        table[entry["name"]] = Option(**fields)
+    return table, content["presets"]
+
+
+OPTIONS, PRESETS = _read_table()  # by name, in the order of --help
+
+
+class Setting(NamedTuple):
+    """One option that was given. `where` starts the message if the value is refused: "--lr"."""
+
+    option: Option
+    value: Any
+    where: str
+
+
+class Given(NamedTuple):
+    """What make_config returns: the options of Config, those of the program alone, and the names that were given."""
+
+    config: Config
+    extra: dict[str, Value]
+    names: frozenset[str]
+
+
+# --- One value ---
+
+
+def short_number(value: float) -> str:
+    """4096, 0.5, 1e-08: as short as it can be without loss."""
+    whole = math.isfinite(value) and value == math.floor(value) and abs(value) < 1e15
+    return str(int(value)) if whole else repr(float(value))
+
+
+def shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return short_number(value) if isinstance(value, float) else str(value)
+
+
+def parse_text(option: Option, text: str, where: str) -> Value:
+    """The value of an option as text on the command line. UsageError for text that is not a number, and so on."""
+    if option.type in ("text", "choice"):
+        return text
+    whole = option.type == "integer"
+    if not (WHOLE_NUMBER if whole else REAL_NUMBER).fullmatch(text):
+        raise UsageError(f"{where}: '{text}' is not {'a whole number' if whole else 'a number'}")
+    if not whole:
+        number = float(text)
+        if not math.isfinite(number):
+            raise UsageError(f"{where}: '{text}' is not a finite number")
+        return number
+    if len(text.lstrip("+-0")) > 19 or not INT64_MIN <= int(text) <= INT64_MAX:
+        limit = f"at least {INT64_MIN}" if text.startswith("-") else f"at most {INT64_MAX}"
+        raise UsageError(f"{where}: '{text}' is out of range: {limit}")
+    return int(text)
+
+
+def _range_of(option: Option) -> str:
+    low = short_number(option.low)
+    if math.isfinite(option.high):
+        return f"between {low} and {short_number(option.high)}"
+    return f"{'greater than' if option.above_low else 'at least'} {low}"
+
+
+def _check_number(option: Option, value: object, where: str) -> None:
+    whole = option.type == "integer"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and not isinstance(value, int)):
+        raise UsageError(f"{where}: '{shown(value)}' is not {'a whole number' if whole else 'a number'}")
+    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+        limit = f"at least {INT64_MIN}" if value < 0 else f"at most {INT64_MAX}"
+        raise UsageError(f"{where}: '{value}' is out of range: {limit}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise UsageError(f"{where}: '{shown(value)}' is not a finite number")
+    if number < option.low or number > option.high or (option.above_low and number == option.low):
+        raise UsageError(f"{where}: '{shown(value)}' is out of range: {_range_of(option)}")
+
+
+def check_value(option: Option, value: object, where: str) -> None:
+    """Type, range and choices of one value."""
+    if option.type == "flag":
+        if not isinstance(value, bool):
+            raise UsageError(f"{where}: '{shown(value)}' is not true or false")
+    elif option.type in ("integer", "number"):
+        _check_number(option, value, where)
+    elif option.choices:
+        if value not in option.choices:
+            raise UsageError(f"{where}: '{shown(value)}' is not one of {'|'.join(option.choices)}")
+    elif not isinstance(value, str):
+        raise UsageError(f"{where}: '{shown(value)}' is not a text")
+
+
+# --- All options ---
+
+
+def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Given:
+    """Defaults, then the preset, then the settings, of which later ones win. UsageError that names the option, its
+    value and what is allowed. extra: options of one program that Config does not have."""
+    table = {**OPTIONS, **{option.name: option for option in extra}}
+    values: dict[str, Any] = {option.key: option.default for option in table.values()}
+    settings = [setting for setting in settings if setting.value is not None]
+    for option, value, where in settings:
+        check_value(option, value, where)
+        if option.name == "preset":
+            values["preset"] = value
+    values |= PRESETS.get(values["preset"], {})
+    for option, value, _ in settings:
+        values[option.key] = float(value) if option.type == "number" else value
+    given = frozenset(option.name for option, _, _ in settings)
+    _check_combinations(table, values, given)
+    own = {key: values.pop(key) for key in [option.key for option in extra]}
+    return Given(Config(**values), own, given)
+
+
+def _in_use(option: Option, value: Value, given: frozenset[str]) -> bool:
+    """Given, and with a value that switches it on."""
+    if option.name not in given or value is None or value is False or value == "":
+        return False
+    return option.off is None or value != option.off
+
+
+def _check_combinations(table: Table, values: Mapping[str, Any], given: frozenset[str]) -> None:
+    """What no single option can see: options that exclude or need each other, or mean nothing under the scheme."""
+    scheme = values["parametrization"]
+    used = {name for name, option in table.items() if _in_use(option, values[option.key], given)}
+    for name, option in table.items():
+        value = shown(values[option.key])
+        if name in used and option.schemes and scheme not in option.schemes:
+            raise UsageError(
+                f"--{name} {value} has no meaning under --parametrization {scheme}, {option.schemes_why}: "
+                f"leave it out, or choose {_either(option.schemes)}"
+            )
+        if name not in used and scheme in option.required_by:
+            raise UsageError(
+                f"--parametrization {scheme} needs --{name}: the value at which your learning rate was tuned "
+                "(that of the model itself for the base model)"
+            )
+        for other in option.excludes if name in used else ():
+            if other in used:
+                raise UsageError(f"--{name} excludes --{other}: give one of the two")
+        if name in used and option.needs and option.needs not in used:
+            given_as = f"--{name} {value}" if option.takes_value else f"--{name}"
+            raise UsageError(f"{given_as} needs --{option.needs}: {option.needs_why}")
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def resolve_heads(config: Config) -> Config:
+    """--head-dim becomes --heads, which must divide the width."""
+    width, heads = config.width, config.heads
+    if config.head_dim:
+        if width % config.head_dim:
+            raise UsageError(f"--head-dim {config.head_dim} does not divide --width {width}")
+        heads = width // config.head_dim
+    if width % heads:
+        raise UsageError(f"--heads {heads} does not divide --width {width}; choose a divisor")
+    return replace(config, heads=heads, head_dim=None)
+
+
+def resolve_batch(config: Config, grad_clip: float, ranks: int = 1) -> Config:
+    """Fills in --total-batch-size and the scheme's grad_clip; micro-batches must divide the batch."""
+    micro = config.batch_size * config.seq_len * ranks
+    total = config.total_batch_size or micro
+    if total % micro:
+        raise UsageError(
+            f"--total-batch-size {total} is not a multiple of --batch-size x --seq-len{' x ranks' * (ranks > 1)} = "
+            f"{micro} tokens; the nearest are {max(1, total // micro) * micro} and {(total // micro + 1) * micro}"
+        )
+    if config.coord_check and total != micro // ranks:
+        raise UsageError(
+            f"--coord-check {config.coord_check} looks at one micro-batch a step, this run has "
+            f"{total // micro * ranks}: leave --total-batch-size out"
+        )
+    clip = grad_clip if config.grad_clip is None else config.grad_clip
+    return replace(config, total_batch_size=total, grad_clip=clip)
+
+
+def stored_options(config: Config) -> dict[str, Value]:
+    """All options by key, as the log and checkpoints keep them."""
+    return {option.key: getattr(config, option.key) for option in OPTIONS.values() if option.stored}
+
+
+# --- TOML ---
+
+
+def read_toml(path: str, table: Table) -> list[Setting]:
+    """The settings of a TOML file. UsageError for a file that cannot be read, is not TOML, or has an unknown key."""
+    try:
+        content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError:
+        raise UsageError(f"--config {path} cannot be read: give a TOML file") from None
+    except ValueError as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    settings = []
+    for key in sorted(content):
+        option = table.get(key.replace("_", "-"))
+        if option is None or "run" not in option.scope:
+            if isinstance(content[key], dict):
+                _check_toml_type(content[key], f"--config {path}: [{key}]")
+            raise UsageError(f"--config {path}: unknown key '{key}'{nearest_option(key, table)}")
+        where = f"--config {path}: --{option.name}"
+        _check_toml_type(content[key], where)
+        settings.append(Setting(option, content[key], where))
+    return settings
+
+
+def _check_toml_type(value: object, where: str) -> None:
+    if isinstance(value, list):
+        raise UsageError(f"{where} is a list: give one value")
+    if isinstance(value, dict):
+        raise UsageError(f"{where} is a table: options stand at the top of the file, outside of any [section]")
+    if isinstance(value, (datetime.date, datetime.time)):
+        raise UsageError(f"{where} is a date or time: give a number, a text, true or false")
+    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+        raise UsageError(f"{where}: '{value}' is out of range: TOML's integers have 64 bits")
+
+
+def to_toml(config: Config, extra: Mapping[str, Value] | None = None) -> str:
+    """What read_toml reads. Options that were left to their rule, and lengths that exclude each other, are left out."""
+    lines = []
+    for option in OPTIONS.values():
+        value = getattr(config, option.key)
+        if option.stored and value not in (None, "") and not (option.off == -1 and value == -1):
+            lines.append(f"{option.name} = {_toml_value(value)}\n")
+    lines += [f"{key.replace('_', '-')} = {_toml_value(value)}\n" for key, value in (extra or {}).items()]
+    return "".join(lines)
+
+
+def _toml_value(value: Value) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # what JSON allows and TOML does not
+
+
+# --- Unknown names ---
+
+
+def nearest_option(given: str, table: Table, scope: str = "run") -> str:
+    """The end of a message: "; did you mean --warmup-steps?", or where to look."""
+    word = given.lstrip("-").replace("_", "-").split("=")[0]
+    best, best_distance = "", min(4, (len(word) + 1) // 2)
+    for option in table.values():
+        if scope in option.scope and (distance := _edit_distance(word, option.name)) < best_distance:
+            best, best_distance = option.name, distance
+    return f"; did you mean --{best}?" if best else "; --help lists the options"
+
+
+def _edit_distance(a: str, b: str) -> int:
+    """Levenshtein's: insertions, deletions and replacements."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1]

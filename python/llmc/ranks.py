@@ -1,0 +1,59 @@
+"""The processes of a run under torchrun: rank, device, process group."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from llmc.errors import UsageError
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def pick_device(wanted: str, threads: int) -> torch.device:
+    """wanted: auto, cpu or cuda; threads: of the CPU, 0 for PyTorch's default."""
+    cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not cuda:
+        raise UsageError("--device cuda: PyTorch finds no CUDA device; use --device cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and wanted != "cpu" else "cpu")
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """The group of all ranks, where there are several."""
+    if world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+        dist.barrier()  # no rank ends the group while another still uses it
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def exit_process(status: int) -> None:
+    """Ends a program whose files are all written. Several ranks end at once: PyTorch's threads now and then abort a
+    process that ends in the usual way."""
+    if world_size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

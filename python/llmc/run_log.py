@@ -1,0 +1,136 @@
+"""What a run says while it goes on: log.jsonl, the metadata of its checkpoints, lines on the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmc.checkpoint import Rules
+from llmc.errors import Error
+from llmc.log_writer import LogWriter, provenance
+from llmc.options import stored_options
+from llmc.ranks import rank
+from llmc.run_setup import Setup, describe, parameter_count
+
+
+def _provenance(setup: Setup, device: torch.device) -> dict[str, str]:
+    cuda = device.type == "cuda"
+    return provenance(
+        "train_gpt2.py",
+        torch=torch.__version__,
+        backend=device.type,
+        device=torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        data_sha256=setup.train.sha256 if setup.train else "",
+    )
+
+
+class RunLog:
+    """Only rank 0 writes and prints. `step` is everywhere the number of optimizer steps done.
+
+    step        of the checkpoint that the run goes on from, else 0
+    changed     options that differ from that checkpoint's
+    begin       time.perf_counter() at the start of the program
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        rules: Rules,
+        step: int,
+        device: torch.device,
+        compiled: bool,
+        changed: list[str],
+        begin: float,
+    ) -> None:
+        self.setup, self.first_step, self.begin = setup, step, begin
+        self.last: dict[str, float] = {}  # newest value of each field, for the final event
+        record: dict[str, Any] = {
+            "config": stored_options(setup.config) | setup.extra,
+            "model": setup.shape.to_json(),
+            "parametrization": rules,
+            "provenance": _provenance(setup, device),
+        }
+        self.metadata = {key: json.dumps(value) for key, value in record.items()} | {"tokenizer": setup.tokenizer}
+        self.file = self._open(step) if rank() == 0 and setup.config.out else None
+        record |= {"parameters": parameter_count(rules), "command": shlex.join(sys.argv)}
+        self.write("config", step, record | ({"resumed_from": str(setup.resume_from)} if setup.resume_from else {}))
+        self.note(describe(setup, rules, f"{device}, compiled" if compiled else str(device)))
+        for change in changed:
+            self.note(f"changed since the checkpoint: {change}")
+        if setup.resume_from:
+            self.note(f"resumed from {setup.resume_from} at step {step}")
+        elif setup.config.resume:
+            self.note(f"nothing to resume in {setup.config.out}: starting at step 0")
+        self.loop_begin = self.shown = self.elapsed()
+
+    def _open(self, step: int) -> LogWriter:
+        config = self.setup.config
+        out = Path(config.out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if config.overwrite:
+                shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            return LogWriter(out, step if self.setup.resume_from else None)
+        except OSError as error:
+            raise Error(f"cannot write to --out {out}: {error.strerror}") from None
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.begin
+
+    def note(self, text: str) -> None:
+        if text and rank() == 0:
+            print(text, flush=True)
+
+    def write(self, event: str, step: int, fields: dict[str, Any]) -> None:
+        if self.file:
+            self.file.write(event, step, fields)
+
+    def train(self, step: int, loss: float, norm: float, lr: float, tokens: int, seconds: float, skipped: bool) -> None:
+        """A step's numbers; tokens: of the run so far."""
+        rate = round(self.setup.config.total_batch_size / seconds)
+        self.last |= {"loss": loss, "lr": lr, "grad_norm": norm, "tokens_per_second": rate}
+        fields = {"loss": loss, "grad_norm": norm, "lr": lr, "tokens": tokens, "tokens_per_second": rate}
+        self.write("train", step, fields | {"elapsed": self.elapsed()} | ({"skipped": True} if skipped else {}))
+
+    def eval(self, step: int, val_loss: float) -> None:
+        fields = {"val_loss": val_loss}
+        if self.setup.val and self.setup.val.tokens_per_byte:
+            fields["bits_per_byte"] = val_loss / math.log(2) * self.setup.val.tokens_per_byte
+        self.last |= fields
+        self.write("eval", step, fields | {"elapsed": self.elapsed()})
+
+    def sample(self, step: int, text: str) -> None:
+        prompt = self.setup.config.prompt
+        self.write("sample", step, {"prompt": prompt, "text": text})
+        self.note(f"---- sample at step {step} ----\n{prompt}{text}\n----")
+
+    def show(self, step: int, important: bool) -> None:
+        """The progress line: every half second on a terminal, else every five, and where it is important."""
+        done, now, steps, last = step - self.first_step, self.elapsed(), self.setup.steps, self.last
+        if not (important or done == 1 or step == steps or now - self.shown >= (0.5 if sys.stdout.isatty() else 5)):
+            return
+        self.shown = now
+        val = f" | val {last['val_loss']:.4f}" if "val_loss" in last else ""
+        val += f" ({last['bits_per_byte']:.3f} bits/byte)" if "bits_per_byte" in last else ""
+        eta = (now - self.loop_begin) / done * (steps - step)
+        self.note(
+            f"step {step:{len(str(steps))}d}/{steps} | loss {last['loss']:.4f}{val} | norm {last['grad_norm']:.3f} | "
+            f"lr {last['lr']:.2e} | {last['tokens_per_second']:.0f} tok/s | ETA {eta:.0f}s"
+        )
+
+    def finish(self, step: int, reason: str, stop: int = 0) -> None:
+        """reason: done, signal or diverged; stop: the signal."""
+        self.write("final", step, self.last | {"elapsed": self.elapsed(), "reason": reason})
+        if stop:
+            saved = "--resume continues from here" if self.setup.config.out else "nothing was saved (no --out)"
+            self.note(f"stopped by signal {stop} after step {step}; {saved}")
+        elif reason == "done" and "val_loss" in self.last:
+            self.note(f"done in {self.elapsed():.0f}s: validation loss {self.last['val_loss']:.4f} nats/token")

@@ -1,0 +1,223 @@
+"""From options to the pieces of a training run: data, model shape, length, first weights. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmc.checkpoint import Checkpoint, Rules, Shape, check_rules, newest_checkpoint, open_checkpoint
+from llmc.command_line import CommandLine
+from llmc.config import Config
+from llmc.data.windows import Dataset
+from llmc.errors import DataError, UsageError
+from llmc.options import Value, resolve_batch, resolve_heads, stored_options
+from llmc.tokenizer import GPT2_VOCAB_SIZE, UNKNOWN
+
+FIXED = ("optimizer", "dtype", "seq_len", "parametrization")  # what a resumed run shares with its checkpoint
+FREE = ("resume", "overwrite", "out", "init", "threads")  # changes of these are not worth a word
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run before its first step."""
+
+    config: Config  # resolved: batch, shape of a checkpoint, tokenizer
+    shape: Shape
+    steps: int
+    ranks: int  # processes that share each step
+    weights: Checkpoint | None  # of --resume or --init
+    resume_from: Path | None  # checkpoint folder
+    train: Dataset | None
+    val: Dataset | None
+    tokenizer: str  # byte, gpt2 or unknown
+    tokenizer_file: Path | None
+    extra: dict[str, Value]  # options of this program alone
+
+    @property
+    def micro_steps(self) -> int:
+        """Micro-batches of each rank in a step."""
+        return self.config.total_batch_size // (self.config.batch_size * self.config.seq_len * self.ranks)
+
+
+def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> Setup:
+    """UsageError or DataError for what cannot work, before anything is touched.
+
+    ties, grad_clip     the scheme's defaults of --tie-embeddings and --grad-clip
+    """
+    config, weights = line.config, None
+    resume_from = newest_checkpoint(config.out) if config.resume else None
+    if source := resume_from or config.init:
+        weights = open_checkpoint(source)
+        config, shape = take_shape(config, line.given, weights)
+    config = resolve_batch(config, grad_clip, ranks)
+    if not (config.train_data or line.dry_run or config.steps == 0):
+        raise UsageError(
+            "--train-data is missing: name token shards, such as 'data/pystdlib/*_train_*.bin' "
+            "(dev/data/*.py make them)"
+        )
+    train, val = _open_data(config)
+    if weights is None:
+        config = resolve_heads(config)
+        vocab_size = config.vocab_size or (train.vocab_size if train else 0) or GPT2_VOCAB_SIZE
+        tied = ties if config.tie_embeddings is None else config.tie_embeddings
+        config = replace(config, vocab_size=vocab_size, tie_embeddings=tied)
+        shape = Shape(config.depth, config.width, config.heads, config.seq_len, vocab_size, tied)
+    if train and train.vocab_size > shape.vocab_size:
+        raise DataError(
+            f"the training data has a vocabulary of {train.vocab_size} tokens, the model of {shape.vocab_size}: raise "
+            "--vocab-size, or choose other data"
+        )
+    tokenizer, tokenizer_file = _choose_tokenizer(config, train, weights)
+    used = config.out and (newest_checkpoint(config.out) or (Path(config.out) / "log.jsonl").exists())
+    if used and not (config.resume or config.overwrite or line.dry_run):
+        raise UsageError(
+            f"--out {config.out} holds an earlier run: continue it (--resume), delete it (--overwrite), or choose "
+            "another folder"
+        )
+    steps = _length_in_steps(config, train)
+    return Setup(config, shape, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file, line.extra)
+
+
+def take_shape(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, Shape]:
+    """The checkpoint's shape is the model's; options that were given must agree with it."""
+    shape, path = checkpoint.shape, checkpoint.path
+    said = given | ({"depth", "width", "heads", "seq-len"} if config.preset else set())
+    heads = max(1, shape.width // config.head_dim) if config.head_dim else config.heads
+    if config.head_dim:
+        said |= {"heads"}
+    if not checkpoint.heads_known and "heads" in said:
+        shape = replace(shape, heads=heads)
+    if not config.vocab_size:
+        said -= {"vocab-size"}
+    config = replace(config, heads=heads, head_dim=None)
+    for name in ("depth", "width", "heads", "vocab-size", "tie-embeddings"):
+        wanted, has = (getattr(x, name.replace("-", "_")) for x in (config, shape))
+        if name in said and wanted != has:
+            raise DataError(
+                f"--{name} {wanted} does not fit the checkpoint {path}, which has {has}: leave the option out, or "
+                "choose another checkpoint"
+            )
+    if shape.width % shape.heads:
+        raise DataError(f"{path} has width {shape.width}, which {shape.heads} heads do not divide: give --heads")
+    seq_len = config.seq_len if "seq-len" in said else shape.max_seq_len
+    if seq_len > shape.max_seq_len:
+        raise DataError(
+            f"--seq-len {seq_len} is longer than the {shape.max_seq_len} learned positions of {path}: shorten it"
+        )
+    taken = {name: getattr(shape, name) for name in ("depth", "width", "heads", "vocab_size", "tie_embeddings")}
+    return replace(config, seq_len=seq_len, **taken), shape
+
+
+def _open_data(config: Config) -> tuple[Dataset | None, Dataset | None]:
+    train = val = None
+    if config.train_data:
+        shuffle = config.shuffle and not config.overfit_single_batch
+        train = Dataset(config.train_data, config.seq_len, "--train-data", config.seed, shuffle)
+    if config.val_data:
+        val = Dataset(config.val_data, config.seq_len, "--val-data", shuffle=False)
+    if train and val and (train.vocab_size, train.tokenizer) != (val.vocab_size, val.tokenizer):
+        raise DataError(
+            "--train-data and --val-data were made with different tokenizers or vocabularies "
+            f"({train.tokenizer} and {val.tokenizer})"
+        )
+    if train and config.overfit_single_batch and train.windows < config.batch_size:
+        raise DataError(
+            f"--overfit-single-batch needs {config.batch_size} sequences, the training data holds {train.windows}"
+        )
+    return train, val
+
+
+def _choose_tokenizer(config: Config, train: Dataset | None, weights: Checkpoint | None) -> tuple[str, Path | None]:
+    """Its name, and the tokenizer.bin beside the data or the checkpoint."""
+    source = train or weights
+    name = source.tokenizer if source else "unknown"
+    if config.tokenizer != "auto":
+        name = config.tokenizer
+    elif name == "unknown" and config.vocab_size == GPT2_VOCAB_SIZE:
+        name = "gpt2"  # llm.c's own shards do not say
+    if name == "unknown" and config.sample_every:
+        raise UsageError(f"--sample-every {config.sample_every} cannot be done: {UNKNOWN}")
+    beside = ([Path(train.paths[0])] if train else []) + ([weights.path] if weights else [])
+    files = [path.parent / "tokenizer.bin" for path in beside if name == "gpt2"]
+    return name, next((file for file in files if file.exists()), None)
+
+
+def _length_in_steps(config: Config, train: Dataset | None) -> int:
+    if config.steps >= 0:
+        return config.steps
+    if config.tokens >= 0:
+        return -(-config.tokens // config.total_batch_size)
+    epochs = config.epochs if config.epochs >= 0 else 1.0
+    windows = train.windows if train else 0
+    samples_per_step = config.total_batch_size // config.seq_len
+    return max(int(epochs > 0 and windows > 0), int(epochs * windows / samples_per_step))
+
+
+def check_weights(setup: Setup, rules: Rules) -> list[str]:
+    """Refuses weights of another parametrization and, with --resume, options that the checkpoint does not share.
+    Returns the options that changed: "lr: 0.01 -> 0.02"."""
+    weights, resume_from, changed = setup.weights, setup.resume_from, []
+    if weights:
+        check_rules(weights, rules, setup.shape.head_dim, training=resume_from is not None)
+    if not weights or not resume_from:
+        return []
+    for key, now in stored_options(setup.config).items():
+        then = weights.config.get(key, now)
+        if then != now and key in FIXED:
+            raise DataError(
+                f"--resume: the checkpoint {resume_from} has {key} = {then}, this run {now}: give the same, or start a "
+                "new run with --init and another --out"
+            )
+        if then != now and key not in FREE:
+            changed.append(f"{key}: {json.dumps(then)} -> {json.dumps(now)}")
+    if weights.step > setup.steps:
+        raise UsageError(
+            f"--resume: the checkpoint is at step {weights.step}, beyond the {setup.steps} steps asked for: "
+            "raise --steps"
+        )
+    return changed
+
+
+def parameter_count(rules: Rules) -> int:
+    return sum(math.prod(rule["shape"]) for rule in rules["tensors"])
+
+
+def describe(setup: Setup, rules: Rules, device: str) -> str:
+    """The run in five lines."""
+    config, shape, scales = setup.config, setup.shape, rules["scales"]
+    micro = f"{setup.micro_steps} x {config.batch_size} x {config.seq_len}"
+    lines = [
+        f"device  {device}, {config.dtype}",
+        f"model   depth {shape.depth}, width {shape.width}, heads {shape.heads} x {shape.head_dim}, positions "
+        f"{shape.max_seq_len}, vocabulary {shape.vocab_size}, head {'tied' if shape.tie_embeddings else 'untied'}: "
+        f"{parameter_count(rules):,} parameters",
+    ]
+    if setup.train:
+        train = setup.train
+        shards = f"{len(train.shards)} shard(s)"
+        lines.append(f"data    {train.tokens:,} training tokens in {shards}, tokenizer {setup.tokenizer}")
+    lines.append(
+        f"run     {setup.steps:,} steps of {config.total_batch_size:,} tokens ({micro}"
+        + (f" x {setup.ranks} ranks)" if setup.ranks > 1 else ")")
+    )
+    depth = f", depth_mult {rules['depth_mult']:g}" if rules["depth_mult"] != 1 else ""
+    lines.append(
+        f"rules   {rules['scheme']}, width_mult {rules['width_mult']:g}{depth}, attention scale "
+        f"{scales['attention']:g}, output scale {scales['output']:g} (--dry-run shows every tensor)"
+    )
+    return "\n".join(lines)
+
+
+def table_lines(rules: dict[str, Any]) -> str:
+    """The rule table as JSON, one tensor and one scale a line."""
+    head = [
+        f" {json.dumps(key)}: {json.dumps(value)}"
+        for key, value in rules.items()
+        if not isinstance(value, (dict, list))
+    ]
+    tensors = ",\n".join(f"  {json.dumps(rule)}" for rule in rules["tensors"])
+    scales = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in rules["scales"].items())
+    return "{\n" + ",\n".join([*head, f' "tensors": [\n{tensors}\n ]', f' "scales": {{\n{scales}\n }}']) + "\n}"

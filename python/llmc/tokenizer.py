@@ -1,0 +1,25 @@
+"""Text to tokens and back, for prompts and samples. llmc.data.tokenizers makes data sets with the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+GPT2_VOCAB_SIZE = 50257
+UNKNOWN = "the data does not say which tokenizer made it (give --tokenizer)"
+
+
+class TextTokenizer:
+    """The 256 byte values and 256 = end of document; or GPT-2's byte-pair encoding: bpe, of tiktoken."""
+
+    def __init__(self, bpe: Any = None) -> None:
+        self.bpe, self.end = bpe, GPT2_VOCAB_SIZE - 1 if bpe else 256  # of a document
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.bpe.encode_ordinary(text)) if self.bpe else list(text.encode())
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Bytes that are not UTF-8 become U+FFFD."""
+        if self.bpe:
+            return str(self.bpe.decode(tokens))
+        return bytes(token for token in tokens if token < 256).decode(errors="replace")

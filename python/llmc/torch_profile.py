@@ -1,0 +1,28 @@
+"""--profile of train_gpt2.py: PyTorch's profiler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class StepProfiler:
+    """Over all steps of a run but the first, in which memory is touched for the first time."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self.profile: Any = None
+
+    def before_step(self, done: int) -> None:
+        """done: steps that this process has run."""
+        if self.enabled and done == 1:
+            self.profile = torch.profiler.profile()
+            self.profile.start()
+
+    def table(self, device: torch.device) -> str:
+        """The operations that took the most time; "" where there is nothing to show."""
+        if self.profile is None:
+            return ""
+        self.profile.stop()
+        return str(self.profile.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=20))
