@@ -10,9 +10,9 @@ out=runs/first
 cat <<TEXT
 
 The loss curve is $out/loss.png. Next:
-  ./train_gpt2 sample $(ls -d $out/checkpoints/step_* | tail -n 1) --prompt 'def main('      more text from this model
-  ./train_gpt2 --config scripts/first_run.toml --width 256 --dry-run                                  the rules at twice the width
-  ./train_gpt2 --config scripts/first_run.toml --width 256 --out runs/wide                            train it: same learning rate
-  .venv/bin/python dev/data/text.py FOLDER --out data/mine                                            your own text
-  make test                                                                                           prove it against PyTorch
+  ./train_gpt2 sample $out --prompt 'def main('                                 more text from this model
+  ./train_gpt2 --config scripts/first_run.toml --width 256 --dry-run             the rules at twice the width
+  ./train_gpt2 --config scripts/first_run.toml --width 256 --out runs/wide       train it: same learning rate
+  .venv/bin/python dev/data/text.py FOLDER --out data/mine                       your own text
+  make test                                                                      test it against PyTorch
 TEXT
