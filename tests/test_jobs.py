@@ -114,7 +114,7 @@ def interrupt(folder: Path, command: str, *signals: int) -> tuple[int, float]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_signal_ends_what_runs_and_starts_nothing(tmp_path, number, code):
-    returned, seconds = interrupt(tmp_path, "touch ready$$; sleep 60 & trap 'kill %1; exit 9' TERM; wait", number)
+    returned, seconds = interrupt(tmp_path, "trap 'kill %1; exit 9' TERM; sleep 60 & touch ready$$; wait", number)
     assert returned == code
     assert seconds < 20
     assert started(tmp_path) == ["a", "b"]

@@ -225,7 +225,7 @@ def build_with(bug, folder):
         result, others = folder / "conformance", make("print-COMMON_OBJECTS").split()
     else:
         result = folder / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"
-        others = ["-shared", "build/bindings_emu.o", *make("print-BINDING_OBJECTS").split()]
+        others = ["-shared", f"{make('print-PY_BUILD')}/bindings_emu.o", *make("print-BINDING_OBJECTS").split()]
         objects = {name: o for name, o in objects.items() if name.parts[0] != "tests"}
     command = [compiler, *make("print-FLAGS").split(), *flags, *objects.values(), *others, "-o", result]
     done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
