@@ -1,5 +1,5 @@
-"""Runs that version 0.1.0 wrote are read and continued: tests/data/run_0.1.0 has one of each program, stopped at step 4 of
-8, and in the log the losses that 0.1.0 went on to.
+"""Runs of version 0.1.0 are read and continued: tests/data/run_0.1.0 has one of each program, stopped at step 4 of
+8. The log goes on to step 8: the losses of 0.1.0.
 
     cpp   train_gpt2     bf16, stochastic rounding, muP at width_mult 2
     py    train_gpt2.py  fp32, muP at width_mult 2, an outlier detector

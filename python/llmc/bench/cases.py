@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
 
+from llmc.tokenizer import GPT2_VOCAB_SIZE
+
 Sizes = dict[str, int]
 
 
@@ -21,10 +23,10 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "124M": Model(12, 768, 12, 50257),
-    "355M": Model(24, 1024, 16, 50257),
-    "774M": Model(36, 1280, 20, 50257),
-    "1558M": Model(48, 1600, 25, 50257),
+    "124M": Model(12, 768, 12, GPT2_VOCAB_SIZE),
+    "355M": Model(24, 1024, 16, GPT2_VOCAB_SIZE),
+    "774M": Model(36, 1280, 20, GPT2_VOCAB_SIZE),
+    "1558M": Model(48, 1600, 25, GPT2_VOCAB_SIZE),
     "tiny": Model(1, 64, 2, 257),  # shows on a CPU that the benchmark runs
 }
 

@@ -31,6 +31,7 @@ from llmc.bench.programs import tokens_per_second, train_command, write_random_s
 from llmc.errors import Error, ExitCode
 from llmc.log import read_events
 from llmc.paths import require_clone
+from llmc.tokenizer import GPT2_VOCAB_SIZE
 
 
 class Model(NamedTuple):
@@ -47,7 +48,7 @@ MODELS = {
     "A": Model(2, 64, 4, 64, 8, 257, 300),
     "B": Model(4, 128, 4, 256, 16, 257, 24),
     "C": Model(6, 384, 6, 256, 8, 257, 12),
-    "D": Model(12, 768, 12, 64, 4, 50257, 9),
+    "D": Model(12, 768, 12, 64, 4, GPT2_VOCAB_SIZE, 9),
 }
 PROGRAMS = {
     "train_gpt2": ["./train_gpt2"],
