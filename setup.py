@@ -53,4 +53,5 @@ class BuildWithMake(build_ext):
         return [str(path) for path in Path(self.build_lib, "llmc").rglob("*") if path.is_file()]
 
 
+shutil.rmtree(ROOT / "build" / "pip", ignore_errors=True)  # or files that are gone would be in the next wheel
 setup(ext_modules=[Extension("llmc._cpu", sources=[])], cmdclass={"build_ext": BuildWithMake})
