@@ -1,4 +1,4 @@
-"""llmc.mup.jobs: several runs at a time, in their order, until all are finished, one fails, or a signal comes."""
+"""llmc.mup.jobs: several runs at a time, in order, until all are finished, one fails, or a signal arrives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmc.progress import duration
 
 @dataclass
 class Command:
-    """A shell command as a job. Its folder gets a file NAME.CODE at its end."""
+    """A shell command as a job. At its end it writes a file NAME.CODE to its folder."""
 
     folder: Path
     name: str
@@ -118,7 +118,7 @@ def test_a_signal_ends_what_runs_and_starts_nothing(tmp_path, number, code):
     assert returned == code
     assert seconds < 20
     assert started(tmp_path) == ["a", "b"]
-    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they could end as they wanted
+    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they ended by themselves
 
 
 def test_a_second_signal_kills(tmp_path):
