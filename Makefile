@@ -22,7 +22,7 @@ ISA_avx512      := -march=skylake-avx512 -mprefer-vector-width=512  # gcc would 
 ISA_avx512_bf16 := -march=cooperlake -mprefer-vector-width=512
 WARNINGS := -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict  # gcc 12 has false positives in std::string
 BUILD    := build
-DEPS     := $(BUILD)/deps/include  # copies of header-only libraries, part of a tree that is copied elsewhere
+DEPS     := $(BUILD)/deps/include  # copies of header-only libraries: a copied tree includes them
 COMMON_FLAGS := -std=c++20 -I. -isystem $(DEPS) -fPIC -fno-math-errno -fno-trapping-math $(WARNINGS)
 FLAGS    := $(COMMON_FLAGS) $(CXXFLAGS) -fopenmp
 EMU_FLAGS := $(COMMON_FLAGS) -O2 $(ARCH) -Wno-unknown-pragmas -Wno-maybe-uninitialized
@@ -80,7 +80,7 @@ $(BUILD)/kernels_$(1).o: $(call objects,$(1)/,$(CPU_KERNELS))
 endef
 $(foreach isa,$(ISAS),$(eval $(call kernels_for,$(isa))))
 
-# What was built. Written only if it changes, so that an unchanged tree is not linked again.
+# Version and build. Written only if it changes, so that an unchanged tree is not linked again.
 $(BUILD)/version.cpp: FORCE
 	@mkdir -p $(@D)
 	@{ echo '#include "llmc/core/version.h"'; echo 'namespace llmc {'; \
@@ -101,7 +101,7 @@ $(BUILD)/emu/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -MMD -MP -c $< -o $@
 
-# The same with sanitizers. The emulator itself is not instrumented for ThreadSanitizer: it looks only at the kernels.
+# The same with sanitizers. ThreadSanitizer checks only the kernels: the emulator itself is not instrumented.
 ASAN := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 $(BUILD)/asan/%.o: %.cu $(BUILD)/flags | headers
 	@mkdir -p $(@D)
@@ -144,8 +144,8 @@ $(CUDA_BUILD)/flags: FORCE
 	@echo '$(NVCC) $(NVFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVFLAGS)' > $@
 
 # --- Programs ---
-# oneDNN is Debian's shared library. In a wheel it lies in llmc/lib, with what it needs itself: hence RPATH, which also
-# holds for libraries of libraries, and not RUNPATH.
+# oneDNN is Debian's shared library. In a wheel it is in llmc/lib, with its dependencies. Therefore RPATH, not RUNPATH:
+# it also applies to libraries of libraries.
 CPU_LIBS := -ldnnl -lpthread -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib'
 train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ $(CPU_LIBS)
@@ -184,7 +184,7 @@ $(PY_BUILD)/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS) $(EMU_OBJECTS
 	$(CXX) $(FLAGS) -shared $^ -o $@ -lpthread
 $(PY_BUILD)/_cuda.so: $(PY_BUILD)/bindings_cuda.o $(BINDING_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) -shared $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
-# Copied, not linked, into the package: a Python that has the old one loaded keeps it.
+# Copied into the package and renamed: a running Python keeps the old module.
 define install_module
 	@to=python/llmc/$(1)$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
 	 cmp -s $< $$to || { cp $< $$to.new && mv $$to.new $$to; }
@@ -206,7 +206,8 @@ $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDIN
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
 .PHONY: run test cuda-tests test-slow test-avx2 test-sanitizers figures gpu-check bench lint help clean FORCE \
-        module module-emu module-cuda module-asan module-tsan headers toolchain cuda-toolkit python venv venv-dev options stubs tidy
+        module module-emu module-cuda module-asan module-tsan headers toolchain cuda-toolkit python venv venv-dev \
+        options stubs tidy
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
 	@scripts/setup.sh headers
@@ -218,7 +219,7 @@ python:               ## what a native module needs: Python's headers and pybind
 	@scripts/setup.sh python $(PYTHON)
 venv:                 ## make .venv for the data scripts and figures
 	@scripts/setup.sh venv
-venv-dev:             ## add what the tests and train_gpt2.py need (PyTorch)
+venv-dev:             ## add the packages of the tests and train_gpt2.py (PyTorch)
 	@scripts/setup.sh venv-dev
 
 run: venv             ## train a small muP GPT-2 on your Python's standard library, about two minutes
@@ -235,7 +236,7 @@ test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on th
 	@scripts/setup.sh cuda-toolkit && $(MAKE) --no-print-directory -j$(JOBS) $(CUDA_TESTS) cuda-tests \
 	    || echo "make: no CUDA toolkit: the tests of the compiled kernels will be skipped"
 	$(PYTEST) -m "not slow" tests
-test-slow: venv-dev   ## the long ones
+test-slow: venv-dev   ## the long tests
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	$(PYTEST) -m slow tests
 test-avx2:            ## every test as on a processor without AVX-512: the kernels, oneDNN and NumPy
@@ -243,15 +244,15 @@ test-avx2:            ## every test as on a processor without AVX-512: the kerne
 test-sanitizers: venv-dev  ## the CUDA kernels, emulated, under ThreadSanitizer and AddressSanitizer
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	LLMC_SANITIZE_ALL=1 $(PYTHON) -m pytest tests/test_sanitizers.py
-figures: venv         ## the figures, tables and data of mup.md, from runs: a quarter of an hour
+figures: venv         ## the figures, tables and data of mup.md, from new runs (a quarter of an hour)
 	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2
 	@scripts/figures.sh
 gpu-check:            ## on a machine with a GPU: build, test, compare with PyTorch, benchmark (8 minutes)
 	@scripts/gpu_check.sh
-bench: venv-dev       ## this program and train_gpt2.py in turn, at the same sizes (half an hour on two cores)
+bench: venv-dev       ## times this program and train_gpt2.py in turn, at the same sizes (half an hour on two cores)
 	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2 module
 	$(PYTHON) dev/bench.py
-options: train_gpt2   ## python/llmc/options.json and what is generated from it, after a change in the table of options
+options: train_gpt2   ## python/llmc/options.json and config.py, after a change in the table of options
 	./train_gpt2 --options-json > $(BUILD)/options.json && mv $(BUILD)/options.json python/llmc/options.json
 	$(PYTHON) dev/generate_options.py
 stubs: module         ## python/llmc/_cpu.pyi, the types of the native module, after a change in llmc/bind
@@ -259,7 +260,8 @@ stubs: module         ## python/llmc/_cpu.pyi, the types of the native module, a
 TIDIED := $(filter-out llmc/cuda/% llmc/emulator/%,$(wildcard llmc/*/*.cpp llmc/train/*/*.cpp))
 tidy: venv-dev headers toolchain  ## clang-tidy: bugs and slow code in the C++ sources (minutes)
 	@printf '%s\n' $(TIDIED) | xargs -P $(JOBS) -n 4 bash -c '$(VENV)/bin/clang-tidy -quiet "$$@" -- $(FLAGS) \
-	    -DLLMC_ISA=avx2 -idirafter $(shell $(CXX) -print-file-name=include) -Wno-unknown-warning-option -Wno-unknown-pragmas $$($(PYTHON) -m pybind11 --includes)' tidy
+	    -DLLMC_ISA=avx2 -idirafter $(shell $(CXX) -print-file-name=include) -Wno-unknown-warning-option \
+	    -Wno-unknown-pragmas $$($(PYTHON) -m pybind11 --includes)' tidy
 lint: venv-dev        ## style of the sources, types of the package
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

@@ -1,6 +1,6 @@
 """`pip install .`: make builds the native module and the program, as in a clone; this file puts them into the package.
 
-Everything else about the package is in pyproject.toml. The Makefile has the one list of sources.
+All other metadata is in pyproject.toml. The list of sources is in the Makefile.
 """
 
 import os
@@ -14,8 +14,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-# Libraries that every Linux of the same age has. What else the module needs goes into the wheel, so that it runs on
-# machines that have no oneDNN.
+# Libraries that every Linux with the same glibc has. All other libraries of the module go into the wheel, so that it
+# runs on machines without oneDNN.
 SYSTEM_LIBRARIES = re.compile(r"^(linux-vdso|ld-linux[^.]*|libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s)\.")
 
 
@@ -29,17 +29,17 @@ def libraries_of(binary: Path) -> list[Path]:
 class BuildWithMake(build_ext):
     def run(self) -> None:
         jobs = os.environ.get("JOBS", str(os.cpu_count() or 1))
-        # the Python of the clone's own .venv under the name that make gives it, so that nothing is compiled twice
+        # relative for the clone's .venv, as in the Makefile, so that nothing is compiled twice
         python = Path(sys.executable)
         python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
         command = ["make", f"-j{jobs}", f"PYTHON={python}", "module", "train_gpt2"]
         print(" ".join(command), flush=True)
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             sys.exit(
-                "llmc: make failed; the lines above say why. Without root install first: scripts/setup.sh toolchain"
+                "llmc: make failed; see the lines above. If you are not root, first run: scripts/setup.sh toolchain"
             )
         if self.editable_mode or self.inplace:
-            return  # the module is where it has to be: python/llmc
+            return  # the module is already in python/llmc
         package = Path(self.build_lib, "llmc")
         name = Path(self.get_ext_filename("llmc._cpu")).name
         for folder in ("bin", "lib"):

@@ -42,7 +42,7 @@ int main(int argc, char** argv) {
     } catch (const llmc::Error& error) {
         std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
         return error.exit_code;
-    } catch (const std::exception& error) {  // out of memory, a file system's trouble
+    } catch (const std::exception& error) {  // out of memory, file system errors
         std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
         return llmc::kExitFailure;
     }

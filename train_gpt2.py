@@ -1,15 +1,15 @@
 """train_gpt2.py: the PyTorch reference of train_gpt2 (C++). Trains a GPT-2 under the standard or a maximal update
 parametrization: same options, same files in and out (doc/formats.md), same numbers up to rounding.
 
-One file, written independently of the C++, in order: schemes, parametrization, model, optimizer, coordinate check,
-trainer, main. Options, data, random numbers, checkpoint files, samples and logs come from python/llmc.
+One file, written independently of the C++, with these parts: schemes, parametrization, model, optimizer, coordinate
+check, trainer, main. Options, data, random numbers, checkpoint files, samples and logs come from python/llmc.
 
     python train_gpt2.py --train-data 'data/*_train_*.bin' --parametrization mup --base-width 256 --out runs/a
     torchrun --nproc-per-node 8 train_gpt2.py ...          # data parallel
     python train_gpt2.py sample runs/a --prompt "def "
 
-On the CPU, equal inputs and an equal number of threads give equal bits, also across --resume. On a GPU, PyTorch's flash
-attention adds its gradients in no fixed order.
+On the CPU, equal inputs and an equal number of threads give equal bits, also after --resume. On a GPU, PyTorch's flash
+attention adds its gradients in an order that varies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))  # it runs in a clone without being installed
+sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))  # runs in a clone without installing
 
 from llmc.checkpoint import Rule, Rules, Shape, load_training_state, open_checkpoint, save_checkpoint
 from llmc.command_line import CommandLine, Program, parse_command_line
@@ -52,8 +52,8 @@ from llmc.signals import Received, stop_signals
 from llmc.tokenizer import UNKNOWN
 from llmc.torch_profile import StepProfiler
 
-# --- Schemes: how a tensor's numbers follow the width, as powers of m = width / base width by the tensor's role. The
-# weight that acts is A w with w ~ N(0, (B std)^2), learning rate C lr, Adam's epsilon E eps.
+# --- Schemes: the numbers of a tensor as powers of m = width / base width, by role. The effective weight is A w with
+# w ~ N(0, (B std)^2), learning rate C lr, Adam's epsilon E eps.
 
 Powers = dict[str, tuple[float, float, float, float, float]]
 #               A    B    C of AdamW, of SGD    E
@@ -61,14 +61,14 @@ TABLE_8 = {
     "input": (0.0, 0.0, 0.0, 1.0, -1.0),  # wte, wpe
     "hidden": (0.0, -0.5, -1.0, 0.0, -1.0),  # a block's matrices
     "output": (-1.0, 0.0, 0.0, 1.0, -1.0),  # the head
-    "vector": (0.0, 0.0, 0.0, 1.0, -1.0),  # biases, and layer norm gains, which start at B
+    "vector": (0.0, 0.0, 0.0, 1.0, -1.0),  # biases, and layer norm gains, whose initial value is B
 }
 MIDDLE = (0.5, -0.5, -0.5, 0.0, -0.5)
 
 
 class Scheme(NamedTuple):
     powers: Powers | None  # None: absolute numbers, unit_rule below
-    based: bool = True  # is relative to a base model
+    based: bool = True  # relative to a base model
     tie: bool = False  # head tied by default
     why_untied: str = ""  # why it cannot be tied
     zero_init: bool = True  # of queries and an untied head, by default
@@ -83,24 +83,24 @@ SCHEMES = {
     "mup": Scheme(TABLE_8),
     "mup-table3": Scheme(TABLE_8 | {"output": (0.0, -1.0, -1.0, -1.0, 0.0)}, why_untied=OTHER_INIT),
     "mup-table9": Scheme(TABLE_8 | {"input": MIDDLE, "vector": MIDDLE, "output": (-0.5, -0.5, -0.5, 0.0, -0.5)}),
-    "completep": Scheme(TABLE_8),  # Dey et al., arXiv 2505.01618; it follows the depth too
+    "completep": Scheme(TABLE_8),  # Dey et al., arXiv 2505.01618; also scales with the depth
     # Blake et al., arXiv 2407.17465
     "u-mup": Scheme(None, based=False, why_untied=OTHER_RATES, zero_init=False, grad_clip=0.0),
 }
 
 # --- Parametrization: (scheme, role of a tensor, shape) -> init, multipliers of both passes, learning rate, decay, eps
 
-# One tensor's: init std and mean; multipliers of the forward pass, of the gradient that goes on, of its own gradient;
-# factor of lr; the part of it that divides lambda in the mode "scaled"; eps
+# One tensor: init std and mean; multipliers of the forward pass, of the input's gradient, of its own gradient;
+# factor of lr; the part of this factor that divides lambda in the mode "scaled"; eps
 Numbers = tuple[float, float, float, float, float, float, float, float]
 
 
 def base_shape(config: Config, shape: Shape) -> tuple[int, int]:
-    """Width and head size of the base model, at which the scheme is the standard parametrization."""
+    """Width and head size of the base model, for which the scheme is the standard parametrization."""
     if not SCHEMES[config.parametrization].based:
         return shape.width, shape.head_dim
     width, heads = config.base_width, config.base_heads
-    if not heads:  # what keeps the head size
+    if not heads:  # keep the head size
         heads, rest = divmod(width, shape.head_dim)
         if rest:
             raise UsageError(f"the head size {shape.head_dim} does not divide --base-width {width}: give --base-heads")
@@ -124,18 +124,18 @@ def tensor_shapes(shape: Shape) -> list[tuple[str, str, list[int]]]:
 
 
 def times_power(value: float, m: float, exponent: float) -> float:
-    """value * m^exponent, dividing where the exponent is negative: exact for powers of 2, and at m = 1 the value."""
+    """value * m^exponent; negative exponents divide: exact for powers of 2, and equal to value at m = 1."""
     power = {0.0: 1.0, 0.5: math.sqrt(m), 1.0: m}[abs(exponent)]
     return value * power if exponent > 0 else value / power
 
 
 def relative_rule(config: Config, depth: int, powers: Powers, m: float, m_L: float, name: str, role: str) -> Numbers:
-    """The rule of a scheme that is a table of powers of m. CompleteP's depth rule acts on what is inside a block.
+    """The rule of a scheme that is a table of powers of m. CompleteP's rule for the depth applies inside blocks.
     depth: of the base model; m_L: depth / base depth."""
     a, b, c_adamw, c_sgd, e = powers[role]
     adamw, alpha, inside = config.optimizer == "adamw", config.depth_alpha, name.startswith("h.")
     std = 0.0 if role == "vector" else times_power(config.init_std, m, b)
-    if name.endswith("c_proj.weight"):  # GPT-2's, and alike at all depths where the branches are scaled
+    if name.endswith("c_proj.weight"):  # as in GPT-2; with scaled branches the same at all depths
         std /= math.sqrt(2 * depth)
     mean = times_power(1.0, m, b) if role == "vector" and name.endswith("weight") else 0.0  # a layer norm's gain
     A = times_power(config.output_mult if role == "output" else 1.0, m, a)
@@ -146,8 +146,8 @@ def relative_rule(config: Config, depth: int, powers: Powers, m: float, m_L: flo
 
 
 def relative_scales(config: Config, shape: Shape, powers: Powers, m: float, m_L: float, base_head_dim: int) -> Rule:
-    """Factors of the forward pass; the backward pass is its derivative. Attention logits are attn_mult / head_dim q.k
-    with attn_mult = sqrt(base head size), so that the base model is exactly sp."""
+    """Factors of the forward pass; the backward pass is its derivative. Attention logits are attn_mult / head_dim q.k;
+    by default attn_mult = sqrt(base head size), so that the base model is exactly sp."""
     embedding = times_power(config.embed_mult, m, powers["input"][0])
     output = times_power(config.output_mult, m, powers["output"][0])
     attn_mult = math.sqrt(base_head_dim) if config.attn_mult is None else config.attn_mult
@@ -166,12 +166,12 @@ def gelu_rms(mult: float) -> float:
     x = mult * z
     y = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / mult
     density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return math.sqrt((y * y * density).sum() * (z[1] - z[0]))  # trapezoids: the ends are 0
+    return math.sqrt((y * y * density).sum() * (z[1] - z[0]))  # trapezoidal rule: the ends are 0
 
 
 def unit_rule(config: Config, shape: Shape, name: str, role: str) -> Numbers:
-    """u-muP: weights, activations and gradients have unit scale at the start, whatever the shape. The factors of the
-    backward pass are its own: they are constant per tensor, to which Adam does not respond."""
+    """u-muP: weights, activations and gradients have unit scale at the start, for every shape. The factors of the
+    backward pass differ from the chain rule's; they are constant per tensor, so Adam's update does not change."""
     d, inside = shape.width, shape.depth**-0.5 if name.startswith("h.") else 1.0
     own = 1 / math.sqrt(config.total_batch_size)  # gradients of weights are sums over the tokens
     fan_in, fan_out = 4 * d if "mlp.c_proj" in name else d, 4 * d if "mlp.c_fc" in name else d
@@ -179,7 +179,7 @@ def unit_rule(config: Config, shape: Shape, name: str, role: str) -> Numbers:
     if role == "input":
         multiplier, own, rate = 1.0, 1.0, d**-0.5
     elif role == "hidden":
-        carried = 1 / gelu_rms(config.ffn_act_mult) if "mlp.c_proj" in name else 1.0  # the activation's unit scale
+        carried = 1 / gelu_rms(config.ffn_act_mult) if "mlp.c_proj" in name else 1.0  # unit scale of the activation
         multiplier, own, rate = carried * fan_in**-0.5, carried * own, inside * fan_in**-0.5
         dinp = carried * (fan_out if "mlp" in name else fan_in) ** -0.5
     elif role == "output":
@@ -195,7 +195,7 @@ def unit_scales(config: Config, shape: Shape) -> Rule:
     """u-muP's factors of both passes."""
     d, V, S, tokens = shape.width, shape.vocab_size, config.seq_len, config.total_batch_size
     softmax = config.attn_softmax_mult
-    a = 1 / (1 + 4 * shape.head_dim / softmax**2)  # 1: one key gets all attention; 0: all get the same
+    a = 1 / (1 + 4 * shape.head_dim / softmax**2)  # 1: all attention on one key; 0: equal attention
     attention_std = math.exp((1 - a) * math.log(math.sqrt(math.log(S) / S))) if S > 1 else 1.0
     a_mlp = config.residual_mult * math.sqrt(2 / (1 + config.residual_attn_ratio**2))
     a_attn = config.residual_attn_ratio * a_mlp
@@ -217,8 +217,8 @@ def unit_scales(config: Config, shape: Shape) -> Rule:
 def parametrization(config: Config, shape: Shape) -> Rules:
     """The rule of every tensor and the factors of both passes, as a plain JSON table: doc/formats.md has the formulas.
 
-    Weight decay "scaled": lambda / (the rate's factor of the width), so that rate x decay, a step's shrink, is alike
-    everywhere; "independent": schedule x lambda.
+    Weight decay "scaled": lambda / (width factor of the rate), so that rate x decay, the shrinkage of a step, is the
+    same everywhere; "independent": schedule x lambda.
     """
     name, scheme, tied = config.parametrization, SCHEMES[config.parametrization], shape.tie_embeddings
     if tied and scheme.why_untied:
@@ -258,7 +258,7 @@ def parametrization(config: Config, shape: Shape) -> Rules:
 
 
 def as_float32(value: Any) -> Any:
-    """The number that C++ computes with; also of lists."""
+    """The number that C++ computes with; also for lists."""
     return [as_float32(v) for v in value] if isinstance(value, list) else float(np.float32(value))
 
 
@@ -269,7 +269,7 @@ Observer = Callable[[str, str, Tensor], None]  # kind, name, activation
 
 
 class Replaced(torch.autograd.Function):
-    """`value` in the forward pass; x's gradient is that of the value times a factor, in x's own type."""
+    """`value` in the forward pass; the gradient of x is that of the value times a factor, in the type of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, factor: float) -> Tensor:
@@ -283,8 +283,8 @@ class Replaced(torch.autograd.Function):
 
 
 def scaled(x: Tensor, forward: float, backward: float, value: Tensor | None = None) -> Tensor:
-    """forward * x, whose gradient is multiplied by a number of its own. value: x's bf16 copy, to compute with; then the
-    gradient goes to x, the fp32 master, where micro-batches add up."""
+    """forward * x, with the gradient multiplied by `backward`. value: the bf16 copy of x, used for computing; the
+    gradient then goes to x, the fp32 master, which accumulates micro-batches."""
     if value is None and forward == backward:
         return x if forward == 1 else x * forward
     value = x.detach() if value is None else value
@@ -293,20 +293,20 @@ def scaled(x: Tensor, forward: float, backward: float, value: Tensor | None = No
 
 
 def ratio(backward: float, forward: float) -> float:
-    """What the backward pass needs beyond the derivative of a multiplication by `forward` (which may be 0)."""
+    """The factor of the backward pass beyond the derivative of a multiplication by `forward` (which may be 0)."""
     return 1.0 if backward == forward else backward / forward
 
 
 def stochastic_bf16(master: Tensor, seed: int, name: str, step: int) -> Tensor:
-    """bf16 neighbours of fp32 values, the upper with probability equal to the discarded fraction."""
+    """Rounds fp32 values to bf16, up with a probability equal to the discarded fraction."""
     index = torch.arange(-(-master.numel() // 4), device=master.device) + (step << 40)
     bits = torch.stack(draw(seed, ROUNDING, stream_of(name), index), 1).view(-1)[: master.numel()] & 0xFFFF
     raised = ((master.view(torch.int32) + bits.view(master.shape).int()) >> 16).to(torch.int16).view(torch.bfloat16)
-    return torch.where(master.isfinite(), raised, master.bfloat16())  # inf and NaN have no neighbour
+    return torch.where(master.isfinite(), raised, master.bfloat16())  # inf and NaN are not rounded
 
 
 class Observed(nn.Module):
-    """A module that announces its activations, by the names of doc/formats.md, to an observer: for --coord-check."""
+    """A module that passes its activations, with the names of doc/formats.md, to an observer: for --coord-check."""
 
     observer: Observer | None = None
     path = ""
@@ -318,7 +318,7 @@ class Observed(nn.Module):
 
 
 class Weights(nn.Module):
-    """A weight and, mostly, a bias: always fp32. A bf16 model computes with copies that every update refreshes."""
+    """A weight and, optionally, a bias, always in fp32. A bf16 model computes with copies, set after every update."""
 
     weight_bf16: Tensor
 
@@ -327,7 +327,7 @@ class Weights(nn.Module):
         self.bf16 = config.dtype == "bf16"
         self.weight = nn.Parameter(torch.zeros(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
-        self.factors = {"weight": (1.0, 1.0), "bias": (1.0, 1.0)}  # multiplier, of the gradient
+        self.factors = {"weight": (1.0, 1.0), "bias": (1.0, 1.0)}  # multipliers of value and gradient
         self.input_gradient = 1.0  # beyond the weight's multiplier
         for name, parameter in list(self.named_parameters()) if self.bf16 else []:
             self.register_buffer(name + "_bf16", torch.zeros_like(parameter, dtype=torch.bfloat16), persistent=False)
@@ -354,12 +354,12 @@ class LayerNorm(Weights):
 
 
 class Embedding(Weights):
-    """Rows of a table; also the head's matrix, by tensor(), whose factors are then the head's."""
+    """Rows of a table; also the head's matrix, by tensor(), with the factors of the head."""
 
     rows_gradient = 1.0  # beyond the embedding's multiplier
 
     def forward(self, index: Tensor) -> Tensor:
-        rows = F.embedding(index, self.weight)  # fp32, and so are the sums of its gradient
+        rows = F.embedding(index, self.weight)  # fp32, like the sums of its gradient
         return scaled(rows, 1, self.rows_gradient, F.embedding(index, self.weight_bf16) if self.bf16 else None)
 
 
@@ -386,7 +386,7 @@ class Attention(Observed):
 
 
 def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function(x), of which the backward pass keeps only x."""
+    """function(x); only x is kept for the backward pass."""
     return cast(Tensor, torch.utils.checkpoint.checkpoint(function, x, use_reentrant=False))
 
 
@@ -413,7 +413,7 @@ class Block(Observed):
         self.attn = Attention(config, shape)
         self.ln_2 = LayerNorm(config, shape.width)
         self.mlp = MLP(config, shape)
-        self.residual = [[1.0] * 5] * 2  # of attention, of the MLP
+        self.residual = [[1.0] * 5] * 2  # attention, MLP
 
     def add_branch(self, x: Tensor, norm_name: str, layer: nn.Module, factors: list[float]) -> Tensor:
         skip, branch, dskip, dbranch, dsplit = factors
@@ -426,12 +426,12 @@ class Block(Observed):
 
 
 class GPT2(Observed):
-    """Parameters have the names and the order of the rule table."""
+    """The parameters have the names and the order of the rule table."""
 
     def __init__(self, config: Config, shape: Shape, rules: Rules | None = None) -> None:
         super().__init__()
         self.config, self.shape = config, shape
-        padded = -(-shape.vocab_size // 128) * 128  # whole tiles for the matrix units; the extra rows stay 0
+        padded = -(-shape.vocab_size // 128) * 128  # whole tiles; the padding rows stay 0
         self.wte = Embedding(config, padded, shape.width, bias=False)
         self.wpe = Embedding(config, shape.max_seq_len, shape.width, bias=False)
         self.h = nn.ModuleList(Block(config, shape) for _ in range(shape.depth))
@@ -440,7 +440,7 @@ class GPT2(Observed):
         self.use_rules(rules or parametrization(config, shape))
 
     def use_rules(self, rules: Rules) -> None:
-        """Takes every number of the table that acts in a forward or backward pass."""
+        """Sets all numbers of the table that are used in the forward or backward pass."""
         self.rules, self.scales = rules, rules["scales"]
         scales, modules = self.scales, dict(self.named_modules())
         for rule in rules["tensors"]:
@@ -449,7 +449,7 @@ class GPT2(Observed):
         for i, block in enumerate(cast("list[Block]", self.h)):
             block.attn.scale, block.attn.out_scale = scales["attention"], scales["attention_out"]
             block.mlp.mult, block.residual = scales["gelu"], scales["residual"][2 * i : 2 * i + 2]
-        # what is looked up or multiplies logits is scaled once, in forward(): sums and products of logits are fp32
+        # embeddings and logits are scaled once, in forward(): their sums and products are fp32
         self.wte.rows_gradient = ratio(scales["wte_grad"], scales["embedding"])
         self.wpe.rows_gradient = ratio(scales["wpe_grad"], scales["embedding"])
         head = self.lm_head or self.wte
@@ -479,12 +479,12 @@ class GPT2(Observed):
 
     @torch.no_grad()
     def next_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """(V,) logits of the token after `tokens`, of which it sees the last seq_len."""
+        """(V,) logits of the token after the last seq_len `tokens`."""
         context = torch.tensor([tokens[-self.config.seq_len :]], device=self.wte.weight.device)
         return cast("NDArray[np.float32]", self(context)[0].cpu().numpy())
 
     def named_rules(self) -> list[tuple[Rule, nn.Parameter]]:
-        """(rule, parameter) pairs; a parameter may have padding rows below the rule's shape."""
+        """(rule, parameter) pairs; a parameter may have padding rows after those of the rule's shape."""
         parameters = dict(self.named_parameters())
         return [(rule, parameters[rule["name"]]) for rule in self.rules["tensors"]]
 
@@ -496,7 +496,7 @@ class GPT2(Observed):
 
     @torch.no_grad()
     def round_copies(self, step: int | None = None) -> None:
-        """To the nearest bf16; step: stochastically, with that step's random numbers."""
+        """Sets the bf16 copies: to nearest, or with `step` stochastically, with the random numbers of that step."""
         for name, master, copy in self.copies:
             copy.copy_(master if step is None else stochastic_bf16(master, self.config.seed, name, step))
 
@@ -506,12 +506,12 @@ class GPT2(Observed):
         for rule, parameter in self.named_rules():
             parameter[: rule["shape"][0]].copy_(values(rule))
             if self.config.dtype == "bf16":
-                parameter.copy_(parameter.bfloat16())  # a master starts at what the model computes with
+                parameter.copy_(parameter.bfloat16())  # a master starts at the value of its bf16 copy
         self.round_copies()
 
 
 def initial_value(seed: int, rule: Rule) -> Tensor:
-    """A tensor of doc/formats.md: normal with the rule's mean and std; constant where that is 0."""
+    """Initial weights of doc/formats.md: normal with the rule's mean and std; constant if std is 0."""
     if rule["init_std"] == 0:
         return torch.full(rule["shape"], rule["init_mean"])
     drawn = rule["init_mean"] + rule["init_std"] * normals(seed, rule["name"], math.prod(rule["shape"]))
@@ -520,11 +520,11 @@ def initial_value(seed: int, rule: Rule) -> Tensor:
     return value
 
 
-# --- Optimizer: torch's fused AdamW or SGD. Tensors whose rules agree form one group: an update is a few launches
+# --- Optimizer: torch's fused AdamW or SGD. Tensors with equal rules form one group, so an update has few launches
 
 
 def lr_factor(config: Config, t: int, steps: int) -> float:
-    """Learning rate at step t (from 0), as a part of the peak. wsd: Hu et al., "MiniCPM"; Haegele et al., both 2024."""
+    """Learning rate at step t (from 0), relative to the peak. wsd: Hu et al., "MiniCPM"; Haegele et al., both 2024."""
     warmup, f = config.warmup_steps, config.final_lr_frac
     if t < warmup:
         return (t + 1) / warmup
@@ -570,7 +570,7 @@ class Optimizer:
             self.torch.state[parameter] = state | step
 
     def set_rates(self, factor: float) -> None:
-        """Rates of this step: factor = lr_t / lr_peak."""
+        """Sets the rates of this step: factor = lr_t / lr_peak."""
         for group in self.torch.param_groups:
             group["lr"] = group["peak_lr"] * factor
             decay = group["rule_decay"] * (group["lr"] if self.config.weight_decay_mode == "scaled" else factor)
@@ -586,7 +586,7 @@ class Optimizer:
         return nn.utils.get_total_norm(self.gradients())
 
     def step(self, factor: float, norm: float) -> None:
-        """One update; norm: of the gradient, which is clipped here."""
+        """One update, with clipping; norm: of all gradients."""
         self.updates += 1
         self.set_rates(factor)
         clip = self.config.grad_clip
@@ -597,7 +597,7 @@ class Optimizer:
             self.model.round_copies(self.updates if self.config.rounding == "stochastic" else None)
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors of the checkpoint by name, parameter by parameter."""
+        """The optimizer's tensors of a checkpoint, by name."""
         out: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             out |= {f"{short}.{name}": self.torch.state[parameter][long] for short, long in self.names.items()}
@@ -613,7 +613,7 @@ class Optimizer:
 
 
 class Outliers:
-    """z-scores against the last 128 values. An outlier is not added: it must not widen the window for the next."""
+    """z-scores against the last 128 values. Outliers are not added: one spike must not hide the next."""
 
     def __init__(self, threshold: float, window: list[float]) -> None:
         self.threshold, self.window = threshold, window
@@ -628,12 +628,12 @@ class Outliers:
         return False
 
 
-# --- Coordinate check: does every activation, parameter and gradient keep its size, and change alike, at every width?
+# --- Coordinate check: sizes and changes of every activation, parameter and gradient, to compare between widths
 
 
 class CoordCheck:
-    """--coord-check: a CSV row per tensor and step. The tokens are the same at every step, so that the change of an
-    activation comes from the weights alone."""
+    """--coord-check: one CSV row per tensor and step. The tokens are the same at every step, so that activations change
+    only because of the weights."""
 
     COLUMNS = (
         "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,"
@@ -648,14 +648,14 @@ class CoordCheck:
             f"{shape.heads},{config.seed},{config.lr:.7g}"
         )
         try:
-            self.file = open(config.coord_check, "w")  # noqa: SIM115 - open as long as the run
+            self.file = open(config.coord_check, "w")  # noqa: SIM115 - open during the whole run
         except OSError as error:
             raise Error(f"cannot write to --coord-check {config.coord_check}: {error.strerror}") from None
         print(self.COLUMNS, file=self.file, flush=True)
 
     @contextlib.contextmanager
     def watch(self, model: GPT2) -> Iterator[None]:
-        """The forward passes in here are a step's; a backward pass that recomputes activations belongs outside."""
+        """Records the forward passes inside as one step; not for backward passes, which may recompute activations."""
         self.step += 1
         model.set_observer(self.add)
         yield
@@ -673,7 +673,7 @@ class CoordCheck:
         print(f"{self.run},{self.step},{kind},{name},{role},{numbers}", file=self.file)
 
     def add_parameters(self, model: GPT2) -> None:
-        """The weights of this step's pass, and their gradients; without padding rows."""
+        """Records the weights of this step and their gradients, without padding rows."""
         for kind in ("parameter", "gradient"):
             for rule, parameter in model.named_rules():
                 x = parameter if kind == "parameter" else cast(Tensor, parameter.grad)
@@ -685,7 +685,7 @@ class CoordCheck:
 
 
 class Trainer:
-    """A run from its setup: builds the model, takes the weights to start from, opens the log, trains."""
+    """A run: builds the model, sets its first weights, opens the log, trains."""
 
     def __init__(self, setup: Setup, rules: Rules, device: torch.device, compiled: bool, begin: float) -> None:
         self.setup, self.rules, self.device, self.rank = setup, rules, device, rank()
@@ -713,7 +713,7 @@ class Trainer:
         self.batch: Any = next(self.stream, None)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All the run's micro-batches of this rank: of each R * B samples the r-th B."""
+        """All micro-batches of this rank: of R * B samples for R ranks, rank r has the r-th B."""
         B, first = self.config.batch_size, self.samples
         for i in range((self.setup.steps - self.step) * self.setup.micro_steps):
             begin = 0 if self.config.overfit_single_batch else first + (i * self.setup.ranks + self.rank) * B
@@ -727,8 +727,8 @@ class Trainer:
         return rows[:, :-1], rows[:, 1:]
 
     def train_step(self, received: Received) -> int:
-        """One optimizer step; returns the signal that asks to stop, or 0. It waits for the device once, for loss and
-        norm; the next batch is ready by then."""
+        """One optimizer step; returns the signal that asks to stop, or 0. Waits for the device once, for loss and norm,
+        after reading the next batch."""
         config, micro_steps, ranks = self.config, self.setup.micro_steps, self.setup.ranks
         start, factor = time.perf_counter(), lr_factor(config, self.step, self.setup.steps)
         self.optimizer.torch.zero_grad(set_to_none=True)
@@ -744,7 +744,7 @@ class Trainer:
         if self.coord_check:
             self.coord_check.add_parameters(self.model)
         stop = received.signal
-        if ranks > 1:  # mean loss; and all ranks stop at the same step
+        if ranks > 1:  # mean loss; all ranks stop at the same step
             shared = torch.stack([total / ranks, torch.tensor(float(stop > 0), device=self.device)])
             dist.all_reduce(shared)
             total, stop = shared[0], stop or (SIGTERM if shared[1] > 0 else 0)
@@ -754,7 +754,7 @@ class Trainer:
         if finite and not outlier:
             self.optimizer.step(factor, norm)
         if self.device.type == "cuda":
-            torch.cuda.synchronize()  # for the clock; the update is short
+            torch.cuda.synchronize()  # for the time measurement; the update is short
         self.step += 1
         self.samples += config.total_batch_size // config.seq_len
         self.tokens_done += config.total_batch_size
@@ -845,17 +845,17 @@ PROGRAM = Program(
 
 
 def resolve(line: CommandLine) -> tuple[Setup, Rules]:
-    """The pieces of a run and its rules. UsageError or DataError for what cannot work; nothing is touched."""
+    """The setup of a run and its rules. Raises UsageErrors and DataErrors; writes nothing."""
     scheme = SCHEMES[line.config.parametrization]
     setup = prepare(line, scheme.tie, scheme.grad_clip, world_size())
     return setup, parametrization(setup.config, setup.shape)
 
 
 def train(line: CommandLine) -> int:
-    """Runs; returns the exit code."""
+    """Trains; returns the exit code."""
     begin, compiled = time.perf_counter(), bool(line.extra["compile"])
     if line.config.coord_check and compiled:
-        raise UsageError("--coord-check excludes --compile: a compiled model does not announce its activations")
+        raise UsageError("--coord-check excludes --compile: a compiled model does not report its activations")
     device = pick_device(str(line.extra["device"]), line.config.threads)
     with process_group(device):
         setup, rules = resolve(line)
@@ -869,7 +869,7 @@ def train(line: CommandLine) -> int:
 
 
 def sample(line: CommandLine) -> int:
-    """The sample command: the shape and the rules are the checkpoint's."""
+    """The sample command, with the shape and the rules of the checkpoint."""
     checkpoint = open_checkpoint(line.checkpoint)
     kind = checkpoint.tokenizer if line.config.tokenizer == "auto" else line.config.tokenizer
     if kind == "unknown":
@@ -889,7 +889,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sample(line) if line.checkpoint else train(line)
     except torch.OutOfMemoryError:
         error, code = "out of device memory: lower --batch-size (and keep --total-batch-size)", ExitCode.FAILED
-    except (Error, OSError) as problem:  # OSError: a full disk, a lost file system
+    except (Error, OSError) as problem:  # OSError: a full disk, for example
         error, code = str(problem), getattr(problem, "code", ExitCode.FAILED)
     print(f"train_gpt2.py: {error}", file=sys.stderr)
     return int(code)

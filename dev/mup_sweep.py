@@ -1,4 +1,4 @@
-"""The steps of a sweep one by one; GNU parallel and SLURM scripts call it in a clone that is not installed."""
+"""The single steps of a sweep, for GNU parallel and SLURM scripts in a clone that is not installed."""
 
 import sys
 from pathlib import Path

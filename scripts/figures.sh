@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Remakes the figures, tables and data of mup.md from real runs, about a quarter of an hour on two cores: `make figures`.
-# Runs that are finished are kept in runs/figures; delete that folder to measure everything anew.
+# `make figures`: the figures, tables and data of mup.md from new runs, in about a quarter of an hour on two cores.
+# Finished runs are kept in runs/figures; delete that folder to repeat all measurements.
 #   doc/figures/*.png   doc/data/*.csv.gz (the runs' numbers)   doc/data/*.txt (the tables and verdicts, as printed)
 # Last measured on two cores: the three coordinate checks take about a minute each, the transfer eight and a half.
 set -euo pipefail
@@ -13,7 +13,7 @@ check() { # name, then VARIABLE=value ...: one coordinate check
     shift
     env OUT="$runs/$name" "$@" scripts/mup_coordinate_check.sh | tee "$runs/$name.txt"
     grep -v '^wrote \|runs of .* steps\|runs (' "$runs/$name.txt" >"doc/data/$name.txt"
-    # the steps that the verdict looks at: all of them would be three times as much
+    # only the steps used by the verdict: all steps would be three times as much
     awk -F, 'NR == 1 || $10 == 1 || $10 == 2 || $10 == 4 || $10 == 10' "$runs/$name/coordinate_check.csv" |
         gzip -n9 >"doc/data/$name.csv.gz"
 }

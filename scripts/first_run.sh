@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make run` does once everything is built: the default corpus, a small muP model, its loss curve, and what to try next.
-# STEPS=200 scripts/first_run.sh shortens it. Everything lands in runs/first.
+# The run of `make run`, after building: the default corpus, a small muP model, its loss curve, and what to try next.
+# STEPS=200 scripts/first_run.sh shortens it. The output is in runs/first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=runs/first

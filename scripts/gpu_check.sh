@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make gpu-check`: everything that needs a GPU, in at most 8 minutes on one. Builds with what is here (nvcc, g++, this tree's
-# build/deps/include) and tests with the Python that has PyTorch: .venv's, or $PYTHON, or python3. Exit 5: no GPU here.
+# `make gpu-check`: all checks that need a GPU, in at most 8 minutes. Builds with the installed nvcc and g++ and with
+# build/deps/include. Tests with the Python that has PyTorch: $PYTHON, .venv's, or python3. Exit code 5: no GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-}

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Installs what is missing, and only that: scripts/setup.sh headers | toolchain | python | venv | venv-dev | cuda-toolkit
-#   headers       g++; CLI11, nlohmann-json and toml++ from Debian's or Ubuntu's packages, into build/deps/include, so that they
-#                 travel with the tree to machines without a network
+# Installs what is missing: scripts/setup.sh headers | toolchain | python PATH | venv | venv-dev | cuda-toolkit
+#   headers       g++; CLI11, nlohmann-json and toml++ from Debian's or Ubuntu's packages, copied to build/deps/include
+#                 for use on machines without a network
 #   toolchain     the same, and oneDNN (as root, or with sudo)
-#   python PATH   for native modules: Python's headers; pybind11 where PATH is .venv's Python
+#   python PATH   for native modules: Python's headers; pybind11 if PATH is .venv's Python
 #   venv          .venv with requirements.txt: data scripts and figures
 #   venv-dev      the same with requirements-dev.txt, and Python's headers: tests, PyTorch reference
-#   cuda-toolkit  nvcc and CUDA's headers into .venv, where there is no nvcc
-# Does nothing, in milliseconds, where everything is there. Elsewhere than on Debian or Ubuntu it says what to install.
+#   cuda-toolkit  nvcc and CUDA's headers into .venv, if there is no nvcc
+# Takes milliseconds if nothing is missing. On systems other than Debian and Ubuntu it lists what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# make -j asks for several things at once, and apt-get and pip stand no second one beside them.
+# make -j runs this several times at once, but only one apt-get or pip may run at a time.
 mkdir -p build
 exec 9>build/.setup.lock
 ! command -v flock >/dev/null || flock 9
 
 install_packages() {
     if ! command -v apt-get >/dev/null; then
-        echo "setup: this machine has no apt-get; install by hand what Debian calls: $*" >&2
+        echo "setup: this machine has no apt-get; install the equivalents of these Debian packages: $*" >&2
         exit 1
     fi
     local sudo=()
@@ -28,15 +28,17 @@ install_packages() {
     fi
     echo "setup: installing $*"
     export DEBIAN_FRONTEND=noninteractive
-    "${sudo[@]}" apt-get update -qq || echo "setup: the package lists could not be refreshed; trying with those that are here" >&2
+    "${sudo[@]}" apt-get update -qq || echo "setup: apt-get update failed; using the existing package lists" >&2
     "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-has_header() { echo "#include <$1>" | "${CXX:-g++}" -std=c++20 -isystem build/deps/include -x c++ -E - >/dev/null 2>&1; }
+has_header() {
+    echo "#include <$1>" | "${CXX:-g++}" -std=c++20 -isystem build/deps/include -x c++ -E - >/dev/null 2>&1
+}
 
 compiler() { command -v "${CXX:-g++}" >/dev/null || install_packages g++ make; }
 
-# Header-only libraries: kept in the tree.
+# Header-only libraries, copied into the tree.
 headers() {
     local deps=build/deps/include missing=() library
     compiler
@@ -49,7 +51,11 @@ headers() {
     mkdir -p "$deps"
     for library in "${missing[@]}"; do
         for from in /usr/include /usr/local/include; do
-            [[ ! -d $from/$library ]] || { rm -rf "$deps/.$library"; cp -r "$from/$library" "$deps/.$library"; mv -T "$deps/.$library" "$deps/$library"; break; }
+            [[ -d $from/$library ]] || continue
+            rm -rf "$deps/.$library"
+            cp -r "$from/$library" "$deps/.$library"
+            mv -T "$deps/.$library" "$deps/$library"
+            break
         done
     done
 }
@@ -61,7 +67,9 @@ toolchain() {
 
 cuda_toolkit() {
     local found
-    found=$(command -v nvcc || ls "${CUDA_HOME:-/nonexistent}/bin/nvcc" .venv/lib/python3*/site-packages/nvidia/cu*/bin/nvcc 2>/dev/null | head -n 1 || true)
+    found=$(command -v nvcc ||
+        ls "${CUDA_HOME:-/nonexistent}/bin/nvcc" .venv/lib/python3*/site-packages/nvidia/cu*/bin/nvcc 2>/dev/null |
+        head -n 1 || true)
     if [[ -n $found ]]; then return; fi
     echo "setup: installing requirements-cuda.txt into .venv"
     .venv/bin/pip install -q --disable-pip-version-check -r requirements-cuda.txt
@@ -72,7 +80,8 @@ venv() {
     stamp=.venv/.$requirements.installed
     if [[ -e $stamp ]] && cmp -s "$requirements" "$stamp"; then return; fi
     command -v python3 >/dev/null || install_packages python3 python3-venv
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "setup: Python 3.10 or newer is needed, this is $(python3 --version)" >&2; exit 1; }
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        { echo "setup: Python 3.10 or newer is needed, this is $(python3 --version)" >&2; exit 1; }
     if [[ ! -x .venv/bin/python ]]; then
         python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
         python3 -m venv .venv
@@ -83,7 +92,8 @@ venv() {
 }
 
 python_headers() { # of this Python
-    "$1" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || install_packages python3-dev
+    local code='import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))'
+    "$1" -c "$code" || install_packages python3-dev
 }
 
 for_modules() { # of this Python
@@ -92,7 +102,8 @@ for_modules() { # of this Python
         echo "setup: installing pybind11 into .venv"
         .venv/bin/pip install -q --disable-pip-version-check "$(grep ^pybind11 requirements-dev.txt)"
     fi
-    "$1" -c 'import pybind11' || { echo "setup: $1 has no pybind11: install it with $1 -m pip install pybind11" >&2; exit 1; }
+    "$1" -c 'import pybind11' ||
+        { echo "setup: $1 has no pybind11: install it with $1 -m pip install pybind11" >&2; exit 1; }
     python_headers "$1"
 }
 
@@ -103,5 +114,5 @@ case ${1:-} in
     venv) venv requirements.txt ;;
     python) for_modules "$2" ;;
     venv-dev) venv requirements-dev.txt; python_headers .venv/bin/python ;;
-    *) sed -n 2,11p "$0"; exit 2 ;;
+    *) sed -n 2,10p "$0"; exit 2 ;;
 esac

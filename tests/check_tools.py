@@ -9,7 +9,7 @@ from pathlib import Path
 from llmc.mup.check_csv import COLUMNS, Row, activation_names, parameter_names
 
 WIDTHS = (64, 128, 256, 512)
-# Multiplier, init, Adam's learning rate, as powers of the width: the rules as they stand in mup.md
+# Multiplier, init, Adam's learning rate, as powers of the width: the rules of mup.md
 RULES = {
     "mup": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (-1, 0, 0)},
     "mup-table3": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (0, -1, -1)},

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-# Several workers (pytest -n) share the cores: threads that spin for each other's would take them.
+# Several workers (pytest -n) share the cores: spinning threads of one would slow down the others.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(
     max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 )
@@ -16,7 +16,7 @@ import llmc
 
 
 def unbuilt():
-    """What the tests need and nobody has built: without it most of them would be skipped, and all would look well."""
+    """Modules and programs that the tests need and that are not built: without them most tests would be skipped."""
     needed = {BACKEND} if BACKEND != "cpu" else {"cpu", "emulated"}
     programs = [BINARY] if BACKEND != "cpu" else [BINARY, ROOT / "train_gpt2emu"]
     return [f"the {name} backend" for name in sorted(needed - set(llmc.backends()))] + [
@@ -49,7 +49,7 @@ def dtype(request):
     return request.param
 
 
-# One file is one worker's: the longest ones first, or the others wait for them at the end.
+# All tests of a file run in one worker: start the longest files first, so that they do not run alone at the end.
 LONGEST = [f"test_{name}.py" for name in ("sanitizers", "emulated_training", "mutations", "parity", "gpu_check")]
 
 
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def one_thread():
-    """PyTorch on one thread: tiny models gain nothing from more, and lose much where the cores are shared."""
+    """PyTorch on one thread: more threads do not help tiny models, and slow them down if cores are shared."""
     import torch
 
     torch.set_num_threads(1)
@@ -67,7 +67,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """--train-data and --val-data of small shards of text. Files that need other ones have a `data` of their own."""
+    """--train-data and --val-data of small shards of text. Files that need other data define their own `data`."""
     folder = tmp_path_factory.mktemp("shards")
     write_text_shards(folder, random_text(3000, 1), 1, "val")
     train = write_text_shards(folder, random_text(9000), 3, "train")

@@ -1,4 +1,4 @@
-"""What the tests of llmc.data share: text, and token shards read back."""
+"""Tools for the tests of llmc.data: text, and token shards read back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def some_text(seed: int, words: int = 200) -> str:
 
 
 def decode_bytes(tokens) -> bytes:
-    """The text of byte tokens, without the ends of documents."""
+    """The text of byte tokens, without end-of-document tokens."""
     return bytes(token for token in tokens.tolist() if token != 256)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of parametrizations share: small models in this process, text to train them on, slopes."""
+"""Tools for the tests of parametrizations: small models in this process, text to train them on, slopes."""
 
 import numpy as np
 from program import BACKEND
@@ -8,8 +8,8 @@ import llmc
 
 V = 257
 SHAPE = {"depth": 2, "width": 64, "head_dim": 16, "seq_len": 32, "batch_size": 8, "vocab_size": V}
-# Nothing starts at zero (every path carries gradient from the first step on), and no clip: it is the one thing that the
-# three tables of muP do not share.
+# Nothing starts at zero, so that every path has a gradient from the first step on. No clip: with a clip the three
+# tables of muP are not equivalent.
 PLAIN = {"zero_init_query": False, "zero_init_head": False, "tie_embeddings": False, "grad_clip": 0.0}
 MUP_FORMS = ["mup", "mup-table3", "mup-table9"]
 
@@ -55,7 +55,7 @@ def rules(gpt):
 
 
 def slope(widths, values):
-    """Of log2(values) against log2(widths), by least squares: values (widths) or (widths, seeds)."""
+    """Slope of log2(values) against log2(widths), by least squares: values (widths) or (widths, seeds)."""
     values = np.asarray(values, dtype=np.float64).reshape(len(widths), -1)
     x = np.repeat(np.log2(widths), values.shape[1])
     return np.polyfit(x, np.log2(values).reshape(-1), 1)[0]

@@ -1,8 +1,8 @@
-"""Sizes of arrays and distances between them, in float64 whatever the arrays are.
+"""Sizes of arrays and distances between them, in float64 for every type of array.
 
-A test that judges by a reduction takes it from here. In fp32 the result depends on the processor's vectors and on the
+Tests use the reductions of this file. In fp32 the result depends on the processor's vectors and on the
 library: NumPy's norm of four million fp32 numbers is 1e-5 off with AVX2 kernels, and right with AVX-512's.
-tests/test_measures.py looks for reductions that do not.
+tests/test_measures.py finds tests that use others.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""What the tests of ops share: random inputs of an element type, and the comparison with a float64 reference.
+"""Tools for the tests of ops: random inputs of an element type, and the comparison with a float64 reference.
 
 Every op of llmc/ops/ops.h is tested on every built backend and in both element types. Inputs are rounded to the element
 type first, so that only the op's own rounding is left: relative Frobenius error below 1e-5 in fp32, 1e-2 in bf16.
-Results that an op overwrites hold NaN before the call (llmc/bind/arrays.h), so an element left out shows. Scales are
-never 1.
+Results that an op overwrites hold NaN before the call (llmc/bind/arrays.h), so a missing element is noticed. Scales
+are never 1.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ class Data:
         return x if self.dtype == "fp32" else torch.from_numpy(x).bfloat16().float().numpy()
 
     def normal32(self, *shape):
-        """For what is fp32 whatever the element type is: parameter gradients, moments."""
+        """For arrays that are always fp32: parameter gradients, moments."""
         return self.generator.standard_normal(shape).astype(np.float32)
 
     def integers(self, high, *shape):

@@ -1,7 +1,7 @@
-"""Runs ./train_gpt2 (and train_gpt2.py) as a person would, and reads what they leave behind.
+"""Runs ./train_gpt2 (and train_gpt2.py) as a user would, and reads their output files.
 
-LLMC_TEST_BACKEND=cuda (or emulated) in the environment: the tests that use this file run that backend's program and
-module instead of the CPU's, and train_gpt2.py on the GPU. `make gpu-check` does so.
+With LLMC_TEST_BACKEND=cuda (or emulated) in the environment, the tests that use this file run that backend's program
+and module instead of the CPU's, and train_gpt2.py on the GPU. `make gpu-check` does this.
 """
 
 import json
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BACKEND = os.environ.get("LLMC_TEST_BACKEND", "cpu")
 BINARY = ROOT / {"cpu": "train_gpt2", "cuda": "train_gpt2cu", "emulated": "train_gpt2emu"}[BACKEND]
 DEVICE = "cuda" if BACKEND == "cuda" else "cpu"  # of train_gpt2.py
-# A model that trains in a blink; its sizes are no multiples of vector widths.
+# A model that trains in a moment; its sizes are not multiples of vector widths.
 TINY = ["--depth", 2, "--width", 48, "--heads", 3, "--seq-len", 40, "--batch-size", 4, "--threads", 1]
 
 
@@ -69,5 +69,5 @@ def tensors(checkpoint):
 
 
 def snapshot(folder):
-    """Every file below a folder with its content: to show that nothing changed."""
+    """Every file in a folder with its content, to check that nothing changed."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}

@@ -23,7 +23,7 @@ ODD_UNIT = [
     *UNIT,
     *"--ffn-act-mult 1.5 --attn-softmax-mult 0.7 --residual-mult 1.3 --residual-attn-ratio 0.6 "
     "--loss-softmax-mult 2".split(),
-]  # every number of the scheme away from its default
+]  # all numbers of the scheme differ from their defaults
 ALL = MUP | {"completep": [*COMPLETEP, "1"], "u-mup": ODD_UNIT}
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_script(script, *arguments, env=None):
-    """`python SCRIPT ARGUMENTS`, SCRIPT relative to the project's folder, with these environment variables besides."""
+    """`python SCRIPT ARGUMENTS`, SCRIPT relative to the project's folder, with additional environment variables."""
     return subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Token shards for tests, written as doc/formats.md says."""
+"""Token shards for tests, written according to doc/formats.md."""
 
 import hashlib
 from pathlib import Path
@@ -35,7 +35,7 @@ def write_text_shards(folder, text, shards=2, prefix="text"):
 
 
 def random_text(count, seed=0):
-    """Text with something to learn: words of a small vocabulary, some more frequent than others."""
+    """Text that can be learned: words of a small vocabulary, some more frequent than others."""
     rng = np.random.default_rng(seed)
     words = ["".join(rng.choice(list("abcdefghij"), size=rng.integers(2, 7))) for _ in range(50)]
     weights = 1 / np.arange(1, 51)

@@ -1,4 +1,4 @@
-"""llmc/gpt2/arena.h: buffers in one piece of memory, and what the model's recomputation saves."""
+"""llmc/gpt2/arena.h: buffers in one block of memory, and the memory that recomputation saves."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif("cpu" not in llmc.backends(), reason="not built:
 
 
 def check(buffers, plan):
-    """No two buffers that live at one moment overlap; nothing reaches over the end."""
+    """Buffers that are alive at the same time do not overlap; none exceeds the end."""
     places = [(offset, offset + size) for offset, (size, _) in zip(plan["offsets"], buffers, strict=True)]
     for i, (begin, end) in enumerate(places):
         assert begin % 256 == 0 and end <= plan["bytes"]
@@ -47,7 +47,7 @@ def test_random_plans(seed):
 
 
 def test_what_recomputation_saves():
-    """In bf16 a token and block keep 32C bytes (and statistics): 8C of them its GELU's, 2C its output's."""
+    """In bf16, 32C bytes are kept per token and block (and statistics): 8C for the GELU, 2C for the output."""
     options = {"depth": 24, "width": 768, "heads": 12, "seq_len": 256, "batch_size": 4, "dtype": "bf16"}
     options["vocab_size"] = 257
     size = {mode: llmc.cpu.activation_bytes(recompute=mode, **options) for mode in ("none", "gelu", "block")}

@@ -1,4 +1,4 @@
-"""What cannot work ends with one clear sentence, the documented exit code, and every file as it was."""
+"""Invalid input ends with one clear sentence, the documented exit code, and unchanged files."""
 
 import json
 import resource
@@ -19,7 +19,7 @@ def text(tmp_path_factory):
 
 
 def refuse(code, mentions, *arguments, **kwargs):
-    """The program ends with `code` and one sentence on stderr that holds every one of `mentions`."""
+    """The program ends with `code` and one sentence on stderr that contains all `mentions`."""
     _, error = run(*arguments, expect=code, **kwargs)
     lines = error.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("train_gpt2: "), error
@@ -275,7 +275,7 @@ def test_an_earlier_run_is_not_overwritten(text, trained):
 
 
 def test_full_disk(text, tmp_path):
-    """A file size limit stands in for a full disk: the third checkpoint cannot be written, the earlier ones stay."""
+    """A file size limit simulates a full disk: the third checkpoint cannot be written, the earlier ones remain."""
     options = [*text, *TINY, "--out", tmp_path, "--checkpoint-every", 2, "--keep", 9]
     run(*options, "--steps", 4)
     before = snapshot(tmp_path / "checkpoints")

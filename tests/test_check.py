@@ -1,4 +1,4 @@
-"""llmc.mup.check, llmc.plot.check and the script of theirs: slopes, verdicts, causes and figures on CSVs in which every
+"""llmc.mup.check, llmc.plot.check and their script: slopes, verdicts, causes and figures, from CSVs in which every
 power of the width is known."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def test_the_rules_pass_in_every_form(scheme):
     assert verdict.passed, verdict.causes
     judged = [finding for finding in verdict.findings if finding.band]
     assert {finding.kind for finding in judged} == {"activation", "update", "init", "gradient"}
-    assert {f.tensor for f in judged} == activation_names(2) | parameter_names(2)  # all of them
+    assert {f.tensor for f in judged} == activation_names(2) | parameter_names(2)  # all tensors
 
 
 CAUSES = [
@@ -56,7 +56,7 @@ def test_a_wrong_rule_is_named(rules, tensor, kind, cause):
     failure = next(f for f in verdict.failures if (f.kind, f.tensor) == (kind, tensor))
     assert failure.cause.startswith(cause)
     roles = {failure.role for failure in verdict.failures}
-    assert roles == set(rules)  # the others are not blamed
+    assert roles == set(rules)  # no other roles are named
     a, b, c = rules[failure.role]
     assert failure.slope == pytest.approx(a + b if kind == "init" else a + c, abs=0.03)
 
@@ -112,9 +112,9 @@ def test_attention_scale_shows_where_the_head_size_grows():
     assert verdict.head_grows
     assert {f.tensor for f in verdict.failures} == {"h.0.attn.logits", "h.1.attn.logits"}
     assert list(verdict.causes) == ["attention scale is 1/sqrt(d), not 1/d, with d the head size"]
-    assert check(rows_of(slopes={".attn.logits": -0.5}, heads=4)).passed  # queries and keys still random
-    assert not check(rows_of(slopes={".attn.logits": -0.5})).passed  # the same with more heads instead
-    verdict = check(rows_of("u-mup", heads=4, slopes={".attn.logits": 0.05}))  # its right slope is -0.5
+    assert check(rows_of(slopes={".attn.logits": -0.5}, heads=4)).passed  # queries and keys are still random
+    assert not check(rows_of(slopes={".attn.logits": -0.5})).passed  # the same with a growing number of heads
+    verdict = check(rows_of("u-mup", heads=4, slopes={".attn.logits": 0.05}))  # its correct slope is -0.5
     assert list(verdict.causes) == ["attention scale is 1/sqrt(d), not 1/d, with d the head size"]
     assert check(rows_of("u-mup", heads=4, slopes={".attn.logits": -0.45})).passed
     with pytest.raises(DataError, match="neither the number of heads nor their size"):
@@ -262,7 +262,7 @@ def test_figures_table_and_json(tmp_path, capsys):
     for name in ("curves", "layers"):
         pixels = image.imread(tmp_path / "new" / f"{name}.png")[..., :3]
         assert pixels.shape[1] > 1200
-        assert 0.5 < (pixels.min(axis=2) > 0.99).mean() < 0.97  # mostly paper, and something on it
+        assert 0.5 < (pixels.min(axis=2) > 0.99).mean() < 0.97  # mostly white, but not empty
     printed = capsys.readouterr().out
     assert "sp: FAIL, as it should" in printed
     assert "mup: PASS" in printed

@@ -1,4 +1,4 @@
-"""llmc.mup.check_runs and its script: which runs a coordinate check makes, that it does only what is left, its end."""
+"""llmc.mup.check_runs and its script: the runs of a coordinate check, continuing, and exit codes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from llmc.mup.check_runs import run_checks
 
 SCRIPT = ROOT / "scripts" / "mup_coordinate_check.sh"
 
-# Behaves like the trainer as far as a coordinate check sees it: it writes the statistics that the rules give, and
-# counts its runs in RUNS. It fails with the code in the file FAIL for the seed in it.
+# Behaves like the trainer in a coordinate check: it writes the statistics that follow from the rules, and counts its
+# runs in RUNS. For the seed in the file FAIL it fails with the exit code in that file.
 FAKE = f"""
 import os, sys
 sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "python")!r}, {str(ROOT)!r}]
@@ -41,7 +41,7 @@ write(out, rows_of(get("--parametrization"), slopes=slopes, sizes=(width,), seed
 
 @pytest.fixture
 def fake(tmp_path):
-    """A folder with the trainer's stand-in; environment for a small check with it."""
+    """A folder with a fake trainer; environment for a small check with it."""
     (tmp_path / "fake.py").write_text(FAKE)
     old = time.time() - 100
     os.utime(tmp_path / "fake.py", (old, old))
@@ -154,7 +154,7 @@ def test_a_trainer_that_fails_ends_the_check_with_its_code(fake):
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: mup width 256 depth 2 seed 2: ")
     assert "ended with exit code 5; all it said is in" in last
-    assert len(runs(folder)) == 2  # nothing was started after it
+    assert len(runs(folder)) == 2  # no run was started after it
     assert not (folder / "out/coordinate_check.csv").exists()
     (folder / "FAIL").unlink()
     run_checks([], None, env)

@@ -1,5 +1,5 @@
-"""--coord-check: the CSV of the C++ program against that of train_gpt2.py, number by number, and of its emulated CUDA
-kernels; what it refuses.
+"""--coord-check: the CSV of the C++ program and of its emulated CUDA kernels against that of train_gpt2.py, number by
+number; usage errors.
 """
 
 import csv
@@ -20,7 +20,7 @@ SCHEMES = {
     "table 9": "--parametrization mup-table9 --base-width 16 --no-zero-init-head",
     "u-mup": "--parametrization u-mup --lr 0.1",
 }
-# SGD: Adam moves the biases of the keys, whose true gradient is zero, by the sign of what rounding leaves of it.
+# SGD: the true gradient of the key biases is zero; Adam would move them by the sign of the rounding error.
 CHECK = "--overfit-single-batch --optimizer sgd --lr 0.05 --schedule constant --steps 4 --eval-every 0".split()
 
 
@@ -53,7 +53,7 @@ def assert_same_numbers(ours, theirs, tolerance):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_both_programs_write_the_same(data, tmp_path, scheme):
-    # --grad-clip as given: u-mup's own default is none
+    # --grad-clip is given, because the default of u-mup is no clip
     options = [*data, *TINY, *CHECK, *SCHEMES[scheme].split()]
     run(*options, "--coord-check", tmp_path / "ours" / "check.csv")
     theirs = [*options, "--device", DEVICE, "--coord-check", tmp_path / "theirs.csv"]
@@ -102,7 +102,7 @@ def test_numbers_are_what_they_say(data, tmp_path):
 
 
 def test_updates_of_a_bf16_model_are_its_masters(data, tmp_path):
-    """Adam's first step moves every weight by about the learning rate: far below what bf16 resolves."""
+    """Adam's first step moves every weight by about the learning rate: less than bf16 can represent."""
     adam = "--overfit-single-batch --dtype bf16 --lr 1e-6 --schedule constant --steps 2 --eval-every 0".split()
     run(*data, *TINY, *adam, "--coord-check", tmp_path / "check.csv")
     row = rows_of(tmp_path / "check.csv")["2", "parameter", "h.0.mlp.c_fc.weight"]

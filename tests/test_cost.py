@@ -11,7 +11,7 @@ import llmc
 
 B, T, C, H, L = 8, 1024, 768, 12, 12
 N, D, V, VP, P = B * T, C // H, 50257, 50304, 124_439_808
-PAIRS = T * (T + 1) // 2  # of a query and a key up to it
+PAIRS = T * (T + 1) // 2  # of a query and a key, up to the diagonal
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_optimizer(cost):
 
 
 def test_flops_of_a_step(cost):
-    """6 N + 12 L C T counts the products of a step, attention's as if it were not causal."""
+    """6 N + 12 L C T counts the products of a step, with attention as if it were not causal."""
     layers = [(C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)] * L + [(C, V)]
     matrices = sum(
         cost(op, N=N, C=inp, OC=out)[0]
@@ -123,7 +123,7 @@ def test_every_op_that_has_a_cost_can_be_timed(backend, dtype, op):
 
 
 def test_peak_is_never_below_a_rate_that_was_reached(backend):
-    """A peak that was measured while the machine was busy: measured again, and at least what was seen."""
+    """If a higher rate was reached, the peak is measured again, and is at least that rate."""
     code = (
         "import json, sys; sys.path.insert(0, 'python'); import llmc; peak = llmc.backend(sys.argv[1]).peak_flops;"
         "first = peak('fp32'); print(json.dumps([first, peak('fp32'), peak('fp32', seen=first / 2),"

@@ -1,5 +1,5 @@
-"""One build for every x86-64 machine: the CPU's kernels exist once for each instruction set, nothing of one set can be
-called by another's code, and every set that this machine can run passes the op tests."""
+"""One build for every x86-64 machine: the CPU kernels are compiled once per instruction set, code of one set cannot
+call functions of another, and every set that this machine can run passes the op tests."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ BUILD = ROOT / "build"
 
 
 def variable(name):
-    """A variable of the Makefile, in words."""
+    """The words of a variable of the Makefile."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     done = subprocess.run(["make", "-s", f"print-{name}"], cwd=ROOT, env=environment, capture_output=True, text=True)
     return done.stdout.split()
@@ -44,20 +44,20 @@ def test_kernels_compile_for(arch):
 
 
 def symbols(path, *options):
-    """[(type, name)] of the symbols that an object or program defines; types as nm's, lower case for local ones."""
+    """[(type, name)] of the symbols that an object or program defines; types as in nm, lower case for local ones."""
     done = subprocess.run(["nm", "--defined-only", *options, path], capture_output=True, text=True, check=True)
     return [tuple(line.split(maxsplit=2)[1:]) for line in done.stdout.splitlines()]
 
 
 def visible(path):
-    """What the linker could merge with another object's symbols: global, weak, unique and common ones."""
+    """Symbols that the linker could merge with those of another object: global, weak, unique and common ones."""
     return [name for kind, name in symbols(path, "-C") if kind.isupper() or kind in "uvw"]
 
 
 @built
 @pytest.mark.parametrize("isa", ISAS)
 def test_no_code_of_a_set_can_be_merged_with_another_object_s(isa):
-    """An inline function or a template that was compiled for AVX-512 must not become the copy that all others call."""
+    """An inline function or template compiled for AVX-512 must not become the copy that all code calls."""
     kernels = BUILD / f"kernels_{isa}.o"
     assert visible(kernels) == [f"llmc::cpu::{isa}::kernels"]
     groups = subprocess.run(["readelf", "-gW", kernels], capture_output=True, text=True).stdout
@@ -69,7 +69,7 @@ def test_no_code_of_a_set_can_be_merged_with_another_object_s(isa):
 @built
 @pytest.mark.parametrize("isa", ISAS)
 def test_no_code_of_a_set_runs_before_it_is_chosen(isa):
-    """A constructor of a static object would run at the start, on every machine."""
+    """A constructor of a static object would run at program start, on every machine."""
     sections = subprocess.run(["readelf", "-SW", BUILD / f"kernels_{isa}.o"], capture_output=True, text=True).stdout
     assert " .text" in sections and not re.search(r"\.(init_array|ctors|preinit_array|init)\b", sections)
 

@@ -1,6 +1,6 @@
 """The kernels as nvcc compiles them, without a GPU: every warning is an error; no spills in the hot kernels; tensor
-cores fed by ldmatrix and cp.async; 16-byte accesses where memory is the bound; no driver needed to build and link, and
-without one the program says so.
+cores fed by ldmatrix and cp.async; 16-byte accesses in kernels that are bound by memory; building and linking needs no
+driver, and without one the program says so.
 """
 
 import os
@@ -107,7 +107,7 @@ def total(opcodes, pattern):
     return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
 
 
-# The kernels in which a training step spends its time: those for rows that are aligned, and head sizes up to 64.
+# The kernels that take most of the time of a training step: those for aligned rows, and head sizes up to 64.
 TENSOR_CORE = [
     r"matmul_bf16_kernel<",
     r"attention_forward_bf16_kernel<(32|64)>",
@@ -170,7 +170,7 @@ def test_memory_bound_kernels_access_16_bytes(sass, pattern):
 
 @needs_nvcc
 def test_a_spill_would_be_seen(tmp_path):
-    """The checks above on a kernel that fails them: it is given a quarter of the registers that it needs."""
+    """The checks above on a kernel that fails them: it gets a quarter of the registers that it needs."""
     source = tmp_path / "spilling.cu"
     source.write_text(
         "__global__ void spilling_kernel(float* x) {\n"

@@ -1,4 +1,4 @@
-"""llmc.data.download: no network is found out within seconds, and a broken download is continued."""
+"""llmc.data.download: a missing network is detected within seconds, and an interrupted download is continued."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmc.errors import DataError
 
 @contextmanager
 def dead_proxy(silent: bool):
-    """A proxy that refuses connections, or accepts them and never answers; whatever the machine's network is."""
+    """A proxy that refuses connections, or accepts them and never answers; independent of the machine's network."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if silent:
@@ -70,7 +70,7 @@ def test_without_a_network_scripts_say_so_within_seconds(tmp_path, script, silen
         )
         seconds = time.monotonic() - start
     assert result.returncode == 3
-    assert seconds < 8  # 4 of waiting, and the start of Python on a busy machine
+    assert seconds < 8  # 4 seconds of waiting, and the start of Python on a busy machine
     assert result.stderr.count("\n") == 1
     assert all(part in result.stderr for part in says), result.stderr
     assert not list(tmp_path.glob("out/*"))
@@ -122,7 +122,7 @@ def test_download_resumes(server, tmp_path, monkeypatch):
     download(f"{server}/file.txt", path)
     assert path.read_bytes() == Server.content
     assert Server.requests == [None, "bytes=1000-"]
-    download("http://nowhere.invalid/file.txt", path)  # what is there is not fetched
+    download("http://nowhere.invalid/file.txt", path)  # an existing file is not downloaded
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 

@@ -1,4 +1,4 @@
-"""llmc.data: the bytes of token shards, and data sets that are whole or absent whatever interrupts them."""
+"""llmc.data: the bytes of token shards, and data sets that are complete or absent after any interruption."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_reader_refuses_spoiled_shards(tmp_path, spoil):
         shards.read_shard(path)
 
 
-# --- Data sets as wholes ---
+# --- Complete data sets ---
 
 
 def test_made_twice_is_made_once(tmp_path):
@@ -104,7 +104,7 @@ def test_made_twice_is_made_once(tmp_path):
     assert make("hello", "there")
     path.unlink()
     assert not make("hello", "there")  # a shard was lost
-    assert not make("hello", "there", shard_tokens=100)  # other shards: the old ones go
+    assert not make("hello", "there", shard_tokens=100)  # other shards: the old ones are removed
     assert sorted(p.name for p in tmp_path.glob("*.bin")) == ["d_train_000001.bin"]
 
 
@@ -146,7 +146,7 @@ def test_signals_leave_nothing(tmp_path, sent):
         [sys.executable, ROOT / "dev/data/synthetic.py", "--tokens", "1000000000", "--out", tmp_path],
         stderr=subprocess.PIPE,
         text=True,
-        # a shell's background jobs ignore Ctrl-C, and so would what they start
+        # background jobs of a shell ignore Ctrl-C, and so do their child processes
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     partial = tmp_path / ".synthetic.partial" / "synthetic_train_000001.bin"
@@ -204,7 +204,7 @@ def test_resumed_shards_equal_those_made_at_once(tmp_path, stop_at, capsys):
     make(tmp_path / "twice", 40)
     if stop_at == 19:
         assert len(kept) > 5
-        assert encoded[0] not in {piece.text for piece in documents[:15]}  # what is done is not tokenized again
+        assert encoded[0] not in {piece.text for piece in documents[:15]}  # complete shards are not tokenized again
     assert snapshot(tmp_path / "twice") == snapshot(tmp_path / "once")
 
 

@@ -137,7 +137,7 @@ def test_synthetic_stationary_distribution_is_exact():
     chain = synthetic.make_chain(64, 8, np.random.RandomState(3))
     transitions = np.array([np.bincount(row, minlength=64) / 256 for row in chain.table])
     assert np.abs(chain.stationary @ transitions - chain.stationary).max() < 1e-15
-    cycle = synthetic.make_chain(7, 1, np.random.RandomState(0))  # periodic, and nothing is left to chance
+    cycle = synthetic.make_chain(7, 1, np.random.RandomState(0))  # periodic and deterministic
     assert np.allclose(cycle.stationary, 1 / 7)
     assert cycle.nats_per_token == 0
 

@@ -1,4 +1,4 @@
-"""llmc.data: text files and the standard library, and which of them are for validation."""
+"""llmc.data: text files and the standard library, and the split for validation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_split_is_stable_and_about_as_large_as_asked():
 
 @pytest.mark.parametrize(("size", "split"), [(2, "val"), (3, "train")])
 def test_a_file_with_more_than_half_of_the_share_stays_in_training(size, split):
-    """Of 100 bytes, 4 are for validation: the first file by hash goes there with 2 bytes, not with 3."""
+    """4 of 100 bytes are for validation: the first file by hash is used if it has 2 bytes, not if it has 3."""
     names = sorted(map(str, range(99)), key=lambda name: hashlib.sha256(name.encode()).digest())
     sizes = dict.fromkeys(names[: 101 - size], 1) | {names[0]: size}
     assert sum(sizes.values()) == 100
@@ -175,7 +175,7 @@ def test_pystdlib_of_this_python(tmp_path):
     assert 0.03 < sum(map(len, val)) / sum(map(len, train + val)) < 0.08
     assert manifest["shards"][0]["bytes"] + manifest["shards"][1]["bytes"] > 5_000_000
     every = "".join(sorted(train + val))
-    assert "import unittest" in every  # unittest itself stays, the tests do not
+    assert "import unittest" in every  # unittest itself is included, the tests are not
     assert "class TestCase(object):" in every or "class TestCase:" in every
 
 

@@ -34,7 +34,7 @@ def gpt2(gpt2_cache, monkeypatch):
 def test_gpt2_tokens(gpt2):
     assert gpt2.encode(b"hello world").tolist() == [31373, 995]
     assert gpt2.encode(b"The quick brown fox").tolist() == [464, 2068, 7586, 21831]
-    assert 50256 not in gpt2.encode(b"<|endoftext|>").tolist()  # text is never taken for the end of a document
+    assert 50256 not in gpt2.encode(b"<|endoftext|>").tolist()  # text never becomes the end of a document
 
 
 def test_gpt2_data_set_and_decoder_table(gpt2, tmp_path):
@@ -54,7 +54,7 @@ def test_gpt2_data_set_and_decoder_table(gpt2, tmp_path):
     assert (content[0].vocab_size, content[0].tokenizer) == (50257, 2)
     assert sum(c.bytes for c in content) == sum(len(d.encode()) for d in documents)
     write_dataset(tmp_path, "d", "byte", pieces(*documents), {}, shard_tokens=100)
-    assert not (tmp_path / "tokenizer.bin").exists()  # it would be taken for that of the new shards
+    assert not (tmp_path / "tokenizer.bin").exists()  # it would belong to other shards
 
 
 def test_tinyshakespeare_has_the_token_counts_of_llmc(gpt2, tmp_path):

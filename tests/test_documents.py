@@ -12,7 +12,7 @@ from program import ROOT
 DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("doc/*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = json.loads((ROOT / "python/llmc/options.json").read_text())["options"]
-# Options of the programs that are no entry of the table, and options of other commands that README shows.
+# Options of the programs that are not in the table, and options of other commands that README shows.
 OTHERS = {"help", "config", "dry-run", "all", "print-config", "options-json", "prompt", "file", "out"}
 
 
@@ -33,7 +33,7 @@ def test_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_lines_are_short(path):
-    """Text below 120 characters; the rows of wide tables excepted, which cannot be broken."""
+    """At most 120 characters, except for rows of wide tables, which cannot be wrapped."""
     lines = path.read_text(encoding="utf-8").splitlines()
     long = [i for i, line in enumerate(lines, 1) if len(line) > 120 and not line.startswith("|")]
     assert not long, f"{path.name}: lines {long}"

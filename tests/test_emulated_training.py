@@ -1,8 +1,8 @@
-"""train_gpt2emu, the CUDA kernels and the CUDA host code on the CPU, from outside: the trajectory of the CPU program,
-resume, recorded micro-batches, memory, and what it says when the GPU is not what it should be.
+"""train_gpt2emu, which runs the CUDA kernels and the CUDA host code on the CPU, as a program: the trajectory of the CPU
+program, resume, recorded micro-batches, memory, and messages about unusable GPUs.
 
-Tolerances against the CPU program: fp32 sums in another order, 1e-5 relative on ten losses; bf16 rounds at other places
-(a fused epilogue rounds once where the CPU rounds twice), 2e-3.
+Tolerances against the CPU program: fp32 adds in another order, 1e-5 relative on ten losses; bf16 rounds at other places
+(a fused epilogue rounds once, the CPU twice), 2e-3.
 """
 
 import itertools
@@ -80,7 +80,7 @@ def test_ten_steps_follow_the_cpu_program(data, tmp_path, scheme, dtype):
     ids=["mup", "u-mup"],
 )
 def test_first_gradients_agree_with_the_cpu(scheme):
-    """Through the module, before an optimizer can hide a scale: every tensor, raw."""
+    """With the module: raw gradients of every tensor, because an optimizer can hide a wrong scale."""
     import llmc
 
     options = {"depth": 2, "width": 48, "heads": 3, "seq_len": 40, "batch_size": 3, "vocab_size": 257} | scheme
@@ -142,7 +142,7 @@ def test_evaluation_between_micro_batches_changes_nothing(data, tmp_path):
     assert losses(tmp_path / "plain") == losses(tmp_path / "busy")
 
 
-# --- A GPU that is not what it should be: one sentence, the right exit code ---
+# --- Unusable GPUs: one sentence, the right exit code ---
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`make gpu-check` is for GPUs; here its steps run on the emulated backend, and without a GPU it says so."""
+"""`make gpu-check`: its steps on the emulated backend, and the message without a GPU."""
 
 import json
 import shutil

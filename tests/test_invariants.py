@@ -1,7 +1,7 @@
-"""Invariants of the parametrizations, on the C++ program: what must hold whatever the implementation.
+"""Invariants of the parametrizations, which every implementation must satisfy, on the C++ program.
 
-Thresholds come from the theory where it gives numbers, otherwise from what was measured on PyTorch models of the same
-sizes (mup.md tells the theory). The coordinate check and its negative controls: test_mutations.py; training curves and
+Thresholds come from the theory (mup.md) if it gives numbers, otherwise from measurements on PyTorch models of the same
+sizes. The coordinate check and its negative controls: test_mutations.py; training curves and
 the transfer of learning rates: test_transfer.py.
 """
 
@@ -40,7 +40,7 @@ def test_base_identity(scheme, optimizer):
 
 
 def test_base_identity_needs_the_attention_scale():
-    """The negative control: attention by 8/d, as microsoft/mup's documentation has it, is SP at head size 64 only."""
+    """Negative control: attention with 8/d, as in microsoft/mup's documentation, is SP only at head size 64."""
     standard = train(model(parametrization="sp", **PLAIN), batches(20))
     other = train(model(**AT_BASE["mup"], attn_mult=8.0, **PLAIN), batches(20))
     assert max(abs(a - b) for a, b in zip(standard, other, strict=True)) > 1e-4
@@ -62,7 +62,7 @@ def test_forms_agree_bit_for_bit_where_the_factors_are_powers_of_two(optimizer):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_forms_agree_elsewhere_up_to_rounding(optimizer):
-    """m = 3: the factors round, about 1e-7 at a time."""
+    """m = 3: the factors are rounded, with errors of about 1e-7 each."""
     eight, three, nine = losses_of_forms(16, optimizer, width=48)
     np.testing.assert_allclose(three, eight, rtol=5e-6)
     np.testing.assert_allclose(nine, eight, rtol=5e-6)
@@ -70,7 +70,7 @@ def test_forms_agree_elsewhere_up_to_rounding(optimizer):
 
 
 def test_tied_forms_agree():
-    """Of Tables 8 and 9; Table 3 cannot be tied."""
+    """Tables 8 and 9 with a tied head; Table 3 cannot be tied."""
     options = PLAIN | OPTIMIZERS["adamw"] | {"base_width": 16, "tie_embeddings": True, "eps": 1e-4}
     eight, nine = (train(model(parametrization=form, **options), batches(20)) for form in ("mup", "mup-table9"))
     assert eight == nine
@@ -78,7 +78,7 @@ def test_tied_forms_agree():
 
 @pytest.mark.parametrize("what, extra", [("epsilon", {"scale_eps": False}), ("clip", {"grad_clip": 1.0})])
 def test_forms_part_where_something_is_not_scaled(what, extra):
-    """Negative controls, and a fact to know: a clip on the global gradient norm is not invariant."""
+    """Negative controls; also, a clip on the global gradient norm is not invariant."""
     eight, three, nine = losses_of_forms(16, "adamw", **extra)
     assert max(np.abs(eight - three).max(), np.abs(eight - nine).max()) > 1e-4, what
 
@@ -102,7 +102,7 @@ WIDTHS = [64, 128, 256, 512]
 
 
 def slopes_at_start(options, seeds=2):
-    """Of every activation's standard deviation before any step, against the width, by name."""
+    """Slopes of every activation's standard deviation before the first step, against the width, by name."""
     ((tokens, targets),) = batches(1, 2, 32)
     sizes = {}
     for width, seed in itertools.product(WIDTHS, range(seeds)):
@@ -136,7 +136,7 @@ def test_a_zero_head_knows_nothing(scheme, width):
 
 # --- One step, read from the tensors ---------------------------------------------------------------------------------
 
-# Of A * dw / lr after one Adam step, and of A * dw / (lr * dL/dW_eff) after one SGD step, at m = 8.
+# Expected A * dw / lr after one Adam step, and A * dw / (lr * dL/dW_eff) after one SGD step, at m = 8.
 FIRST_STEP = {"input": (1, 8), "vector": (1, 8), "hidden": (1 / 8, 1), "output": (1 / 8, 1 / 8)}
 
 
@@ -155,7 +155,7 @@ def test_effective_learning_rates(form, optimizer):
         per_gradient = np.abs(grad[name].astype(np.float64)) / rule["multiplier"] if optimizer == "sgd" else 1
         per_gradient = np.where(per_gradient == 0, np.inf, per_gradient)
         size = np.abs(before[name]).max() * rule["multiplier"] * 2**-23
-        seen = moved > 1000 * size  # moves that fp32 resolves; a token that did not occur does not move
+        seen = moved > 1000 * size  # changes that fp32 can represent; tokens that did not occur do not change
         assert seen.any(), name
         measured = np.median((moved / (lr * per_gradient))[seen])
         assert measured == pytest.approx(FIRST_STEP[rule["role"]][optimizer == "sgd"], rel=2e-3), name
@@ -234,7 +234,7 @@ def test_gradient_through_the_output_multiplier(form):
 
 @pytest.mark.parametrize("scheme", [*MUP_FORMS, "completep", "u-mup"])
 def test_schedules_keep_the_ratios_of_learning_rates(scheme):
-    """Half the schedule is half the step, for every tensor: no absolute rate is written anywhere."""
+    """Half the schedule is half the step, for every tensor: no tensor has an absolute rate."""
     base = {} if scheme == "u-mup" else {"base_width": 16}
     base |= {"base_depth": 1} if scheme == "completep" else {}
     moves = []
@@ -289,8 +289,8 @@ def residual_slope(options, seeds=2, steps=4):
 
 
 def test_depth():
-    """CompleteP: alpha = 1 lets the residual stream shrink a little with depth, alpha = 1/2 keeps it; without the rule
-    it grows."""
+    """CompleteP: with alpha = 1 the residual stream shrinks a little with depth, with alpha = 1/2 it keeps its size;
+    without the rule it grows."""
     deep = {"parametrization": "completep", "base_width": 64, "base_depth": 2}
     assert -0.25 < residual_slope(deep) < 0.05
     assert abs(residual_slope(deep | {"depth_alpha": 0.5})) < 0.1
@@ -310,14 +310,14 @@ def test_completep_at_the_base_depth_is_mup(optimizer):
 
 @pytest.mark.parametrize("width", [64, 256])
 def test_unit_variance_at_the_start(width):
-    """Weights 1, activations and gradients of order 1 with no tuning: what u-muP is for. All tokens equally likely."""
+    """Weights of 1, activations and gradients of order 1 without tuning, with all tokens equally likely."""
     gpt = model(parametrization="u-mup", width=width, head_dim=32, depth=4)
     tokens, targets = np.random.default_rng(0).integers(0, V, (2, 8, 32), dtype=np.int32)
     for name, weight in gpt.parameters().items():
         if not name.endswith("bias"):
             assert rms(weight) == pytest.approx(1, abs=0.02), name
     for name, value in gpt.activations(tokens, targets).items():
-        if name != "logits":  # 1/width: they start small, so that the loss does at log V
+        if name != "logits":  # 1/width: they start small, so that the loss starts at log V
             assert 0.3 < rms(value) < 3, (name, rms(value))
     gpt.zero_grad()
     gpt.forward(tokens, targets)
@@ -360,7 +360,7 @@ def test_micro_batches_of_u_mup_add_up():
         np.testing.assert_allclose(b[name], a[name], rtol=1e-3, atol=1e-4 * np.abs(a[name]).max(), err_msg=name)
 
 
-# --- What has no meaning is refused ----------------------------------------------------------------------------------
+# --- Combinations without a meaning are refused ----------------------------------------------------------------------
 
 REFUSED = [
     ({"parametrization": "mup-table3", "base_width": 64, "tie_embeddings": True}, "in Table 3 an embedding and a head"),

@@ -1,4 +1,4 @@
-"""llmc.mup.jobs: several runs at a time, in their order, until all are finished, one fails, or a signal comes."""
+"""llmc.mup.jobs: several runs at a time, in order, until all are finished, one fails, or a signal arrives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmc.progress import duration
 
 @dataclass
 class Command:
-    """A shell command as a job. Its folder gets a file NAME.CODE at its end."""
+    """A shell command as a job. At its end it writes a file NAME.CODE to its folder."""
 
     folder: Path
     name: str
@@ -85,6 +85,12 @@ def test_the_first_failure_stops_the_rest(tmp_path, command):
     assert jobs[0].code() == -signal.SIGTERM
 
 
+def default_signals() -> None:
+    """Undoes what started the tests: nohup ignores SIGHUP, and a shell ignores SIGINT for what runs in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def interrupt(folder: Path, command: str, *signals: int) -> tuple[int, float]:
     """Runs three jobs two at a time in another process, sends it signals; its exit code and the seconds it took."""
     code = (
@@ -97,7 +103,7 @@ def interrupt(folder: Path, command: str, *signals: int) -> tuple[int, float]:
         [sys.executable, "-c", code],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=default_signals,
     )
     deadline = time.monotonic() + 30
     while len(list(folder.glob("ready*"))) < 2 and time.monotonic() < deadline:
@@ -118,7 +124,7 @@ def test_a_signal_ends_what_runs_and_starts_nothing(tmp_path, number, code):
     assert returned == code
     assert seconds < 20
     assert started(tmp_path) == ["a", "b"]
-    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they could end as they wanted
+    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they ended by themselves
 
 
 def test_a_second_signal_kills(tmp_path):

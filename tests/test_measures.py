@@ -1,4 +1,4 @@
-"""Tests judge by reductions in float64 (tests/measures.py); this file finds those that do not."""
+"""Tests use reductions in float64 (tests/measures.py); this file finds those that do not."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from measures import deviation, mean_abs, norm, relative_error, rms, spectral_norm
 
-# Calls of these names reduce an array. The arrays that PLAIN lists are float64, integers or booleans from the start.
+# Calls of these names reduce an array. The arrays in PLAIN are float64, integers or booleans.
 REDUCTIONS = {"norm", "std", "var", "mean"}
 PLAIN = {
     "test_check.py": "pixels of a figure; fits in float64",

@@ -1,5 +1,5 @@
-"""Who tests the coordinate check? Rules are broken one at a time in a copy of llmc/mup/parametrization.cpp, and each
-broken program has to be caught, by an invariant and a cause that name the mistake. The right program has to pass.
+"""Tests of the coordinate check: rules are broken one at a time in a copy of llmc/mup/parametrization.cpp. The check of
+each broken program must fail, with a slope and a cause that name the mistake. The correct program must pass.
 """
 
 import shutil
@@ -68,7 +68,7 @@ def build(folder, source):
 
 
 def verdict(program, corpus, folder, *extra):
-    """Of a coordinate check: four widths, two seeds, five steps, a fixed number of heads."""
+    """The verdict of a coordinate check: four widths, two seeds, five steps, a fixed number of heads."""
     rows = []
     for width in (64, 128, 256, 512):
         for seed in (1, 2):
@@ -76,7 +76,7 @@ def verdict(program, corpus, folder, *extra):
             run(
                 *"--depth 2 --heads 4 --seq-len 32 --batch-size 8 --steps 5 --lr 0.005 --schedule constant".split(),
                 *"--parametrization mup --base-width 64 --base-heads 4 --overfit-single-batch --threads 1".split(),
-                *"--grad-clip 0".split(),  # a clip is the one thing that the forms of muP do not share
+                *"--grad-clip 0".split(),  # with a clip the forms of muP are not equivalent
                 *["--train-data", corpus, "--width", width, "--seed", seed, "--coord-check", out, *extra],
                 program=[program],
             )

@@ -1,4 +1,4 @@
-"""What holds for every op of llmc/ops/ops.h: same bits twice and in every schedule, NaNs show, bad arguments are named.
+"""Tests of every op of llmc/ops/ops.h: same bits in every call and schedule, NaNs are kept, bad arguments are named.
 Each op against PyTorch: test_ops_*.py, test_optimizers.py."""
 
 import numpy as np
@@ -66,7 +66,7 @@ def test_same_bits_twice(backend, dtype):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_same_bits_under_any_schedule(dtype, seed):
-    """CUDA's threads run in any order between barriers: here in many, on one host thread and on several."""
+    """CUDA's threads run in any order between barriers: tested in several orders, on one host thread and on more."""
     if "emulated" not in llmc.backends():
         pytest.skip("the emulated backend is not built: run make module-emu")
     emulated = llmc.backend("emulated")
@@ -113,7 +113,7 @@ def test_wrong_shapes_are_named(backend):
 
 
 def test_indices_outside_are_refused(backend):
-    """On the CPU an index outside the table is an error; a GPU kernel cannot afford to look, its data loader has to."""
+    """On the CPU an index outside the table is an error. GPU kernels do not check; the data loader does."""
     if backend.backend() != "cpu":
         pytest.skip("checked on the CPU only")
     ones = np.ones((5, 4), np.float32)

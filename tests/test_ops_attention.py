@@ -41,7 +41,7 @@ def test_attention(backend, dtype, B, T, H, D):
     assert_close(forward["out"], out, TOLERANCE[dtype])
     assert_close(forward["lse"], lse, TOLERANCE[dtype])
     out.backward(double(dout))
-    # The forward pass's own outputs, as in training; rounding them to bf16 is part of the error allowed.
+    # The outputs of the forward pass, as in training; their rounding to bf16 is part of the allowed error.
     dqkv = backend.attention_backward(dout, forward["out"], forward["lse"], qkv, **scales, dtype=dtype)
     for i, name in enumerate("qkv"):
         part = slice(i * H * D, (i + 1) * H * D)
@@ -84,7 +84,7 @@ def test_attention_of_the_last_queries(backend, dtype, first):
 
 
 def test_attention_is_causal(backend, dtype):
-    """The future changes nothing: same bits before position 40, whatever stands from there on."""
+    """Later positions have no effect: same bits before position 40 with other values after it."""
     data = Data(10, dtype)
     qkv = data.normal(1, 70, 3 * 32)
     other = qkv.copy()
@@ -95,11 +95,11 @@ def test_attention_is_causal(backend, dtype):
 
 
 def test_attention_large_logits(backend, dtype):
-    """Scores of some hundreds: the softmax must subtract its maximum, also where a later block of keys holds it."""
+    """Scores of some hundreds: the softmax must subtract the maximum, also if it is in a later block of keys."""
     data = Data(11, dtype)
     qkv = data.normal(1, 520, 3 * 16, scale=4.0)
     forward = backend.attention_forward(qkv, num_heads=1, logit_scale=2.0, dtype=dtype)
     out, lse = attention_reference(double(qkv), 1, 2.0, 1.0)
-    # A score of s carries an error of s * 2^-24 before the exponential.
+    # A score of s has an error of s * 2^-24 before the exponential.
     assert_close(forward["out"], out, 10 * TOLERANCE[dtype])
     assert_close(forward["lse"], lse, TOLERANCE[dtype])

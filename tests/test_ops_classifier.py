@@ -13,7 +13,7 @@ from op_tools import TOLERANCE, Data, assert_close, double
 def test_classifier(backend, dtype, N, V, Vp):
     data = Data(13, dtype)
     logits, targets = data.normal(N, Vp, scale=2.0), data.integers(V, N)
-    logits[:, V:] = 1e4  # must take no part
+    logits[:, V:] = 1e4  # padding must not be used
     x = double(logits, True)
     losses = F.cross_entropy(1.4 * x[:, :V], torch.from_numpy(targets).long(), reduction="none")
     (0.3 * losses.sum()).backward()

@@ -23,7 +23,7 @@ def test_gelu(backend, dtype, N, C):
 
 
 def test_gelu_tails(backend):
-    """Far from 0, where exp overflows or everything cancels, every element has to be right by itself."""
+    """Far from 0, where exp overflows or terms cancel, every single element must be correct."""
     inp = np.array([[-1e4, -100, -20, -9, -6, -5, -1e-3, -0.0, 0.0, 1e-30, 1e-3, 5, 9, 20, 100, 1e4]], np.float32)
     x = double(inp, True)
     F.gelu(x, approximate="tanh").sum().backward()

@@ -32,7 +32,7 @@ def test_layernorm_backward(backend, dtype, N, C, skip):
     inp, weight, dout, dskip = data.normal(N, C), data.normal(C), data.normal(N, C), data.normal(N, C)
     dweight, dbias = data.normal32(C), data.normal32(C)
     x, w, b = double(inp, True), double(weight, True), torch.zeros(C, dtype=torch.float64, requires_grad=True)
-    # The scales of the backward pass stand alone: the forward's weight_scale enters dinp, but not dweight.
+    # The backward pass has separate scales: the forward pass's weight_scale is used for dinp, but not for dweight.
     layernorm_reference(x, w, b, 0.7, 1.0).backward(double(dout))
     mean, variance = double(inp).mean(-1), double(inp).var(-1, unbiased=False)
     result = backend.layernorm_backward(

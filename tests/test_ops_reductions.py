@@ -67,11 +67,11 @@ CAST_EDGES = np.array(
 
 
 def test_cast_edges(backend):
-    """Ties to even, both infinities, overflow to infinity, denormals: bit for bit what PyTorch does."""
+    """Ties to even, both infinities, overflow to infinity, denormals: bit for bit as in PyTorch."""
     actual = backend.cast(CAST_EDGES, src_dtype="fp32", dst_dtype="bf16")
     expected = torch.from_numpy(CAST_EDGES).bfloat16().float().numpy()
     np.testing.assert_array_equal(actual.view(np.uint32), expected.view(np.uint32))
-    # NaNs stay NaN, also where the mantissa lies in the half that is cut off, or would carry into the sign.
+    # NaNs stay NaN, also if the mantissa is in the half that is cut off, or would carry into the sign.
     nans = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0xFF800001, 0x7FC00000], np.uint32).view(np.float32)
     assert np.isnan(backend.cast(nans, src_dtype="fp32", dst_dtype="bf16")).all()
 

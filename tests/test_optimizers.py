@@ -1,5 +1,5 @@
 """AdamW and SGD of llmc/ops/ops.h against their formulas in float64 and against torch.optim; stochastic rounding bit
-for bit against doc/formats.md, with a Philox of its own that is checked by the published known answers.
+for bit against doc/formats.md, with a separate Philox that is checked against the published known answers.
 """
 
 import math
@@ -21,7 +21,7 @@ def adamw_reference(p, step, beta1, beta2, clip=1.0):
 @pytest.mark.parametrize("grad_norm", [None, 0.5, 4.0])
 @pytest.mark.parametrize("step", [1, 10])
 def test_adamw(backend, dtype, step, grad_norm):
-    """Three tensors of sizes that fit no block, each with its own rates."""
+    """Three tensors whose sizes are not multiples of a block, each with its own rates."""
     data = Data(17, dtype)
     shapes, rates = [(1,), (129, 257), (3, 5)], [0.1, 0.02, 0.5]
     parameters = [
@@ -49,7 +49,7 @@ def test_adamw_without_master(backend):
 
 
 def test_adamw_against_torch(backend):
-    """Five steps of torch.optim.AdamW itself, not only of the formula."""
+    """Five steps against torch.optim.AdamW, not only against the formula."""
     data = Data(19, "fp32")
     w0, grads = data.normal(50), [data.normal(50) for _ in range(5)]
     theirs = double(w0, True)
@@ -75,7 +75,7 @@ def test_adamw_against_torch(backend):
 def test_sgd(backend, dtype, step, grad_norm):
     data = Data(20, dtype)
     parameters = [parameter(data, dtype, *s, second=False, lr=0.1, decay=0.02) for s in [(5,), (40, 33)]]
-    if step == 1:  # the buffer holds nothing before the first step
+    if step == 1:  # the buffer is empty before the first step
         for entry in parameters:
             entry["m"] = np.full_like(entry["m"], np.nan)
     results = backend.sgd_step(parameters, step=step, momentum=0.9, grad_norm=grad_norm, grad_clip=1.0, dtype=dtype)

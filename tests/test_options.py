@@ -1,5 +1,5 @@
-"""The table of options, and that both programs read it alike: what they accept, what they refuse, what --print-config
-then prints. train_gpt2.py's command line runs in this process, the other program's as a program.
+"""The table of options, and that both programs use it in the same way: what they accept and refuse, and the output of
+--print-config. train_gpt2.py's command line runs in this process, the C++ program as a program.
 """
 
 import contextlib
@@ -62,14 +62,14 @@ def twin(arguments):
 
 
 def original(arguments):
-    """The same of the C++ program."""
+    """The same for the C++ program."""
     done = subprocess.run([BINARY, *arguments], cwd=ROOT, capture_output=True, timeout=30)
     message = done.stderr.decode(errors="replace").removeprefix(f"{BINARY.name}: ")
     return done.returncode, done.stdout.decode(errors="replace"), message.rstrip("\n")
 
 
 def both(*arguments, same_message=True):
-    """Both programs accept or refuse alike, and say the same. Returns that."""
+    """Checks that both programs accept or refuse, with the same message. Returns it."""
     words = [str(word) for word in arguments]
     (code, printed, message), theirs = original(words), twin(words)
     assert theirs[0] == code, f"{words}: {code} {message!r}, train_gpt2.py {theirs[0]} {theirs[2]!r}"
@@ -161,7 +161,7 @@ def test_refusals(arguments, words):
         ["--tie-embeddings"],
         ["--no-tie-embeddings", "--no-overfit-single-batch"],
         ["--steps", "-1", "--tokens", "-1", "--epochs", "2"],
-        ["--out", "x", "--resume", "--heads", "7"],  # the checkpoint decides what heads there are
+        ["--out", "x", "--resume", "--heads", "7"],  # the checkpoint determines the heads
         ["--init", "x", "--total-batch-size", "7"],
         ["--parametrization", "mup", "--base-width", "64"],
         ["--parametrization", "u-mup", "--output-mult", "1", "--depth-alpha", "1", "--grad-clip", "3"],
@@ -241,7 +241,7 @@ def test_toml(tmp_path, text, words):
 
 @pytest.mark.parametrize("text", NOT_TOML)
 def test_what_is_not_toml(tmp_path, text):
-    """Each parser has its own words for what it does not understand."""
+    """Each parser has its own messages for invalid TOML."""
     (tmp_path / "a.toml").write_bytes(text.encode())
     message = both("--print-config", "--config", tmp_path / "a.toml", same_message=False)
     assert message.startswith(f"--config {tmp_path}/a.toml")

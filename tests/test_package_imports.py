@@ -1,4 +1,4 @@
-"""The package's imports go one way, and the command `llmc` starts without the heavy packages."""
+"""The package's imports go only downwards, and the command `llmc` starts without the large packages."""
 
 import ast
 import subprocess
@@ -8,19 +8,19 @@ from graphlib import CycleError, TopologicalSorter
 import pytest
 from program import ROOT
 
-# A module imports modules of its own line and of the lines above; the longest name that fits a module is its line.
+# A module imports modules of its own line and of the lines above. Its line is that of the longest matching name.
 LEVELS = [
     ["llmc.version"],
     ["llmc.errors"],
-    ["llmc.backend", "llmc.config"],  # the native modules; what is generated from the table of options
+    ["llmc.backend", "llmc.config"],  # the native modules; code generated from the table of options
     ["llmc", "llmc.model"],  # GPT2
     ["llmc.options", "llmc.command_line"],
     ["llmc.atomic", "llmc.log", "llmc.paths", "llmc.progress", "llmc.random", "llmc.signals", "llmc.tokenizer"],
     ["llmc.data"],  # from text to token shards
     ["llmc.checkpoint", "llmc.log_writer", "llmc.ranks", "llmc.run_setup", "llmc.sampling", "llmc.torch_profile"],
-    ["llmc.run_log"],  # this line and the one above: what train_gpt2.py takes
+    ["llmc.run_log"],  # this line and the one above: used by train_gpt2.py
     ["llmc.plot.style", "llmc.plot.smoothing"],
-    ["llmc.mup"],  # coordinate checks and sweeps: runs, arithmetic, verdicts
+    ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts
     ["llmc.plot"],  # figures
     ["llmc.bench"],
     ["llmc.cli", "llmc.__main__"],
@@ -38,7 +38,7 @@ def modules():
 
 
 def imports(text, known):
-    """The package's modules that a source imports anywhere, in functions and for type checking too."""
+    """The package's modules that a source imports anywhere, also in functions and for type checking."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

@@ -1,7 +1,7 @@
 """The C++ program against train_gpt2.py: rules, initial weights, data order, logits, gradients, 20 steps, checkpoints.
 
-Gradients are compared as they are, before an optimizer: Adam would hide a wrong scale. Tolerances: fp32 results differ
-by the order of sums (about 1e-6 relative here; 1e-4 allowed over 20 steps). In bf16 the programs round at different
+Gradients are compared before the optimizer, because Adam would hide a wrong scale. Tolerances: fp32 results differ by
+the order of sums (about 1e-6 relative here; 1e-4 allowed over 20 steps). In bf16 the programs round at different
 places (PyTorch rounds weight gradients to bf16, this program keeps them in fp32; attention probabilities likewise),
 2^-9 = 0.2% each time.
 """
@@ -31,7 +31,7 @@ SCHEMES |= {
     "completep": {"parametrization": "completep", "base_width": 16, "base_depth": 1, "depth_alpha": 0.75},
     "u-mup": {"parametrization": "u-mup"},
 }
-# What each makes of itself: multipliers away from 1, so that none can be forgotten.
+# Options of each scheme: multipliers other than 1, so that a missing one is noticed.
 MULTIPLIERS = {"output_mult": 1.7, "embed_mult": 1.3, "attn_mult": 2.9}
 UNIT_MULTIPLIERS = {
     "ffn_act_mult": 1.3,
@@ -140,12 +140,12 @@ def test_mup_at_the_base_width_is_sp_bit_for_bit(data, tmp_path, optimizer, tied
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-# --- Where both start ----------------------------------------------------------------------------------------------
+# --- Initial weights and data -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_initial_weights_agree(data, tmp_path, scheme):
-    """Drawn twice, from the same counters: equal but for the last bit of a logarithm or a cosine."""
+    """Drawn by both programs from the same counters: equal up to the last bit of a logarithm or a cosine."""
     options = [*data, *command_line(SHAPE | SCHEMES[scheme]), "--seed", 7, "--steps", 0]
     run(*options, "--out", tmp_path / "ours")
     run_reference(*options, "--out", tmp_path / "theirs")
@@ -159,7 +159,7 @@ def test_initial_weights_agree(data, tmp_path, scheme):
     "extra", [[], ["--no-shuffle"], ["--overfit-single-batch"], ["--total-batch-size", 320, "--seed", 3]], ids=str
 )
 def test_data_order_agrees(data, tmp_path, extra):
-    """With a learning rate of 0 the losses are a fingerprint of the batches: more than one epoch of them."""
+    """With a learning rate of 0 the losses identify the batches; more than one epoch."""
     options = [*data, *command_line(SHAPE), "--lr", 0, "--steps", 200, "--width", 8, "--heads", 1, "--depth", 1, *extra]
     run(*options, "--threads", 1, "--out", tmp_path / "ours")
     run_reference(*options, "--out", tmp_path / "theirs")
@@ -172,14 +172,14 @@ def test_data_order_agrees(data, tmp_path, extra):
 
 
 def both_models(options, seed=0):
-    """One model in each program with the same weights, everything away from its initial value, zeros included."""
+    """One model in each program with the same weights, all different from their initial values, also the zeros."""
     ours = llmc.backend(BACKEND).GPT2(logits_rows=64, **options)
     theirs = model_with(*command_line(options))
     rng = np.random.default_rng(seed)
     for rule, parameter in theirs.named_rules():
         gain = 1.0 if "ln_" in rule["name"] and rule["name"].endswith("weight") else 0.0
         values = (gain + rng.normal(0, 0.1, rule["shape"])).astype(np.float32)
-        if options.get("dtype") == "bf16":  # numbers that both can hold
+        if options.get("dtype") == "bf16":  # values that are exact in bf16
             values = torch.from_numpy(values).bfloat16().float().numpy()
         ours.set_parameter(rule["name"], values)
         with torch.no_grad():
@@ -247,13 +247,13 @@ def test_activations_are_announced_under_their_names():
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("scheme, tied", TYINGS)
 def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
-    """From one checkpoint, with accumulation, weight decay, clipping, warm-up and cosine in play."""
+    """From one checkpoint, with accumulation, weight decay, clipping, warm-up and cosine."""
     options = [
         *data,
         *command_line(SHAPE | SCHEMES[scheme] | {"tie_embeddings": tied, "dtype": dtype}),
         *"--warmup-steps 5 --weight-decay 0.1 --grad-clip 0.5 --total-batch-size 320 --final-lr-frac 0.1".split(),
         "--lr",
-        # at half the base width a step moves a block twice as far; u-mup's rates are of another kind
+        # at half the base width a step changes a block twice as much; u-mup's rates have another scale
         {"mup x0.5": 0.001, "u-mup": 0.2}.get(scheme, 0.002),
     ]
     run(*options, "--steps", 0, "--out", tmp_path / "start")
@@ -263,12 +263,12 @@ def test_twenty_steps(data, tmp_path, scheme, tied, dtype):
     tolerance = 1e-4 if dtype == "fp32" else 1e-2
     np.testing.assert_allclose(losses(tmp_path / "ours"), losses(tmp_path / "theirs"), rtol=tolerance)
     assert losses(tmp_path / "ours")[-1] < losses(tmp_path / "ours")[0] - 0.5, "it learned something"
-    for key, rtol in (("grad_norm", 20 * tolerance), ("lr", 1e-12)):  # norms spike where the path is steep
+    for key, rtol in (("grad_norm", 20 * tolerance), ("lr", 1e-12)):  # norms vary more than losses
         a, b = ([e[key] for e in log(tmp_path / name, "train")] for name in ("ours", "theirs"))
         np.testing.assert_allclose(a, b, rtol=rtol, err_msg=key)
     a, b = ([e["val_loss"] for e in log(tmp_path / name, "eval")] for name in ("ours", "theirs"))
     np.testing.assert_allclose(a, b, rtol=tolerance)
-    if dtype == "fp32":  # an optimizer rule that is wrong for one tensor shows in that tensor's way travelled
+    if dtype == "fp32":  # a wrong rule of one tensor is visible in the change of that tensor
         start, a, b = (tensors(checkpoints(tmp_path / name)[-1]) for name in ("start", "ours", "theirs"))
         for name in (n for n in a if not n.startswith(("m.", "v."))):
             assert relative_error(a[name] - start[name], b[name] - start[name]) < 0.02, name

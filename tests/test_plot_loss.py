@@ -1,4 +1,4 @@
-"""llmc.log and llmc.plot.loss: reading logs, and a figure that shows what they hold."""
+"""llmc.log and llmc.plot.loss: reading logs, and a figure of their contents."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_figure_of_one_run_has_its_curves(tmp_path):
     image = read_image(out)
     assert image.shape[0] > 800
     assert image.shape[1] > 1200
-    assert (image.min(axis=2) > 0.99).mean() > 0.6  # mostly paper
+    assert (image.min(axis=2) > 0.99).mean() > 0.6  # mostly white
     blue = np.abs(image - np.array([0x00, 0x72, 0xB2]) / 255).max(axis=2) < 0.05
     columns = blue.any(axis=0).mean()
-    assert columns > 0.75  # the curve runs through the figure
+    assert columns > 0.75  # the curve covers the figure
     rows = np.nonzero(blue.any(axis=1))[0]
     assert rows[-1] - rows[0] > 0.6 * image.shape[0]  # in both panels
 

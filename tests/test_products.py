@@ -1,5 +1,5 @@
-"""oneDNN computes some products by a reference implementation, hundreds of times slower than its kernels, and says so
-only when asked."""
+"""oneDNN computes some products with a reference implementation, hundreds of times slower than its kernels, and reports
+it only in its verbose output."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("scheme", ["sp", "mup", "u-mup"])
-@pytest.mark.parametrize("batch", [2, 64])  # products by the library's threads together, and one a thread
+@pytest.mark.parametrize("batch", [2, 64])  # one product on all threads, and one product per thread
 def test_every_product_has_a_kernel(dtype, scheme, batch, tmp_path):
     train = write_text_shards(tmp_path, random_text(30_000), shards=1, prefix="train")
     options = [
@@ -59,7 +59,7 @@ def test_every_product_has_a_kernel(dtype, scheme, batch, tmp_path):
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, -2.0, 1e-4])
 def test_scaled_sums_over_many_rows(dtype, scale):
-    """dweight += scale * dout^T inp, in several blocks of rows, each of which takes back what the next one scales."""
+    """dweight += scale * dout^T inp in several blocks of rows, each of which undoes the scaling of the next one."""
     data = Data(31, dtype)
     dout, inp, dweight = data.normal(2100, 48), data.normal(2100, 40), data.normal32(48, 40)
     result = llmc.cpu.matmul_backward(dout, inp=inp, dweight=dweight, dweight_scale=scale, dtype=dtype)["dweight"]

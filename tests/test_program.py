@@ -1,4 +1,4 @@
-"""The C++ program from outside: resume, signals, determinism, accumulation, checkpoints, samples, the log."""
+"""The C++ program as a program: resume, signals, determinism, accumulation, checkpoints, samples, the log."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ def data(tmp_path_factory):
 
 
 def same(a, b):
-    """Two checkpoints hold the same bits."""
+    """Two checkpoints have the same bits."""
     left, right = tensors(a), tensors(b)
     assert left.keys() == right.keys()
     different = [name for name in left if not np.array_equal(left[name].view(np.uint32), right[name].view(np.uint32))]
@@ -45,7 +45,7 @@ def same(a, b):
 def test_resume_is_bit_exact(data, tmp_path, extra):
     options = [*data, *TINY, *TRAINING, *extra, "--steps", 20, "--total-batch-size", 320]
     run(*options, "--out", tmp_path / "whole")
-    # Ten steps of the twenty, ended by a signal's way out would be as good: the schedule must know of all twenty.
+    # The first ten of twenty steps: the schedule must be that of twenty steps.
     run(*options, "--checkpoint-every", 10, "--keep", 9, "--out", tmp_path / "halves")
     for late in checkpoints(tmp_path / "halves")[1:]:
         late.rename(tmp_path / "set-aside")
@@ -159,7 +159,7 @@ def test_keep_leaves_the_newest_checkpoints(data, tmp_path):
 
 
 def test_outliers_are_skipped(tmp_path):
-    """Constant text, and one shard of noise in the midst of it: the noise must not move the weights."""
+    """Constant text with one shard of noise between: the noise must not change the weights."""
     rng = np.random.default_rng(0)
     quiet, noise = np.tile(np.arange(40), 4 * 140), rng.integers(0, 256, 40 * 8)
     write_shard(tmp_path / "d.bin", np.concatenate([quiet, noise, quiet]))
@@ -198,7 +198,7 @@ def write_llmc_model(path, version, shape, rng):
     names += [(f"h.{layer}.{name}", dims) for name, dims in per_layer.items() for layer in range(depth)]
     names += [("ln_f.weight", (channels,)), ("ln_f.bias", (channels,))]
     weights = {name: rng.normal(0, 0.1, dims).astype(np.float32) for name, dims in names}
-    if version == 5:  # keep 16 bits, so that both sides hold the same numbers
+    if version == 5:  # keep 16 bits, so that both have the same numbers
         weights = {name: (w.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, w in weights.items()}
     data = [w.view(np.uint32) >> 16 if version == 5 else w for w in weights.values()]
     path.write_bytes(header.tobytes() + b"".join((d.astype("<u2") if version == 5 else d).tobytes() for d in data))
@@ -216,7 +216,7 @@ def test_llmc_model_can_be_loaded(tmp_path, version):
 
 
 def test_hugging_face_layout(data, tmp_path):
-    """Names and shapes are GPT2LMHeadModel's: a block's matrices are (in, out), no padding, a tied head is absent."""
+    """Names and shapes of GPT2LMHeadModel: a block's matrices are (in, out), no padding, no tied head."""
     run(*data, *TINY, "--steps", 0, "--out", tmp_path)
     found = {
         name: t.shape for name, t in tensors(checkpoints(tmp_path)[0]).items() if not name.startswith(("m.", "v."))
@@ -227,7 +227,7 @@ def test_hugging_face_layout(data, tmp_path):
 
 
 def test_sample_command_reproduces_training_logits(data, tmp_path):
-    """The loop and `train_gpt2 sample` from its checkpoint give the same text: greedy, under muP's multipliers too."""
+    """Training and `train_gpt2 sample` with its checkpoint give the same text: greedy, also with muP's multipliers."""
     for extra in ([], ["--parametrization", "mup", "--base-width", 16, "--output-mult", 3, "--embed-mult", 2]):
         out = tmp_path / str(len(extra))
         run(
@@ -309,7 +309,7 @@ def test_metadata_of_a_checkpoint(data, tmp_path):
 
 
 def test_the_first_run_scales_as_its_closing_words_say(data, tmp_path):
-    """What `make run` suggests next: the same file of options at another width."""
+    """The next command that `make run` suggests: the same options at another width."""
     out, _ = run("--config", "scripts/first_run.toml", *data, "--width", 256, "--dry-run")
     assert "width_mult 2 " in out
     short = "--width 64 --steps 2 --sample-every 2".split()
@@ -318,7 +318,7 @@ def test_the_first_run_scales_as_its_closing_words_say(data, tmp_path):
 
 
 def test_profile(data, tmp_path):
-    """Every op with its time; the shares and the rest are the whole."""
+    """Every op with its time; the shares and the rest add up to the step."""
     out, _ = run(*data, *TINY, "--steps", 4, "--profile", "--out", tmp_path / "out")
     event = log(tmp_path / "out", "profile")[0]
     assert event["steps"] == 3 and all(op["ms"] > 0 for op in event["ops"])

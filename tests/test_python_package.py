@@ -1,4 +1,4 @@
-"""The Python package: what it says before anything is built, what GPT2 takes and refuses, help and completion."""
+"""The Python package: messages before it is built, options of GPT2, help and completion."""
 
 import ast
 import inspect
@@ -49,7 +49,7 @@ def test_import_from_the_folder_of_the_clone_finds_the_package(unbuilt):
     assert str(unbuilt / "python" / "llmc" / "__init__.py") in out, error
 
 
-# --- GPT2 takes the options of train_gpt2, checked alike -------------------------------------------------------------
+# --- GPT2 takes the options of train_gpt2, with the same checks ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_tokens_are_checked(tokens, says):
     assert says in str(error.value)
 
 
-# --- A model trained by hand, saved by the program, loaded ------------------------------------------------------------
+# --- A model trained in Python; loading a checkpoint of the program ---------------------------------------------------
 
 
 def test_the_training_loop_of_the_docstring():

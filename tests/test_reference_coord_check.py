@@ -20,7 +20,7 @@ def rows_of(path):
 
 
 def by_hooks(model, tokens, targets):
-    """Activations and gradients from outside the model: PyTorch's hooks, and q.k worked out again."""
+    """Activations and gradients from outside the model: PyTorch's hooks, and q.k computed again."""
     seen, handles = {}, []
     for name, module in model.named_modules():
         handles.append(module.register_forward_hook(lambda _, x, y, name=name: seen.__setitem__(name, (x[0], y))))
@@ -77,7 +77,7 @@ def test_coordinate_check(data, tmp_path, scheme, recompute):
     ]
     plain = run(tmp_path / "two", *options, "--steps", 2)
     checked = run(tmp_path / "three", *options, "--steps", 3, "--coord-check", tmp_path / "a.csv")
-    assert losses(checked)[:2] == losses(plain)  # looking changes nothing
+    assert losses(checked)[:2] == losses(plain)  # observing changes nothing
     text = (tmp_path / "a.csv").read_text().splitlines()
     assert text[0] == (
         "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,"

@@ -1,4 +1,4 @@
-"""What train_gpt2.py reads and leaves behind: logs, checkpoints, other people's files, signals, what it refuses."""
+"""Files of train_gpt2.py: logs, checkpoints, files of other projects; signals and errors."""
 
 import json
 import math
@@ -98,7 +98,7 @@ def test_init_and_sample(data, tmp_path, capsys):
 
 
 def test_huggingface_names(tmp_path):
-    """A file as transformers writes it: a prefix, no metadata of ours, attention masks that nobody needs."""
+    """A file as written by transformers: a prefix, other metadata, attention masks that are not used."""
     model = model_with(*"--vocab-size 130 --depth 1 --width 64 --heads 1 --seq-len 8".split())
     initialise(model, 3)
     file = {"transformer." + r["name"]: stored(p, r) for r, p in model.named_rules()}
@@ -119,7 +119,7 @@ def test_llmc_model_files_are_left_to_the_other_program(tmp_path, capsys):
 
 @pytest.mark.parametrize("scheme", ALL)
 def test_samples_follow_the_checkpoints_table(data, tmp_path, capsys, scheme):
-    """`sample` knows no options of the scheme; its text is the trained model's."""
+    """`sample` has no options of the scheme; its text is that of the trained model."""
     run(
         tmp_path,
         *data,
@@ -147,7 +147,7 @@ def test_samples_follow_the_checkpoints_table(data, tmp_path, capsys, scheme):
     model.set_weights(checkpoint.values)
     logits = model(tokens)
     model.use_rules(train_gpt2.parametrization(*resolved(*TINY, "--vocab-size", "257", "--no-tie-embeddings")))
-    # the table matters; Table 3 has no multipliers
+    # the stored table is used; Table 3 has no multipliers
     assert torch.allclose(logits, model(tokens), rtol=1e-3) == (scheme == "mup-table3")
 
 
@@ -162,7 +162,7 @@ def test_weights_of_another_function_are_refused(data, tmp_path, capsys):
     assert error(*start, *UNIT, "--residual-mult", "2")[0] == 3
     assert error(*start, *UNIT, "--ffn-act-mult", "2")[0] == 3
     assert error(*start, *UNIT, "--total-batch-size", "64") == (0, "")  # the same function of the same weights
-    code, message = error(*go_on, *UNIT, "--total-batch-size", "64")  # but the moments are of other gradients
+    code, message = error(*go_on, *UNIT, "--total-batch-size", "64")  # but the moments belong to other gradients
     assert code == 3
     assert "its scale wte_grad is" in message
     assert error(*go_on, *UNIT) == (0, "")
@@ -236,14 +236,14 @@ def test_signals_save(data, tmp_path, monkeypatch, number):
         RunLog, "show", lambda self, step, important: os.kill(os.getpid(), number) if step == 3 else None
     )
     lines = run(tmp_path, *data, *TINY, "--steps", 100, code=128 + number)
-    assert lines[-1]["step"] == 4  # the step under way was finished
+    assert lines[-1]["step"] == 4  # the current step was finished
     assert signal.getsignal(number) == handler
     assert log(tmp_path, "final")[0]["reason"] == "signal"
     assert newest_checkpoint(tmp_path).name == f"step_{lines[-1]['step']:08d}"
 
 
 def test_import_has_no_side_effects(tmp_path):
-    """Nor does it load packages that are not needed to train."""
+    """It also does not load packages that training does not need."""
     code = (
         "import sys, torch; n = torch.get_num_threads(); import train_gpt2; assert torch.get_num_threads() == n\n"
         "assert not {'llmc._cpu', 'requests', 'tiktoken', 'scipy', 'matplotlib'} & set(sys.modules)"
@@ -273,7 +273,7 @@ def test_resume_names_what_changed(data, tmp_path, capsys):
 
 
 def test_profile(data, tmp_path, capsys):
-    """A table of PyTorch's ops; the losses are those of a run without."""
+    """Prints a table of PyTorch's ops; the losses are those of a run without --profile."""
     plain = run(tmp_path / "plain", *data, *TINY, "--steps", 3)
     capsys.readouterr()
     assert run(tmp_path / "profiled", *data, *TINY, "--steps", 3, "--profile")[-1]["loss"] == plain[-1]["loss"]

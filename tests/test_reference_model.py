@@ -1,4 +1,4 @@
-"""train_gpt2.py's model does what its rule table says: initial weights, logits, gradients."""
+"""train_gpt2.py's model follows its rule table: initial weights, logits, gradients."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_initial_weights():
     assert (p["ln_f.weight"] == 1).all()
     assert not p["h.0.mlp.c_fc.bias"].any()
     tokens = torch.arange(8)[None]
-    assert model(tokens, tokens).item() == pytest.approx(math.log(130), abs=1e-5)  # padding takes no part
+    assert model(tokens, tokens).item() == pytest.approx(math.log(130), abs=1e-5)  # padding is not used
 
 
 def test_training_logits_are_inference_logits():
@@ -74,7 +74,7 @@ def test_training_logits_are_inference_logits():
 
 
 def model_of(*options, seed=5):
-    """A model away from its start, zeros included, in numbers of the size that the scheme starts with."""
+    """A model with other weights than the initial ones, also for zeros, but of the scheme's initial sizes."""
     model = model_with(
         "--vocab-size",
         "130",
@@ -102,7 +102,7 @@ def model_of(*options, seed=5):
 
 
 def loss_by_hand(w, tokens, targets, depth, heads, attention, branches, skips, gelu=1.0, attention_out=1.0):
-    """A GPT-2 without parametrization: w are the weights that act. Returns (logits, loss) in float64."""
+    """A GPT-2 without parametrization: w are the effective weights. Returns (logits, loss) in float64."""
     T, C = tokens.shape[1], w["wte.weight"].shape[1]
 
     def norm(x, name):
@@ -148,7 +148,7 @@ def leaves(model):
     ],
 )
 def test_gradients_are_the_chain_rules(options, tied):
-    """m = 2, m_L = 2: an independent model of the weights that act, A w, differentiated by autograd to w."""
+    """m = 2, m_L = 2: an independent model of the effective weights A w, differentiated to w by autograd."""
     model, tokens, targets = model_of(
         *options,
         f"--{'' if tied else 'no-'}tie-embeddings",
@@ -178,7 +178,7 @@ def test_gradients_are_the_chain_rules(options, tied):
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_gradients_of_u_mup(dtype):
-    """They are the true gradients, each times a number that the table implies."""
+    """They are the true gradients, each times a number that follows from the table."""
     model, tokens, targets = model_of(*ODD_UNIT, "--dtype", dtype)
     tokens_a_step, d, V, S, L = 36, 32, 130, 12, 2
     loss = model(tokens, targets)
@@ -208,7 +208,7 @@ def test_gradients_of_u_mup(dtype):
     assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
     assert relative_error(model(tokens), logits[:, -1]) < tolerance
     unit = tokens_a_step * V / math.sqrt(V - 1) / 2  # of dlogits
-    stream = unit * d / math.sqrt(V)  # and of what the head passes on
+    stream = unit * d / math.sqrt(V)  # and of the head's input
     own = 1 / math.sqrt(tokens_a_step)
     factors = {
         "lm_head.weight": unit * own / A["lm_head.weight"],
@@ -229,7 +229,9 @@ def test_gradients_of_u_mup(dtype):
             for kind in ("weight", "bias"):
                 full = f"h.{i}.{name}.{kind}"
                 carried = g if full.endswith("mlp.c_proj.weight") else 1
-                between = 2 if name == "mlp.c_fc" else 1  # mlp.c_proj passes on sqrt(fan_in / fan_out) of the true
+                between = (
+                    2 if name == "mlp.c_fc" else 1
+                )  # mlp.c_proj multiplies the true gradient by sqrt(fan_in / fan_out)
                 factors[full] = stream / branches[2 * i + branch] * between * own / carried / A[full]
     for rule, p in model.named_rules():
         error = relative_error(p.grad[: rule["shape"][0]], raw[rule["name"]].grad * factors[rule["name"]])
@@ -244,7 +246,7 @@ def test_training_logits_are_inference_logits_under_every_scheme(scheme):
 
 
 def test_everything_has_unit_scale_at_the_start_of_u_mup():
-    """On random tokens. Attention's output grows with the blocks before it, which make positions alike: two here."""
+    """On random tokens, with two blocks: attention's output grows with each block, as positions become similar."""
     model = model_with(*UNIT, *"--vocab-size 257 --depth 2 --width 128 --heads 4 --seq-len 32 --batch-size 8".split())
     initialise(model, 3)
     tokens = torch.randint(0, 257, (2, 8, 32), generator=torch.Generator().manual_seed(0))

@@ -33,7 +33,7 @@ def test_schedules():
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 def test_group_rates_keep_their_ratios(schedule):
-    """A scheduler that writes one rate to all groups undoes muP."""
+    """A scheduler that sets one rate for all groups would undo muP."""
     model = model_with(
         *TINY,
         *MUP["mup"],
@@ -110,7 +110,7 @@ def test_update_formula(kind, mode):
 def test_outliers():
     detector = train_gpt2.Outliers(3.0, [])
     values = np.random.default_rng(0).normal(size=128)
-    assert not any(detector.observe(x) for x in [1e9, *values[1:]])  # the window is not full: no verdict
+    assert not any(detector.observe(x) for x in [1e9, *values[1:]])  # the window is not full yet
     detector.window = list(values)
     assert detector.observe(values.mean() + 3.1 * deviation(values))  # float64
     assert detector.window == list(values)  # an outlier is not added
@@ -119,7 +119,7 @@ def test_outliers():
 
 
 def test_skipped_update(data, tmp_path, monkeypatch):
-    """A skipped update leaves weights, moments and the bias correction's count alone."""
+    """A skipped update does not change weights, moments or the count of the bias correction."""
     seen = iter([False, False, True, False])
     monkeypatch.setattr(train_gpt2.Outliers, "observe", lambda self, value: self.threshold > 0 and next(seen))
     lines = run(

@@ -124,7 +124,7 @@ def test_refusals(options, words, capsys):
 
 
 def test_what_is_not_refused(capsys):
-    """Defaults may be spelled out, and what --print-config prints can be read again."""
+    """Defaults may be given explicitly, and the output of --print-config can be read again."""
     rules = dry_run(capsys, *TINY, *UNIT, *"--output-mult 1 --init-std 0.02 --depth-alpha 1".split())
     assert len({tuple(factors) for factors in rules["scales"]["residual"]}) == 4
     rules = dry_run(capsys, *TINY, *COMPLETEP, "1", "--residual-mult", "1")
@@ -144,7 +144,7 @@ def test_print_config_can_be_read(scheme, tmp_path, capsys):
 
 
 def test_options_of_this_program_alone(tmp_path, capsys):
-    """--device and --compile: in files, printed where they are given, refused where they cannot work."""
+    """--device and --compile: read from files, printed if given, refused if they cannot be used."""
     (tmp_path / "a.toml").write_text('device = "cpu"\ncompile = false\n')
     line = parse("--config", tmp_path / "a.toml", "--compile")
     assert line.extra == {"device": "cpu", "compile": True}
@@ -161,7 +161,7 @@ def test_options_of_this_program_alone(tmp_path, capsys):
 
 
 def test_the_command_line_is_not_kept(capsys):
-    """Two parses in one process have nothing in common."""
+    """Two parses in one process are independent."""
     assert parse("--lr", "0.5", "--no-shuffle").config != parse().config
     assert parse().config == parse().config
     assert parse().given == frozenset()

@@ -84,7 +84,7 @@ def test_data_order(data):
     everything = {(shard, window) for shard in range(3) for window in range(a.windows_of[shard])}
     assert set(order[:n]) == set(order[n:]) == everything
     assert order[:n] != order[n:]
-    assert [b.locate(s) for s in reversed(range(2 * n))] == order[::-1]  # no state but the sample's number
+    assert [b.locate(s) for s in reversed(range(2 * n))] == order[::-1]  # no state except the sample's number
     whole = a.rows(range(24), 257)
     assert np.array_equal(whole, np.concatenate([a.rows(range(i, i + 4), 257) for i in range(0, 24, 4)]))
     row = a.rows(range(5, 6), 257)[0]

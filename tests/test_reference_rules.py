@@ -1,4 +1,4 @@
-"""train_gpt2.py's rule tables against numbers worked out here."""
+"""train_gpt2.py's rule tables against numbers computed here."""
 
 import math
 
@@ -9,7 +9,7 @@ import train_gpt2
 
 
 def plain_scales(embedding, attention, output, depth=3):
-    """Of a scheme whose backward pass is the derivative of its forward pass, and that leaves the depth alone."""
+    """The scales of a scheme whose backward pass is the derivative of its forward pass, without rules for the depth."""
     return {
         "embedding": embedding,
         "wte_grad": embedding,
@@ -107,7 +107,7 @@ def test_rules_mup_sgd_and_switches():
     assert t["h.0.mlp.c_fc.weight"]["weight_decay"] == 0.1
     for name in ("wte.weight", "wpe.weight", "ln_f.weight", "h.0.mlp.c_fc.bias", "lm_head.weight"):
         assert t[name]["lr"] == 0.04
-    assert t["wte.weight"]["weight_decay"] == 0.1 / 4  # lr x decay alike everywhere
+    assert t["wte.weight"]["weight_decay"] == 0.1 / 4  # lr x decay is the same everywhere
     assert t["lm_head.weight"]["init_std"] == 0.02
     assert t["h.0.attn.c_attn.weight"]["zero_rows"] == 0
     assert rules["base_head_dim"] == 32  # the head size is kept
@@ -206,7 +206,7 @@ def test_tables_3_and_9_sgd():
 
 
 def test_table_9_tied():
-    """The head takes wte's rule, and 1/sqrt(m) on the logits."""
+    """The head has wte's rule, and 1/sqrt(m) on the logits."""
     rules, t = table(*MUP["mup-table9"], "--width", "64", "--base-heads", "4", "--tie-embeddings")
     assert "lm_head.weight" not in t
     assert numbers(t["wte.weight"]) == pytest.approx([0, 0.01, 2, 0.005, 0.2, 0.5e-6])

@@ -49,7 +49,7 @@ def test_the_base_model_is_sp(data, tmp_path, optimizer):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_tables_3_8_and_9_are_one_function(data, tmp_path, optimizer):
     """At m = 4 every factor is a power of 2 and the losses are equal bit for bit: init, multipliers, rates, decay and
-    epsilon together. Clipping is off: the norm of all gradients is what the three do not share."""
+    epsilon together. Clipping is off: the norm of all gradients differs between the three."""
     common = [
         *data,
         *TINY,
@@ -90,12 +90,12 @@ def test_bf16_learns_like_fp32(data, tmp_path):
     for name, value in model.items():
         assert value.dtype == torch.bfloat16
         assert torch.equal(state["master." + name].bfloat16(), value)
-    assert model["h.0.mlp.c_fc.weight"].shape == (32, 128)  # (in, out), as Hugging Face has it
+    assert model["h.0.mlp.c_fc.weight"].shape == (32, 128)  # (in, out), as in Hugging Face's files
     assert model["wte.weight"].shape == (257, 32)
 
 
 def test_u_mup_learns(data, tmp_path):
-    """Also in bf16, whichever part of the forward pass runs twice, and in micro-batches."""
+    """Also in bf16, with all kinds of recomputation, and in micro-batches."""
     common = [*data, *TINY, "--batch-size", 8, *ODD_UNIT, "--lr", 0.25, "--steps", 30]
     fp32 = losses(run(tmp_path / "fp32", *common))
     assert fp32[-1] < fp32[0] - 1.5
@@ -156,7 +156,7 @@ def test_resume_is_bit_exact(data, tmp_path, more):
     import shutil
 
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
-    shutil.rmtree(tmp_path / "part/checkpoints/step_00000008")  # as if the run had been killed after step 5
+    shutil.rmtree(tmp_path / "part/checkpoints/step_00000008")  # like a run that was killed after step 5
     part = run(tmp_path / "part", *common, "--resume")
     assert [(x["step"], x["loss"], x["grad_norm"], x["lr"]) for x in part] == [
         (x["step"], x["loss"], x["grad_norm"], x["lr"]) for x in whole
@@ -245,7 +245,7 @@ def test_compiled_is_eager(data, tmp_path, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "dtype"), [("mup-table9", "fp32"), ("u-mup", "fp32"), ("u-mup", "bf16")])
 def test_compiled_is_eager_under_every_scheme(data, tmp_path, scheme, dtype):
-    torch._dynamo.reset()  # else the models compiled before count against its limit, and this one stays eager
+    torch._dynamo.reset()  # otherwise models compiled before count against its limit, and this one would stay eager
     torch._dynamo.utils.counters.clear()
     common = [*data, *TINY, *ALL[scheme], "--steps", 5, "--total-batch-size", 64, "--dtype", dtype]
     eager = run(tmp_path / "eager", *common)

@@ -1,5 +1,5 @@
-"""The emulated kernels under AddressSanitizer (with UndefinedBehaviorSanitizer) and ThreadSanitizer, and a test of
-these tests: bugs planted into the kernels, each of which has to be reported.
+"""The emulated kernels under AddressSanitizer (with UndefinedBehaviorSanitizer) and ThreadSanitizer, and tests of these
+tests: bugs planted into the kernels, each of which must be reported.
 
 `make test` runs the ops once under each sanitizer; `make test-sanitizers` (LLMC_SANITIZE_ALL=1) runs every op test,
 under several schedules of the CUDA threads.
@@ -34,7 +34,7 @@ def runtime(name):
 def run_python(kind, module, *arguments, emulator=""):
     """Python with an emulated module of that kind (emu, asan, tsan); returns (exit code, everything printed)."""
     environment = dict(os.environ, LLMC_EMULATED_MODULE=str(module), LLMC_EMULATOR=emulator)
-    if kind != "emu":  # Python itself is not instrumented: the runtime has to be loaded first
+    if kind != "emu":  # Python itself is not instrumented: the sanitizer's runtime must be loaded first
         environment |= {
             "LD_PRELOAD": f"{runtime(f'lib{kind}.so')}:{runtime('libstdc++.so')}",
             "ASAN_OPTIONS": "detect_leaks=0",
@@ -63,7 +63,7 @@ def test_op_tests_are_clean(kind, schedule):
 
 # --- Bugs planted into the kernels ---
 
-# The call that has to show each bug: one op on sizes that fill several tiles, compared with the CPU backend.
+# The call that must show each bug: one op on sizes of several tiles, compared with the CPU backend.
 PROBES = {
     "matmul": """
 x, w = normal(300, 136), normal(264, 136)
@@ -184,7 +184,7 @@ def has_source(path, kind):
 
 
 def build_with(bug, folder):
-    """The emulated module with one text replaced; everything that is not touched comes from build/."""
+    """The emulated module with one text replaced; all other objects come from build/."""
     kind, path, old, new, what = bug[:5]
     make(f"module-{kind}", f"build/{kind}/conformance")
     text = (ROOT / path).read_text()
@@ -252,7 +252,7 @@ def test_planted_bug_is_found(name, tmp_path):
 
 @pytest.mark.parametrize("kind", ["emu", "asan", "tsan"])
 def test_without_a_bug_nothing_is_found(kind):
-    """The same probes on the kernels as they are."""
+    """The same calls on the unchanged kernels."""
     make(f"module-{kind}", f"build/{kind}/conformance")
     module = next((ROOT / "python" / "llmc").glob("_emu*.so")) if kind == "emu" else ROOT / "build" / kind / "_emu.so"
     environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")

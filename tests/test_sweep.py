@@ -1,4 +1,4 @@
-"""scripts/mup_sweep.sh: which jobs it makes, that it runs what is left and nothing else, and the table it collects."""
+"""scripts/mup_sweep.sh: its jobs, that it runs only unfinished ones, and the table that it collects."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SWEEP = ROOT / "scripts" / "mup_sweep.sh"
 TOOLS = "bash env sed nproc seq wc xargs flock mkdir dirname sleep grep cat".split()
 
-# Behaves like the trainer as far as a sweep sees it. Its loss is least at lr 2^-7, at every width. It fails while
-# there is a file FAIL beside it with this run's value, diverges from lr 0.1 on, and counts its runs in RUNS. A run
-# takes a minute while there is a file SLOW.
+# Behaves like the trainer in a sweep. Its loss is lowest at lr 2^-7, at every width. It fails for the value in the file
+# FAIL in its folder, diverges from lr 0.1 on, and counts its runs in RUNS. A run takes a minute while there is a file
+# SLOW.
 FAKE = """
 import json, math, os, shlex, sys, time
 words = sys.argv[1:]
@@ -62,7 +62,7 @@ sys.exit(4 if diverged else 0)
 
 @pytest.fixture
 def fake(tmp_path):
-    """A folder with the trainer's stand-in; environment for a small sweep with it."""
+    """A folder with a fake trainer; environment for a small sweep with it."""
     (tmp_path / "fake.py").write_text(FAKE)
     (tmp_path / "config.toml").write_text("depth = 2\nhead-dim = 8\nseq-len = 4 # short\nbatch-size = 2\nsteps = 8\n")
     return tmp_path, {
@@ -191,7 +191,7 @@ def test_scales_set_their_option(fake, scale, scales, wanted):
     assert {option(words, "--" + scale.replace("_", "-")) for words in jobs} == wanted
     assert option(jobs[0], "--" + scale.replace("_", "-")) == max(wanted, key=int)
     config = (Path(env["OUT"]) / "config.toml").read_text()
-    if scale == "tokens":  # the programs refuse a length in both
+    if scale == "tokens":  # the programs refuse two lengths
         assert not any("--steps" in words for words in jobs)
         assert "\n# the sweep sets it: steps = 8\n" in config
     else:
@@ -224,7 +224,7 @@ def test_schemes_have_their_own_options_and_grids(fake):
     sweep(env | {"OUT": env["OUT"] + "2", "PARAMETRIZATIONS": "u-mup"}, "--dry-run", axis="output_mult")
     second = job_list(env | {"OUT": env["OUT"] + "2"})
     assert {option(words, "--loss-softmax-mult") for words in second} == {"1", "2"}
-    assert {option(words, "--output-mult") for words in second} == {"1"}  # u-mup takes no other
+    assert {option(words, "--output-mult") for words in second} == {"1"}  # u-mup accepts no other value
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_llmc_runs_the_jobs_where_parallel_is_missing(fake, bin_without_parallel
 
 
 def test_parallel_gets_its_options(fake, bin_without_parallel):
-    """With a stand-in that writes down its arguments and runs the jobs one after the other."""
+    """With a fake parallel that records its arguments and runs the jobs one after the other."""
     folder, env = fake
     stub = bin_without_parallel / "parallel"
     stub.write_text(
@@ -486,7 +486,7 @@ def test_gnu_parallel_retries_what_failed_and_keeps_to_what_is_so(fake):
     assert len(joblog) == 1 + 12
     (folder / "FAIL").unlink()
     log = next(Path(env["OUT"]).rglob("lr=2^-8/seed=4/log.jsonl"))
-    log.unlink()  # finished as the joblog has it, but its result is gone
+    log.unlink()  # finished according to the joblog, but its result is gone
     assert "12 done" in sweep(env).stdout
     assert len(runs(folder)) == 12 + 4 + 1
     sweep(env | {"VALUES": "2^-9 2^-8 2^-7 2^-6"})  # another list: its lines have other numbers
@@ -543,7 +543,7 @@ def test_the_steps_of_a_sweep_by_hand_from_another_folder(fake):
     assert "SLURM_ARRAY_TASK_ID" in (folder / "x.sbatch").read_text()
 
 
-# ---- the real thing
+# ---- with the real trainer
 
 
 def test_a_small_sweep_of_the_trainer(tmp_path):

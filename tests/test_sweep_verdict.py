@@ -92,7 +92,7 @@ def test_drift_and_regret_of_known_parabolas(tmp_path):
 
 
 def test_regret_is_over_the_same_seeds(tmp_path):
-    """A seed that is hard at every rate changes the loss and not the regret; its error is that of the differences."""
+    """A seed with higher losses at all rates changes the loss, not the regret; its error is that of the differences."""
 
     def change(row):
         extra = 5.0 if row["seed"] == 3 else 0
@@ -110,7 +110,7 @@ def test_regret_is_over_the_same_seeds(tmp_path):
     [
         (-10, -7, "PASS"),
         (-10, -8, "PASS"),
-        (-7, -7, "FAIL"),  # sp does not lose either: nothing is shown
+        (-7, -7, "FAIL"),  # no regret for sp either: no evidence
         (-8, -7, "FAIL"),  # 0.018 is not above the threshold
         (-10, -9, "FAIL"),  # 0.072 of mup's own
     ],
@@ -146,7 +146,7 @@ def test_optimum_at_the_edge_is_a_warning_and_no_pass(tmp_path):
     assert "extend VALUES" in text
     assert "2^-8*" in text
     assert result["verdict"] == "UNDECIDED"
-    # of sp's regret at the edge the truth can only be larger: this does not stop a pass
+    # at the edge, sp's true regret can only be larger: it may still pass
     result, text = analyse(table(tmp_path, exponents=range(-9, -3)))
     assert at(result, "sp", 256)["optimum_at_edge"]
     assert result["verdict"] == "PASS"
@@ -162,7 +162,7 @@ def test_diverged_runs_count_and_are_reported(tmp_path):
     assert row["transferred_diverged"]
     assert row["regret"] is None
     assert row["diverged_values"] == [2.0**e for e in range(-7, -3)]
-    assert result["verdict"] == "PASS"  # no loss is worse than any
+    assert result["verdict"] == "PASS"  # a diverged run counts as the worst loss
     assert "4/10" in text
     assert "SP diverged" in text
     assert "diverged" in (tmp_path / "sweep.svg").read_text()  # in the legend
@@ -257,7 +257,7 @@ def test_figures_are_written_and_show_their_points(tmp_path):
     assert "wrote" in text
     pixels = image.imread(tmp_path / "new/sweep.png")[..., :3]
     assert pixels.shape[1] > 1500
-    assert (pixels.min(axis=2) > 0.99).mean() > 0.5  # mostly paper
+    assert (pixels.min(axis=2) > 0.99).mean() > 0.5  # mostly white
     dark = np.abs(pixels - np.array([0.27, 0.01, 0.34])).max(axis=2) < 0.06  # the largest width
     assert dark[:, : pixels.shape[1] // 3].any()
     assert dark[:, pixels.shape[1] // 3 : 2 * pixels.shape[1] // 3].any()

@@ -1,4 +1,4 @@
-"""Text in and out of the C++ program: both tokenizers, and how a token is chosen from logits."""
+"""Text in the C++ program: both tokenizers, and the choice of a token from logits."""
 
 import shutil
 from pathlib import Path
@@ -89,14 +89,14 @@ def test_choice_follows_the_softmax():
     for temperature in (0.5, 1.0, 2.0):
         p = np.exp(logits.astype(float) / temperature)
         p /= p.sum()
-        grid = (np.arange(100_000) + 0.5) / 100_000  # every part of (0, 1) alike: frequencies are the probabilities
+        grid = (np.arange(100_000) + 0.5) / 100_000  # uniform on (0, 1): frequencies are the probabilities
         chosen = [llmc.cpu.choose_token(logits.tolist(), temperature, 0, u) for u in grid[::20]]
         counts = np.bincount(chosen, minlength=50) / len(chosen)
         np.testing.assert_allclose(counts, p, atol=2 / len(chosen))
 
 
 def test_cached_keys_change_nothing():
-    """With cached keys and values, the text that computing every context again gives; also beyond seq_len."""
+    """Cached keys and values give the same text as computing every context again; also beyond seq_len."""
     model = llmc.cpu.GPT2(depth=2, width=32, heads=2, seq_len=48, vocab_size=257, batch_size=1)
     cached, recomputed = (model.generate([256, 7], 70, seed=5, cache=cache) for cache in (True, False))
     assert len(cached) == 70 and cached == recomputed

@@ -1,5 +1,5 @@
-"""The long invariants, on the program itself (make test-slow): under muP the learning rate of a small model is the best
-one of a wide model, and wider is never worse; under SP neither holds.
+"""The long invariants (make test-slow), on the program: under muP the best learning rate of a small model is also that
+of a wide model, and wider is never worse; under SP neither is true.
 """
 
 import json
@@ -35,6 +35,6 @@ def test_the_learning_rate_transfers(transfer):
 
 
 def test_wider_is_never_worse(transfer):
-    """In no window of 50 steps does the next width lose more than 0.005 nats under muP; under SP it does."""
+    """Under muP the next width is not more than 0.005 nats worse in any window of 50 steps; under SP it is."""
     worst = {name: max(row["worst_rise"] for row in rows) for name, rows in transfer[1]["wider"].items()}
     assert worst["mup"] <= 0.005 and worst["sp"] > 0.05

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, what it loads, and that it runs where only the wheel is installed."""
+"""The wheel: its contents, the libraries that it loads, and that it runs without the clone."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The wheel's files in a folder of their own, and the environment in which Python finds them first."""
+    """The wheel's files in a separate folder, and the environment in which Python finds them first."""
     folder = tmp_path_factory.mktemp("installed")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), str(wheel)]
     subprocess.run(command, check=True, capture_output=True)
@@ -47,7 +47,7 @@ def test_the_package_is_whole(wheel):
 
 
 def test_libraries_come_from_the_wheel_or_the_system(installed):
-    """oneDNN and what it needs are in llmc/lib, also for each other."""
+    """oneDNN and its dependencies are in llmc/lib, and find each other there."""
     folder, _ = installed
     for binary in [*(folder / "llmc").glob("_cpu*.so"), folder / "llmc/bin/train_gpt2"]:
         listing = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=True).stdout

@@ -27,7 +27,7 @@ inline DType parse_dtype(const std::string& name) {
 
 inline Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
 
-// A device tensor and its memory. Converts to Tensor, and to an absent one where it holds nothing.
+// A device tensor and its memory. Converts to Tensor; an empty one converts to an absent Tensor.
 class DeviceArray {
 public:
     DeviceArray() = default;
@@ -79,7 +79,7 @@ inline DeviceArray input(const Ints& values) {
     return array;
 }
 
-// For a result that an op overwrites: filled with NaN, so that an element it forgets, or reads, shows.
+// For a result that an op overwrites: filled with NaN, which shows elements that the op leaves out or reads.
 inline DeviceArray output(const Shape& shape, DType dtype) {
     DeviceArray array(shape, dtype);
     std::vector<float> poison(static_cast<const Tensor&>(array).numel(), std::numeric_limits<float>::quiet_NaN());
@@ -87,7 +87,7 @@ inline DeviceArray output(const Shape& shape, DType dtype) {
     return array;
 }
 
-// For a result that an op adds to: starts as `initial`, or as zeros.
+// For a result that an op adds to: starts at `initial`, or at zero.
 inline DeviceArray accumulated(const std::optional<Floats>& initial, const Shape& shape) {
     return initial ? input(*initial, DType::f32) : DeviceArray(shape, DType::f32);
 }

@@ -17,7 +17,7 @@ int64_t Arguments::operator[](const char* name) const {
 }
 
 Tensor Arguments::empty(std::initializer_list<int64_t> dims, DType dtype) {
-    static char somewhere;  // a tensor without memory is an absent one
+    static char somewhere;  // a tensor without memory counts as absent
     Tensor t(&somewhere, dtype, dims);
     if (kind_ == Kind::shapes) return t;
     buffers_.emplace_back(t.bytes());
@@ -35,7 +35,7 @@ Tensor Arguments::integers(std::initializer_list<int64_t> dims, int64_t high) {
     return t;
 }
 
-// A piece of normal numbers, repeated: long enough that a tensor core finds no pattern in it.
+// Up to 2^18 normal numbers, repeated: the period is long compared with the tiles of a product.
 Tensor Arguments::filled(Tensor t) {
     if (kind_ == Kind::shapes) return t;
     const size_t count = size_t(std::min<int64_t>(t.numel(), 1 << 18));
@@ -54,7 +54,7 @@ Tensor Arguments::filled(Tensor t) {
 
 namespace {
 
-// The op on these arguments, which are those of its declaration in ops.h.
+// The op with these arguments, in the order of its declaration in ops.h.
 template <class... Parameters, class... Values>
 BenchmarkOp op_of(void (*op)(Parameters...), const Values&... values) {
     return {[=] { op(values...); }, cost(values...), {}};
@@ -123,7 +123,7 @@ LayerNormForward layernorm(Arguments& s) {
             .weight = s.floats({C}),
             .bias = s.floats({C})};
 }
-// With the residual stream's gradient, in place, as in a block.
+// Adds to the gradient of the residual stream in place, as in a block.
 BenchmarkOp layernorm_gradient(Arguments& s) {
     const LayerNormForward f = layernorm(s);
     const int64_t N = s["N"], C = s["C"];
@@ -164,7 +164,7 @@ BenchmarkOp classifier_with_gradient(Arguments& s) {
                                         .dloss = 1});
 }
 
-// One tensor of P parameters; master weights in bf16.
+// One tensor of P parameters; with master weights in bf16.
 BenchmarkOp optimizer(Arguments& s, bool adam, bool stochastic) {
     const int64_t P = s["P"];
     const auto update = std::make_shared<ParameterUpdate>(
@@ -234,7 +234,7 @@ BenchmarkOp benchmark_op(const std::string& name, Arguments& arguments) {
     if (found != kMakers.end()) return found->second(arguments);
     std::string names;
     for (const auto& [known, maker] : kMakers) names += (names.empty() ? "" : ", ") + known;
-    fail_usage("no op to time is named \"", name, "\": choose from ", names);
+    fail_usage("there is no op named \"", name, "\": choose from ", names);
 }
 
 }  // namespace llmc

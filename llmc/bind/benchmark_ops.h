@@ -1,4 +1,4 @@
-// One op on arguments of given sizes: what time_op times (bind_benchmarks.cpp) and cost counts (bind_cost.cpp).
+// One op on arguments of given sizes, for time_op (bind_benchmarks.cpp) and cost (bind_cost.cpp).
 #pragma once
 #include <functional>
 #include <initializer_list>
@@ -13,7 +13,7 @@ namespace llmc {
 
 using Sizes = std::map<std::string, int64_t>;
 
-// Tensors of an op: on the device and filled with random numbers, or shapes alone.
+// The tensors of an op: filled with random numbers on the device, or only shapes.
 class Arguments {
 public:
     enum class Kind { filled, shapes };
@@ -40,10 +40,10 @@ private:
 struct BenchmarkOp {
     std::function<void()> call;
     Cost cost;
-    std::function<void()> prepare;  // what `call` needs to have been done once; may be empty
+    std::function<void()> prepare;  // to be called once before `call`; may be empty
 };
 
-// The op of that name on `arguments`, whose memory it uses. A usage error lists the names if there is none such.
+// The op of that name on `arguments`, whose memory it uses. The usage error for an unknown name lists all names.
 BenchmarkOp benchmark_op(const std::string& name, Arguments& arguments);
 
 }  // namespace llmc

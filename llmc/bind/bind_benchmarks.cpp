@@ -1,5 +1,5 @@
-// How long each op takes on the device, for the GPU benchmark: arguments of the given sizes, several sets of them in
-// turn so that no call finds its inputs in a cache.
+// Times each op on the device, for the GPU benchmark. Several sets of arguments are used in turn, so that no call finds
+// its inputs in a cache.
 #include <pybind11/stl.h>
 #include <algorithm>
 #include <memory>
@@ -14,7 +14,7 @@ namespace {
 
 using namespace python;
 
-// Seconds per call: medians need several figures, each the mean over one call on every set.
+// Seconds per call: `repeats` values, each the mean over one call on every set.
 std::vector<double> time_op(const std::string& op, const Sizes& sizes, const std::string& dtype, int sets,
                             int repeats) {
     const DType type = parse_dtype(dtype);
@@ -40,10 +40,9 @@ std::vector<double> time_op(const std::string& op, const Sizes& sizes, const std
 }  // namespace
 
 void bind_benchmarks(pybind11::module_& m) {
-    m.def(
-        "time_op", &time_op,
-        "Seconds a call of an op takes on the device, `repeats` figures, each the mean over `sets` sets of arguments.",
-        py::arg("op"), py::arg("sizes"), py::arg("dtype") = "bf16", py::arg("sets") = 4, py::arg("repeats") = 10);
+    m.def("time_op", &time_op,
+          "Times an op on the device: seconds per call, `repeats` values, each the mean over `sets` sets of arguments.",
+          py::arg("op"), py::arg("sizes"), py::arg("dtype") = "bf16", py::arg("sets") = 4, py::arg("repeats") = 10);
 }
 
 }  // namespace llmc

@@ -17,12 +17,13 @@ void bind_cost(py::module_& m) {
             const Cost c = benchmark_op(op, arguments).cost;
             return py::dict(py::arg("flops") = c.flops, py::arg("bytes") = c.bytes);
         },
-        "What an op of time_op has to do at these sizes: {flops, bytes}, by llmc/ops/cost.h: FLOPs of matrix products "
-        "(a multiply-add is 2), bytes of every input read once and every output written once. Nothing is allocated.",
+        "The minimum work of an op of time_op at these sizes: {flops, bytes}, by llmc/ops/cost.h: FLOPs of matrix "
+        "products (a multiply-add is 2), bytes of every input read once and every output written once. Nothing is "
+        "allocated.",
         py::arg("op"), py::arg("sizes"), py::arg("dtype") = "bf16");
     m.def("flops_per_token", &flops_per_token,
-          "FLOPs of a training step for each token: 6 (12 L C^2 + V C) + 12 L C T, attention without regard to "
-          "causality (PaLM, appendix B).",
+          "FLOPs of a training step per token: 6 (12 L C^2 + V C) + 12 L C T, attention counted as if it were not "
+          "causal (PaLM, appendix B).",
           py::arg("depth"), py::arg("width"), py::arg("seq_len"), py::arg("vocab_size"));
 }
 

@@ -52,7 +52,7 @@ public:
         model_.zero_loss();
         model_.loss_and_head_backward(float(1.0 / double(total_tokens > 0 ? total_tokens : int64_t{B_} * T_)));
         model_.backward();
-        has_targets_ = false;  // the activations' gradients have replaced what another backward() would need
+        has_targets_ = false;  // the backward pass has overwritten what another backward() would need
         return model_.loss();
     }
     double step(double schedule) {
@@ -81,11 +81,11 @@ public:
     void set_parameter(const std::string& name, const Floats& values) {
         Parameter& p = model_.parameters.find(name);
         if (std::vector<int64_t>(values.shape(), values.shape() + values.ndim()) != p.spec.shape)
-            fail_usage(name, " has another shape than the array given");
+            fail_usage(name, " does not have the shape of the array given");
         Parameters::set(p, std::vector<float>(values.data(), values.data() + values.size()));
         optimizer_.masters_from_parameters();
     }
-    // Every activation of one forward pass by name, (rows, channels); "logits" chunk after chunk.
+    // Every activation of one forward pass by name, (rows, channels). "logits" arrives in chunks.
     py::dict activations(const Tokens& tokens, const Tokens& targets) {
         std::map<std::string, std::pair<std::vector<float>, int64_t>> seen;
         model_.observer = [&](const std::string& name, Tensor value) {
@@ -103,7 +103,7 @@ public:
     }
     std::vector<int32_t> generate(std::vector<int32_t> tokens, int count, double temperature, int top_k, uint64_t seed,
                                   bool cache) {
-        if (tokens.empty()) fail_usage("there is nothing to go on from: give at least one token");
+        if (tokens.empty()) fail_usage("there is no token to continue from: give at least one");
         for (const int32_t token : tokens)
             if (token < 0 || token >= model_.shape.vocab_size)
                 fail_usage("token ", token, " is outside the vocabulary of ", model_.shape.vocab_size);
@@ -172,14 +172,14 @@ void bind_model(py::module_& m) {
             }
             return to_python(taken);
         },
-        "The options of a model that a checkpoint was trained with; empty for files of other projects.",
+        "The model options that a checkpoint was trained with; empty for files of other projects.",
         py::arg("checkpoint"));
     m.def(
         "encode",
         [](const std::string& text, const std::string& tokenizer_path) {
             return (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).encode(text);
         },
-        "Tokens of a text, by bytes or by a tokenizer.bin.", py::arg("text"), py::arg("tokenizer") = "");
+        "Tokens of a text: its bytes, or those of a tokenizer.bin.", py::arg("text"), py::arg("tokenizer") = "");
     m.def(
         "decode",
         [](const std::vector<int32_t>& tokens, const std::string& tokenizer_path) {
@@ -199,7 +199,7 @@ void bind_model(py::module_& m) {
             return py::dict(py::arg("offsets") = plan.offsets, py::arg("bytes") = plan.bytes,
                             py::arg("most_alive") = plan.most_alive);
         },
-        "Places for buffers [(bytes, [(first, last moment), ...]), ...] in one arena: {offsets, bytes, most_alive}.",
+        "Offsets of buffers [(bytes, [(first, last moment), ...]), ...] in one arena: {offsets, bytes, most_alive}.",
         py::arg("buffers"));
     m.def(
         "activation_bytes",
@@ -210,8 +210,8 @@ void bind_model(py::module_& m) {
             return GPT2::memory(parts.shape, model_options).activations;
         },
         "Bytes of a model's activations.", py::arg("train") = true);
-    m.def("choose_token", &choose_token, "The sampler's choice from logits, given a uniform number.", py::arg("logits"),
-          py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
+    m.def("choose_token", &choose_token, "The token that the sampler chooses from logits with a uniform number.",
+          py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
 
     py::class_<PythonGPT2>(
         m, "GPT2",
@@ -242,12 +242,12 @@ void bind_model(py::module_& m) {
         .def("activations", &PythonGPT2::activations, "Every activation of a forward pass by name, (B*T, channels).",
              py::arg("tokens"), py::arg("targets"))
         .def("generate", &PythonGPT2::generate,
-             "`count` tokens sampled after `tokens`. cache=False computes the whole context again for every one.",
+             "`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token.",
              py::arg("tokens"), py::arg("count"), py::arg("temperature") = 0.8, py::arg("top_k") = 0,
              py::arg("seed") = 42, py::arg("cache") = true)
-        .def("load", &PythonGPT2::load, "Takes the weights of a checkpoint.", py::arg("checkpoint"))
+        .def("load", &PythonGPT2::load, "Loads the weights of a checkpoint.", py::arg("checkpoint"))
         .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.")
-        .def_property_readonly("config", &PythonGPT2::config, "All options as resolved, by name with underscores.")
+        .def_property_readonly("config", &PythonGPT2::config, "All resolved options, by name with underscores.")
         .def_property_readonly("backend", [](const PythonGPT2&) { return device::backend(); });
 }
 

@@ -1,5 +1,5 @@
 // Every op of llmc/ops/ops.h as a function on NumPy arrays: float32 in and out, computed in `dtype`. Overwritten
-// results start as NaN; accumulated ones start as the argument of their name, or as zeros. Keywords are named as in
+// results start as NaN; accumulated ones start at the argument of the same name, or at zero. Keywords are named as in
 // ops.h. For tests: every call copies.
 #include <pybind11/stl.h>
 #include "llmc/bind/arrays.h"
@@ -208,7 +208,7 @@ void bind_attention(py::module_& m) {
             return py::dict("out"_a = out.download(), "lse"_a = lse.download());
         },
         "out (B,T,C) = out_scale * softmax(logit_scale * q k^T, causal) v per head, lse (B,H,T); qkv (B,T,3C). Returns "
-        "{out, lse}, of which rows before first_query hold anything.",
+        "{out, lse}; rows before first_query are undefined.",
         "qkv"_a, py::kw_only(), "num_heads"_a, "logit_scale"_a, "out_scale"_a = 1.0f, "first_query"_a = 0,
         "dtype"_a = "fp32");
 

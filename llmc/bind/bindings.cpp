@@ -1,5 +1,5 @@
-// The Python module of one backend: llmc._cpu, llmc._emu or llmc._cuda, by the macro LLMC_MODULE and the objects it is
-// linked with.
+// The Python module of one backend: llmc._cpu, llmc._emu or llmc._cuda, depending on the macro LLMC_MODULE and the
+// objects that it is linked with.
 #include <pybind11/pybind11.h>
 
 #include <exception>
@@ -23,18 +23,18 @@ namespace {
 void bind_device(py::module_& m) {
     m.def("initialize", &llmc::device::initialize,
           "Chooses the device and the number of host threads (0: one per usable core).", py::arg("threads") = 0);
-    m.def("name", &llmc::device::name, "The device, in words.");
+    m.def("name", &llmc::device::name, "The device's name.");
     m.def("backend", &llmc::device::backend, "\"cpu\", \"cuda\" or \"emulated\".");
     m.def("threads", &llmc::device::threads, "Host threads in use.");
-    m.def("memory_total", &llmc::device::memory_total, "Bytes of memory a model may hope for.");
+    m.def("memory_total", &llmc::device::memory_total, "Bytes of memory of the device.");
     m.def(
         "peak_flops",
         [](const std::string& dtype, double seen) {
             return llmc::device::peak_flops(llmc::python::parse_dtype(dtype), seen);
         },
-        "The rate of the backend's own matmul on large square matrices, FLOP/s, measured once. It is measured again "
-        "when "
-        "`seen`, a rate that something else reached, is higher, and is at least that.",
+        "The rate of the backend's own matmul on large square matrices, FLOP/s, measured once. If `seen`, a rate "
+        "reached "
+        "elsewhere, is higher, it is measured again; the result is at least `seen`.",
         py::arg("dtype") = "fp32", py::arg("seen") = 0.0);
 }
 
@@ -61,7 +61,7 @@ void bind_emulator(py::module_& m) {
             llmc::emulator::Options& o = llmc::emulator::options();
             o.shuffle = shuffle, o.seed = seed, o.workers = workers;
         },
-        "How the CUDA threads take turns from now on: in order, or at random; on how many host threads (0: all).",
+        "Sets the order in which CUDA threads run (in order or random) and the number of host threads (0: all).",
         py::arg("shuffle") = false, py::arg("seed") = 1, py::arg("workers") = 0);
 }
 #endif

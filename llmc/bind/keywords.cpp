@@ -9,7 +9,7 @@ namespace {
 
 namespace py = pybind11;
 
-// None, bool, int, float and str, and NumPy's scalars of these. Anything else is refused by its type.
+// None, bool, int, float, str, paths, and NumPy scalars. Usage error for other types.
 nlohmann::json value_of(const py::handle& object, const std::string& name) {
     if (object.is_none()) return nullptr;
     if (py::isinstance<py::bool_>(object)) return object.cast<bool>();

@@ -6,11 +6,11 @@
 
 namespace llmc::python {
 
-// A Config from keyword arguments, checked like the command line. Usage error for a name that is no option, or one that a
-// model does not take (out, steps, ...).
+// A Config from keyword arguments, checked like the command line. Usage error for a name that is not an option, or an
+// option that a model does not take (out, steps, ...).
 Config config_of(const pybind11::kwargs& keywords, Given& given);
 
-// Config, shape, and the weights of init= (null without): what a model is made of.
+// The parts of a model: config, shape, and the weights of init= (null without).
 struct ModelParts {
     Config config;
     ModelShape shape;

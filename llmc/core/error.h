@@ -1,4 +1,4 @@
-// Errors that end the program: each says what is wrong, names the value, and what to do; the type decides the exit
+// Errors that end the program. The message says what is wrong, with which value, and what to do; the code is the exit
 // code.
 #pragma once
 #include <sstream>

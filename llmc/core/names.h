@@ -1,10 +1,10 @@
-// Enums that have names: one list of (name, value) per enum, read by name_of() and by the table of options.
+// Enums with names: one list of (name, value) per enum, read by name_of() and the table of options.
 #pragma once
 #include <utility>
 
 namespace llmc {
 
-// Specialised beside each enum: static constexpr std::pair<const char*, E> list[] = {{"adamw", E::adamw}, ...};
+// Specialised next to each enum: static constexpr std::pair<const char*, E> list[] = {{"adamw", E::adamw}, ...};
 template <class E>
 struct Names;
 

@@ -16,14 +16,14 @@ bool bit_of(unsigned leaf, unsigned bit) {  // in ecx
     return __get_cpuid(leaf, &a, &b, &c, &d) && (c >> bit & 1);
 }
 
-// Runs before all other constructors, those of C++ objects included.
+// Runs before all other constructors, including those of C++ objects.
 __attribute__((constructor(101))) void require_x86_64_v3() {
     __builtin_cpu_init();
     const struct {
         const char* name;
         bool here;
     } needed[] = {
-        {" AVX2", bool(__builtin_cpu_supports("avx2"))},  // and the system saves its registers
+        {" AVX2", bool(__builtin_cpu_supports("avx2"))},  // also tests whether the system saves its registers
         {" FMA", bool(__builtin_cpu_supports("fma"))},
         {" BMI", bool(__builtin_cpu_supports("bmi"))},
         {" BMI2", bool(__builtin_cpu_supports("bmi2"))},

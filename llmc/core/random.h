@@ -1,6 +1,6 @@
-// The one source of randomness: Philox4x32-10, a counter-based generator. A value depends on (seed, purpose, stream,
-// index) and on nothing else, so neither thread count, rank count nor a resume changes it. train_gpt2.py draws the same
-// numbers. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+// The only source of randomness: Philox4x32-10, a counter-based generator. A value depends only on (seed, purpose,
+// stream, index), so it does not change with the number of threads or ranks, or after a resume. train_gpt2.py draws the
+// same numbers. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 #pragma once
 #include <array>
 #include <cmath>

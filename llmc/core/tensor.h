@@ -31,10 +31,10 @@ struct bf16 {
 constexpr float to_float(float x) { return x; }
 constexpr float to_float(bf16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
 
-// Rounds to nearest, ties to even. A NaN stays a NaN: rounding may not carry its mantissa over into infinity.
+// Rounds to nearest, ties to even. A NaN stays a NaN: rounding must not turn it into infinity.
 constexpr bf16 to_bf16(float x) {
     const uint32_t bits = std::bit_cast<uint32_t>(x), rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    // an expression without a branch, which compilers vectorise
+    // without a branch, so that compilers vectorise it
     return {uint16_t(((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16)};
 }
 

@@ -13,7 +13,7 @@
 namespace llmc {
 namespace {
 
-// The affinity mask's cores, and the container's quota where there is one ("200000 100000" = 2 cores).
+// The cores of the affinity mask, limited by the container's quota if it has one ("200000 100000" = 2 cores).
 int usable_cores() {
     int cores = omp_get_num_procs();
     cpu_set_t set;

@@ -3,8 +3,8 @@
 
 namespace llmc {
 
-// Sets the number of OpenMP threads to `wanted`, or where that is 0 to OMP_NUM_THREADS or one per core that this
-// process may use. Returns it. Throws a usage error for negative numbers.
+// Sets the number of OpenMP threads to `wanted`. 0: OMP_NUM_THREADS if it is set, otherwise one per core that this
+// process may use. Returns the number of threads. Usage error for negative numbers.
 int set_host_threads(int wanted);
 
 }  // namespace llmc

@@ -30,12 +30,12 @@ public:
     const std::string& source_sha256() const { return shards_[0].source_sha256; }
     const std::vector<Shard>& shards() const { return shards_; }
     int seq_len() const { return seq_len_; }
-    // Tokens from here on are data errors when they are read.
+    // Reading a token that is not below this is a data error.
     void set_vocab_size(int64_t vocab_size) { checked_vocab_size_ = vocab_size; }
 
     // One window of a shard into row `row` of the batch.
     void read(size_t shard, int64_t window, Batch& batch, int row) const;
-    // Windows first, first + 1, ... in file order; behind the last one comes the first again.
+    // Windows first, first + 1, ... in file order; after the last one it continues with the first.
     Batch in_file_order(int64_t first, int rows) const;
 
 private:

@@ -15,7 +15,7 @@ constexpr int kLlama3Magic = 20240801;
 
 Shard::Shard(const std::string& p) : path(p), file_(p, "token shard") {
     if (file_.size() < kHeaderInts * sizeof(int32_t))
-        fail_data(path, " is not a token shard: ", file_.size(), " bytes, where the header alone has 1024");
+        fail_data(path, " is not a token shard: ", file_.size(), " bytes, but the header alone has 1024");
     const int32_t* header = reinterpret_cast<const int32_t*>(file_.data());
     if (header[0] != kMagic)
         fail_data(path, " is not a token shard: its magic number is ", header[0], ", not ", kMagic,

@@ -7,7 +7,7 @@
 
 namespace llmc {
 
-// One mapped shard. Throws a data error (exit 3) that names the file for anything that is not a complete shard.
+// Data error (exit 3) that names the file if it is not a complete shard.
 class Shard {
 public:
     explicit Shard(const std::string& path);

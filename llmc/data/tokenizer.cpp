@@ -68,7 +68,7 @@ std::vector<std::string> split_words(const std::string& text) {
                 end = end_of_run(text, start, kind);
             } else {
                 end = end_of_run(text, i, Kind::space);
-                size_t last = i;  // spaces before a word leave it their last one
+                size_t last = i;  // the last of several spaces belongs to the next word
                 for (size_t k = i; k < end; k += character_at(text, k).bytes) last = k;
                 if (end < text.size() && last > i) end = last;
             }
@@ -121,7 +121,7 @@ std::vector<int32_t> Tokenizer::encode(const std::string& text) const {
     return tokens;
 }
 
-// Merges the pair of neighbours that makes the token with the lowest number until no pair makes one.
+// Merges the adjacent pair that makes the token with the lowest number, until no pair makes a token.
 void Tokenizer::encode_word(const std::string& word, std::vector<int32_t>& out) const {
     std::vector<std::string> parts;
     for (char c : word) parts.emplace_back(1, c);

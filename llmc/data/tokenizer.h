@@ -30,7 +30,7 @@ private:
 
 // GPT-2's split of a text into words, within which pairs are merged:
 //   's|'t|'re|'ve|'m|'ll|'d| ?letters| ?digits| ?other|spaces not before a word|spaces
-// Beyond ASCII, letters and digits are what the C library's UTF-8 locale says, which may differ from Unicode's newest
+// Beyond ASCII, letters and digits are those of the C library's UTF-8 locale, which may differ from the newest Unicode
 // tables.
 std::vector<std::string> split_words(const std::string& text);
 

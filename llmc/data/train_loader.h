@@ -1,5 +1,5 @@
-// The endless stream of training batches, in the order of doc/formats.md. The next batch is read by a thread of its own
-// while the last one is in use.
+// The endless stream of training batches, in the order of doc/formats.md. A thread reads the next batch while the
+// current one is in use.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace llmc {
 
-// Which windows a sample number stands for; its whole state is a cache.
+// The window of each sample number. Its state is only a cache.
 class SampleOrder {
 public:
     SampleOrder(const Dataset& dataset, uint64_t seed) : dataset_(dataset), seed_(seed) {}
@@ -42,11 +42,11 @@ public:
         bool shuffle, overfit_single_batch;
         uint64_t seed;
     };
-    // Starts at sample number `position`: the number of sequences handed out so far is the loader's whole state.
+    // Starts at sample number `position`, the number of sequences returned so far: the loader has no other state.
     TrainLoader(const Dataset& dataset, const Options& options, int64_t position);
     ~TrainLoader();
 
-    Batch next();  // a token outside of the vocabulary is a data error here
+    Batch next();  // data error if a token is outside the vocabulary
     int64_t position() const { return position_; }
 
 private:
@@ -55,7 +55,7 @@ private:
 
     const Dataset& dataset_;
     Options options_;
-    SampleOrder order_;  // used by the thread alone
+    SampleOrder order_;  // used only by the thread
     int64_t position_;   // of the caller
     std::mutex mutex_;
     std::condition_variable changed_;

@@ -84,7 +84,7 @@ private:
         layer_norm(a.ln_2, N, C, inner);
         add(a.fc, o_.dtype, {N, 4 * C}, inner);
         add(a.fc_gelu, o_.dtype, {N, 4 * C}, gelu);
-        // The next block's input, or ln_f's, whose backward passes read it.
+        // The input of the next block or of ln_f, which their backward passes read.
         add(a.residual_mlp, o_.dtype, {N, C},
             kept(forward, l + 1 < shape_.depth ? at_.backward(l + 1) : at_.ln_f_backward()));
     }

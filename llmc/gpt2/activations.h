@@ -1,5 +1,5 @@
-// What a GPT-2 computes on its way through a batch, and where it lies: one arena, planned from the moments at which each
-// tensor is needed. With N = B*T rows.
+// The activations of a GPT-2 and their memory: one arena, planned from the times at which each tensor is needed.
+// N = B*T rows.
 #pragma once
 #include <string>
 #include <vector>
@@ -9,11 +9,11 @@
 
 namespace llmc {
 
-// What the backward pass computes again instead of keeping it since the forward pass.
+// The activations that the backward pass computes again; the others are kept from the forward pass.
 enum class Recompute {
     none,   // nothing
-    gelu,   // the GELU of each block, from its input: 8C of 32C bytes a token and block less in bf16
-    block,  // all of a block but its output: 30C less, for one more forward pass (a third more arithmetic)
+    gelu,   // the GELU of each block, from its input: saves 8C of 32C bytes per token and block in bf16
+    block,  // all of a block except its output: saves 30C, costs one more forward pass (a third more FLOPs)
 };
 
 template <>
@@ -23,11 +23,11 @@ struct Names<Recompute> {
 };
 
 struct GPT2Options {
-    int batch_size, seq_len;  // the largest that will be asked for
+    int batch_size, seq_len;  // the largest batch
     DType dtype = DType::f32;
-    bool train = true;  // room for gradients
+    bool train = true;  // allocate gradients
     Recompute recompute = Recompute::none;
-    int64_t logits_rows = 0;  // rows of logits at a time; 0: what suits the device
+    int64_t logits_rows = 0;  // rows of logits at a time; 0: chosen for the device
 };
 
 struct LayerNormActivations {
@@ -50,12 +50,12 @@ struct Activations {
     std::vector<BlockActivations> blocks;
     LayerNormActivations ln_f;
     Tensor logits, losses, loss;  // (rows, Vp), (N), (1)
-    // Gradients on their way down: of the residual stream (N, C); of a branch's input (N, C); of what is 4C or 3C wide
-    // (N, 4C); of attention's output (N, C).
+    // Gradients of: the residual stream (N, C); a branch's input (N, C); tensors with 4C or 3C columns (N, 4C);
+    // attention's output (N, C).
     Tensor dresidual, dbranch, dwide, dattn;
 };
 
-// Fills in shapes and memory from `base` on (null: only the size is of interest). Returns the bytes that are needed.
+// Sets the shapes, and the addresses from `base` on (null: shapes only). Returns the bytes needed.
 size_t lay_out(Activations& activations, const ModelShape& shape, const GPT2Options& options, char* base);
 
 }  // namespace llmc

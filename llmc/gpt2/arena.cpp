@@ -17,7 +17,7 @@ bool meet(const ArenaBuffer& a, const ArenaBuffer& b) {
 }
 
 size_t most_alive(const std::vector<ArenaBuffer>& buffers) {
-    std::map<int, size_t> at;  // only the moments at which a life begins can be the fullest
+    std::map<int, size_t> at;  // the maximum is reached when some lifetime begins
     for (const ArenaBuffer& b : buffers)
         for (const Lifetime& life : b.lives) at[life.first] = 0;
     size_t most = 0;

@@ -1,4 +1,4 @@
-// One piece of memory for many buffers: those whose lifetimes do not meet may lie in the same place.
+// One block of memory for many buffers: buffers whose lifetimes do not overlap may share memory.
 #pragma once
 #include <cstddef>
 #include <vector>
@@ -17,11 +17,11 @@ struct ArenaBuffer {
 
 struct ArenaPlan {
     std::vector<size_t> offsets;  // of each buffer, multiples of kAlignment
-    size_t bytes = 0;             // of the whole
-    size_t most_alive = 0;        // bytes of the moment with the most: no plan is smaller
+    size_t bytes = 0;             // of the arena
+    size_t most_alive = 0;        // largest number of bytes alive at one moment: no plan is smaller
 };
 
-// Largest buffers first, each at the lowest place where it overlaps none that lives at the same time.
+// Places the largest buffers first, each at the lowest offset where it overlaps no buffer alive at the same time.
 ArenaPlan plan_arena(const std::vector<ArenaBuffer>& buffers);
 
 }  // namespace llmc

@@ -1,6 +1,6 @@
-// The backward pass of GPT-2, from the gradient of ln_f's output (left in acts_.dbranch by loss_and_head_backward) down to
-// the embeddings. acts_.dresidual is the gradient of the residual stream on its way down; acts_.dbranch, acts_.dwide and acts_.dattn hold
-// what a branch needs.
+// The backward pass of GPT-2, from the gradient of ln_f's output (in acts_.dbranch after loss_and_head_backward) to the
+// embeddings. acts_.dresidual is the gradient of the residual stream; acts_.dbranch, acts_.dwide and acts_.dattn are
+// gradients within a branch.
 #include "llmc/gpt2/gpt2.h"
 #include "llmc/ops/profile.h"
 
@@ -23,7 +23,7 @@ LayerNormBackward layernorm(const LayerNormParameters& p, const LayerNormActivat
             .dbias_scale = p.bias->rule.dweight_multiplier};
 }
 
-// dx = dskip * dx + dsplit * (the layer norm's input gradient), in place: where a branch leaves the residual stream.
+// dx = dskip * dx + dsplit * (the layer norm's input gradient), in place: at the point where a branch starts.
 LayerNormBackward layernorm_to_residual(const LayerNormParameters& p, const LayerNormActivations& a, Tensor dx,
                                         Tensor dout, Tensor inp, const Residual& scale) {
     LayerNormBackward args = layernorm(p, a, dx, dout, inp);
@@ -73,7 +73,7 @@ void GPT2::backward() {
                               .dwpe_scale = rules.scales().wpe_grad});
 }
 
-// What the forward pass of block l computed and did not keep.
+// Computes again what the forward pass of block l did not keep.
 void GPT2::recompute(int l, Tensor x) {
     const BlockActivations& a = acts_.blocks[size_t(l)];
     if (options_.recompute == Recompute::block) block_forward(l, x, Pass::again);

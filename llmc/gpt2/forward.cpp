@@ -1,4 +1,4 @@
-// The forward pass of GPT-2, and the head with its loss. Read with gpt2.h (shapes) and ops.h (formulas) at hand.
+// The forward pass of GPT-2, and the head with its loss. Shapes: gpt2.h; formulas: ops.h.
 #include <algorithm>
 
 #include "llmc/gpt2/gpt2.h"
@@ -27,7 +27,7 @@ MatmulForward linear(const LinearParameters& p, Tensor out, Tensor inp) {
             .bias_scale = p.bias->rule.multiplier};
 }
 
-// out = skip * residual + branch * linear(inp): the branch's scale is the matmul's.
+// out = skip * residual + branch * linear(inp): the branch's factor is part of the matmul's scale.
 MatmulForward linear_to_residual(const LinearParameters& p, Tensor out, Tensor inp, Tensor residual,
                                  const Residual& scale) {
     MatmulForward args = linear(p, out, inp);
@@ -117,7 +117,7 @@ void GPT2::head(float loss_scale, bool backward) {
                           .logit_scale = rules.scales().loss,
                           .dloss = backward ? loss_scale * rules.scales().loss_grad : 0});
         if (!backward) continue;
-        // logits now holds their gradient; dbranch receives that of ln_f's output
+        // logits now contains their gradient; dbranch receives the gradient of ln_f's output
         call(matmul_backward, {.dinp = acts_.dbranch.row_slice(begin, n),
                                .dweight = parameters.lm_head->grad,
                                .dout = logits,

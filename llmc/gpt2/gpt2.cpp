@@ -54,7 +54,7 @@ void GPT2::train_micro_batch(int64_t total_tokens, bool first) {
         backward();
         overwrite_ = false;
     };
-    if (observer || Profile::on()) return work();  // every op as it is computed
+    if (observer || Profile::on()) return work();  // one op at a time
     const uint64_t key = (uint64_t(total_tokens) * 0x9E3779B97F4A7C15u) ^ (uint64_t(B_) << 32) ^ uint64_t(T_);
     (first ? first_micro_batch_ : later_micro_batch_).run(key, work);
 }

@@ -1,13 +1,12 @@
 // GPT-2 (Radford et al., 2019): pre-LN transformer with learned positions, biases and tanh-GELU. Written once, as lists
-// of op calls (forward.cpp, backward.cpp), for every backend and every parametrization: what differs between those is
-// data.
+// of op calls (forward.cpp, backward.cpp), for all backends and parametrizations.
 //
 //   x = embedding(tokens)
 //   for each block:  x = x + c_proj(attention(c_attn(ln_1(x))));  x = x + mlp.c_proj(gelu(c_fc(ln_2(x))))
 //   loss = cross_entropy(lm_head(ln_f(x)), targets)
 //
-// With N = B*T rows. The logits, (N, Vp), exist only a chunk of rows at a time: in training, a chunk's loss, its
-// gradient and the head's two gradient products follow each other directly. What else exists when: activations.h.
+// N = B*T rows. Only a chunk of rows of the logits, (N, Vp), is in memory at a time: in training, the chunk's loss, its
+// gradient and the head's two gradient products are computed in sequence. Other activations: activations.h.
 #pragma once
 #include <functional>
 #include <string>
@@ -26,19 +25,20 @@ public:
     // null for inference.
     void set_batch(const int32_t* tokens, const int32_t* targets, int B, int T);
 
-    // tokens -> ln_f's output, of rows [first, T); what earlier rows left is in the cache (cache_keys; one sequence only).
+    // tokens -> ln_f's output, of rows [first, T); keys and values of earlier rows come from the cache (cache_keys; one
+    // sequence only).
     void forward(int64_t first = 0);
     void evaluate(float loss_scale) { head(loss_scale, false); }  // loss += loss_scale * sum of the batch's losses
-    // The same, and the gradient of that: of the head's weight, and of ln_f's output, for backward().
+    // The same, with the gradients of the head's weight and of ln_f's output, which backward() continues from.
     void loss_and_head_backward(float loss_scale) { head(loss_scale, true); }
     void backward();  // gradients of everything below the head, accumulated
 
-    // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, both added to those of
-    // the step so far; the step's first one starts from nothing.
+    // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, added to those of the
+    // step's earlier micro-batches. `first`: the step's first micro-batch, which starts from zero.
     void train_micro_batch(int64_t total_tokens, bool first);
     // Mean loss of the current batch, nats per token, without gradients; waits for the device.
     float mean_loss();
-    // logits[n, :V], as the loss sees them, for `count` rows of the last forward() from row `begin` on, to the host.
+    // Host copy of logits[n, :V], as used by the loss, of `count` rows of the last forward() from row `begin` on.
     std::vector<float> logits(int64_t begin, int64_t count);
 
     // Keeps the keys and values of forward() from call to call, so that text can be continued token by token.
@@ -76,7 +76,7 @@ private:
     enum class Pass {
         forward,
         again
-    };  // again: for the backward pass, up to the last product, whose result is not needed
+    };  // again: for the backward pass, without the last product, whose result is not needed
     void block_forward(int layer, Tensor x, Pass pass);
     void recompute(int layer, Tensor x);
     void block_backward(int layer, Tensor x);
@@ -90,12 +90,12 @@ private:
     LayerNormActivations rows(const LayerNormActivations& a) const {
         return {rows(a.out), a.mean.slice(first_, row_count()), a.rstd.slice(first_, row_count())};
     }
-    Tensor qkv_of(int layer) const;  // (N, 3C) or more: the cache's where there is one
+    Tensor qkv_of(int layer) const;  // (N, 3C) or more; the cache's if there is a cache
 
     GPT2Options options_;
     int B_ = 0, T_ = 0;
-    bool overwrite_ = false;  // gradients of products, instead of adding to them
-    int64_t first_ = 0;       // row of the current batch; 0 but for continued text
+    bool overwrite_ = false;  // products overwrite gradients instead of adding to them
+    int64_t first_ = 0;       // row of the current batch; 0 unless text is continued
     device::Buffer cache_;    // (depth, seq_len, 3C), or nothing
     device::Buffer arena_;
     Activations acts_;

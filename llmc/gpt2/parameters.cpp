@@ -9,7 +9,7 @@
 namespace llmc {
 namespace {
 
-// In memory the tables of token vectors have whole tiles of rows.
+// In memory wte and lm_head have whole tiles of rows.
 int64_t stored_rows(const TensorSpec& spec, const ModelShape& shape) {
     bool tokens = spec.name == "wte.weight" || spec.name == "lm_head.weight";
     return tokens ? shape.padded_vocab() : spec.shape[0];

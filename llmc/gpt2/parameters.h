@@ -1,5 +1,4 @@
-// The parameters of a GPT-2: named tensors with their rules, and handles by which the forward and backward pass call
-// them.
+// The parameters of a GPT-2: named tensors with their rules, and the handles that the forward and backward pass use.
 #pragma once
 #include <memory>
 #include <string>
@@ -62,7 +61,7 @@ public:
     DType dtype() const { return wte->value.dtype; }
     int64_t count() const;  // trainable numbers, without padding
     void zero_grad();
-    // The same, but for the weights of linear layers and of the head, whose gradients a product can overwrite.
+    // The same, except for weights of linear layers and of the head: a product can overwrite their gradients.
     void zero_other_grads() { device::fill_zero(grads_.data(), other_grad_bytes_); }
     // Initial weights by the rules, from the counter-based generator (doc/formats.md): the same on every backend.
     void initialise(uint64_t seed);
@@ -78,7 +77,7 @@ public:
 
 private:
     std::vector<Parameter> all_;
-    device::Buffer values_, grads_;  // in grads_ the others come first
+    device::Buffer values_, grads_;  // in grads_, those of zero_other_grads() come first
     size_t other_grad_bytes_ = 0;
 };
 

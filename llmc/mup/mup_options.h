@@ -1,4 +1,4 @@
-// The options that a parametrization depends on. Defaults are the program's; names are the long options (train/options).
+// The options that a parametrization depends on, with the program's defaults. Their names are those of train/options.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -39,7 +39,7 @@ struct OptimizerOptions {
     double lr = 3e-4, weight_decay = 0;
     DecayMode weight_decay_mode = DecayMode::scaled;
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, momentum = 0.9;
-    std::optional<double> grad_clip;  // 0: off; default: what the scheme says
+    std::optional<double> grad_clip;  // 0: off; default: the scheme's
 };
 
 }  // namespace llmc

@@ -8,7 +8,7 @@
 
 namespace llmc {
 
-// --- The schemes. Another one is another entry. ---------------------------------------------------------------------
+// --- The schemes. To add a scheme, add an entry. -------------------------------------------------------------------
 
 namespace {
 
@@ -76,7 +76,7 @@ const char* name_of(Role role) {
     }
 }
 
-// --- Resolving --------------------------------------------------------------------------------------------------------
+// --- Resolving ------------------------------------------------------------------------------------------------------
 
 Parametrization::Parametrization(const MupOptions& mup, const OptimizerOptions& optimizer, const Geometry& g,
                                  const StepShape& step)
@@ -137,7 +137,7 @@ double Parametrization::decay(const Rule& rule, double schedule) const {
                                                              : schedule * rule.weight_decay;
 }
 
-// --- Relative to a base model: sp, mup, completep ---------------------------------------------------------------------
+// --- Relative to a base model: sp, mup, completep -------------------------------------------------------------------
 
 Rule Parametrization::relative_rule(const TensorSpec& spec) const {
     const Powers& powers = powers_of(scheme_, spec.role);
@@ -146,7 +146,7 @@ Rule Parametrization::relative_rule(const TensorSpec& spec) const {
     double depth_factor = 1, depth_eps = 1;
     if (scheme_.scales_depth && spec.in_block()) {
         depth_factor = std::pow(depth_mult_, sgd ? 2 * alpha - 1 : alpha - 1);
-        depth_eps = std::pow(depth_mult_, -alpha);  // as the branch's gradients
+        depth_eps = std::pow(depth_mult_, -alpha);  // like the branch's gradients
     }
     Rule r;
     r.init_mean = spec.gain ? power(powers.init_std) : 0;
@@ -169,10 +169,11 @@ Scales Parametrization::relative_scales() const {
     return s;
 }
 
-// --- Absolute: u-µP -----------------------------------------------------------------------------------------------------
-// Every tensor has unit variance at the start, forward and backward; the factors that see to it are not the chain rule's,
-// but the same for all elements of a tensor, which Adam does not notice. As graphcore-research/unit-scaling has it, but
-// for layer norms with parameters, which that library leaves out: their gains take the embedding's learning rate.
+// --- Absolute: u-µP -------------------------------------------------------------------------------------------------
+// Every tensor has unit variance at the start, forward and backward. The backward factors are not those of the chain
+// rule, but each is the same for all elements of a tensor, so Adam's update does not depend on it. Follows
+// graphcore-research/unit-scaling, except for the parameters of layer norms, which that library does not have: gains
+// have the embedding's learning rate.
 
 namespace {
 
@@ -189,8 +190,8 @@ double gelu_deviation(double mult) {
     return std::sqrt(sum * kStep / std::sqrt(2 * M_PI));
 }
 
-// Deviation of causal attention's output for unit-variance values: between averages over all that came before (mult
-// small, heads large) and one value alone.
+// Deviation of causal attention's output for unit-variance values: between that of an average over all earlier values
+// (small mult, large heads) and that of a single value.
 double attention_deviation(double mult, double head_dim, double length) {
     const double alone = 1 / (1 + 4 * head_dim / (mult * mult));
     return length > 1 ? std::pow(std::log(length) / length, 0.5 * (1 - alone)) : 1;
@@ -263,7 +264,7 @@ Scales Parametrization::unit_scales() const {
     return s;
 }
 
-// --- As JSON ----------------------------------------------------------------------------------------------------------
+// --- As JSON --------------------------------------------------------------------------------------------------------
 
 nlohmann::ordered_json Parametrization::to_json(const std::vector<TensorSpec>& specs) const {
     nlohmann::ordered_json tensors = nlohmann::ordered_json::array(), residual = nlohmann::ordered_json::array();

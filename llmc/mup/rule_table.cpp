@@ -19,7 +19,7 @@ std::string format(const char* pattern, Values... values) {
     return line;
 }
 
-// Scales that are not the ordinary ones: 1, or the factor of the forward pass for a factor of the backward pass.
+// The scales that differ from their ordinary value: 1, or for a backward factor the factor of the forward pass.
 std::string scales_text(const ordered_json& scales) {
     const auto value = [&](const char* key) { return scales.at(key).get<double>(); };
     std::string out = format("scales: embedding %g, attention logits %g, output logits %g", value("embedding"),
@@ -45,7 +45,7 @@ std::string scales_text(const ordered_json& scales) {
     return gradients.empty() ? out : out + "gradient scales: " + gradients + "\n";
 }
 
-// Nothing where all factors are 1; one line where all branches have the same; otherwise the first and the last block,
+// Empty if all factors are 1; one line if all branches have the same factors; otherwise the first and the last block,
 // or every block.
 std::string residual_text(const ordered_json& residual, bool all) {
     const auto factors = [](const ordered_json& r) {
@@ -69,12 +69,12 @@ std::string residual_text(const ordered_json& residual, bool all) {
     return out;
 }
 
-// "mlp.c_fc.weight" of "h.3.mlp.c_fc.weight"; empty outside of the blocks.
+// "mlp.c_fc.weight" of "h.3.mlp.c_fc.weight"; empty outside the blocks.
 std::string name_in_block(const std::string& name) {
     return name.starts_with("h.") ? name.substr(name.find('.', 2) + 1) : "";
 }
 
-// The rows to print: the tensors, with one h.*.NAME for those whose rules are the same in all blocks.
+// The rows to print: one per tensor, and one h.*.NAME for tensors whose rule is the same in all blocks.
 ordered_json folded(const ordered_json& tensors) {
     ordered_json rows = ordered_json::array();
     std::set<std::string> done;
@@ -120,7 +120,7 @@ std::string rule_table(const ordered_json& p, bool all_tensors) {
     if (p["scheme"] == "completep")
         out += format(", depth_mult %.10g (base depth %d)", p["depth_mult"].get<double>(), p["base_depth"].get<int>());
     out += "\n" + scales_text(p["scales"]) + residual_text(p["scales"]["residual"], all_tensors);
-    // Under u-mup gradients have factors of their own.
+    // Under u-mup gradients have separate factors.
     const bool unit_scaled = std::any_of(p["tensors"].begin(), p["tensors"].end(), [](const ordered_json& t) {
         return t["dweight_multiplier"] != t["multiplier"];
     });

@@ -1,5 +1,5 @@
-// Everything a run is told, in parts that each room takes by itself. The table of options (options/table.cpp) gives every
-// member its name, range and help; to_json stores all of them flat in the log and in every checkpoint.
+// All options of a run, in one struct for each part of the program. The table of options (options/table.cpp) has the
+// name, range and help of every member; to_json stores them as one flat object in the log and in every checkpoint.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
@@ -90,10 +90,10 @@ struct Config {
     int64_t micro_steps() const { return run.total_batch_size / (int64_t{run.batch_size} * model.seq_len); }
 };
 
-// By option name with underscores; an option that was left to its default rule is null.
+// By option name with underscores; null: not given, the default depends on other options.
 nlohmann::ordered_json to_json(const Config& config);
 // The options of a checkpoint or log. Unknown keys are ignored: other versions may have other options. Data error that
-// starts with `source` for a value that is no option's value.
+// starts with `source` for a value that its option does not allow.
 Config from_json(const nlohmann::json& options, const std::string& source);
 
 }  // namespace llmc

@@ -83,14 +83,14 @@ void CoordinateCheck::activation(const std::string& name, Tensor value) {
     }
 }
 
-// Queries, keys, values, and the attention logits that the fused kernel never shows.
+// Queries, keys, values, and the attention logits, which the fused kernel does not store.
 void CoordinateCheck::heads(const std::string& block, Tensor qkv) {
     const int64_t C = model_.shape.width, T = model_.seq_len(), H = model_.shape.heads, causal = T * (T + 1) / 2;
     const Tensor before = remember(block + ".attn.c_attn", qkv);
     const char* const names[] = {".attn.q", ".attn.k", ".attn.v"};
     for (int i = 0; i < 3; ++i) add(block + names[i], qkv, before, i * C, C);
 
-    constexpr int64_t kMost = 1 << 24;  // logits in memory: sequences beyond are not looked at
+    constexpr int64_t kMost = 1 << 24;  // logits in memory; further sequences are left out
     const int64_t B = std::clamp<int64_t>(kMost / (H * causal), 1, model_.batch_size());
     const Tensor logits = scratch("logits", DType::f32, B * H, causal);
     attention_logits({.out = logits.reshape({B, H, causal}),
@@ -99,7 +99,7 @@ void CoordinateCheck::heads(const std::string& block, Tensor qkv) {
     add(block + ".attn.logits", logits, remember(block + ".attn.logits", logits));
 }
 
-// A branch's output before it is added to the stream: the model's kernel fuses the two.
+// A branch's output before it is added to the stream; the model's kernel fuses both.
 void CoordinateCheck::branch(const std::string& name, Tensor inp, const LinearParameters& layer) {
     const Tensor out = scratch("branch", inp.dtype, inp.rows(), layer.weight->spec.shape[0]);
     matmul_forward({.out = out,

@@ -1,8 +1,9 @@
 // A coordinate check (Yang et al., "Tensor Programs V", appendix D.1): statistics of every activation, parameter and
-// gradient at every step of a run on one batch, as a CSV. Under a right parametrization their sizes do not depend on the
-// width. scripts/mup_coordinate_check.sh runs it over widths and schemes, dev/mup_coordinate_check_visualize.py judges.
+// gradient at every step of a run on one batch, as a CSV. Under a correct parametrization their sizes do not depend on
+// the width. scripts/mup_coordinate_check.sh runs it over widths and schemes, dev/mup_coordinate_check_visualize.py
+// prints the verdict.
 //
-// An observer: it sees what GPT2 announces, and reduces it on the device with ops. Columns and names: doc/formats.md.
+// It receives activations as GPT2's observer, and reduces them on the device with ops. Columns, names: doc/formats.md.
 #pragma once
 #include <cstdio>
 #include <map>
@@ -15,14 +16,14 @@ namespace llmc {
 
 class CoordinateCheck {
 public:
-    // Creates the file. For a model that is trained on one and the same batch. The rows name seed and lr.
-    // Of a bf16 model's parameters it looks at the fp32 masters: an update is often smaller than bf16 resolves.
+    // Creates the file. The model must be trained on one fixed batch. Every row contains seed and lr. For a bf16 model
+    // the fp32 master weights are used, because an update is often smaller than bf16 can represent.
     CoordinateCheck(const std::string& path, GPT2& model, const Optimizer& optimizer, int64_t seed, double lr);
     ~CoordinateCheck();
     CoordinateCheck(const CoordinateCheck&) = delete;
 
-    void begin_step();  // from here on the model's activations are looked at, until
-    void end_step();    // after the backward pass, before the update: the rows of this step are written
+    void begin_step();  // starts to observe the model's activations
+    void end_step();    // writes the rows of this step; call it after the backward pass and before the update
 
 private:
     struct Sums {
@@ -31,7 +32,7 @@ private:
     void activation(const std::string& name, Tensor value);
     void heads(const std::string& block, Tensor qkv);
     void branch(const std::string& name, Tensor inp, const LinearParameters& layer);
-    // Adds to what is known of `name` in this step: it may come in pieces. columns: 0: from first_column on, all.
+    // Adds to the sums of `name` in this step; a tensor may arrive in pieces. columns = 0: all from first_column on.
     void add(const std::string& name, Tensor value, Tensor first_value, int64_t first_column = 0, int64_t columns = 0);
     Tensor remember(const std::string& name, Tensor value);  // the same tensor at step 1; empty at step 1
     std::vector<float> reduce(Tensor value, Tensor minus, int64_t first_column, int64_t columns);

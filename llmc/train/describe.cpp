@@ -38,7 +38,7 @@ GPT2Options checked_memory(const Setup& s) {
     };
     const int now = batch(options.recompute), most = batch(Recompute::block);
     char text[512];
-    std::snprintf(text, sizeof text, "out of memory: --batch-size %d needs %.2f GiB, %s has %.2f GiB to give; ",
+    std::snprintf(text, sizeof text, "out of memory: --batch-size %d needs %.2f GiB, %s has %.2f GiB available; ",
                   s.config.run.batch_size, double(needs.total()) / GiB, device::backend().c_str(),
                   double(available) / GiB);
     std::string advice = now > 0 ? str("--batch-size ", now, " fits") : "not even --batch-size 1 fits";

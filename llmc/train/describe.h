@@ -1,4 +1,4 @@
-// What a run needs and does, in words: for the first lines of a run and for --dry-run.
+// Describes a run as text: for its first lines of output and for --dry-run.
 #pragma once
 #include <string>
 
@@ -8,7 +8,7 @@ namespace llmc {
 
 std::string describe(const Setup& setup);  // shapes, memory, tokens, FLOPs
 
-// What the run needs of a model. Throws where that is more memory than there is, and says which batch size would fit.
+// The model options of the run. Throws if they need more memory than is available, and names a batch size that fits.
 GPT2Options checked_memory(const Setup& setup);
 
 }  // namespace llmc

@@ -1,4 +1,4 @@
-// The run's log, one JSON object a line (doc/formats.md).
+// The run's log, one JSON object per line (doc/formats.md).
 #pragma once
 #include <cstdint>
 #include <fstream>

@@ -1,4 +1,4 @@
-// From options to a model: shape, rules, precision. For training runs, sampling and the Python module alike.
+// From options to a model: shape, rules, precision. Used by training runs, sampling and the Python module.
 #pragma once
 #include <memory>
 
@@ -7,11 +7,11 @@
 
 namespace llmc {
 
-// The shape of --init or --resume is the model's: writes it into `config` and returns it. Data error where an option that
-// was given, or that a preset sets, says otherwise.
+// The model takes the shape of --init or --resume: writes it into `config` and returns it. Data error if an option that
+// was given, or that a preset sets, is different.
 ModelShape take_shape(Config& config, const Given& given, const ModelFile& file);
 
-// The shape of a new model: resolves heads, vocabulary (0: `data_vocab_size`, or GPT-2's where that is 0 too) and tying in
+// The shape of a new model: resolves heads, vocabulary (0: `data_vocab_size`, or GPT-2's if that is 0 too) and tying in
 // `config`.
 ModelShape new_shape(Config& config, int data_vocab_size);
 

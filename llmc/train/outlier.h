@@ -19,7 +19,7 @@ public:
         const double deviation = std::sqrt(squares / kWindow);
         return deviation > 0 ? (value - mean) / deviation : 0;
     }
-    // Whether the value is an outlier. All others are added to the window: one spike must not widen it for the next.
+    // Whether the value is an outlier. Outliers are not added to the window: one spike must not hide the next.
     bool observe(double value, double threshold) {
         const bool outlier = threshold > 0 && zscore(value) > threshold;
         if (!outlier) {

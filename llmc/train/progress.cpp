@@ -34,8 +34,8 @@ void Progress::step(const Status& s, bool important) {
                           static_cast<long long>(s.steps), s.loss);
     if (s.val_loss) n += std::snprintf(line + n, sizeof line - n, " | val %.4f", *s.val_loss);
     if (s.bits_per_byte) n += std::snprintf(line + n, sizeof line - n, " (%.3f bits/byte)", *s.bits_per_byte);
-    std::snprintf(line + n, sizeof line - n, " | norm %.3f | lr %.2e | %.0f tok/s | %.0f%% peak | ETA %s",
-                  s.grad_norm, s.lr, s.tokens_per_second, s.percent_of_peak, duration(s.seconds_left).c_str());
+    std::snprintf(line + n, sizeof line - n, " | norm %.3f | lr %.2e | %.0f tok/s | %.0f%% peak | ETA %s", s.grad_norm,
+                  s.lr, s.tokens_per_second, s.percent_of_peak, duration(s.seconds_left).c_str());
     std::printf(terminal_ ? "\r\033[K%s" : "%s\n", line);
     std::fflush(stdout);
     open_line_ = terminal_;

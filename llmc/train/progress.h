@@ -1,5 +1,4 @@
-// What a person sees while a run goes on: on a terminal one line that is rewritten, elsewhere a plain line now and
-// then.
+// The progress of a run: on a terminal one line that is rewritten, otherwise a new line every five seconds.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -18,7 +17,7 @@ class Progress {
 public:
     Progress();
     void step(const Status& status, bool important);  // important: always printed
-    void note(const std::string& text);               // a line of its own
+    void note(const std::string& text);               // a separate line
 
 private:
     bool terminal_;

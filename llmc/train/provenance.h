@@ -1,4 +1,4 @@
-// Where a result came from: stored in the log's first line and in every checkpoint.
+// The origin of a result: stored in the log's first line and in every checkpoint.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>

@@ -34,7 +34,7 @@ std::vector<int32_t> generate(GPT2& model, std::vector<int32_t> tokens, int seq_
         const int T = std::min<int>(int(tokens.size()), seq_len);
         model.set_batch(&tokens[tokens.size() - T], nullptr, 1, T);
         model.forward(computed);
-        // a full window moves on, and with it every position
+        // a full window slides, which changes every position
         computed = options.cache && tokens.size() < size_t(seq_len) ? T : 0;
         const uint32_t bits = draw(options.seed, Purpose::sampling, options.stream, tokens.size())[0];
         const int32_t token = choose_token(model.logits(T - 1, 1), options.temperature, options.top_k, uniform(bits));

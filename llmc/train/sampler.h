@@ -13,11 +13,11 @@ struct SampleOptions {
     int top_k = 0;             // 0: all
     int count = 256;           // tokens to generate; stops early at the end of the document
     uint64_t seed = 42;
-    uint32_t stream = 0;  // the training step, so that samples along a run differ
+    uint32_t stream = 0;  // the training step, so that the samples of a run differ
     bool cache = true;    // keep keys and values of earlier positions; false computes them again for every token
 };
 
-// The tokens after `tokens`, up to and without `end` (-1: until there are options.count); options.prompt plays no part.
+// The tokens after `tokens`: at most options.count, stopping before `end` (-1: never). options.prompt is not used.
 std::vector<int32_t> generate(GPT2& model, std::vector<int32_t> tokens, int seq_len, int32_t end,
                               const SampleOptions& options);
 

@@ -14,7 +14,7 @@ bool is_one_of(const std::string& key, std::initializer_list<const char*> list) 
     return std::find(list.begin(), list.end(), key) != list.end();
 }
 
-// What a resumed run must have in common with its checkpoint; other options may change, and are named.
+// Compares options: some must be those of the checkpoint; changes of the others are recorded.
 void compare_with_checkpoint(Setup& s) {
     const nlohmann::ordered_json now = to_json(s.config);
     const nlohmann::json& then = s.weights->config;
@@ -42,7 +42,7 @@ void open_data(Setup& s, bool required) {
                   s.train->tokenizer(), " and ", s.val->tokenizer(), ")");
 }
 
-// Every token has to be in the model's vocabulary.
+// Every token must be in the model's vocabulary.
 void check_vocabulary(Setup& s) {
     const int data_vocab = s.train ? s.train->vocab_size() : 0, vocab_size = s.config.model.vocab_size;
     if (data_vocab > vocab_size)
@@ -56,7 +56,7 @@ void choose_tokenizer(Setup& s) {
     const std::string of_data = s.train ? s.train->tokenizer() : s.weights ? s.weights->tokenizer : "unknown";
     s.tokenizer = s.config.data.tokenizer != TokenizerChoice::automatic ? name_of(s.config.data.tokenizer) : of_data;
     if (s.tokenizer == "unknown" && s.config.model.vocab_size == kGpt2VocabSize)
-        s.tokenizer = "gpt2";  // llm.c's own shards do not say
+        s.tokenizer = "gpt2";  // llm.c's own shards do not name it
     if (s.tokenizer != "gpt2") return;
     if (s.train) {
         const fs::path beside = fs::path(s.train->shards()[0].path).parent_path() / "tokenizer.bin";
@@ -111,7 +111,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::string& kind, const std::st
     if (kind == "byte") return std::make_unique<Tokenizer>(Tokenizer::byte());
     if (kind == "gpt2" && !path.empty()) return std::make_unique<Tokenizer>(Tokenizer::load(path));
     why = kind == "gpt2"
-              ? "there is no tokenizer.bin beside the training shards (dev/data scripts with --tokenizer gpt2 write it)"
+              ? "the training shards' folder has no tokenizer.bin (dev/data scripts with --tokenizer gpt2 write it)"
               : "the data does not say which tokenizer made it (give --tokenizer)";
     return nullptr;
 }

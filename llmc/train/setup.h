@@ -1,4 +1,4 @@
-// From options to the pieces of a run: data, model shape, rules, length. Nothing is written or trained here.
+// From options to the parts of a run: data, model shape, rules, length. Nothing is written or trained here.
 #pragma once
 #include <memory>
 #include <optional>
@@ -17,18 +17,18 @@ struct Setup {
     ModelShape shape;
     std::optional<std::string> resume_from;  // checkpoint folder
     std::unique_ptr<ModelFile> weights;      // of --resume or --init; null: initialise
-    std::unique_ptr<Dataset> train, val;     // null where not given
+    std::unique_ptr<Dataset> train, val;     // null if not given
     int64_t steps = 0;
     std::string tokenizer, tokenizer_path;  // "byte", "gpt2" or "unknown"; tokenizer.bin
     std::unique_ptr<Parametrization> rules;
-    std::vector<std::string> changed;  // options that --resume found changed, "lr: 0.01 -> 0.02"
+    std::vector<std::string> changed;  // options that differ from the checkpoint, "lr: 0.01 -> 0.02"
 };
 
-// Usage and data errors for whatever cannot work, before anything is touched.
+// Throws usage and data errors before anything is written.
 Setup prepare(const CommandLine& line);
 
 nlohmann::ordered_json rules_json(const Setup& setup);
-// The tokenizer for samples and prompts, or null with the reason in `why`.
+// The tokenizer for samples and prompts; null: there is none, for the reason in `why`.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& kind, const std::string& path, std::string& why);
 
 }  // namespace llmc

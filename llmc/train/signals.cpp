@@ -1,6 +1,6 @@
-// No handler ever interrupts a computing thread: oneDNN's generated sgemm keeps data below the stack's red zone, where a
-// signal's frame would overwrite it (seen with oneDNN 2.6: one run in twenty ended in a corrupted heap). Signals are
-// blocked everywhere and taken by a thread that does nothing else.
+// No signal handler may interrupt a computing thread: oneDNN's generated sgemm keeps data below the stack's red zone,
+// where the frame of a handler overwrites it (seen with oneDNN 2.6: one run in twenty ended with a corrupted heap).
+// Signals are blocked in all threads and received by a separate one.
 #include "llmc/train/signals.h"
 
 #include <pthread.h>
@@ -25,7 +25,7 @@ void watch_signals() {
         for (int signal; sigwait(&watched, &signal) == 0;)
             if (received.exchange(signal)) _exit(128 + signal);
     }).detach();
-    std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error message, not a death
+    std::signal(SIGXFSZ, SIG_IGN);  // a file at its size limit is a write error, not the end of the process
     std::signal(SIGPIPE, SIG_IGN);  // `train_gpt2 | head` must not lose the run
 }
 

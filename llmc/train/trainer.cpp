@@ -85,7 +85,7 @@ void Trainer::announce(const std::string& command) {
     if (setup_.resume_from)
         progress_.note(str("resumed from ", *setup_.resume_from, " at step ", state_.step));
     else if (config_.output.resume)
-        progress_.note(str("nothing to resume in ", config_.output.out, ": starting afresh"));
+        progress_.note(str("nothing to resume in ", config_.output.out, ": starting at step 0"));
     else if (setup_.weights)
         progress_.note(str("weights of ", setup_.weights->path));
 }
@@ -138,7 +138,7 @@ Trainer::StepResult Trainer::train_step() {
 
     StepResult r{.lr = config_.optimizer.lr * schedule, .skipped = false};
     const bool watch = config_.run.skip_loss_zscore > 0 || config_.run.skip_grad_zscore > 0;
-    if (watch) {  // only then does the host have to know before the update
+    if (watch) {  // otherwise the host does not need these before the update
         const double loss = model_.loss(), norm = optimizer_.grad_norm();
         if (std::isfinite(loss) && std::isfinite(norm)) {
             const bool loss_outlier = loss_outliers_.observe(loss, config_.run.skip_loss_zscore),
@@ -175,7 +175,8 @@ void Trainer::show(const StepResult& r) {
     const int64_t done = state_.step - first_step_;
     const double mean_rate = double(done * config_.run.total_batch_size) / training_seconds_;
     const double flops = mean_rate * GPT2::flops_per_token(setup_.shape, config_.model.seq_len);
-    if (flops > peak_flops_) peak_flops_ = device::peak_flops(config_.model.dtype, flops);  // it was measured too low
+    if (flops > peak_flops_)
+        peak_flops_ = device::peak_flops(config_.model.dtype, flops);  // the measured peak was too low
     Status status{.step = state_.step,
                   .steps = setup_.steps,
                   .loss = r.loss,
@@ -200,7 +201,7 @@ void Trainer::evaluate() {
     const int B = config_.run.batch_size;
     const int64_t all = setup_.val->windows(),
                   windows = config_.evaluation.batches > 0 ? std::min(all, config_.evaluation.batches * B) : all;
-    double sum = 0;  // in double, a batch at a time, so that it does not lose digits
+    double sum = 0;  // in double, batch by batch, to keep precision
     for (int64_t first = 0; first < windows; first += B) {
         const Batch batch = setup_.val->in_file_order(first, int(std::min<int64_t>(B, windows - first)));
         model_.set_batch(batch.inputs.data(), batch.targets.data(), batch.rows, setup_.val->seq_len());
@@ -238,7 +239,7 @@ void Trainer::checkpoint() {
     logger_.write("checkpoint", state_.step, {{"path", folder}});
 }
 
-// Of all steps but the first, in which memory is touched for the first time and products are planned.
+// Without the first step, which includes first accesses to memory and oneDNN's planning.
 void Trainer::report_profile() {
     const int64_t steps = state_.step - first_step_ - 1;
     if (!config_.output.profile || steps < 1) return;

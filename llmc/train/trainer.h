@@ -48,7 +48,7 @@ private:
     CheckpointMetadata metadata_;
     Logger logger_;
     Progress progress_;
-    nlohmann::ordered_json last_;  // the last of each figure, for the final line
+    nlohmann::ordered_json last_;  // the last value of each field, for the final line
     double training_seconds_ = 0, profiled_seconds_ = 0;
     int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
 };

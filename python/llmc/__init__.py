@@ -10,7 +10,7 @@ llmc.load              a model from a checkpoint
 llmc.parametrization   the rule of every tensor, as train_gpt2 --dry-run shows it
 llmc.options           the table of options
 llmc.backends()        the backends that are built and can run here: cpu, cuda, emulated
-llmc.cpu, llmc.cuda, llmc.emulated   each op of llmc/ops/ops.h on NumPy arrays, and how long it takes
+llmc.cpu, llmc.cuda, llmc.emulated   the ops of llmc/ops/ops.h on NumPy arrays, and their timing
 
 The command `llmc` (or `python -m llmc`) makes data sets, trains, checks a parametrization, sweeps and draws.
 """
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _BACKENDS = ("cpu", "cuda", "emulated")
-_IN_MODEL = ("GPT2", "load", "parametrization")  # imported when they are used: commands start faster without NumPy
+_IN_MODEL = ("GPT2", "load", "parametrization")  # imported on first use: commands start faster without NumPy
 
 
 def __getattr__(name: str) -> Any:

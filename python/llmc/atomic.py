@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that one process at a time writes to."""
+"""Atomic writing of files, and locks on folders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Writes a temporary file beside `path` and renames it: readers see the old content or the new one."""
+    """Writes a temporary file in the same folder and renames it: readers see either the old or the new content."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(content, encoding="utf-8")
@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Processes that make the same data set take turns, so that the second one finds the work done."""
+    """Only one process at a time makes a data set; a second one waits and then finds it complete."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -38,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[bool]:
-    """Locks a file as flock(1) does. Yields False where another process holds it."""
+    """Locks a file like flock(1). Yields False if another process holds the lock."""
     import fcntl
 
     with open(path, "w") as file:

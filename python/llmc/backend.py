@@ -14,10 +14,10 @@ TARGETS = {"cpu": "module", "cuda": "module-cuda", "emulated": "module-emu"}
 
 
 def backend(name: str) -> ModuleType:
-    """The module of a backend. Raises ImportError, with the reason, where it is not built or cannot be loaded."""
+    """The module of a backend. ImportError with the reason if it is not built or cannot be loaded."""
     if name not in MODULES:
         raise ImportError(f"there is no backend {name!r}: choose one of {', '.join(MODULES)}")
-    other_build = os.environ.get("LLMC_EMULATED_MODULE")  # of the emulated backend: one with a sanitizer
+    other_build = os.environ.get("LLMC_EMULATED_MODULE")  # of the emulated backend, with a sanitizer
     if name == "emulated" and other_build:
         return _load("llmc._emu", other_build)
     if importlib.util.find_spec(f"llmc.{MODULES[name]}") is None:
@@ -44,14 +44,14 @@ def backends() -> list[str]:
     names = []
     for name in MODULES:
         try:
-            backend(name).name()  # finds the device: without a GPU the CUDA module loads, and cannot be used
+            backend(name).name()  # needs the device: the CUDA module also loads without a GPU
         except ImportError:
             if name == "emulated" and os.environ.get("LLMC_EMULATED_MODULE"):
                 raise  # this build was asked for
             continue
         except RuntimeError:  # no GPU
             if name == "cpu":
-                raise  # LLMC_CPU_ISA names what this machine has not
+                raise  # LLMC_CPU_ISA names a set that this machine does not have
             continue
         names.append(name)
     return names

@@ -1,6 +1,6 @@
-"""Checkpoints (doc/formats.md): model and optimizer files as safetensors, in Hugging Face's names and layout.
+"""Checkpoints (doc/formats.md): model and optimizer files as safetensors, with Hugging Face's names and layout.
 
-A rule table (`rules`) is the JSON object that stands in every checkpoint; a rule is one of its `tensors`.
+A rule table (`rules`) is the JSON object stored in every checkpoint; a rule is one of its `tensors`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _open: Any = safe_open  # it has no types
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the sizes of all tensors."""
+    """The numbers that determine the sizes of all tensors."""
 
     depth: int
     width: int
@@ -60,7 +60,7 @@ class Shape:
 
 
 class Checkpoint:
-    """A model file opened for reading: shape, metadata and tensors. Without metadata it is one of Hugging Face's."""
+    """A model file opened for reading: shape, metadata, tensors. A file without metadata is Hugging Face's format."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,7 +89,7 @@ class Checkpoint:
             raise DataError(f"{self.path} is damaged: its metadata cannot be read ({error})") from None
 
     def _infer_shape(self) -> None:
-        """Everything but the number of heads, which is 1 for each 64 channels in GPT-2."""
+        """From the tensors; the number of heads is GPT-2's, one for each 64 channels."""
         self.prefix = "transformer." if "transformer.wte.weight" in self.names else ""
         if not {self.prefix + "wte.weight", self.prefix + "wpe.weight"} <= self.names:
             raise DataError(f"{self.path} has no matrix 'wte.weight' or 'wpe.weight': it is not a GPT-2 checkpoint")
@@ -105,13 +105,13 @@ class Checkpoint:
 
 
 def newest_checkpoint(out: str | Path) -> Path | None:
-    """OUT/checkpoints/step_*: the one of the latest step."""
+    """The checkpoint OUT/checkpoints/step_* of the latest step."""
     found = sorted(Path(out).glob("checkpoints/step_*")) if out else []
     return found[-1] if found else None
 
 
 def open_checkpoint(given: str | Path) -> Checkpoint:
-    """A checkpoint's folder, a model file, or the folder of a run, whose newest checkpoint is meant."""
+    """given: a checkpoint's folder, a model file, or a run's folder, for its newest checkpoint."""
     path = Path(given)
     if path.is_dir() and not (path / "model.safetensors").exists():
         path = newest_checkpoint(path) or path
@@ -127,7 +127,7 @@ def open_checkpoint(given: str | Path) -> Checkpoint:
     return Checkpoint(path)
 
 
-# --- Layout: a block's matrices are stored (in, out), as Hugging Face's Conv1D has them ---
+# --- Layout: a block's matrices are stored as (in, out), like Hugging Face's Conv1D ---
 
 
 def read_tensor(file: Any, path: Path, name: str, rule: Rule) -> torch.Tensor:
@@ -144,7 +144,7 @@ def read_tensor(file: Any, path: Path, name: str, rule: Rule) -> torch.Tensor:
 
 
 def stored(tensor: torch.Tensor, rule: Rule) -> torch.Tensor:
-    """As the files have it: without padding rows."""
+    """The tensor as stored in the files: without padding rows."""
     tensor = tensor.detach()[: rule["shape"][0]]
     return (tensor.T if rule["role"] == "hidden" else tensor).contiguous().cpu()
 
@@ -153,8 +153,8 @@ def stored(tensor: torch.Tensor, rule: Rule) -> torch.Tensor:
 
 
 def check_rules(checkpoint: Checkpoint, rules: Rules, head_dim: int, training: bool) -> None:
-    """Refuses weights of which this run's rules would make another function; training: or whose gradients they would
-    scale otherwise."""
+    """DataError if the model would compute another function with this run's rules than with the checkpoint's.
+    training: also if it would scale gradients differently."""
     theirs = checkpoint.parametrization or _standard_rules(rules, head_dim)
     trained, now = _numbers_of(theirs, training), _numbers_of(rules, training)
     for key, there, here in [
@@ -171,14 +171,14 @@ def check_rules(checkpoint: Checkpoint, rules: Rules, head_dim: int, training: b
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Numbers in lists up to rounding."""
+    """Whether a == b; numbers in lists up to rounding."""
     if not isinstance(b, list):
         return bool(a == b)
     return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(a, b, strict=True))
 
 
 def _numbers_of(rules: Rules, training: bool) -> dict[str, list[float]]:
-    """The numbers by which a table changes the model's function, by name; training: also those of the backward pass."""
+    """The numbers of a table that change the model's function, by name; training: also those of the backward pass."""
     scales = dict(rules["scales"])
     out = {
         f"{('attention', 'mlp')[i % 2]} branch of block {i // 2}": factors if training else factors[:2]
@@ -187,12 +187,14 @@ def _numbers_of(rules: Rules, training: bool) -> dict[str, list[float]]:
     forward = ("embedding", "attention", "attention_out", "gelu", "loss", "output")
     out |= {f"scale {key}": [value] for key, value in scales.items() if training or key in forward}
     keys = ("multiplier", "dinp_multiplier", "dweight_multiplier") if training else ("multiplier",)
-    tensors = [rule for rule in rules["tensors"] if rule["role"] in ("hidden", "vector")]  # others: in the scales
+    tensors = [
+        rule for rule in rules["tensors"] if rule["role"] in ("hidden", "vector")
+    ]  # those of the others are in the scales
     return out | {f"multiplier of {rule['name']}": [rule[key] for key in keys] for rule in tensors}
 
 
 def _standard_rules(rules: Rules, head_dim: int) -> Rules:
-    """Those of a standard GPT-2, with as many heads as this run has: its file may not say."""
+    """The rules of a standard GPT-2 with the number of heads of this run, which its file may not contain."""
     scales = dict.fromkeys(rules["scales"], 1.0) | {
         "attention": float(np.float32(math.sqrt(head_dim) / head_dim)),
         "residual": [[1.0] * 5] * len(rules["scales"]["residual"]),
@@ -201,7 +203,7 @@ def _standard_rules(rules: Rules, head_dim: int) -> Rules:
     return {**rules, "scales": scales, "tensors": [rule | ones for rule in rules["tensors"]]}
 
 
-# --- Writing, and going on from what was written ---
+# --- Writing, and resuming ---
 
 
 def save_checkpoint(
@@ -215,8 +217,8 @@ def save_checkpoint(
     state: dict[str, Any],
     tokenizer_file: Path | None = None,
 ) -> str:
-    """Writes a temporary folder, syncs it to the disk, then renames it: a folder named step_* is complete. Of older
-    checkpoints the newest stay, `keep` in all. Returns the folder.
+    """Writes a temporary folder, syncs it to disk, then renames it: a folder named step_* is complete. Deletes all but
+    the newest `keep` checkpoints. Returns the folder.
 
     weights     by the names of the rules; moments: "m.NAME", "v.NAME", "master.NAME" (load_training_state)
     metadata    of the model file; state: of the optimizer file
@@ -235,7 +237,7 @@ def save_checkpoint(
         if tokenizer_file:
             shutil.copyfile(tokenizer_file, temporary / "tokenizer.bin")
         for path in [*temporary.iterdir(), temporary]:
-            path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors leaves files that only their owner can read
+            path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes files that only their owner can read
             _sync(path)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)

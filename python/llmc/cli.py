@@ -22,7 +22,7 @@ class Command(NamedTuple):
 
 
 def module(name: str) -> Main:
-    """The main of a module, which is imported when the command is used."""
+    """The main function of a module, which is imported when the command runs."""
 
     def run(argv: list[str], prog: str) -> int:
         main: Callable[[list[str], str], int] = importlib.import_module(name).main
@@ -31,7 +31,7 @@ def module(name: str) -> Main:
     return run
 
 
-# --- Runs, and then the figures of their results ---
+# --- Runs, then figures of their results ---
 
 
 def check(argv: list[str], prog: str) -> int:
@@ -83,7 +83,7 @@ def sample(argv: list[str], prog: str) -> int:
 
 GROUPS = {
     "data": {
-        "pystdlib": Command("the standard library of this Python; no network", module("llmc.data.pystdlib")),
+        "pystdlib": Command("the standard library of this Python; needs no network", module("llmc.data.pystdlib")),
         "text": Command("your own files or folders", module("llmc.data.text")),
         "tinyshakespeare": Command("Shakespeare's plays, 1 MB", module("llmc.data.tinyshakespeare")),
         "tinystories": Command("short stories in simple English, 1.6 GB", module("llmc.data.tinystories")),
@@ -96,8 +96,8 @@ GROUPS = {
         "sweep": Command("a sweep: figures, tables and verdict", module("llmc.plot.sweep")),
     },
     "bench": {
-        "cpu": Command("train_gpt2 beside train_gpt2.py on this machine", module("llmc.bench.cpu")),
-        "gpu": Command("the CUDA kernels and whole steps beside PyTorch", module("llmc.bench.gpu")),
+        "cpu": Command("train_gpt2 and train_gpt2.py on this machine", module("llmc.bench.cpu")),
+        "gpu": Command("the CUDA kernels and whole steps, compared with PyTorch", module("llmc.bench.gpu")),
         "gpu-check": Command("build, test and benchmark on this GPU", module("llmc.bench.gpu_check")),
     },
 }
@@ -119,11 +119,11 @@ COMMANDS = {
 def usage(prog: str, summaries: dict[str, str]) -> str:
     lines = [f"usage: {prog} COMMAND ...", ""]
     lines += [f"  {name:<16}{summary}" for name, summary in summaries.items()]
-    return "\n".join([*lines, "", f"{prog} COMMAND --help says more."])
+    return "\n".join([*lines, "", f"{prog} COMMAND --help shows the options of a command."])
 
 
 def choose(prog: str, commands: dict[str, Command], groups: dict[str, dict[str, Command]], argv: list[str]) -> int:
-    """Runs the command that the first word names; a group's command is named by the second word."""
+    """Runs the command named by the first word; the second word names a command of a group."""
     summaries = {name: f"{GROUP_SUMMARIES[name]}: {', '.join(group)}" for name, group in groups.items()}
     summaries |= {name: command.summary for name, command in commands.items()}
     if not argv or argv[0] in ("-h", "--help"):
@@ -142,6 +142,6 @@ def main(argv: list[str]) -> int:
 
 
 def entry() -> NoReturn:
-    """What the installed command and `python -m llmc` call."""
+    """Called by the installed command and by `python -m llmc`."""
     argv = sys.argv[1:]
     run_main(lambda: main(argv), os_error=ExitCode.DATA if argv[:1] == ["data"] else ExitCode.FAILED)

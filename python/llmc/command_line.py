@@ -1,4 +1,4 @@
-"""The command line, by argparse from the table of options: that of a training program and of its `sample` command."""
+"""The command line of a training program and its `sample` command, parsed by argparse with the table of options."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from llmc.options import (
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for."""
+    """A parsed command line."""
 
     config: Config
-    given: frozenset[str]  # names of the options that were given, as opposed to defaults and what a preset says
-    extra: dict[str, Value] = field(default_factory=dict)  # options of this program alone
+    given: frozenset[str]  # names of the options given explicitly, not set by a default or a preset
+    extra: dict[str, Value] = field(default_factory=dict)  # options that only this program has
     dry_run: bool = False
     checkpoint: str = ""  # of the sample command
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program that takes the options of the table, and a few of its own."""
+    """A program with the options of the table and its own options."""
 
     name: str
     version: str
@@ -57,9 +57,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_command_line(program: Program, argv: Sequence[str] | None = None, ranks: int = 1) -> CommandLine:
-    """Parses and validates; the command line wins over --config, and of an option that is given twice the last one.
-    Prints and raises SystemExit(0) for --help, --version, --print-config and --options-json. UsageError for what cannot
-    be meant. ranks: processes that share each step."""
+    """Parses and validates. The command line wins over --config; if an option is given twice, the last one wins.
+    Prints and raises SystemExit(0) for --help, --version, --print-config and --options-json. UsageError for invalid
+    input. ranks: processes that share each step."""
     argv = list(sys.argv[1:] if argv is None else argv)
     sampling = argv[:1] == ["sample"]
     scope = "sample" if sampling else "run"
@@ -86,7 +86,7 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     if values["config"]:
         settings = read_toml(values["config"], table) + settings
     config, extra, given = make_config(settings, program.options)
-    from_checkpoint = config.init or config.resume  # whose shape is not known here
+    from_checkpoint = config.init or config.resume  # the shape is not known yet
     if not from_checkpoint:
         config = resolve_heads(config)
     if values["print_config"]:
@@ -153,8 +153,8 @@ def _help_text(option: Option) -> str:
 
 
 def _take_values(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:
-    """The values of options by key, and the other words. argparse alone refuses values that start with a dash, and
-    makes an empty list of the value "--"."""
+    """The values of options by key, and the other words. argparse itself would refuse values that start with a dash,
+    and turn the value "--" into an empty list."""
     values: dict[str, str] = {}
     words: list[str] = []
     rest = iter(argv)

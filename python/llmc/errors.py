@@ -1,4 +1,4 @@
-"""Errors, exit codes, and what a command prints when it fails: one line on stderr."""
+"""Errors, exit codes, and the one line on stderr that a command prints when it fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
 
 
 class Error(RuntimeError):
-    """Something that a user can act on. The message names the thing, its value, and what to do."""
+    """An error that a user can fix. The message names the thing, its value, and what to do."""
 
     code: int = ExitCode.FAILED
 
@@ -34,19 +34,19 @@ class Error(RuntimeError):
 
 
 class UsageError(Error):
-    """Options or environment variables that make no sense."""
+    """Invalid options or environment variables."""
 
     code = ExitCode.USAGE
 
 
 class DataError(Error):
-    """A file that is missing, damaged, or not what it has to be."""
+    """A file that is missing, damaged, or of the wrong kind."""
 
     code = ExitCode.DATA
 
 
 class Stopped(Error):
-    """Stopped by a signal, after what was running has ended."""
+    """Stopped by a signal, after all running processes have ended."""
 
 
 def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILED) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Reads `log.jsonl`, the log of a run: one JSON object a line (doc/formats.md)."""
+"""Reads `log.jsonl`, the log of a run: one JSON object per line (doc/formats.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def finite(value: object) -> float | None:
 
 
 def parse_event(line: str | bytes) -> Event | None:
-    """The event of a line; None where it is not a JSON object with an event and a step."""
+    """The event of a line; None if it is not a JSON object with an event and a step."""
     try:
         event = json.loads(line)
         if isinstance(event["event"], str) and int(event["step"]) >= 0:
@@ -33,13 +33,13 @@ def parse_event(line: str | bytes) -> Event | None:
 
 
 def read_events(path: Path) -> list[Event]:
-    """All events in order. Lines that are none are left out, such as the last one of a run that goes on."""
+    """All events in order, without lines that are not events, such as the incomplete last line of a running program."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [event for event in map(parse_event, lines) if event is not None]
 
 
 def first_event(path: Path) -> Event:
-    """The first line of a log, normally the config event; {} where there is none."""
+    """The first line of a log, normally the config event; {} if there is none."""
     try:
         with open(path, "rb") as file:
             return parse_event(file.readline()) or {}
@@ -48,7 +48,7 @@ def first_event(path: Path) -> Event:
 
 
 def last_event(path: Path) -> Event:
-    """The last whole line of a log, without reading all of it; {} where there is none."""
+    """The last complete line of a log, without reading the whole file; {} if there is none."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
@@ -60,7 +60,7 @@ def last_event(path: Path) -> Event:
 
 @dataclass
 class Run:
-    """The events of a run by step. A step that was repeated after a resume counts as it was logged last."""
+    """The events of a run by step. If a step was repeated after a resume, the last event counts."""
 
     name: str
     train: dict[int, Event] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Run:
 
 
 def read_log(path: Path) -> Run:
-    """Reads a log, or the one in a folder. DataError where it has no training step with a finite loss."""
+    """Reads a log, or the log in a folder. DataError if it has no training step with a finite loss."""
     file = path / "log.jsonl" if path.is_dir() else path
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -83,15 +83,15 @@ def read_log(path: Path) -> Run:
                 broken.append(position)
             continue
         kind, step = event["event"], int(event["step"])
-        if kind == "config" and event.get("resumed_from") is not None:  # steps behind the checkpoint were repeated
+        if kind == "config" and event.get("resumed_from") is not None:  # steps after the checkpoint were repeated
             run.train = {s: e for s, e in run.train.items() if s <= step}
             run.evals = {s: e for s, e in run.evals.items() if s <= step}
         elif kind == "train":
             run.train[step] = event
         elif kind == "eval":
             run.evals[step] = event
-    if any(position != len(lines) for position in broken):  # a cut last line is normal: the run goes on
-        print(f"note: {file}: left out {len(broken)} lines that are no events, the first is line {broken[0]}")
+    if any(position != len(lines) for position in broken):  # an incomplete last line is normal in a running program
+        print(f"note: {file}: left out {len(broken)} lines that are not events, the first is line {broken[0]}")
     if not any(finite(event.get("loss")) is not None for event in run.train.values()):
         raise DataError(
             f"{file} has no train events with a loss ({len(lines)} lines): "

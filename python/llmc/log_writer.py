@@ -1,4 +1,4 @@
-"""Writes OUT/log.jsonl, one JSON object a line (doc/formats.md), and where a run's results come from."""
+"""Writes OUT/log.jsonl, one JSON object per line (doc/formats.md); provenance of a run."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from llmc.log import parse_event
 
 
 class LogWriter:
-    """resume_step: drop what an earlier run wrote past that step, and append; None: start an empty log."""
+    """resume_step: remove lines after that step, then append; None: start an empty log."""
 
     def __init__(self, out: Path, resume_step: int | None) -> None:
         path, kept = out / "log.jsonl", ""
         if resume_step is not None and path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-                event = parse_event(line) if line.endswith("\n") else None  # else a crash cut it short
+                event = parse_event(line) if line.endswith("\n") else None  # otherwise it is incomplete after a crash
                 if event and event["event"] != "final" and event["step"] <= resume_step:
                     kept += line
         temporary = path.with_suffix(".tmp")
         temporary.write_text(kept, encoding="utf-8")
         temporary.rename(path)
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open during the whole run
 
     def write(self, event: str, step: int, fields: Mapping[str, Any]) -> None:
-        """Numbers that are not finite become null: JSON has no NaN."""
+        """Writes one line. Numbers that are not finite become null: JSON has no NaN."""
         bad = [key for key, value in fields.items() if isinstance(value, float) and not math.isfinite(value)]
         self.file.write(json.dumps({"event": event, "step": step, **fields, **dict.fromkeys(bad)}) + "\n")
         self.file.flush()
 
 
 def provenance(program: str, **more: str) -> dict[str, str]:
-    """What made a run: program, git commit of the clone, host, start time, and `more`."""
+    """The origin of a run: program, git commit of the clone, host, start time, and `more`."""
     clone = Path(__file__).resolve().parents[2]
     command = ["git", "rev-parse", "HEAD"]
     try:

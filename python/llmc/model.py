@@ -34,7 +34,7 @@ def _table() -> list[dict[str, Any]]:
 
 
 def _native(name: str | None) -> ModuleType:
-    """The module of the named backend; without a name, of the first that is built: cpu, cuda, emulated."""
+    """The module of the named backend; without a name, the first that is built: cpu, cuda, emulated."""
     if name is not None:
         return backend(name)
     reasons = []
@@ -47,21 +47,21 @@ def _native(name: str | None) -> ModuleType:
 
 
 def _tokens(values: ArrayLike, name: str) -> NDArray[np.int32]:
-    """(B, T) token ids. UsageError for other dimensions, other types than integers, and numbers beyond int32."""
+    """(B, T) token ids. UsageError for other dimensions, types other than integers, and numbers beyond int32."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise UsageError(f"{name} have the type {array.dtype}: give integers")
     if array.ndim != 2:
         raise UsageError(f"{name} have the shape {array.shape}: give (B, T)")
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max):
-        raise UsageError(f"{name} reach from {array.min()} to {array.max()}: token ids are int32, from 0 on")
+        raise UsageError(f"{name} range from {array.min()} to {array.max()}: token ids are int32, at least 0")
     return array.astype(np.int32)
 
 
 class GPT2:
     """GPT-2 (Radford et al., 2019) with AdamW or SGD under one of the parametrizations of mup.md.
 
-    A training loop by hand:
+    A training loop:
 
         model = llmc.GPT2(width=128, depth=2, heads=4, seq_len=64, batch_size=16, vocab_size=257,
                           parametrization="mup", base_width=64, lr=0.01)
@@ -71,10 +71,10 @@ class GPT2:
             model.backward()
             norm = model.step(schedule=1 - step / steps)     # lr of every tensor times this factor
 
-    The keyword arguments are train_gpt2's options with underscores, checked by the same code. UsageError for a name
-    that is none, a value out of range, or a combination without a meaning; DataError for a checkpoint that cannot be
-    used. backend is "cpu", "cuda" or "emulated" (default: the first that is built). logits_rows: rows of logits in
-    memory at a time (0: what suits the device).
+    The keyword arguments are train_gpt2's options with underscores, checked by the same code. UsageError for an unknown
+    name, a value out of range, or a combination without a meaning; DataError for a checkpoint that cannot be used.
+    backend is "cpu", "cuda" or "emulated" (default: the first that is built). logits_rows: rows of logits in memory at
+    a time (0: chosen for the device).
     """
 
     def __init__(self, *, backend: str | None = None, logits_rows: int = 0, **options: Unpack[ModelOptions]) -> None:
@@ -88,9 +88,9 @@ class GPT2:
         return float(self._model.forward(_tokens(tokens, "tokens"), _tokens(targets, "targets")))
 
     def backward(self, total_tokens: int = 0) -> float:
-        """Adds the gradients of sum of losses / total_tokens (0: B*T) of the last forward() with targets.
+        """Adds the gradients of (sum of losses) / total_tokens of the last forward() with targets. Returns that loss.
 
-        Returns that loss. Give the tokens of the whole step where several micro-batches make one.
+        total_tokens: 0 for B*T; with several micro-batches per step, the tokens of the whole step.
         """
         return float(self._model.backward(total_tokens))
 
@@ -137,7 +137,7 @@ class GPT2:
         return list(self._model.generate(ids, count, temperature, top_k, seed, cache))
 
     def load(self, checkpoint: str | PathLike[str]) -> None:
-        """Takes the weights of a checkpoint of the same shape and parametrization. llmc.load makes a model from one."""
+        """Loads weights from a checkpoint of the same shape and parametrization. llmc.load makes a model from one."""
         self._model.load(str(checkpoint))
 
     @property
@@ -147,7 +147,7 @@ class GPT2:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All options as resolved: the shape of init=, the batch, the defaults of the scheme."""
+        """All resolved options, with the shape of init=, the batch and the scheme's defaults."""
         return dict(self._model.config)
 
     def __repr__(self) -> str:
@@ -161,8 +161,8 @@ class GPT2:
 def load(checkpoint: str | PathLike[str], *, backend: str | None = None, **options: Unpack[ModelOptions]) -> GPT2:
     """A model with the weights of a checkpoint: a run's folder, one of its checkpoints, or a .safetensors file.
 
-    The options stored in a checkpoint of this project are the model's; `options` override them (batch_size=1, say). For
-    a file of Hugging Face's GPT-2 give what it does not say: heads, and lr.
+    The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). A file of
+    Hugging Face's GPT-2 does not contain heads and lr: give them.
     """
     stored: Mapping[str, Any] = _native(backend).checkpoint_options(str(checkpoint))
     taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
@@ -198,7 +198,7 @@ def _describe_options() -> str:
 
 
 def _signature(first: list[inspect.Parameter]) -> inspect.Signature:
-    """With every option as a keyword, for completion and help()."""
+    """A signature with every option as a keyword, for completion and help()."""
     named = [
         inspect.Parameter(o["name"].replace("-", "_"), inspect.Parameter.KEYWORD_ONLY, default=o["default"])
         for o in _table()

@@ -1,7 +1,7 @@
-"""The table of options, and what becomes of the values that a person gave: text or TOML -> checks -> Config.
+"""The table of options, and the way from given values to a Config: text or TOML -> checks -> Config.
 
-options.json is the output of `./train_gpt2 --options-json`; `make options` writes it. The rules here, their order and
-their messages are those of llmc/train/options/*.cpp: tests/test_options.py gives both programs the same input.
+options.json is the output of `./train_gpt2 --options-json`; `make options` writes it. The checks, their order and their
+messages are those of llmc/train/options/*.cpp: tests/test_options.py gives both programs the same input.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Setting(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What make_config returns: the options of Config, those of the program alone, and the names that were given."""
+    """The result of make_config: the Config, options that only the program has, and the names that were given."""
 
     config: Config
     extra: dict[str, Value]
@@ -101,7 +101,7 @@ class Given(NamedTuple):
 
 
 def short_number(value: float) -> str:
-    """4096, 0.5, 1e-08: as short as it can be without loss."""
+    """4096, 0.5, 1e-08: the shortest text that gives the same number."""
     whole = math.isfinite(value) and value == math.floor(value) and abs(value) < 1e15
     return str(int(value)) if whole else repr(float(value))
 
@@ -113,7 +113,7 @@ def shown(value: object) -> str:
 
 
 def parse_text(option: Option, text: str, where: str) -> Value:
-    """The value of an option as text on the command line. UsageError for text that is not a number, and so on."""
+    """Parses the text of a value on the command line. UsageError if it does not have the option's type."""
     if option.type in ("text", "choice"):
         return text
     whole = option.type == "integer"
@@ -169,7 +169,7 @@ def check_value(option: Option, value: object, where: str) -> None:
 
 
 def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Given:
-    """Defaults, then the preset, then the settings, of which later ones win. UsageError that names the option, its
+    """Applies defaults, then the preset, then the settings, where later ones win. UsageErrors name the option, its
     value and what is allowed. extra: options of one program that Config does not have."""
     table = {**OPTIONS, **{option.name: option for option in extra}}
     values: dict[str, Any] = {option.key: option.default for option in table.values()}
@@ -188,14 +188,14 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
 
 
 def _in_use(option: Option, value: Value, given: frozenset[str]) -> bool:
-    """Given, and with a value that switches it on."""
+    """Whether an option is given with a value that has an effect."""
     if option.name not in given or value is None or value is False or value == "":
         return False
     return option.off is None or value != option.off
 
 
 def _check_combinations(table: Table, values: Mapping[str, Any], given: frozenset[str]) -> None:
-    """What no single option can see: options that exclude or need each other, or mean nothing under the scheme."""
+    """Checks of several options: those that exclude or need each other, or have no meaning under the scheme."""
     scheme = values["parametrization"]
     used = {name for name, option in table.items() if _in_use(option, values[option.key], given)}
     for name, option in table.items():
@@ -235,7 +235,7 @@ def resolve_heads(config: Config) -> Config:
 
 
 def resolve_batch(config: Config, grad_clip: float, ranks: int = 1) -> Config:
-    """Fills in --total-batch-size and the scheme's grad_clip; micro-batches must divide the batch."""
+    """Sets --total-batch-size and the scheme's grad_clip; micro-batches must divide the batch."""
     micro = config.batch_size * config.seq_len * ranks
     total = config.total_batch_size or micro
     if total % micro:
@@ -253,7 +253,7 @@ def resolve_batch(config: Config, grad_clip: float, ranks: int = 1) -> Config:
 
 
 def stored_options(config: Config) -> dict[str, Value]:
-    """All options by key, as the log and checkpoints keep them."""
+    """All options by key, as stored in the log and in checkpoints."""
     return {option.key: getattr(config, option.key) for option in OPTIONS.values() if option.stored}
 
 
@@ -293,7 +293,7 @@ def _check_toml_type(value: object, where: str) -> None:
 
 
 def to_toml(config: Config, extra: Mapping[str, Value] | None = None) -> str:
-    """What read_toml reads. Options that were left to their rule, and lengths that exclude each other, are left out."""
+    """Writes TOML for read_toml, without options whose default depends on others, and lengths that are not given."""
     lines = []
     for option in OPTIONS.values():
         value = getattr(config, option.key)
@@ -307,14 +307,14 @@ def _toml_value(value: Value) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # what JSON allows and TOML does not
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows DEL, TOML does not
 
 
 # --- Unknown names ---
 
 
 def nearest_option(given: str, table: Table, scope: str = "run") -> str:
-    """The end of a message: "; did you mean --warmup-steps?", or where to look."""
+    """The end of a message: "; did you mean --warmup-steps?", or a hint to --help."""
     word = given.lstrip("-").replace("_", "-").split("=")[0]
     best, best_distance = "", min(4, (len(word) + 1) // 2)
     for option in table.values():
@@ -324,7 +324,7 @@ def nearest_option(given: str, table: Table, scope: str = "run") -> str:
 
 
 def _edit_distance(a: str, b: str) -> int:
-    """Levenshtein's: insertions, deletions and replacements."""
+    """Levenshtein distance: insertions, deletions and replacements."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, start=1):
         diagonal, row[0] = row[0], i

@@ -1,4 +1,4 @@
-"""Where the package lies: in a clone of the project, or installed without one."""
+"""The location of the package: in a clone of the project, or installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def clone() -> Path | None:
-    """The root of the clone that holds this package; None where the package is installed without one."""
+    """The root of the clone that contains this package; None if the package is installed."""
     root = PACKAGE.parents[1]
     return root if (root / "train_gpt2.cu").is_file() else None
 
@@ -25,14 +25,14 @@ def require_clone(what: str) -> Path:
 
 
 def native_program() -> Path | None:
-    """The trainer for the CPU: the installed one, or the one that `make` builds in a clone."""
+    """The trainer for the CPU: installed, or built by `make` in a clone. None: neither."""
     root = clone()
     places = [PACKAGE / "bin" / "train_gpt2", *([root / "train_gpt2"] if root else [])]
     return next((path for path in places if path.is_file()), None)
 
 
 def trainer(env: Mapping[str, str]) -> list[str]:
-    """The command that trains: what PROGRAM says, ./train_gpt2 in the current folder, or the installed program."""
+    """The command that trains: PROGRAM, ./train_gpt2 in the current folder, or the installed program."""
     if env.get("PROGRAM"):
         return shlex.split(env["PROGRAM"])
     installed = PACKAGE / "bin" / "train_gpt2"

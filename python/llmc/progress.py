@@ -1,4 +1,4 @@
-"""Progress displays: a line that is rewritten on a terminal, and a new line now and then everywhere else."""
+"""Progress displays: on a terminal one line that is rewritten, otherwise a new line at intervals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class _Lines:
-    """Stands between tqdm and a file that is no terminal: every display becomes a line of its own."""
+    """Output of tqdm for a file that is not a terminal: every display becomes a separate line."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
@@ -24,9 +24,9 @@ class _Lines:
 
 
 class Progress:
-    """How much of `total` is done. `show` says where it stands; the display follows when it is due.
+    """Displays how much of `total` is done, as reported by `show`.
 
-    every    seconds between lines where `file` is no terminal
+    every    seconds between lines if `file` is not a terminal
     """
 
     def __init__(self, total: float, text: str, *, done: float = 0, every: float = 30, file: TextIO | None = None):
@@ -39,7 +39,7 @@ class Progress:
             file=file if terminal else _Lines(file),
             mininterval=0.5 if terminal else every,
             miniters=0,
-            smoothing=0,  # the ETA is that of the mean speed: runs differ much in length
+            smoothing=0,  # ETA from the mean speed: runs differ much in length
             bar_format="{desc} | {percentage:3.0f}% of the work | ETA {remaining}",
             dynamic_ncols=terminal,
         )

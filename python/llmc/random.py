@@ -1,4 +1,4 @@
-"""Random numbers of doc/formats.md: Philox4x32-10, a function of (seed, purpose, stream, index) and of nothing else."""
+"""Random numbers of doc/formats.md: Philox4x32-10, a function of (seed, purpose, stream, index) only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def philox(
 
 
 def draw(seed: int, purpose: int, stream: int, index: Integers) -> tuple[Integers, Integers, Integers, Integers]:
-    """Four uint32 a draw; index: below 2^64."""
+    """Four uint32 per draw; index: below 2^64."""
     return philox((index & MASK, index >> 32, purpose, stream), (seed & MASK, seed >> 32))
 
 
@@ -54,7 +54,7 @@ def random_order(count: int, seed: int, purpose: int, stream: int) -> NDArray[np
 
 
 def normals(seed: int, name: str, count: int) -> NDArray[np.float64]:
-    """The first `count` standard normals of a tensor, by Box-Muller in double; in pieces that fit the cache."""
+    """The first `count` standard normals of a tensor, by Box-Muller in double, in pieces that fit the cache."""
     out = np.empty((-(-count // 4), 4))
     for begin in range(0, len(out), 1 << 15):
         index = np.arange(begin, min(begin + (1 << 15), len(out)), dtype=np.uint64)

@@ -22,7 +22,7 @@ def world_size() -> int:
 
 
 def pick_device(wanted: str, threads: int) -> torch.device:
-    """wanted: auto, cpu or cuda; threads: of the CPU, 0 for PyTorch's default."""
+    """wanted: auto, cpu or cuda; threads: CPU threads, 0 for PyTorch's default."""
     cuda = torch.cuda.is_available()
     if wanted == "cuda" and not cuda:
         raise UsageError("--device cuda: PyTorch finds no CUDA device; use --device cpu")
@@ -34,7 +34,7 @@ def pick_device(wanted: str, threads: int) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """The group of all ranks, where there are several."""
+    """The process group of all ranks, if there are several."""
     if world_size() == 1 or dist.is_initialized():
         yield
         return
@@ -50,8 +50,8 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def exit_process(status: int) -> None:
-    """Ends a program whose files are all written. Several ranks end at once: PyTorch's threads now and then abort a
-    process that ends in the usual way."""
+    """Ends a program whose files are all written. Several ranks end without cleanup: PyTorch's threads sometimes abort
+    a process that ends in the usual way."""
     if world_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: log.jsonl, the metadata of its checkpoints, lines on the screen."""
+"""The output of a run: log.jsonl, the metadata of its checkpoints, lines on the screen."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def _provenance(setup: Setup, device: torch.device) -> dict[str, str]:
 
 
 class RunLog:
-    """Only rank 0 writes and prints. `step` is everywhere the number of optimizer steps done.
+    """Only rank 0 writes and prints. `step` always is the number of optimizer steps done.
 
-    step        of the checkpoint that the run goes on from, else 0
+    step        of the checkpoint that the run continues from, otherwise 0
     changed     options that differ from that checkpoint's
     begin       time.perf_counter() at the start of the program
     """
@@ -94,7 +94,7 @@ class RunLog:
             self.file.write(event, step, fields)
 
     def train(self, step: int, loss: float, norm: float, lr: float, tokens: int, seconds: float, skipped: bool) -> None:
-        """A step's numbers; tokens: of the run so far."""
+        """Logs the numbers of a step; tokens: of the run so far."""
         rate = round(self.setup.config.total_batch_size / seconds)
         self.last |= {"loss": loss, "lr": lr, "grad_norm": norm, "tokens_per_second": rate}
         fields = {"loss": loss, "grad_norm": norm, "lr": lr, "tokens": tokens, "tokens_per_second": rate}
@@ -113,7 +113,7 @@ class RunLog:
         self.note(f"---- sample at step {step} ----\n{prompt}{text}\n----")
 
     def show(self, step: int, important: bool) -> None:
-        """The progress line: every half second on a terminal, else every five, and where it is important."""
+        """The progress line: every half second on a terminal, otherwise every five, and whenever it is important."""
         done, now, steps, last = step - self.first_step, self.elapsed(), self.setup.steps, self.last
         if not (important or done == 1 or step == steps or now - self.shown >= (0.5 if sys.stdout.isatty() else 5)):
             return

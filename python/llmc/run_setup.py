@@ -1,4 +1,4 @@
-"""From options to the pieces of a training run: data, model shape, length, first weights. Nothing is written."""
+"""From options to the parts of a training run: data, model shape, length, first weights. Nothing is written."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from llmc.errors import DataError, UsageError
 from llmc.options import Value, resolve_batch, resolve_heads, stored_options
 from llmc.tokenizer import GPT2_VOCAB_SIZE, UNKNOWN
 
-FIXED = ("optimizer", "dtype", "seq_len", "parametrization")  # what a resumed run shares with its checkpoint
-FREE = ("resume", "overwrite", "out", "init", "threads")  # changes of these are not worth a word
+FIXED = ("optimizer", "dtype", "seq_len", "parametrization")  # must be the same as in the checkpoint of a resumed run
+FREE = ("resume", "overwrite", "out", "init", "threads")  # changes of these are not reported
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Setup:
     val: Dataset | None
     tokenizer: str  # byte, gpt2 or unknown
     tokenizer_file: Path | None
-    extra: dict[str, Value]  # options of this program alone
+    extra: dict[str, Value]  # options that only this program has
 
     @property
     def micro_steps(self) -> int:
-        """Micro-batches of each rank in a step."""
+        """Micro-batches of each rank per step."""
         return self.config.total_batch_size // (self.config.batch_size * self.config.seq_len * self.ranks)
 
 
 def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> Setup:
-    """UsageError or DataError for what cannot work, before anything is touched.
+    """Raises UsageErrors and DataErrors before anything is written.
 
     ties, grad_clip     the scheme's defaults of --tie-embeddings and --grad-clip
     """
@@ -82,7 +82,7 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
 
 
 def take_shape(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, Shape]:
-    """The checkpoint's shape is the model's; options that were given must agree with it."""
+    """The model takes the checkpoint's shape; options that were given must agree with it."""
     shape, path = checkpoint.shape, checkpoint.path
     said = given | ({"depth", "width", "heads", "seq-len"} if config.preset else set())
     heads = max(1, shape.width // config.head_dim) if config.head_dim else config.heads
@@ -131,13 +131,13 @@ def _open_data(config: Config) -> tuple[Dataset | None, Dataset | None]:
 
 
 def _choose_tokenizer(config: Config, train: Dataset | None, weights: Checkpoint | None) -> tuple[str, Path | None]:
-    """Its name, and the tokenizer.bin beside the data or the checkpoint."""
+    """Its name, and the tokenizer.bin in the folder of the data or the checkpoint."""
     source = train or weights
     name = source.tokenizer if source else "unknown"
     if config.tokenizer != "auto":
         name = config.tokenizer
     elif name == "unknown" and config.vocab_size == GPT2_VOCAB_SIZE:
-        name = "gpt2"  # llm.c's own shards do not say
+        name = "gpt2"  # llm.c's own shards do not name it
     if name == "unknown" and config.sample_every:
         raise UsageError(f"--sample-every {config.sample_every} cannot be done: {UNKNOWN}")
     beside = ([Path(train.paths[0])] if train else []) + ([weights.path] if weights else [])
@@ -157,8 +157,8 @@ def _length_in_steps(config: Config, train: Dataset | None) -> int:
 
 
 def check_weights(setup: Setup, rules: Rules) -> list[str]:
-    """Refuses weights of another parametrization and, with --resume, options that the checkpoint does not share.
-    Returns the options that changed: "lr: 0.01 -> 0.02"."""
+    """DataError for weights of another parametrization and, with --resume, for options that must be the same as in the
+    checkpoint. Returns the other options that changed: "lr: 0.01 -> 0.02"."""
     weights, resume_from, changed = setup.weights, setup.resume_from, []
     if weights:
         check_rules(weights, rules, setup.shape.head_dim, training=resume_from is not None)
@@ -186,7 +186,7 @@ def parameter_count(rules: Rules) -> int:
 
 
 def describe(setup: Setup, rules: Rules, device: str) -> str:
-    """The run in five lines."""
+    """Describes the run in five lines."""
     config, shape, scales = setup.config, setup.shape, rules["scales"]
     micro = f"{setup.micro_steps} x {config.batch_size} x {config.seq_len}"
     lines = [
@@ -212,7 +212,7 @@ def describe(setup: Setup, rules: Rules, device: str) -> str:
 
 
 def table_lines(rules: dict[str, Any]) -> str:
-    """The rule table as JSON, one tensor and one scale a line."""
+    """The rule table as JSON, one tensor or scale per line."""
     head = [
         f" {json.dumps(key)}: {json.dumps(value)}"
         for key, value in rules.items()

@@ -14,10 +14,10 @@ from llmc.tokenizer import TextTokenizer
 
 
 def open_tokenizer(kind: str) -> TextTokenizer:
-    """kind: byte or gpt2. DataError where tiktoken or its table is missing."""
+    """kind: byte or gpt2. DataError if tiktoken or its table is missing."""
     if kind == "byte":
         return TextTokenizer()
-    from llmc.data.tokenizers import load_gpt2  # needs packages that nothing else here needs
+    from llmc.data.tokenizers import load_gpt2  # imported here: needs other packages
 
     return TextTokenizer(load_gpt2())
 
@@ -40,7 +40,7 @@ def generate(
     stream: int = 0,
 ) -> str:
     """The continuation of config.prompt. next_logits: the tokens so far -> (V,) logits of the next one."""
-    tokens = [tokenizer.end, *tokenizer.encode(config.prompt)]  # in training documents start after this token
+    tokens = [tokenizer.end, *tokenizer.encode(config.prompt)]  # in training, documents start after this token
     begin = len(tokens)
     if max(tokens) >= vocab_size:
         raise DataError(

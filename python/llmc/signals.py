@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM let a run finish its step and save; a second one kills it."""
+"""SIGINT and SIGTERM let a run finish its step and save; a second signal ends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Received:
 
 @contextmanager
 def stop_signals() -> Iterator[Received]:
-    """Within, the first signal is noted and brings back the default action. Only the main thread can do so."""
+    """Records the first signal and then restores the default action. Works only in the main thread."""
     received = Received()
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ UNKNOWN = "the data does not say which tokenizer made it (give --tokenizer)"
 
 
 class TextTokenizer:
-    """The 256 byte values and 256 = end of document; or GPT-2's byte-pair encoding: bpe, of tiktoken."""
+    """The 256 byte values and 256 = end of document; with bpe, a tiktoken encoding: GPT-2's byte-pair encoding."""
 
     def __init__(self, bpe: Any = None) -> None:
         self.bpe, self.end = bpe, GPT2_VOCAB_SIZE - 1 if bpe else 256  # of a document

@@ -8,7 +8,7 @@ import torch
 
 
 class StepProfiler:
-    """Over all steps of a run but the first, in which memory is touched for the first time."""
+    """Covers all steps of a run except the first, which includes first accesses to memory."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
@@ -21,7 +21,7 @@ class StepProfiler:
             self.profile.start()
 
     def table(self, device: torch.device) -> str:
-        """The operations that took the most time; "" where there is nothing to show."""
+        """The operations that took the most time; "" if no step was profiled."""
         if self.profile is None:
             return ""
         self.profile.stop()

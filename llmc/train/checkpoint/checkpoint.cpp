@@ -36,7 +36,7 @@ std::vector<float> transposed(const std::vector<float>& values, int64_t rows, in
     return out;
 }
 
-// A tensor as the file has it: transposed as a whole, others a few megabytes at a time.
+// A tensor as stored in the file. Transposed tensors are converted as a whole, others a few megabytes at a time.
 SafetensorsEntry entry_of(const std::string& name, const TensorSpec& spec, DType dtype, Tensor tensor) {
     if (stored_transposed(spec))
         return {name, dtype, stored_shape(spec), spec.count(), [=, &spec](int64_t, int64_t count) {
@@ -92,14 +92,14 @@ private:
         tokenizer = file_.metadata("tokenizer");
         step = step_of(file_);
     }
-    // A file of Hugging Face's GPT2LMHeadModel says everything but the number of heads by its tensors.
+    // The tensors of Hugging Face's GPT2LMHeadModel give the shape, except for the number of heads.
     void infer_shape() {
         for (const char* prefix : {"", "transformer."})
             if (file_.has(prefix + std::string("wte.weight"))) prefix_ = prefix;
         auto dims = [&](const std::string& name) {
             auto found = file_.entries().find(prefix_ + name);
             if (found == file_.entries().end() || found->second.shape.size() != 2)
-                fail_data(path, " has no matrix '", name, "': it is no GPT-2 checkpoint");
+                fail_data(path, " has no matrix '", name, "': it is not a GPT-2 checkpoint");
             return found->second.shape;
         };
         auto wte = dims("wte.weight"), wpe = dims("wpe.weight");
@@ -122,7 +122,7 @@ void sync_folder(const fs::path& folder) {
     close(fd);
 }
 
-// One atomic step: at every moment `final` is either absent, the earlier checkpoint of that step, or the new one.
+// Atomic: at every moment `final` is absent, the earlier checkpoint of that step, or the new one.
 void commit(const fs::path& temporary, const fs::path& final) {
     if (!fs::exists(final)) return fs::rename(temporary, final);
     if (renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final.c_str(), RENAME_EXCHANGE) != 0)
@@ -190,7 +190,7 @@ std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
     return std::make_unique<SafetensorsModel>(path.string());
 }
 
-// Of residual branches, what the forward pass multiplies by: another batch size may change the rest.
+// The forward factors of residual branches; the others may change with the batch size.
 static json forward_factors(const json& residual) {
     json out = json::array();
     for (const json& factors : residual) out.push_back({factors.at(0), factors.at(1)});
@@ -221,7 +221,7 @@ void load_weights(const ModelFile& file, GPT2& model) {
                wanted.at("scales").at("attention") !=
                    float(std::sqrt(double(model.shape.head_dim())) / model.shape.head_dim())) {
         fail_data(file.path, " is a standard GPT-2: with scales ", wanted.at("scales").dump(),
-                  " it would be another function; use --parametrization sp and no multipliers");
+                  " it would compute another function; use --parametrization sp and no multipliers");
     }
     for (Parameter& p : model.parameters.all()) Parameters::set(p, file.values(p.spec));
 }

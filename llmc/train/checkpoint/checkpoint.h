@@ -11,10 +11,10 @@
 
 namespace llmc {
 
-// What a training run has to remember beside its tensors.
+// The state of a training run besides its tensors.
 struct TrainingState {
     int64_t step = 0;     // optimizer steps done, skipped ones included
-    int64_t updates = 0;  // of which changed the weights: AdamW's bias correction counts these
+    int64_t updates = 0;  // steps that changed the weights: AdamW's bias correction counts these
     int64_t samples = 0;  // sequences consumed
     int64_t tokens = 0;
     std::vector<double> loss_window, grad_norm_window;  // of the outlier detectors
@@ -30,22 +30,22 @@ public:
     ModelShape shape;
     std::string path;
     bool heads_known = true;                 // false: guessed from GPT-2's head size of 64
-    nlohmann::json parametrization, config;  // null where the file does not say
-    int64_t step = 0;                        // optimizer steps it has seen
+    nlohmann::json parametrization, config;  // null if the file has none
+    int64_t step = 0;                        // optimizer steps done
     std::string tokenizer = "unknown";
     std::string tokenizer_path;                                           // of tokenizer.bin, empty if there is none
     virtual std::vector<float> values(const TensorSpec& spec) const = 0;  // (out, in), without padding rows
 };
 
-// Copies the weights. Data error if the file's parametrization makes it another function than the model's.
+// Copies the weights. Data error if the model would compute another function, under another parametrization.
 void load_weights(const ModelFile& file, GPT2& model);
 
 struct CheckpointMetadata {
     nlohmann::ordered_json config, model, parametrization, provenance;
     std::string tokenizer, tokenizer_path;
 };
-// Writes OUT/checkpoints/step_XXXXXXXX and removes all but the last `keep`. Returns the folder. If anything fails
-// nothing visible changes.
+// Writes OUT/checkpoints/step_XXXXXXXX and removes all but the last `keep`. Returns the folder. If it fails, the
+// checkpoints are unchanged.
 std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer,
                             const TrainingState& state, const CheckpointMetadata& metadata);
 // Moments, masters and state, from a checkpoint folder, after load_weights.

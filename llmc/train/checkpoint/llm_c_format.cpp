@@ -18,8 +18,8 @@ public:
         tokenizer = "gpt2";
         int32_t h[256] = {};
         if (!in_.read(reinterpret_cast<char*>(h), sizeof h))
-            fail_data(path, " is no llm.c model: it is shorter than the header of 1024 bytes");
-        if (h[0] != 20240326) fail_data(path, " is no llm.c model: its magic number is ", h[0], ", not 20240326");
+            fail_data(path, " is not an llm.c model: it is shorter than the header of 1024 bytes");
+        if (h[0] != 20240326) fail_data(path, " is not an llm.c model: its magic number is ", h[0], ", not 20240326");
         if (h[1] != 3 && h[1] != 5)
             fail_data(path, " is an llm.c model of version ", h[1], "; this program reads 3 (fp32) and 5 (bf16)");
         dtype_ = h[1] == 3 ? DType::f32 : DType::bf16;
@@ -27,7 +27,7 @@ public:
         for (int i = 2; i <= 7; ++i)
             if (h[i] <= 0) fail_data(path, " is damaged: header field ", i, " is ", h[i]);
         if (shape.width % shape.heads)
-            fail_data(path, " is damaged: ", shape.heads, " heads do not divide ", shape.width, " channels");
+            fail_data(path, " is damaged: ", shape.heads, " heads do not divide the width ", shape.width);
         if (h[7] < h[3])
             fail_data(path, " is damaged: the padded vocabulary ", h[7], " is smaller than the vocabulary ", h[3]);
         locate(h[7]);

@@ -63,7 +63,7 @@ SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "chec
     uint64_t length;
     std::memcpy(&length, file_.data(), sizeof length);
     if (length > size - 8)
-        fail_data(path, " is no safetensors file, or truncated: its header is said to have ", length,
+        fail_data(path, " is no safetensors file, or truncated: its header should have ", length,
                   " bytes, the file has ", size);
     data_offset_ = 8 + length;
     parse(std::string(file_.data() + 8, length), size - data_offset_);
@@ -86,9 +86,9 @@ void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
                     value.at("data_offsets").at(1)};
             for (int64_t d : e.shape)
                 if (d < 0 || size_t(d) > data_bytes)
-                    fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape));
+                    fail_data(path, " is damaged: tensor ", name, " has the shape ", shape_string(e.shape));
             if (e.begin > e.end || e.end > data_bytes)
-                fail_data(path, " is truncated or damaged: tensor ", name, " is said to lie at bytes ", e.begin, " to ",
+                fail_data(path, " is truncated or damaged: tensor ", name, " should be at bytes ", e.begin, " to ",
                           e.end, " of ", data_bytes);
             if (e.end - e.begin != size_t(count_of(e.shape)) * size_of(e.dtype))
                 fail_data(path, " is damaged: tensor ", name, " with shape ", shape_string(e.shape), " and dtype ",
@@ -97,7 +97,7 @@ void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
             entries_[name] = e;
         }
     } catch (const json::exception& error) {
-        fail_data(path, " is damaged: its header is not as safetensors has it (", error.what(), ")");
+        fail_data(path, " is damaged: its header does not follow the safetensors format (", error.what(), ")");
     }
     std::sort(ranges.begin(), ranges.end());
     size_t end = 0;
@@ -145,7 +145,7 @@ void write_safetensors(const std::string& path, const std::vector<SafetensorsEnt
                           {"data_offsets", {offset, offset + bytes}}};
         offset += bytes;
     }
-    // Bytes that are no UTF-8 (a prompt, say) must not make a checkpoint fail: they are replaced.
+    // Bytes that are not UTF-8 (in a prompt, for example) are replaced: they must not make a checkpoint fail.
     std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);
     text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data is aligned
     const uint64_t length = text.size();

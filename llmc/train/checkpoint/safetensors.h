@@ -24,7 +24,7 @@ public:
     const std::map<std::string, Entry>& entries() const { return entries_; }
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
     const std::string& metadata(const std::string& key) const;  // data error if absent
-    // Values as fp32; data error if the tensor is absent or its shape is another.
+    // Values as fp32; data error if the tensor is absent or has another shape.
     std::vector<float> read(const std::string& name, const std::vector<int64_t>& shape) const;
     bool has(const std::string& name) const { return entries_.contains(name); }
     const std::string path;
@@ -41,11 +41,11 @@ struct SafetensorsEntry {
     std::string name;
     DType dtype;
     std::vector<int64_t> shape;
-    // `count` values from `begin` on. Asked for when their turn comes, `piece` at a time, so that no more are in memory.
+    // `count` values from `begin` on. Called while writing, for `piece` values at a time, to limit the memory in use.
     int64_t piece;
     std::function<std::vector<float>(int64_t begin, int64_t count)> values;
 };
-// Writes and fsyncs. A full disk or any other trouble is an Error that names the path; the file may then be partial.
+// Writes and fsyncs. Throws an Error that names the path, for a full disk for example; the file may then be partial.
 void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
                        const std::map<std::string, std::string>& metadata);
 

@@ -14,8 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-// "--lr RATE [0.0003]" and "--shuffle, --no-shuffle" instead of CLI11's "--lr TEXT:RATE" and "--shuffle,--no-shuffle{false}".
-// A flag that is off by default also has a --no- form, which is not shown.
+// "--lr RATE [0.0003]" and "--shuffle, --no-shuffle" instead of CLI11's "--lr TEXT:RATE" and
+// "--shuffle,--no-shuffle{false}". A flag that is off by default also has a --no- form, which is not shown.
 class Formatter : public CLI::Formatter {
 public:
     std::string make_option_name(const CLI::Option* option, bool positional) const override {
@@ -54,7 +54,7 @@ std::string help_text(const Option& option) {
     return option.help + (shown.empty() ? "" : " [" + shown + "]");
 }
 
-// Adds the options of one scope to a (sub)command. What is given is appended to `settings`.
+// Adds the options of one scope to a (sub)command. Options that are given are appended to `settings`.
 void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) {
     for (const Option& option : options()) {
         if (!(option.scope & scope)) continue;
@@ -79,8 +79,8 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
     }
 }
 
-// The command line as CLI11 reads it right: it takes the word after "--lr=" for the value, "--" for the end of the
-// options where it is a value, "--shuffle=7" for --shuffle, and "sample" anywhere.
+// Rewrites the command line so that CLI11 reads it correctly. Otherwise it would use the word after "--lr=" as the
+// value, end the options at a "--" that is a value, accept "--shuffle=7" as --shuffle, and "sample" in any place.
 std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, const CLI::App& sample) {
     const std::vector<std::string> words(argv + 1, argv + argc);
     const bool sampling = !words.empty() && words[0] == "sample";
@@ -124,7 +124,7 @@ CommandLine parse_command_line(int argc, char** argv) {
     app.formatter(std::make_shared<Formatter>());
     app.get_formatter()->column_width(46);
     app.set_version_flag("--version", std::string("llmc-mup ") + kVersion, "print the version and exit");
-    app.get_option("--help")->description("print this and exit");
+    app.get_option("--help")->description("print this help and exit");
     // so that a script's options can be overridden by appending
     app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     bool print_config = false, print_options = false;
@@ -133,7 +133,7 @@ CommandLine parse_command_line(int argc, char** argv) {
     app.add_flag("--print-config", print_config, "print the resolved options as TOML and exit");
     app.add_flag("--options-json", print_options, "print the table of options as JSON and exit");
     app.add_flag("--dry-run", line.dry_run, "print shapes, memory, tokens and the rule of every tensor, and exit");
-    app.add_flag("--all", line.all_tensors, "with --dry-run: the rules of all blocks, also where they are equal");
+    app.add_flag("--all", line.all_tensors, "with --dry-run: a row for every block, even if its rules are equal");
     std::vector<Setting> given, given_to_sample;
     add_options(app, kRun, given);
     CLI::App* sample = app.add_subcommand(
@@ -144,7 +144,7 @@ CommandLine parse_command_line(int argc, char** argv) {
     add_options(*sample, kSample, given_to_sample);
     app.name(argv[0]);
     std::vector<std::string> words = words_of(argc, argv, app, *sample);
-    std::reverse(words.begin(), words.end());  // as CLI11 wants them
+    std::reverse(words.begin(), words.end());  // the order that CLI11 expects
     try {
         app.parse(words);
     } catch (const CLI::Success& success) {  // --help, --version

@@ -1,4 +1,4 @@
-// The command line, by CLI11 from the table of options.
+// The command line, parsed by CLI11 with the table of options.
 #pragma once
 #include <string>
 #include <vector>
@@ -17,7 +17,7 @@ struct CommandLine {
 };
 
 // Parses and validates; the command line wins over --config. Prints and exits 0 for --help, --version, --print-config
-// and --options-json; usage error for what cannot be meant.
+// and --options-json; usage error for invalid input.
 CommandLine parse_command_line(int argc, char** argv);
 
 }  // namespace llmc

@@ -34,7 +34,7 @@ ordered_json bound(double value) {
     return value == std::floor(value) ? ordered_json(int64_t(value)) : ordered_json(value);
 }
 
-// Schemes for which the predicate holds; null where there is none.
+// Schemes for which the predicate holds; null if there is no predicate.
 ordered_json schemes(bool (*holds)(const Scheme&)) {
     if (!holds) return nullptr;
     ordered_json names = ordered_json::array();
@@ -50,7 +50,7 @@ ordered_json scopes(unsigned scope) {
     return names;
 }
 
-// Name, type, default and help always; of the rest, what is set.
+// Name, type, default and help always; other members if they are set.
 ordered_json to_json(const Option& o) {
     ordered_json out = {{"name", o.name}, {"group", o.group}, {"type", name_of(o.field.type)}};
     const auto add = [&](const char* key, const ordered_json& value) {

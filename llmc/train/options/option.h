@@ -84,7 +84,7 @@ private:
     }
 };
 
-// Who takes an option.
+// Where an option is accepted.
 enum Scope : unsigned {
     kRun = 1,     // train_gpt2, train_gpt2.py
     kModel = 2,   // llmc.GPT2(...), llmc.parametrization(...)
@@ -101,12 +101,12 @@ struct Option {
     double low = -std::numeric_limits<double>::infinity();  // of numbers, included unless above_low
     double high = std::numeric_limits<double>::infinity();
     bool above_low = false;
-    std::vector<std::string> choices = {};   // of a text; an enum brings its own
-    const char* default_text = "";           // where the default depends on other options
+    std::vector<std::string> choices = {};   // of a text; an enum has its own
+    const char* default_text = "";           // if the default depends on other options
     nlohmann::json off = {};                 // a value that means "not given" (steps: -1)
     std::vector<const char*> excludes = {};  // options that cannot be given together with this one
     const char* needs = "";                  // an option that must be given too,
-    const char* needs_why = "";              // and what it is for
+    const char* needs_why = "";              // and the reason
     // Schemes under which the option has a meaning (null: all), and those that need it.
     bool (*meant)(const Scheme&) = nullptr;
     bool (*required)(const Scheme&) = nullptr;
@@ -120,9 +120,9 @@ struct Option {
 
 // All options, in the order of --help. table.cpp.
 const std::vector<Option>& options();
-// By long name or key; null if there is none.
+// By long name or key; null if it does not exist.
 const Option* find_option(const std::string& name);
-// "; did you mean --warmup-steps?", or where to look. Of the options of one scope.
+// "; did you mean --warmup-steps?", or a hint to --help. Only options of one scope.
 std::string nearest_option(std::string given, Scope scope = kRun);
 
 // Depth, width, heads and sequence length of a published model.

@@ -44,7 +44,7 @@ void check_number(const Option& o, const json& value, const std::string& where) 
         fail_usage(where, ": ", quoted(value), " is out of range: ", range_of(o));
 }
 
-// [+-] digits, with a point and an exponent if `real`. The same in train_gpt2.py: no underscores, no hexadecimal, no inf.
+// [+-] digits, with a point and an exponent if `real`; no underscores, hexadecimal or inf. The same in train_gpt2.py.
 bool is_decimal(const std::string& text, bool real) {
     size_t i = !text.empty() && (text[0] == '+' || text[0] == '-');
     const auto digits = [&] {
@@ -71,7 +71,7 @@ void apply_preset(Config& config) {
         }
 }
 
-// Given, and with a value that switches it on.
+// Whether an option is given with a value that has an effect.
 bool in_use(const Option& option, const Config& config, const Given& given) {
     if (!given.has(option.name)) return false;
     const nlohmann::ordered_json value = option.field.get(config);

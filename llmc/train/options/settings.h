@@ -1,4 +1,4 @@
-// From what a person gave, wherever it was given, to a Config: every value passes the same checks.
+// From given settings (command line, TOML, Python) to a Config: every value passes the same checks.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <set>
@@ -12,11 +12,11 @@ namespace llmc {
 // One option that was given. `where` starts the message if the value is refused: "--lr", "run.toml: lr", "lr".
 struct Setting {
     const Option* option;
-    nlohmann::json value;  // null: as if it had not been given
+    nlohmann::json value;  // null: not given
     std::string where;
 };
 
-// The options that somebody gave, as opposed to defaults and what a preset says.
+// The options that were given explicitly, not set by a default or a preset.
 class Given {
 public:
     void add(const Option& option) { names_.insert(option.name); }
@@ -26,32 +26,32 @@ private:
     std::set<std::string> names_;
 };
 
-// The value of an option as text on the command line. Usage error for text that is no number, and so on.
+// Parses the text of a value on the command line. Usage error if it does not have the option's type.
 nlohmann::json parse_text(const Option& option, const std::string& text, const std::string& where);
 
-// Defaults, then the preset, then the settings, of which later ones win; then validate(). Usage error that names the
-// option, its value and what is allowed.
+// Applies defaults, then the preset, then the settings, where later ones win; then calls validate(). Usage errors name
+// the option, its value and what is allowed.
 Config make_config(const std::vector<Setting>& settings, Given& given);
 
-// What no single option can see: options that exclude or need each other, or that have no meaning under the scheme.
+// Checks of several options: those that exclude or need each other, or have no meaning under the scheme.
 void validate(const Config& config, const Given& given);
 
 // Checks one value against its option: type, range, choices.
 void check_value(const Option& option, const nlohmann::json& value, const std::string& where);
 
-// What depends on several options and on the shape of a checkpoint, in this order. resolve_batch fills in
-// --total-batch-size and the scheme's --grad-clip, and checks that micro-batches divide the batch; resolve_heads turns
-// --head-dim into --heads and checks that they divide the width.
+// Resolve values that depend on several options or on the shape of a checkpoint. resolve_batch sets --total-batch-size
+// and the scheme's --grad-clip, and checks that micro-batches divide the batch; resolve_heads turns --head-dim into
+// --heads and checks that they divide the width.
 void resolve_batch(Config& config);
 void resolve_heads(Config& config);
 
-// 4096.0, 0.5, 1e-08: the fewest digits that give the same number, as Python's repr. (nlohmann's dump has a digit more
-// for one number in a thousand.)
+// 4096.0, 0.5, 1e-08: the fewest digits that give the same number, as Python's repr. (nlohmann's dump has one digit
+// more for one number in a thousand.)
 std::string shortest_digits(double value);
 // The same, and whole numbers without a point: 4096.
 std::string short_number(double value);
 
-// What --config reads.
+// Writes TOML that --config reads.
 std::string to_toml(const Config& config);
 // The settings of a TOML file. Usage error for a file that cannot be read, is not TOML, or has an unknown key.
 std::vector<Setting> read_toml(const std::string& path);

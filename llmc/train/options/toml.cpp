@@ -11,7 +11,7 @@
 namespace llmc {
 namespace {
 
-// The value of a key. Arrays and tables are nobody's value: the message says what stands there.
+// The value of a key. Usage error for lists, tables and dates, which are not values of any option.
 nlohmann::json value_of(const toml::node& node, const std::string& where) {
     if (const auto* value = node.as_string()) return value->get();
     if (const auto* value = node.as_integer()) return value->get();
@@ -52,7 +52,7 @@ std::vector<Setting> read_toml(const std::string& path) {
 
 namespace {
 
-// As JSON, but for what JSON allows and TOML does not: DEL in a text.
+// The value as JSON, except for DEL in a text, which JSON allows and TOML does not.
 std::string toml_text(const nlohmann::ordered_json& value) {
     if (value.is_number_float()) return shortest_digits(value);
     std::string out;

@@ -1,4 +1,4 @@
-"""The ops of one GPT-2 training step with their sizes. What each has to do, in FLOPs and bytes, says llmc/ops/cost.h.
+"""The ops of one GPT-2 training step with their sizes. llmc/ops/cost.h has their FLOPs and bytes.
 
 Floor of an op: max(FLOPs / matrix rate, bytes / copy rate); the two rates are measured in the same run. N = B*T rows,
 C width, Vp padded vocabulary.
@@ -27,7 +27,7 @@ MODELS = {
     "355M": Model(24, 1024, 16, GPT2_VOCAB_SIZE),
     "774M": Model(36, 1280, 20, GPT2_VOCAB_SIZE),
     "1558M": Model(48, 1600, 25, GPT2_VOCAB_SIZE),
-    "tiny": Model(1, 64, 2, 257),  # shows on a CPU that the benchmark runs
+    "tiny": Model(1, 64, 2, 257),  # to test the benchmark on a CPU
 }
 
 
@@ -43,7 +43,7 @@ class Case:
     sizes: Sizes
     count: int  # calls in a step of the model
     torch: str  # of PyTorchOps
-    sets: int = 2  # of arguments, used in turn: one set might stay in the cache
+    sets: int = 2  # sets of arguments, used in turn: one set could stay in the cache
 
     def cost(self, backend: ModuleType, dtype: str) -> Cost:
         return Cost(**backend.cost(self.op, self.sizes, dtype))

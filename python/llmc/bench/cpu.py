@@ -1,10 +1,11 @@
 """Times ./train_gpt2 against train_gpt2.py (eager and --compile) on this machine: `make bench`.
 
 The programs train the same model on the same shards, one after the other, round after round (A B C, A B C, ...), so
-that a machine whose speed drifts treats them alike. A run's figure is the median of its steps' tokens/s without the
-first ones; a row's figure is the median over the rounds; its ratio is taken round by round, over the faster PyTorch.
-Beside them, in the same rounds: the rate of the model's matrix products alone, and one thread against all of them. At
-the end: start-up, and sampling with and without cached keys. Nothing else should be running.
+that a change of the machine's speed affects all of them. The result of a run is the median of its steps' tokens/s
+without the first steps; the result of a row is the median over the rounds. The ratio is computed for each round,
+against the faster PyTorch. The same rounds also measure the rate of the model's matrix products alone, and one thread
+against all threads; the end measures start-up, and sampling with and without cached keys. Nothing else should be
+running.
 
 Writes bench/results/cpu-HOST-COMMIT.json.
 """
@@ -59,7 +60,7 @@ ONE_THREAD = ("B", "C")  # in fp32 these also run on one thread
 
 
 class Bench:
-    """What all measurements share."""
+    """The state that all measurements share."""
 
     def __init__(self, root: Path, folder: Path, threads: int, backend: Any) -> None:
         self.root, self.folder, self.threads, self.backend = root, folder, threads, backend
@@ -80,7 +81,7 @@ class Bench:
         )
 
     def train(self, program: str, model: Model, dtype: str, threads: int) -> tuple[float, int]:
-        """Tokens/s, and the most memory the process held, in bytes."""
+        """Tokens/s, and the peak memory of the process in bytes."""
         out = self.folder / program
         command = self.command(program, model, dtype, threads, out)
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
@@ -96,7 +97,7 @@ class Bench:
         return tokens_per_second(out, warm_up=3, least=3), usage.ru_maxrss * 1024
 
     def matmul_gflops(self, model: Model, dtype: str) -> float:
-        """The rate of one step's matrix products by themselves, forward and both backward ones, operands in turn."""
+        """The rate of the matrix products of one step alone, forward and backward, with alternating operands."""
         width, padded = model.width, -(-model.vocab_size // 32) * 32
         block = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
         shapes = block * model.depth + [(width, padded)]
@@ -129,7 +130,8 @@ class Bench:
         return {"model": name, "dtype": dtype, **summary(model, results), "peak_memory": memory, "rounds": results}
 
     def startup_seconds(self, tries: int = 5) -> float:
-        """From the start of the process to the start of its first step: when that is logged, less its own time."""
+        """From the start of the process to the start of its first step: the time at which the step is logged, minus its
+        duration."""
         model, out = MODELS["B"], self.folder / "startup"
         seconds: list[float] = []
         log = out / "log.jsonl"
@@ -158,7 +160,7 @@ class Bench:
         )
         rates = {}
         for cache in (True, False):
-            model.generate([256], tokens, cache=cache)  # plans the products of every length
+            model.generate([256], tokens, cache=cache)  # warm-up: plans the products of every length
             begin = time.perf_counter()
             model.generate([256], tokens, cache=cache)
             rates["cached" if cache else "recomputed"] = tokens / (time.perf_counter() - begin)
@@ -166,7 +168,7 @@ class Bench:
 
 
 def summary(model: Model, results: dict[str, list[float]]) -> dict[str, float]:
-    """A row's figures: medians over the rounds."""
+    """The results of a row: medians over the rounds."""
     pairs = zip(results["train_gpt2"], results["pytorch_eager"], results["pytorch_compiled"], strict=True)
     ratios = [ours / max(eager, compiled) for ours, eager, compiled in pairs]
     rate = statistics.median(results["train_gpt2"])
@@ -224,8 +226,8 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
 def print_header() -> None:
     print("tokens/s; ratio to the faster PyTorch; GFLOP/s of the step and of its matrix products alone; peak memory")
     print(
-        f"{'model':6}{'dtype':6}{'train_gpt2':>11}{'eager':>10}{'compiled':>10}{'ratio':>7}{'min-max':>11}{'GFLOP/s':>9}"
-        f"{'matmul':>8}{'MB':>9}{'of PyT.':>9}"
+        f"{'model':6}{'dtype':6}{'train_gpt2':>11}{'eager':>10}{'compiled':>10}{'ratio':>7}{'min-max':>11}"
+        f"{'GFLOP/s':>9}{'matmul':>8}{'MB':>9}{'of PyT.':>9}"
     )
 
 

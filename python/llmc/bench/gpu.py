@@ -1,11 +1,11 @@
-"""Times the kernels, and whole training steps, beside PyTorch in one run: dev/cuda/bench.py, part of `make gpu-check`.
+"""Times the kernels and whole training steps, and PyTorch's, in one run: dev/cuda/bench.py, part of `make gpu-check`.
 
 Ops: the calls of one step at a GPT-2's sizes, in bf16, on rotating arguments; the median over rounds that alternate
 with PyTorch's. Time, TFLOP/s or GB/s, percent of the floor (cases.py), and PyTorch's time over ours.
 Steps: train_gpt2cu and train_gpt2.py --compile (bf16, flash attention) on the same shards, tokens/s, MFU against the
 measured matrix rate, and percent of speed of light: the sum of the floors of all ops.
 
-Nothing is asserted and nothing estimated: what was not measured is not in the report.
+Nothing is asserted or estimated: the report has only what was measured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROGRAM = {"cuda": "train_gpt2cu", "cpu": "train_gpt2", "emulated": "train_gpt2e
 
 
 class TorchTimer:
-    """Seconds that enqueued work takes, by events on a GPU and by the clock on a CPU."""
+    """Times enqueued work in seconds, with events on a GPU and with the clock on a CPU."""
 
     def __init__(self, torch: Any, device: str) -> None:
         self.torch, self.cuda = torch, device == "cuda"
@@ -55,7 +55,7 @@ class TorchTimer:
 
 
 class Limits:
-    """The two numbers of every floor: copy bandwidth (bytes read and written) and matrix rate, measured by PyTorch."""
+    """The two rates that give the floors: copy bandwidth (bytes read and written) and matrix rate, both by PyTorch."""
 
     def __init__(self, torch: Any, device: str, dtype: Any) -> None:
         copied, self.matrix = (1 << 30, 8192) if device == "cuda" else (1 << 22, 256)
@@ -68,7 +68,7 @@ class Limits:
         self.bytes_per_second, self.flops_per_second = 2 * copied / copy, 2 * n**3 / product
 
     def floor(self, cost: Cost) -> float:
-        """The least seconds that an op can take."""
+        """The minimum time of an op, in seconds."""
         return max(cost.flops / self.flops_per_second, cost.bytes / self.bytes_per_second)
 
     def as_json(self) -> dict[str, float]:
@@ -79,7 +79,7 @@ class Limits:
 
 
 class Bench:
-    """What all measurements share."""
+    """The state that all measurements share."""
 
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
         import torch
@@ -108,7 +108,7 @@ class Bench:
             )
             if ops is not None:
                 calls = ops.calls(case)
-                timer.seconds(calls)  # compiles and warms up
+                timer.seconds(calls)  # warm-up: compiles
                 theirs += [timer.seconds(calls) for _ in range(self.options.repeats)]
                 del calls
                 if timer.cuda:
@@ -132,7 +132,7 @@ class Bench:
                 break
             try:
                 ours, theirs = self.time_case(case, ops, timer)
-            except RuntimeError as error:  # out of memory on a small GPU, say
+            except RuntimeError as error:  # out of memory on a small GPU, for example
                 print(f"{case.name:34}{str(error).splitlines()[0][:80]}")
                 rows.append({"op": case.name, "sizes": case.sizes, "error": str(error)})
                 continue
@@ -183,7 +183,7 @@ class Bench:
         return tokens_per_second(out, warm_up=2)
 
     def steps(self, model: str) -> dict[str, Any]:
-        """Tokens/s of both programs in turn, and what the hardware would allow."""
+        """Tokens/s of both programs, run in turn, and the limit of the hardware."""
         options, batch_size = self.options, self.batch_size(model)
         compiled = ["--compile"] if self.device == "cuda" else []
         programs = {
@@ -218,7 +218,7 @@ class Bench:
         return row
 
     def compare(self, row: dict[str, Any]) -> None:
-        """Adds and prints how the measured rates compare."""
+        """Adds ratios of the measured rates to `row`, and prints them."""
         m = MODELS[row["model"]]
         line = f"{row['model']:8}{row['batch_size']:4} x {row['seq_len']:<6}"
         ours, theirs = row["train_gpt2"], row["pytorch"]
@@ -241,12 +241,12 @@ class Bench:
 def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--models", default="124M,355M,774M,1558M", help="for whole steps (default %(default)s)")
-    parser.add_argument("--op-models", default="124M", help="whose ops are timed one by one (default %(default)s)")
+    parser.add_argument("--op-models", default="124M", help="models whose ops are timed (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=0, help="sequences (default: by model, for 80 GB)")
     parser.add_argument("--seq-len", type=int, default=1024)
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds of each op (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, help="figures in a round (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="measurements per round (default %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="of a training run (default %(default)s)")
     parser.add_argument("--step-rounds", type=int, default=1, help="runs of each program (default %(default)s)")
     parser.add_argument("--logits-rows", type=int, default=10_672, help="rows of the head at a time: 1 GiB of logits")
@@ -256,7 +256,7 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
         "--backend",
         default="cuda",
         choices=["cuda", "cpu", "emulated"],
-        help="cpu and emulated show that the benchmark runs, and measure nothing of interest",
+        help="cpu and emulated only test that the benchmark runs",
     )
     parser.add_argument("--out", type=Path, help="folder for bench.json")
     return parser.parse_args(argv)

@@ -1,11 +1,11 @@
-"""What only a GPU can show, in one command: `make gpu-check`. Builds the CUDA program and module, then
-  conformance   each instruction wrapper, exact: the same program that the emulator passes
+"""All checks that need a GPU, in one command: `make gpu-check`. Builds the CUDA program and module, then runs
+  conformance   each instruction wrapper, with exact results: the program that also runs on the emulator
   ops           every op against PyTorch in float64
   parity        20 steps, gradients, initial weights, checkpoints against train_gpt2.py on the GPU
   program       bit-exact determinism and resume
-  memcheck, racecheck   compute-sanitizer on the conformance program and one call of every op, where it is installed
-  benchmark     gpu.py: kernels and whole steps beside PyTorch
-and writes bench/results/gpu-NAME-COMMIT.json and .txt: GPU, driver, versions, what passed, every figure.
+  memcheck, racecheck   compute-sanitizer on the conformance program and one call of every op, if it is installed
+  benchmark     gpu.py: kernels and whole steps, compared with PyTorch
+and writes bench/results/gpu-NAME-COMMIT.json and .txt: GPU, driver, versions, outcomes, all measurements.
 Exit codes: 0 all passed, 1 something failed, 5 no GPU here.
 """
 
@@ -32,14 +32,14 @@ PROGRAM = {"cuda": "train_gpt2cu", "emulated": "train_gpt2emu"}
 
 
 class Report:
-    """Steps as they end, on the screen and in the result file."""
+    """The outcome of each step, printed at its end and stored for the result file."""
 
     def __init__(self, budget: float, root: Path) -> None:
         self.steps: list[dict[str, Any]] = []
         self.deadline, self.root = time.monotonic() + budget, root
 
     def left(self) -> float:
-        """Seconds of the budget."""
+        """Seconds left of the budget."""
         return self.deadline - time.monotonic()
 
     def add(self, name: str, outcome: str, seconds: float = 0.0, detail: str = "") -> None:
@@ -55,7 +55,7 @@ class Report:
         limit: float = 240,
         summary: str | None = None,
     ) -> bool:
-        """One step: passed, FAILED (its output is shown), or skipped with the reason. True: it passed.
+        """Runs one step: passed, FAILED (its output is shown), or skipped with the reason. Returns whether it passed.
 
         needs      packages without which the step is skipped
         limit      seconds
@@ -94,7 +94,7 @@ class Report:
 
 
 def gpu() -> dict[str, str] | None:
-    """Name, driver and clocks as nvidia-smi says, or None."""
+    """Name, driver and clocks from nvidia-smi, or None."""
     if not shutil.which("nvidia-smi"):
         return None
     query = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,power.limit"
@@ -124,7 +124,7 @@ def machine(backend: str, root: Path) -> dict[str, Any]:
 
 
 def sanitize(report: Report, conformance: Path) -> None:
-    """compute-sanitizer on everything once, where there is one that can attach to this GPU."""
+    """Runs everything once under compute-sanitizer, if it is installed."""
     tool = shutil.which("compute-sanitizer")
     for check in ("memcheck", "racecheck"):
         if not tool:
@@ -142,8 +142,8 @@ def sanitize(report: Report, conformance: Path) -> None:
 
 
 def check(backend: str, quick: bool, report: Report) -> None:
-    """All steps in order; without the first one the others make no sense."""
-    # The module and the tests use this very Python; flags on make's command line win over the Makefile's.
+    """Runs all steps in order; the others need the first one."""
+    # The module and the tests use this Python; variables on make's command line override those of the Makefile.
     make = ["make", f"-j{os.cpu_count() or 2}", f"PYTHON={sys.executable}"]
     conformance = "build/cuda/conformance" if backend == "cuda" else "build/emu/conformance"
     targets = [PROGRAM[backend], "module-cuda" if backend == "cuda" else "module-emu", conformance]
@@ -176,7 +176,7 @@ QUICK = "--models tiny --op-models tiny --seq-len 64 --rounds 1 --repeats 1 --st
 
 
 def benchmark(backend: str, quick: bool, report: Report, folder: Path) -> tuple[Any, str]:
-    """The figures of bench.json, and the table as printed."""
+    """The contents of bench.json, and the printed table."""
     arguments = ["--backend", backend, "--out", folder, "--budget", max(10, report.left() - 30)]
     begin = time.monotonic()
     words = [sys.executable, "dev/cuda/bench.py", *arguments, *(QUICK if quick else [])]
@@ -203,7 +203,7 @@ def parse(argv: list[str] | None, prog: str | None, root: Path) -> argparse.Name
         "--backend",
         default="cuda",
         choices=["cuda", "emulated"],
-        help="emulated: shows on a CPU that this check runs; its figures mean nothing",
+        help="emulated: only tests on a CPU that this check runs",
     )
     parser.add_argument("--quick", action="store_true", help="a few tests of each kind, a tiny model in the benchmark")
     parser.add_argument("--no-bench", action="store_true")

@@ -1,4 +1,4 @@
-"""Training runs of the programs for benchmarks: the command, and the speed that its log tells."""
+"""Training runs for benchmarks: the command, and the speed from its log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def train_command(
 
 
 def tokens_per_second(out: Path, warm_up: int, least: int = 0) -> float:
-    """The median over the steps of a run without the first ones: a `warm_up`-th part of them, and at least `least`."""
+    """The median over the steps of a run without the first ones: steps // warm_up of them, and at least `least`."""
     events = read_events(out / "log.jsonl")
     rates = [float(event["tokens_per_second"]) for event in events if event["event"] == "train"]
     return statistics.median(rates[max(least, len(rates) // warm_up) :])

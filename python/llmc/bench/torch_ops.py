@@ -1,4 +1,4 @@
-"""What PyTorch offers in place of the ops of cases.py."""
+"""PyTorch's equivalents of the ops of cases.py."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Call = Callable[[], Any]
 
 
 class PyTorchOps:
-    """The same calls on the same sizes by PyTorch: cuBLAS, flash attention (SDPA), torch.compile for what it fuses.
+    """The same calls on the same sizes by PyTorch: cuBLAS, flash attention (SDPA), torch.compile if it can fuse them.
 
-    Each method returns a list of calls, one per set of arguments; None: PyTorch has no single call for it.
+    Each method allocates its arguments and returns the call; `calls` does this once for each set of arguments.
     """
 
     def __init__(self, torch: Any, device: str, dtype: Any, compiled: bool = True) -> None:

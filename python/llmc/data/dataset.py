@@ -1,7 +1,7 @@
 """From pieces of text to a data set.
 
 A data set is a folder with NAME_train_000001.bin, ..., NAME_val_000001.bin, ... (token shards, doc/formats.md),
-NAME.json (what they were made from) and, with the gpt2 tokenizer, tokenizer.bin. Its SHA-256 is that of the text of all
+NAME.json (its source and options) and, with the gpt2 tokenizer, tokenizer.bin. Its SHA-256 is that of the text of all
 pieces in the order in which they were read, training and validation together.
 """
 
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 class Piece(NamedTuple):
-    """A document, or a part of one that is too large to hold."""
+    """A document, or a part of one that is too large for memory."""
 
     split: str  # "train" or "val"
     text: bytes
@@ -52,15 +52,15 @@ def write_dataset(
     resumable: bool = False,
     extra: dict[str, Json] | None = None,
 ) -> tuple[Json, bool]:
-    """Tokenizes `pieces()` into OUT. Returns the contents of NAME.json and whether the data set was there already.
+    """Tokenizes `pieces()` into OUT. Returns the contents of NAME.json and whether the data set existed already.
 
     tokenizer     a name, or a tokenizer
     source        describes the source and the options that matter; it is part of NAME.json
-    val_tokens    the first tokens go to validation, the others to training; the splits of the pieces do not count
+    val_tokens    the first tokens go to validation, the others to training; the splits of the pieces are not used
     max_tokens    stop after that many
-    named         the same `source` means the same text: no need to read it to see whether the data set is there
+    named         the same `source` means the same text, so the text need not be read to find an existing data set
     resumable     keep complete shards of an interrupted run (for pieces in one sequence)
-    extra         more JSON files to write beside
+    extra         more JSON files to write into OUT
     """
     tokenizer_name = tokenizer if isinstance(tokenizer, str) else tokenizer.name
     request = {"tokenizer": tokenizer_name, "shard_tokens": shard_tokens, "source": source}
@@ -70,7 +70,7 @@ def write_dataset(
         manifest = _complete_manifest(out, manifest_path, request, list(extra))
         if manifest and (named or _sha256_of(pieces()) == manifest["sha256"]):
             return manifest, True
-        stream = pieces()  # first, as it may find the network out of reach
+        stream = pieces()  # first, because it fails if there is no network
         if isinstance(tokenizer, str):
             tokenizer = make_tokenizer(tokenizer)
         resume = request | {"val_tokens": val_tokens, "max_tokens": max_tokens} if resumable else None
@@ -95,7 +95,7 @@ def write_dataset(
 
 
 def _complete_manifest(out: Path, path: Path, request: Json, extra: list[str]) -> Json | None:
-    """NAME.json, if it was made for the same request and all its files are there in their full size."""
+    """NAME.json, if it was made for the same request and all its files exist with their full size."""
     try:
         manifest: Json = json.loads(path.read_text(encoding="utf-8"))
         same = all(manifest[key] == value for key, value in request.items())
@@ -151,7 +151,7 @@ def _encode(tokenizer: Tokenizer, piece: Piece) -> NDArray[np.uint16]:
 def _encode_all(
     tokenizer: Tokenizer, pieces: Iterator[Piece], workers: int
 ) -> Iterator[tuple[Piece, NDArray[np.uint16]]]:
-    """Each piece and its tokens, in order. The processes take batches; a few batches wait, never the whole source."""
+    """Each piece and its tokens, in order. Processes work on batches; only a few batches are in memory at a time."""
     if workers == 1:
         for piece in pieces:
             yield piece, _encode(tokenizer, piece)
@@ -185,7 +185,7 @@ def _encode_batch(batch: list[Piece]) -> list[NDArray[np.uint16]]:
 
 
 def _write_tokenizer(out: Path, tokenizer: Tokenizer) -> None:
-    """tokenizer.bin beside gpt2 shards; an old one goes when the folder holds no more of them."""
+    """Writes tokenizer.bin for gpt2 shards, and removes an old one if the folder has no gpt2 shards."""
     path = out / "tokenizer.bin"
     if isinstance(tokenizer, Gpt2Tokenizer):
         temporary = out / ".tokenizer.bin.tmp"
@@ -198,7 +198,7 @@ def _write_tokenizer(out: Path, tokenizer: Tokenizer) -> None:
 
 
 def report(out: Path, manifest: Json, there_already: bool, about: str = "") -> None:
-    """What a script prints at its end."""
+    """Prints the last lines of a data script."""
     name, shards = manifest["name"], manifest["shards"]
     if there_already:
         print(f"{out}: already there, made from the same text (nothing written)")

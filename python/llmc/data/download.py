@@ -1,7 +1,7 @@
-"""Downloads that fail within seconds where the network is out of reach, and that continue where they stopped.
+"""Downloads that fail within seconds if there is no network, and that continue where they stopped.
 
-All by `requests`, Hugging Face's files too: huggingface_hub 2.4 needs 23 seconds to find out that there is no network
-(its retries cannot be shortened), and it begins a broken download again from the first byte.
+All downloads use `requests`, also those from Hugging Face: huggingface_hub 2.4 needs 23 seconds to detect that there is
+no network (its retries cannot be shortened), and it starts an interrupted download again from the first byte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llmc.errors import DataError
 
 OFFLINE_ALTERNATIVE = "python dev/data/pystdlib.py makes a data set without a network"
 PROBE_SECONDS = 4
-# identity: the bytes of a range have to be those of the file, not of a compressed answer
+# identity: the bytes of a range must be those of the file, not of a compressed response
 HEADERS = {"User-Agent": "llmc-mup", "Accept-Encoding": "identity"}
 
 
@@ -28,7 +28,7 @@ def host_of(url: str) -> str:
 
 
 def unreachable(url: str) -> str:
-    """Why the host of `url` is out of reach, or "" if it answers. Takes PROBE_SECONDS at most, name lookup included."""
+    """Why the host of `url` cannot be reached, or "" if it answers. Takes at most PROBE_SECONDS, with name lookup."""
     reasons: list[str] = []
 
     def attempt() -> None:
@@ -38,7 +38,7 @@ def unreachable(url: str) -> str:
         except (requests.RequestException, OSError, ValueError) as error:
             reasons.append(reason_of(error))
 
-    thread = threading.Thread(target=attempt, daemon=True)  # a name lookup has no timeout: the thread is left behind
+    thread = threading.Thread(target=attempt, daemon=True)  # a name lookup has no timeout: the thread is left running
     thread.start()
     thread.join(PROBE_SECONDS)
     return reasons[0] if reasons else f"no answer within {PROBE_SECONDS} seconds"
@@ -74,7 +74,7 @@ def fetch_json(url: str) -> Any:
 
 
 def download(url: str, path: Path, hint: str = "") -> Path:
-    """Fetches `url` to `path` unless it is there. An interrupted download leaves `path`.part and continues from it."""
+    """Fetches `url` to `path` if it does not exist. A later call continues an interrupted download."""
     if path.exists():
         return path
     require_network(url, hint)
@@ -105,11 +105,11 @@ def download(url: str, path: Path, hint: str = "") -> Path:
 
 
 def _fetch(url: str, part: Path) -> int | None:
-    """Appends what is missing of `url` to `part`. Returns the size the whole file has to have, where it is known."""
+    """Appends the missing bytes of `url` to `part`. Returns the size of the whole file, if it is known."""
     have = part.stat().st_size if part.exists() else 0
     headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        if response.status_code == 416 and have:  # the file is not that long: the part is of another file
+        if response.status_code == 416 and have:  # the file is shorter: `part` is from another file
             part.unlink()
             return _fetch(url, part)
         response.raise_for_status()
@@ -123,7 +123,7 @@ def _fetch(url: str, part: Path) -> int | None:
                 desc=part.stem, initial=have, total=expected, unit="B", unit_scale=True, disable=None, leave=False
             ) as progress,
         ):
-            # raw: iter_content drops what it has of a block when the connection breaks
+            # raw: iter_content drops an incomplete block when the connection breaks
             while block := response.raw.read(1 << 20, decode_content=False):
                 file.write(block)
                 progress.update(len(block))

@@ -1,4 +1,4 @@
-"""Text files of any size: which are usable, where to cut them, reading in blocks, and which are for validation."""
+"""Text files of any size: checks, reading in blocks, and the split into training and validation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scan(path: Path) -> tuple[str, str]:
 
 
 def cut_before(data: bytes) -> int:
-    """Where `data`, which goes on, can be cut: behind its last line, or at least between characters. Never 0."""
+    """Where `data`, which continues, can be cut: after its last line, or at least between characters. Never 0."""
     newline = data.rfind(b"\n") + 1
     if newline:
         return newline
@@ -46,7 +46,7 @@ def cut_before(data: bytes) -> int:
 
 
 def blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The bytes from start to end in blocks of some megabytes, cut between lines where that is possible."""
+    """The bytes from start to end in blocks of a few megabytes, cut between lines if possible."""
     end = path.stat().st_size if end is None else end
     with open(path, "rb") as file:
         while start < end:
@@ -67,7 +67,7 @@ def pieces_of(path: Path, split: str, start: int = 0, end: int | None = None) ->
 
 
 def tail_start(path: Path, val_fraction: float) -> int:
-    """Where the last part of a file begins: at the first line, or else character, behind 1 - val_fraction of it."""
+    """Where the last val_fraction of a file begins, moved to the next line, or to the next character."""
     size = path.stat().st_size
     start = size - round(size * val_fraction)
     with open(path, "rb") as file:
@@ -85,8 +85,8 @@ def split_by_name(sizes: dict[str, int], val_fraction: float) -> dict[str, str]:
     """The split of each file, "train" or "val". sizes: bytes by name.
 
     In the order of a hash of their names, files go to validation until it has its share of the bytes; a file with more
-    than half of that share stays in training. So adding or removing files hardly changes where the others belong. With
-    few or large files, each side gets at least one.
+    than half of that share stays in training. So adding or removing files changes the split of few others. With few or
+    large files, each side gets at least one.
     """
     splits = dict.fromkeys(sizes, "train")
     rank = sorted(sizes, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())

@@ -3,8 +3,8 @@
 Source: https://huggingface.co/datasets/HuggingFaceFW/fineweb and .../fineweb-edu, folders sample/10BT and sample/100BT
 (parquet files of about 2 GB), or --file. Licence: ODC-By 1.0; the texts come from Common Crawl, see its terms of use.
 Format: token shards (doc/formats.md) of 100 million tokens in data/fineweb_TYPE_VERSION; the first is for validation.
-Complete shards of an interrupted run are kept and the same command continues behind them: it reads the files in
-OUT/download again for their SHA-256, but does not tokenize again. Remove OUT/download in the end.
+Complete shards of an interrupted run are kept, and the same command continues after them: it reads the files in
+OUT/download again for their SHA-256, but does not tokenize them again. Remove OUT/download at the end.
 """
 
 from __future__ import annotations
@@ -74,9 +74,14 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     parser = options(__doc__, "fineweb", prog, tokenizer="gpt2", workers=True)
     parser.set_defaults(out=None)
     parser.add_argument("--type", choices=["classic", "edu"], default="classic", help="[%(default)s]")
-    parser.add_argument("--version", choices=["10B", "100B"], default="10B", help="tokens, about [%(default)s]")
     parser.add_argument(
-        "--max-shards", type=count(1, 100_000), metavar="SHARDS", help="stop after that many shards for training [all]"
+        "--version", choices=["10B", "100B"], default="10B", help="approximate number of tokens [%(default)s]"
+    )
+    parser.add_argument(
+        "--max-shards",
+        type=count(1, 100_000),
+        metavar="SHARDS",
+        help="number of training shards after which to stop [all]",
     )
     parser.add_argument("--file", nargs="+", type=Path, help="parquet or .jsonl files, instead of the download")
     args = parser.parse_args(argv)
@@ -89,7 +94,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         if args.file:
             return documents(iter(args.file))
         urls = parquet_urls(args.type, args.version)
-        import_parquet()  # before 2 GB are fetched
+        import_parquet()  # fails before 2 GB are downloaded
         return documents(download(url, out / "download" / Path(url).name, HINT) for url in urls)
 
     source = {

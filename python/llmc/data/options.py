@@ -19,7 +19,7 @@ def fraction(text: str) -> float:
 
 
 def count(low: int, high: int) -> Callable[[str], int]:
-    """A parser of whole numbers from `low` to `high`; they may be written with commas or underscores."""
+    """A parser of whole numbers from `low` to `high`; commas and underscores are allowed."""
 
     def parse(text: str) -> int:
         value = int(text.replace(",", "").replace("_", ""))
@@ -40,7 +40,7 @@ def options(
     val_fraction: float | None = None,
     workers: bool = False,
 ) -> argparse.ArgumentParser:
-    """A parser with --out, --shard-tokens and, where they have a default here, the others.
+    """A parser with --out and --shard-tokens, and with the other options if they have a default here.
 
     doc    the script's docstring
     name   of the data set
@@ -53,7 +53,7 @@ def options(
         type=count(2, MAX_SHARD_TOKENS),
         default=100_000_000,
         metavar="TOKENS",
-        help="size of a shard; a small remainder joins the last one [%(default)s]",
+        help="size of a shard; a small remainder is added to the last one [%(default)s]",
     )
     if tokenizer:
         parser.add_argument("--tokenizer", choices=["byte", "gpt2"], default=tokenizer, help="[%(default)s]")
@@ -71,6 +71,6 @@ def options(
             type=count(1, 1024),
             default=os.cpu_count() or 1,
             metavar="PROCESSES",
-            help="processes that tokenize [%(default)s]",
+            help="number of processes that tokenize [%(default)s]",
         )
     return parser

@@ -1,4 +1,4 @@
-"""The default corpus: the source text of this Python's own standard library. Needs no network; redistributes nothing.
+"""The default corpus: the source text of this Python's standard library. It needs no network.
 
 Source: the .py files of the standard library of the Python that runs this script (about 12 MB of code and English
 documentation), without tests, site-packages, vendored wheels and duplicates.
@@ -36,7 +36,7 @@ EXCLUDED_FOLDERS = {
     "ensurepip",
 }
 EXCLUDED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")  # they describe the machine
-LEAST_BYTES = 2_000_000  # less is a Python without its library's sources
+LEAST_BYTES = 2_000_000  # a Python without the sources of its library has less
 
 
 def source_files(stdlib: Path) -> list[Path]:
@@ -56,7 +56,7 @@ def read_source(path: Path) -> bytes:
 
 
 def read_library(stdlib: Path) -> tuple[dict[str, bytes], Counter[str]]:
-    """{relative name: text} without duplicates, and how many files were left out for what reason."""
+    """{relative name: text} without duplicates, and the number of files left out for each reason."""
     texts: dict[str, bytes] = {}
     left_out: Counter[str] = Counter()
     seen = set()

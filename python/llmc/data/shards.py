@@ -1,6 +1,6 @@
-"""Token shards (doc/formats.md): reading and checking them, and a writer that leaves whole data sets or nothing.
+"""Token shards (doc/formats.md): reading, checking, and a writer that leaves either a complete data set or nothing.
 
-This is the one place in Python that knows the header of a shard.
+The header of a shard is defined only here in Python.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from llmc.atomic import write_atomically
 from llmc.errors import DataError
 
-if TYPE_CHECKING:  # readers of shards, such as train_gpt2.py, do without the tokenizers' packages
+if TYPE_CHECKING:  # readers of shards, such as train_gpt2.py, do not need the packages of the tokenizers
     from llmc.data.tokenizers import Tokenizer
 
 MAGIC, HEADER_BYTES = 20240520, 1024
@@ -28,7 +28,7 @@ MAX_SHARD_TOKENS = 2_000_000_000  # the count in the header is an int32
 
 @dataclass
 class Shard:
-    """A shard that is being written, and its entry in NAME.json."""
+    """A shard being written, and its entry in NAME.json."""
 
     file: str
     split: str  # train or val
@@ -57,7 +57,7 @@ def shard_header(
 
 
 def write_shard(path: Path, tokens: NDArray[Any], vocab_size: int) -> None:
-    """A shard whose text is unknown, of tokens that are at hand: for benchmarks."""
+    """Writes tokens as a shard without its text's size and hash: for benchmarks."""
     version, dtype = (1, "<u2") if vocab_size <= 65_536 else (2, "<u4")
     path.write_bytes(shard_header(len(tokens), vocab_size, version=version) + tokens.astype(dtype).tobytes())
 
@@ -67,7 +67,7 @@ def read_shard(path: Path) -> ShardContent:
     try:
         size = os.path.getsize(path)
         if size < HEADER_BYTES:
-            raise DataError(f"{path} is not a token shard: {size} bytes, where the header alone has {HEADER_BYTES}")
+            raise DataError(f"{path} is not a token shard: {size} bytes, but the header alone has {HEADER_BYTES}")
         header = np.fromfile(path, dtype="<u4", count=256)
     except OSError as error:
         raise DataError(f"cannot open the token shard {path}: {error.strerror}") from None
@@ -94,7 +94,7 @@ def read_shard(path: Path) -> ShardContent:
 
 class ShardWriter:
     """Appends tokens to NAME_SPLIT_000001.bin, ...000002.bin in the folder OUT/.NAME.partial. `commit` moves them to
-    OUT. Every other end of the `with` block removes them; a resumable writer keeps its complete shards."""
+    OUT. If the `with` block ends without `commit`, they are removed; a resumable writer keeps its complete shards."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class ShardWriter:
                 path.unlink()
 
     def _restore(self) -> None:
-        """Takes over the shards that an interrupted run with the same options completed."""
+        """Restores the shards that an interrupted run with the same options completed."""
         try:
             progress = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
             shards = [Shard(**shard) for shard in progress["shards"]]
@@ -147,7 +147,7 @@ class ShardWriter:
             print(f"{len(self.shards)} complete shards are kept in {self.folder}; the same command continues there")
 
     def write(self, split: str, tokens: NDArray[np.uint16], piece: int = 0, before: int = 0) -> None:
-        """Appends tokens. `piece` is their number in the source and `before` the total when it began, for resuming."""
+        """Appends tokens. For resuming: `piece`, its number in the source, and `before`, the total at its start."""
         while len(tokens):
             if split not in self.open:
                 index = 1 + sum(shard.split == split for shard in self.shards)
@@ -170,7 +170,7 @@ class ShardWriter:
 
     def _complete(self, split: str) -> None:
         shard, file = self.open[split]
-        file.close()  # may fail: the disk is full
+        file.close()  # fails if the disk is full
         del self.open[split]
         self.shards.append(shard)
 
@@ -184,7 +184,7 @@ class ShardWriter:
             write_atomically(self.folder / "progress.json", json.dumps(progress))
 
     def commit(self, sha256: bytes) -> list[Shard]:
-        """Writes the headers and moves the data set into place; it replaces an older one of the same name."""
+        """Writes the headers and moves the data set to OUT, where it replaces an older one of the same name."""
         for split in list(self.open):
             self._complete(split)
             self._join_small_last_shard(split)
@@ -203,7 +203,7 @@ class ShardWriter:
         return sorted(self.shards, key=lambda shard: shard.file)
 
     def _join_small_last_shard(self, split: str) -> None:
-        """A last shard below a hundredth of the size goes into the one before: it could be too short for any window."""
+        """Adds a last shard below 1% of the size to the shard before: it could be too short for a window."""
         mine = [shard for shard in self.shards if shard.split == split]
         if len(mine) < 2 or mine[-1].tokens * 100 >= self.shard_tokens:
             return

@@ -1,10 +1,10 @@
 """Symbols from a random source whose entropy is known: the loss that no model can beat, for tests.
 
-Source: a first-order Markov chain over --vocab-size symbols. Each symbol has --successors possible ones (a symbol drawn
-twice counts once), with probabilities that are multiples of 1/256; so the entropy rate is exact. All is drawn from
---seed. Licence: none needed. Format: token shards (doc/formats.md) in data/synthetic, tokenizer 0, without documents;
-entropy.json beside them has nats/token: of the chain, and of its symbols taken one by one (what a model without context
-reaches).
+Source: a first-order Markov chain over --vocab-size symbols. Each symbol has --successors possible successors (a symbol
+drawn twice counts once), with probabilities that are multiples of 1/256, so the entropy rate is exact. All is drawn
+from --seed. Licence: none needed. Format: token shards (doc/formats.md) in data/synthetic, tokenizer 0, without
+documents; entropy.json in the same folder has nats/token of the chain, and of single symbols (the loss of a model
+without context).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Chain:
 
 
 def make_chain(vocab_size: int, successors: int, random: np.random.RandomState) -> Chain:
-    """The first successor of each symbol is the next one on a cycle through all, so every symbol is reached."""
+    """The first successor of each symbol is the next one on a cycle of all symbols, so every symbol is reached."""
     targets = random.randint(0, vocab_size, size=(vocab_size, successors))
     cycle = random.permutation(vocab_size)
     targets[cycle, 0] = np.roll(cycle, -1)
@@ -80,11 +80,11 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         type=count(1, 10**9),
         default=65_536,
         metavar="TOKENS",
-        help="for validation; they come first in the sequence [%(default)s]",
+        help="for validation; the first ones of the sequence [%(default)s]",
     )
     parser.add_argument("--seed", type=count(0, 2**32 - 1), default=0, help="[%(default)s]")
     args = parser.parse_args(argv)
-    random = np.random.RandomState(args.seed)  # of numpy's generators the one whose numbers never change
+    random = np.random.RandomState(args.seed)  # the NumPy generator whose numbers never change
     chain = make_chain(args.vocab_size, args.successors, random)
     source = {
         "corpus": "Markov chain",
@@ -116,6 +116,6 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         manifest,
         there,
         f"Markov chain over {args.vocab_size:,} symbols, seed {args.seed}: entropy "
-        f"{entropy:.6f} nats/token (one by one {chain.unigram_nats_per_token:.6f})",
+        f"{entropy:.6f} nats/token (of single symbols {chain.unigram_nats_per_token:.6f})",
     )
     return ExitCode.DONE

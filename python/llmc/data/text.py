@@ -1,8 +1,8 @@
 """Token shards from your own text files.
 
-Source: files and folders (read recursively, hidden ones left out); any file that is UTF-8 text, or those that match
---pattern. Licence: your text's own. Format: token shards (doc/formats.md) in data/text. Several files: each is a
-document that belongs to training or validation by a hash of its name. One file: its last part is the validation text.
+Source: files and folders (read recursively, without hidden ones): all UTF-8 text files, or those that match --pattern.
+Licence: that of your text. Format: token shards (doc/formats.md) in data/text. Several files: each is a document, and a
+hash of its name decides whether it is for training or validation. One file: its last part is the validation text.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from llmc.data.files import pieces_of, scan, split_by_name, tail_start
 from llmc.data.options import options
 from llmc.errors import DataError, ExitCode
 
-NOTES = 5  # files named in a note; the others are counted
+NOTES = 5  # number of files named in notes; the others are counted
 
 
 def find_files(paths: list[Path], patterns: list[str]) -> dict[str, Path]:
-    """{name relative to the argument that led to it: file}, by name; a file reached twice counts once."""
+    """{name relative to its argument: file}, sorted by name; a file found twice counts once."""
     found: dict[str, Path] = {}
     seen = set()
 
@@ -47,7 +47,7 @@ def find_files(paths: list[Path], patterns: list[str]) -> dict[str, Path]:
 
 
 def usable(files: dict[str, Path]) -> tuple[dict[str, Path], list[str]]:
-    """The files with text, each content once, and a note about each other one."""
+    """The files with text, without duplicates, and a note about each of the others."""
     good: dict[str, Path] = {}
     notes = []
     first: dict[str, str] = {}

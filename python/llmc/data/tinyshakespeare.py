@@ -3,7 +3,7 @@
 Source: https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt, or --file.
 Licence: the text is in the public domain.
 Format: token shards (doc/formats.md) in data/tinyshakespeare. Each paragraph (a speech) is a document; the first 32,768
-tokens are for validation. With gpt2: 305,260 tokens for training, the ones that llm.c trains on.
+tokens are for validation. With gpt2: 305,260 tokens for training, the same as llm.c's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VAL_TOKENS = 32_768
 
 
 def paragraphs(text: bytes) -> list[Piece]:
-    """Documents that end behind each empty line."""
+    """Documents that end after each empty line."""
     parts = text.split(b"\n\n")
     parts = [part + b"\n\n" for part in parts[:-1]] + parts[-1:]
     return [Piece("train", part) for part in parts if part]
@@ -48,6 +48,6 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         val_tokens=VAL_TOKENS,
     )
     if not any(shard["split"] == "train" for shard in manifest["shards"]):
-        print(f"note: {path} is too short: all its tokens are among the {VAL_TOKENS:,} for validation")
+        print(f"note: {path} is too short: all its tokens are among the first {VAL_TOKENS:,}, which are for validation")
     report(args.out, manifest, there, f"Tiny Shakespeare: {len(documents):,} documents")
     return ExitCode.DONE

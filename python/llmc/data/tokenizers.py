@@ -15,8 +15,8 @@ from llmc.data.download import host_of, unreachable
 from llmc.errors import DataError
 from llmc.tokenizer import GPT2_VOCAB_SIZE
 
-# tiktoken looks for a URL's contents in its cache folder under the SHA-1 of the URL. `gpt2` and `r50k_base` are the
-# same vocabulary and the same regular expression, so either set of files does. {file name: (what it is, its SHA-256)}
+# tiktoken looks for a URL's contents in its cache folder under the SHA-1 of the URL. `gpt2` and `r50k_base` have the
+# same vocabulary and the same regular expression: either set of files is enough. {file name: (its source, its SHA-256)}
 BLOBS = "https://openaipublic.blob.core.windows.net"
 GPT2_FILES = {
     "gpt2": {
@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
     name: str  # in NAME.json: byte, gpt2 or unknown
     id: int  # in the shards' header: 1, 2 or 0
     vocab_size: int
-    eot: int | None  # stands before each document
+    eot: int | None  # written before each document
     byte_lengths: NDArray[np.int64] | None  # (vocab_size,) bytes of text per token; None: unknown
 
     def encode(self, text: bytes) -> NDArray[np.uint16]: ...
@@ -64,7 +64,7 @@ class ByteTokenizer:
 
 
 class Gpt2Tokenizer:
-    """GPT-2's byte-pair encoding by tiktoken; its last token is the end of a document. The text has to be UTF-8."""
+    """GPT-2's byte-pair encoding by tiktoken; its last token is the end of a document. The text must be UTF-8."""
 
     name, id, vocab_size = "gpt2", 2, GPT2_VOCAB_SIZE
     eot: int | None = GPT2_VOCAB_SIZE - 1
@@ -80,7 +80,7 @@ class Gpt2Tokenizer:
 
 
 class SymbolTokenizer:
-    """For data that are numbers already: the text is little-endian uint16, without documents and bytes of text."""
+    """For data that are already tokens: the text is little-endian uint16, without documents and byte counts."""
 
     name, id = "unknown", 0
     eot: int | None = None
@@ -101,7 +101,7 @@ def make_tokenizer(name: str) -> Tokenizer:
 
 
 def cache_folder() -> str:
-    """Where tiktoken looks for its files; "" if its cache is switched off by an empty variable."""
+    """Where tiktoken looks for its files; "" if an empty variable switches its cache off."""
     default = os.path.join(tempfile.gettempdir(), "data-gym-cache")
     return os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
 
@@ -117,7 +117,7 @@ def load_gpt2() -> Any:
     name = _cached_encoding() or _reachable_encoding()
     try:
         return tiktoken.get_encoding(name)
-    except Exception as error:  # tiktoken lets through whatever its HTTP library raises
+    except Exception as error:  # tiktoken does not catch the errors of its HTTP library
         raise DataError(
             f"tiktoken cannot load GPT-2's vocabulary ({error}): try again, put {_file_sets()} into "
             f"the folder TIKTOKEN_CACHE_DIR, or use --tokenizer byte"
@@ -125,8 +125,8 @@ def load_gpt2() -> Any:
 
 
 def _cached_encoding() -> str:
-    """The encoding whose files are all in the cache folder, or "". tiktoken deletes a file that has another SHA-256
-    and fetches it from the network; here it is named instead."""
+    """The encoding whose files are all in the cache folder, or "". DataError for a file with another SHA-256, which
+    tiktoken would delete and download again."""
     if not cache_folder():
         return ""
     for encoding, files in GPT2_FILES.items():

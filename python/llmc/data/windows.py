@@ -19,7 +19,7 @@ TOKENIZERS = {1: "byte", 2: "gpt2"}
 class Dataset:
     """All shards of a glob pattern, sorted by path, as windows of seq_len tokens and their successors.
 
-    pattern     of the option `option`, which error messages name
+    pattern     the value of the option `option`, which error messages name
     shuffle     visit shards and windows in an order that depends on the seed and the epoch
     """
 
@@ -57,7 +57,7 @@ class Dataset:
         self.window_order = lru_cache(2)(self._window_order)
 
     def _shard_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Shards in the epoch's order, and the epoch's sample at which each begins."""
+        """Shards in the order of the epoch, and the sample of the epoch at which each begins."""
         count = len(self.shards)
         order = random_order(count, self.seed, SHARD_ORDER, epoch) if self.shuffle else np.arange(count)
         return order, np.concatenate(([0], np.cumsum(np.array(self.windows_of)[order])))
@@ -74,7 +74,7 @@ class Dataset:
         return shard, int(self.window_order(epoch, shard)[window]) if self.shuffle else window
 
     def rows(self, samples: range, vocab_size: int) -> NDArray[np.int64]:
-        """(len(samples), seq_len + 1): the tokens of each sample and the last one's successor."""
+        """(len(samples), seq_len + 1): the tokens of each sample and the token after the last."""
         rows = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
         for row, sample in zip(rows, samples, strict=True):
             shard, window = self.locate(sample)

@@ -1,1 +1,1 @@
-"""Coordinate checks and sweeps of hyperparameters: the runs, and what their results say."""
+"""Coordinate checks and sweeps of hyperparameters: runs, results and verdicts."""

@@ -1,4 +1,4 @@
-"""What is likely wrong where a coordinate check finds another slope than the theory's (theory.py)."""
+"""Likely causes of slopes that differ from those expected by a coordinate check (theory.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 
 from llmc.mup.findings import Finding, Verdict
 
-# (multiplier, init, learning rate) of each role as powers of the width: which of them a wrong slope points to
+# (multiplier, init, learning rate) of each role as powers of the width: a wrong slope is compared with these
 FORMS: dict[str, dict[str, tuple[float, float, float]]] = {
     "mup": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (-1, 0, 0)},
     "mup-table3": {"input": (0, 0, 0), "vector": (0, 0, 0), "hidden": (0, -0.5, -1), "output": (0, -1, -1)},
@@ -19,15 +19,15 @@ FORMS: dict[str, dict[str, tuple[float, float, float]]] = {
     },
     "u-mup": {"input": (0, 0, -0.5), "vector": (-0.5, 0, 0), "hidden": (-0.5, 0, -0.5), "output": (-1, 0, 0)},
 }
-U_MUP_LAYER_NORM = (0, 0, -0.5)  # the vectors above are its biases
+U_MUP_LAYER_NORM = (0, 0, -0.5)  # the vectors above are biases
 FORMS["sp"] = FORMS["completep"] = FORMS["mup"]
 OWNER = {"input": "embedding", "hidden": "hidden", "output": "readout", "vector": "layer norm and bias"}
 RATE = {"vector": "learning rates"}
-MISTAKE = 0.3  # smaller deviations of a weight's slope are drift that a mistake elsewhere causes
+MISTAKE = 0.3  # smaller deviations of a weight's slope are effects of a mistake elsewhere
 
 
 def factor(power: float, size: str) -> str:
-    """size^power, power > 0, in words."""
+    """Text for size^power, power > 0."""
     nearest = round(2 * power) / 2
     if abs(power - nearest) > 0.23 or not nearest:
         return f"{size}^{power:.2f}"
@@ -35,7 +35,7 @@ def factor(power: float, size: str) -> str:
 
 
 def compare(what: str, found: float, wanted: float, size: str) -> str:
-    """Words for a factor that is size^found and has to be size^wanted."""
+    """Text for a factor that is size^found and should be size^wanted."""
     verb = "divided" if wanted < 0 else "multiplied"
     if abs(found) < 0.25:
         return f"{what} not {verb} by {factor(abs(wanted), size)}"
@@ -46,7 +46,7 @@ def compare(what: str, found: float, wanted: float, size: str) -> str:
 
 
 def explain(verdict: Verdict, multipliers: dict[str, float]) -> None:
-    """Writes a cause into every failure that has none. multipliers: the slope of each parameter's multiplier."""
+    """Sets the cause of every failure that has none. multipliers: the slope of each parameter's multiplier."""
     size = "depth" if verdict.axis == "depth" else "width" if verdict.parametrization == "u-mup" else "width_mult"
     failures = [failure for failure in verdict.failures if not failure.cause]
     roots = [f for f in failures if f.kind in ("update", "init") and abs(f.slope - f.limits.expected) >= MISTAKE]
@@ -62,13 +62,13 @@ def explain(verdict: Verdict, multipliers: dict[str, float]) -> None:
         elif roots:
             failure.cause = nearest_root(failure, roots).cause
         elif failure.low <= failure.limits.high and failure.high >= failure.limits.low:
-            failure.cause = "perhaps only noise, the interval reaches slopes that pass: add seeds or sizes"
+            failure.cause = "perhaps only noise, the interval includes slopes that pass: add seeds or sizes"
         elif failure.kind == "activation":
             failure.cause = explain_activation(verdict, failure)
         elif failure.kind == "gradient":
             failure.cause = "the backward pass at or above it: no multiplier of the forward pass explains its gradient"
         else:
-            failure.cause = "a drift too small for a wrong rule: a smaller learning rate or more seeds would tell"
+            failure.cause = "a drift too small for a wrong rule: check with a smaller learning rate or more seeds"
 
 
 def explain_parameter(verdict: Verdict, failure: Finding, multiplier: float, size: str) -> str:
@@ -95,7 +95,7 @@ def explain_parameter(verdict: Verdict, failure: Finding, multiplier: float, siz
 
 
 def explain_logits(verdict: Verdict) -> str:
-    """Rules and updates are right, and the logits follow the width far more than what they are computed from."""
+    """For correct rules and updates with logits that depend on the width far more than the activations before them."""
     logits = [f for f in verdict.failures if f.kind == "activation" and f.tensor == "logits"]
     if verdict.axis == "depth" or not logits or math.isnan(logits[0].slope) or abs(logits[0].slope) < MISTAKE:
         return ""
@@ -105,7 +105,7 @@ def explain_logits(verdict: Verdict) -> str:
 
 
 def explain_gradients(verdict: Verdict, size: str) -> str:
-    """One mistake on the way back scales the gradient of everything below it by the same power."""
+    """One mistake in the backward pass scales all gradients below it by the same power."""
     below = [f for f in verdict.findings if f.kind == "gradient" and f.role != "output" and not math.isnan(f.slope)]
     wrong = [f.slope - f.limits.expected for f in below if not f.passed]
     if verdict.axis == "depth" or not wrong or len(wrong) < 0.8 * len(below):
@@ -122,7 +122,7 @@ def explain_gradients(verdict: Verdict, size: str) -> str:
 
 
 def nearest_root(failure: Finding, roots: list[Finding]) -> Finding:
-    """The mistake that most likely caused a failure: that of the tensor itself, of its role, any."""
+    """The most likely cause of a failure: a mistake in the tensor itself, in its role, or in any tensor."""
     preferred = {"logits": "output"}.get(failure.tensor, failure.role or "hidden")
     order = ["update", "init"] if failure.kind != "init" else ["init", "update"]
     return min(roots, key=lambda root: (root.tensor != failure.tensor, root.role != preferred, order.index(root.kind)))
@@ -139,5 +139,5 @@ def explain_activation(verdict: Verdict, failure: Finding) -> str:
     if failure.tensor.endswith(".attn.logits") and not others:
         if verdict.head_grows and failure.slope > failure.limits.expected:
             return "attention scale is 1/sqrt(d), not 1/d, with d the head size"
-        return "attention scale goes with the width in a wrong way"
-    return "the forward pass: inits and updates are right, and yet the activation goes with the width"
+        return "attention scale depends on the width in a wrong way"
+    return "the forward pass: inits and updates are right, but the activation depends on the width"

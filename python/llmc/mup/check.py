@@ -3,8 +3,8 @@
     verdict = check(read_csv([Path("coordinate_check.csv")]))     # rows of one program and one parametrization
     verdict.passed, verdict.failures                              # each failure: tensor, kind, slope, expected, cause
 
-A slope is d log2(value) / d log2(width): the power of the width that a tensor's size follows. What it has to be is in
-theory.py.
+A slope is d log2(value) / d log2(width): the size of a tensor grows like this power of the width. theory.py has the
+expected slopes.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def fit(points: list[tuple[float, float]]) -> Slope:
 
 
 def measured(row: Row, last: int) -> tuple[str, float] | None:
-    """Which finding a row belongs to, and the effective value: that of W = multiplier * w, on which forms agree."""
+    """The kind of finding of a row, and its value for W = multiplier * w, which is the same in all forms."""
     if row.kind == "activation":
         return ("activation", row.mean_abs) if row.step == last else None
-    if row.kind == "parameter" and row.step == 1:  # gains start at a constant: they have a mean, and no deviation
+    if row.kind == "parameter" and row.step == 1:  # gains start at a constant: their deviation is 0
         return "init", row.multiplier * (row.mean_abs if row.role == "vector" else row.std)
     if row.kind == "parameter" and row.step == last:
         return "update", row.multiplier * (row.delta or 0.0)
-    if row.kind == "gradient" and row.parametrization == "u-mup":  # in units of their own, which are to be the same
+    if row.kind == "gradient" and row.parametrization == "u-mup":  # scaled to be the same at every width
         return ("gradient", row.mean_abs) if row.step == U_MUP_GRADIENT_STEP else None
     if row.kind == "gradient" and row.step == GRADIENT_STEP:
         return "gradient", row.mean_abs / abs(row.multiplier) if row.multiplier else math.inf
@@ -63,7 +63,7 @@ def measured(row: Row, last: int) -> tuple[str, float] | None:
 
 
 def names_on(axis: str, row: Row) -> list[str]:
-    """A tensor's names in the table. Models of several depths share their first block and their last."""
+    """A tensor's names in the table. Models of different depths have a first and a last block in common."""
     block = re.match(r"h\.(\d+)\.(.+)", row.tensor)
     if axis == "width" or not block:
         return [row.tensor]
@@ -72,7 +72,7 @@ def names_on(axis: str, row: Row) -> list[str]:
 
 
 def order_of(kind: str, tensor: str) -> tuple[int, float, int, str]:
-    """The order of the forward pass."""
+    """Sort key: the order of the forward pass."""
     place = re.match(r"h\.(\w+)\.(.+)", tensor)
     block, name = (place[1], place[2]) if place else ("", tensor)
     names = [
@@ -89,7 +89,7 @@ def order_of(kind: str, tensor: str) -> tuple[int, float, int, str]:
 
 
 def judge(kind: str, tensor: str, role: str, points: list[tuple[int, float]], limits: Band | None) -> Finding | None:
-    """One finding; None where there is nothing to measure: an init of zero at every size."""
+    """One finding; None if there is nothing to measure (an init of zero at every size)."""
     values = [value for _, value in points]
     finding = Finding(kind, tensor, role, math.nan, math.nan, math.nan, limits)
     infinite = sorted({size for size, value in points if not math.isfinite(value)})
@@ -108,13 +108,13 @@ def judge(kind: str, tensor: str, role: str, points: list[tuple[int, float]], li
         finding.slope, finding.low, finding.high = slope.value, slope.low, slope.high
         if limits and not limits.low <= slope.value <= limits.high:
             finding.passed = False
-        elif limits and slope.error > (limits.high - limits.low) / 2:  # it may have landed inside by chance
+        elif limits and slope.error > (limits.high - limits.low) / 2:  # it may be inside by chance
             finding.passed, finding.cause = False, "too noisy to judge: add seeds or sizes"
     return finding
 
 
 def check(rows: list[Row]) -> Verdict:
-    """Judges the runs of one program and one parametrization. DataError where they are not enough to judge."""
+    """Judges the runs of one program and one parametrization. DataError if they are not enough."""
     found = groups(rows)
     if len(found) != 1:
         raise DataError(

@@ -16,7 +16,7 @@ COLUMNS = (
     "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,multiplier,"
     "mean_abs,std,delta"
 ).split(",")
-LEAST_STEPS = GRADIENT_STEP  # zero head and query: step 1 moves the head, 2 the query too, 3 the key; in 4 all differ
+LEAST_STEPS = GRADIENT_STEP  # zero head and query: step 1 changes the head, 2 the query, 3 the key; in 4 all differ
 BLOCK_ACTIVATIONS = (
     "ln_1 attn.q attn.k attn.v attn.logits attn attn.c_proj resid_attn ln_2 mlp.c_fc mlp.gelu mlp.c_proj resid_mlp"
 ).split()
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 def read_csv(paths: list[Path]) -> list[Row]:
-    """The rows of one or several CSVs. Whether they are enough to judge, `survey` says."""
+    """The rows of one or several CSVs. `survey` checks whether they are enough to judge."""
     rows = []
     for path in paths:
         try:
@@ -135,12 +135,12 @@ def require_one(group: list[Row], column: str, name: str) -> None:
     if len(values) > 1:
         raise DataError(
             f"{name} has runs of several {column} ({', '.join(map(str, values[:4]))}): "
-            f"give the runs of one, as nothing but the width (or the depth) may differ"
+            f"give the runs of one, because only the width (or the depth) may differ"
         )
 
 
 def survey(group: list[Row], name: str) -> Verdict:
-    """Finds the axis; a missing run, step or tensor is an error, because a check must not pass for lack of data."""
+    """Finds the axis. DataError for a missing run, step or tensor: a check must not pass for lack of data."""
     program, scheme, lr = group[0].program, group[0].parametrization, group[0].lr
     if scheme not in SCHEMES:
         raise DataError(f"{name}: the parametrization is unknown: {', '.join(SCHEMES)}")
@@ -185,8 +185,8 @@ def require_complete(group: list[Row], name: str, axis: str, sizes: list[int], s
     steps = max(row.step for row in group)
     if steps < LEAST_STEPS:
         raise DataError(
-            f"{name} has {steps} steps: with a head and queries that start at zero it takes {LEAST_STEPS} "
-            f"until everything moves; run at least that many"
+            f"{name} has {steps} steps: a head and queries that start at zero need {LEAST_STEPS} steps "
+            f"until everything changes; run at least that many"
         )
     for size in sizes:
         depth = size if axis == "depth" else group[0].depth

@@ -1,10 +1,10 @@
-"""Judges a coordinate check: does every activation keep its size as the model widens (or deepens)?
+"""Judges a coordinate check: do activations keep their size when the width (or the depth) grows?
 
-    llmc verdict CSV [CSV ...]      # what --coord-check wrote, or scripts/mup_coordinate_check.sh joined
+    llmc verdict CSV [CSV ...]      # from --coord-check, or the joined CSV of scripts/mup_coordinate_check.sh
 
-Prints slopes with 95% intervals beside the theory's, and a verdict with the likely cause of each failure. The figures
-are those of `llmc plot check`, which does all of this too. Exit codes: 0 all as expected, 1 a check failed (or one that
-should fail passed), 2 wrong usage, 3 unusable CSV.
+Prints slopes with 95% intervals and the expected values, and a verdict with the likely cause of each failure. `llmc
+plot check` prints the same and draws figures. Exit codes: 0 all as expected, 1 a check failed (or one that should fail
+passed), 2 wrong usage, 3 unusable CSV.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ KINDS = {
 
 
 def signed(value: float) -> str:
-    """A slope in the tables."""
+    """A slope as text for the tables."""
     return "-" if math.isnan(value) else f"{value:+.2f}".replace("-0.00", "+0.00")
 
 
 def families(verdict: Verdict) -> dict[tuple[str, str], Finding]:
-    """One finding for all blocks: the one that is farthest from what is expected."""
+    """One finding for all blocks: the one farthest from the expected slope."""
     worst: dict[tuple[str, str], Finding] = {}
     for finding in verdict.findings:
         key = (finding.kind, re.sub(r"^h\.\d+\.", "h.N.", finding.tensor))
@@ -59,7 +59,7 @@ def label_of(verdict: Verdict, several_programs: bool) -> str:
 
 
 def slope_table(verdicts: list[Verdict], all_blocks: bool) -> str:
-    """Rows: tensors; columns: checks. A failure has a cross, what is not judged has brackets."""
+    """Rows: tensors; columns: checks. A failure is marked with x; slopes that are not judged have no theory."""
     tables = [{(f.kind, f.tensor): f for f in v.findings} if all_blocks else families(v) for v in verdicts]
     several = len({verdict.program for verdict in verdicts}) > 1
     titles = [label_of(verdict, several) for verdict in verdicts]
@@ -91,14 +91,14 @@ def cell(finding: Finding | None) -> str:
 
 
 def verdict_text(verdict: Verdict, expected_to_fail: bool, several: bool) -> str:
-    """A line, and below it the likely causes of failures with three slopes each."""
+    """One line, then the likely causes of failures with three slopes each."""
     name = label_of(verdict, several)
     judged = sum(finding.band is not None for finding in verdict.findings)
     if verdict.passed:
         if expected_to_fail:
             return (
-                f"{name}: PASS, and it should FAIL: the check is suspicious, widen the range of {verdict.axis}s or "
-                f"raise the learning rate"
+                f"{name}: PASS, and it should FAIL: the check is suspicious, use a wider range of {verdict.axis}s or "
+                f"a larger learning rate"
             )
         return f"{name}: PASS ({judged} slopes)"
     lines = [f"{name}: FAIL{', as it should' if expected_to_fail else ''} ({len(verdict.failures)} of {judged} slopes)"]
@@ -167,7 +167,7 @@ def finding_json(f: Finding) -> dict[str, Any]:
 
 
 class Report(NamedTuple):
-    """All checks in some CSVs, and which of them did not end as expected."""
+    """All checks of the given CSVs, and those that did not end as expected."""
 
     checks: list[tuple[Verdict, list[Row]]]
     expected_to_fail: set[str]
@@ -187,16 +187,16 @@ class Report(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="what --coord-check wrote, or several joined")
-    parser.add_argument("--all-blocks", action="store_true", help="a line of the table for every block")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="slopes, intervals and verdicts for machines")
+    parser.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="written by --coord-check, or several joined")
+    parser.add_argument("--all-blocks", action="store_true", help="one row of the table for every block")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write slopes, intervals and verdicts as JSON")
     parser.add_argument(
         "--expect-fail",
         nargs="*",
         choices=SCHEMES,
         metavar="SCHEME",
-        help="parametrizations that have to fail, as they have no rule for it [width: sp; depth: sp, "
-        "mup, mup-table3, mup-table9]",
+        help="parametrizations that must fail, because they have no rule for the axis [width: sp; "
+        "depth: sp, mup, mup-table3, mup-table9]",
     )
 
 
@@ -211,7 +211,7 @@ def judge_files(paths: list[Path], expect_fail: list[str] | None) -> Report:
 
 
 def print_report(report: Report, all_blocks: bool, json_path: Path | None) -> None:
-    """The table and the verdicts; the last line is print_overall's."""
+    """Prints the table and the verdicts; print_overall prints the last line."""
     verdicts = report.verdicts
     first = verdicts[0]
     every = all_blocks or first.axis == "depth"

@@ -9,23 +9,22 @@ every tensor.
   PROGRAM=./train_gpt2cu OUT=runs/check_gpu scripts/mup_coordinate_check.sh    or ".venv/bin/python train_gpt2.py"
 
 Environment variables:
-  AXIS              what grows: width or depth                             [width]
+  AXIS              the size that varies: width or depth                   [width]
   WIDTHS, DEPTHS    sizes of the models                                    [width: 64 128 256 512 1024 at depth 2
                                                                             depth: 2 4 8 16 32 at width 64]
   PARAMETRIZATIONS  schemes to check                                       [width: sp mup completep u-mup
                                                                             depth: mup completep]
-  SEEDS             how many; the data is the same for all                 [3]
-  STEPS             of each run                                            [10]
-  HEADS             number of heads at every size; else HEAD_DIM is kept   [HEAD_DIM=16]
+  SEEDS             number of seeds; all use the same data                 [3]
+  STEPS             steps of each run                                      [10]
+  HEADS             number of heads at every size, instead of HEAD_DIM     [HEAD_DIM=16]
   LR                learning rate                                          [1e-3; u-mup: 0.1]
   DATA              token shards                                           [data/pystdlib/pystdlib_train_*.bin]
   PROGRAM, EXTRA    the trainer; further options for all runs              [./train_gpt2]
   THREADS, JOBS     CPU threads of a run; runs at a time                   [1; cores, 1 for train_gpt2cu]
-  OUT               the folder for everything                              [runs/coordinate_check]
+  OUT               folder for all output                                  [runs/coordinate_check]
 
-Finished runs are kept: a second call goes on where the first one stopped. Exit codes: 0 all as expected, 1 a
-parametrization failed its check, 2 wrong usage, 3 unusable data or statistics; a trainer that fails ends the check with
-its own code.
+Finished runs are kept: a second call continues where the first one stopped. Exit codes: 0 all as expected, 1 a
+parametrization failed its check, 2 wrong usage, 3 unusable data or statistics; if a trainer fails, its exit code.
 """
 
 from __future__ import annotations
@@ -50,15 +49,15 @@ DEFAULTS = {
     "width": {"WIDTHS": "64 128 256 512 1024", "DEPTHS": "2", "PARAMETRIZATIONS": "sp mup completep u-mup"},
     "depth": {"WIDTHS": "64", "DEPTHS": "2 4 8 16 32", "PARAMETRIZATIONS": "mup completep"},
 }
-# Small enough that ten steps are still a smooth descent: at five times as much, runs of one width differ by more than
-# widths do. sp and the forms of mup are one model at the base width; u-mup's rate is in units of its scaled weights.
+# Small enough for a smooth descent in ten steps: at five times these rates, runs of one width differ more than widths
+# do. sp and the forms of mup are the same model at the base width; u-mup's rate is in units of its scaled weights.
 LEARNING_RATE, U_MUP_LEARNING_RATE = "1e-3", "0.1"
 DATA = "data/pystdlib/pystdlib_train_*.bin"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment variables say."""
+    """The environment variables, parsed."""
 
     widths: list[int]
     depths: list[int]
@@ -82,7 +81,7 @@ class Settings:
 
 def whole_numbers(name: str, text: str) -> list[int]:
     if not all(word.isdecimal() and int(word) > 0 for word in text.split()) or not text.split():
-        raise UsageError(f"{name} is {text!r}: give whole numbers from 1 on")
+        raise UsageError(f"{name} is {text!r}: give whole numbers, at least 1")
     return [int(word) for word in text.split()]
 
 
@@ -112,7 +111,7 @@ def read_settings(env: Env) -> Settings:
 
 
 def options(settings: Settings, scheme: str, width: int, depth: int, seed: int) -> list[str]:
-    """The trainer's options for one run. All schemes start alike, from queries and a head of zeros."""
+    """The trainer's options for one run. All schemes but u-mup start with queries and a head of zeros."""
     rate = settings.lr or (U_MUP_LEARNING_RATE if scheme == "u-mup" else LEARNING_RATE)
     words = [
         *["--train-data", settings.data, "--overfit-single-batch", "--seq-len", "64", "--batch-size", "8"],
@@ -133,7 +132,7 @@ def options(settings: Settings, scheme: str, width: int, depth: int, seed: int) 
 
 @dataclass
 class CheckJob:
-    """A run. Its CSV has its last name when it is whole, and beside it is the command that made it."""
+    """A run. Its CSV gets its final name when it is complete; a file next to it has the command that made it."""
 
     name: str
     words: list[str]  # without --coord-check
@@ -159,7 +158,7 @@ class CheckJob:
         return "done" if same and newer else "missing"
 
     def part(self) -> float | None:
-        return 0.0 if self.running else None  # they are short: what is running does not count
+        return 0.0 if self.running else None  # runs are short: a running one counts as 0
 
     def start(self) -> subprocess.Popen[bytes] | None:
         self.csv.unlink(missing_ok=True)
@@ -186,7 +185,7 @@ class CheckJob:
 
 
 def make_jobs(settings: Settings) -> list[CheckJob]:
-    """The longest first, so that the last ones end together."""
+    """All runs, the longest first, so that the last ones end at about the same time."""
     program, jobs = Path(settings.program[-1]), []
     for width in sorted(settings.widths, reverse=True):
         for depth in sorted(settings.depths, reverse=True):
@@ -201,7 +200,7 @@ def make_jobs(settings: Settings) -> list[CheckJob]:
 
 
 def prepare(settings: Settings) -> None:
-    """Builds ./train_gpt2 and makes the default data where they are missing."""
+    """Builds ./train_gpt2 and makes the default data if they are missing."""
     program = settings.program[0]
     if settings.program == ["./train_gpt2"] and not os.access(program, os.X_OK) and Path("Makefile").exists():
         subprocess.run(["make", "train_gpt2"], check=False)
@@ -212,7 +211,7 @@ def prepare(settings: Settings) -> None:
 
 
 def join(csvs: Sequence[Path], path: Path) -> None:
-    """All rows under one header line."""
+    """Joins the rows of all CSVs under one header line."""
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "w", encoding="utf-8") as joined:
         for number, csv in enumerate(csvs):
@@ -222,7 +221,7 @@ def join(csvs: Sequence[Path], path: Path) -> None:
 
 
 def run_checks(argv: list[str] | None, prog: str | None, env: Env) -> list[str]:
-    """Runs what is left and joins the statistics. Returns the arguments of llmc.plot.check, which judges them."""
+    """Runs unfinished runs and joins the statistics. Returns the arguments of llmc.plot.check, which judges them."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What a coordinate check says: findings, tensor by tensor, and the verdict over them."""
+"""The results of a coordinate check: a finding for each tensor, and the verdict."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Finding:
     kind: str  # activation, update, init, gradient
     tensor: str
     role: str
-    slope: float  # NaN where there is none: see cause
+    slope: float  # NaN if there is none: see cause
     low: float  # 95% confidence interval
     high: float
-    band: Band | None  # what passes; None: shown, not judged
+    band: Band | None  # slopes that pass; None: shown, not judged
     passed: bool = True
     cause: str = ""
 
@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass
 class Verdict:
-    """The findings on one program and one parametrization."""
+    """The findings for one program and one parametrization."""
 
     program: str
     parametrization: str
@@ -51,7 +51,7 @@ class Verdict:
     seeds: list[int]
     steps: int
     lr: float
-    head_grows: bool  # the head size grows with the width, not the number of heads
+    head_grows: bool  # the head size, not the number of heads, grows with the width
     findings: list[Finding] = field(default_factory=list)
 
     @property

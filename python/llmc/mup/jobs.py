@@ -1,7 +1,7 @@
-"""Runs of programs: several at a time, with progress, until all are finished or a signal comes.
+"""Runs programs, several at a time, with progress, until all are finished or a signal arrives.
 
-What is known about a job is in its files. So a later call runs only what is left, and progress can be shown of jobs
-that other processes run.
+The state of a job is in its files. So a later call runs only unfinished jobs, and progress can be shown for jobs that
+other processes run.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from typing import Literal, Protocol, TypeVar
 from llmc.errors import ExitCode, Stopped
 from llmc.progress import Progress
 
-# other: it has the finished run of another command. A diverged run is a result, too.
+# other: its folder has a finished run of another command. A diverged run is a result.
 State = Literal["missing", "unfinished", "done", "diverged", "failed", "other"]
 FINISHED = ("done", "diverged")
 
 
 def was_stopped(code: int) -> bool:
-    """Whether this exit code is that of a signal: the run may be started again."""
+    """Whether the exit code is from a signal: the run may be started again."""
     return code < 0 or code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 
 class Job(Protocol):
     @property
     def work(self) -> float:
-        """How long it takes, in a unit that all jobs of a list share."""
+        """Its duration, in a unit that is the same for all jobs of a list."""
 
     def state(self) -> State: ...
 
     def part(self) -> float | None:
-        """The share of its work that is done while it runs, 0 to 1. None: it is not running."""
+        """The share of its work that is done, 0 to 1. None: it is not running."""
 
     def start(self) -> subprocess.Popen[bytes] | None:
-        """Starts it. None: that failed, and its files say why."""
+        """Starts it. None: it could not start; its files have the reason."""
 
     def end(self, code: int) -> None:
-        """Keeps what is to be known after it has ended with this exit code."""
+        """Records that it has ended with this exit code."""
 
 
 J = TypeVar("J", bound=Job)
 
 
 class Watch:
-    """Shows how far all jobs are.
+    """Shows the progress of all jobs.
 
-    every    seconds between lines where stdout is no terminal
+    every    seconds between lines if stdout is not a terminal
     """
 
     def __init__(self, jobs: Sequence[Job], every: float = 30):
@@ -62,7 +62,7 @@ class Watch:
         self.shown = time.monotonic()
 
     def _survey(self) -> tuple[float, str]:
-        """The work that is done, and how many jobs are in which state."""
+        """The work that is done, and a text with the number of jobs in each state."""
         done, running = 0.0, 0
         for index, job in enumerate(self.jobs):
             if self.states.get(index) not in FINISHED:
@@ -81,7 +81,7 @@ class Watch:
         return done, text
 
     def update(self) -> None:
-        """To be called often; looks at the files once a second."""
+        """Call it often; it reads the files once a second."""
         if time.monotonic() - self.shown >= 1:
             self.progress.show(*self._survey())
             self.shown = time.monotonic()
@@ -92,7 +92,7 @@ class Watch:
 
 @contextmanager
 def caught_signals() -> Iterator[list[signal.Signals]]:
-    """SIGINT, SIGTERM and SIGHUP are appended to a list instead of ending this process."""
+    """Appends SIGINT, SIGTERM and SIGHUP to a list; they do not end this process."""
     caught: list[signal.Signals] = []
 
     def catch(number: int, _: FrameType | None) -> None:
@@ -115,15 +115,15 @@ def stopped_by(caught: list[signal.Signals]) -> Stopped:
 
 
 def run(jobs: Sequence[J], at_once: int, watch: Watch | None = None, stop_at_failure: bool = False) -> J | None:
-    """Runs jobs in their order, `at_once` at a time. Their states say how they ended.
+    """Runs jobs in order, `at_once` at a time. Their states tell how they ended.
 
-    After a signal nothing new is started, what runs gets SIGTERM (SIGKILL after a second signal), and Stopped is raised
-    when it has ended. With stop_at_failure the same happens after a job has failed; that job is returned instead.
+    After a signal no more jobs are started, running ones get SIGTERM (SIGKILL after a second signal), and Stopped is
+    raised when they have ended. With stop_at_failure the same happens after a job has failed, but that job is returned.
     """
     waiting = deque(jobs)
     running: dict[subprocess.Popen[bytes], J] = {}
     failed: J | None = None
-    sent = 0  # how many signals the running ones have got
+    sent = 0  # number of signals sent to the running jobs
     with caught_signals() as caught:
         try:
             while running or (waiting and not caught and failed is None):

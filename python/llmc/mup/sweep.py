@@ -1,32 +1,32 @@
-"""Sweeps a hyperparameter at several model sizes and draws loss against it, to see whether its best value stays.
+"""Sweeps a hyperparameter at several model sizes, to see whether its best value stays the same; draws the losses.
 
   scripts/mup_sweep.sh AXIS [--dry-run] [--slurm FILE] [--overwrite] [--verdict] [--no-figures]     in a clone
   llmc sweep AXIS ...                                                      the same, relative to the current folder
 
 AXIS is lr, attn_mult, output_mult, embed_mult, init_std, weight_decay or schedule. Environment variables:
-  SCALE             what grows: width, depth, batch_size, seq_len or tokens                    [width]
-  SCALES            its values; the smallest is where the axis is tuned                        [width: 32 64 128 256]
+  SCALE             the size that varies: width, depth, batch_size, seq_len or tokens          [width]
+  SCALES            its values; the axis is tuned at the smallest                              [width: 32 64 128 256]
   VALUES            of the axis, 2^-7 or 0.0078125; VALUES_SP, VALUES_U_MUP for one scheme     [a grid of factor 2]
   SEEDS             seeds of init and data order                                               [1 2 3]
   PARAMETRIZATIONS  schemes to compare                                                         [sp mup]
   BASE_WIDTH        of the schemes with a base model (completep: BASE_DEPTH too)               [the smallest width]
-  STEPS             optimizer steps of a run, at every scale but tokens                        [as CONFIG says]
+  STEPS             optimizer steps of a run (not if SCALE is tokens)                          [those of CONFIG]
   CONFIG            TOML file of all other options                                             [scripts/mup_sweep.toml]
   EXTRA             further options for all runs, such as EXTRA="--schedule cosine"; EXTRA_SP for one scheme
   PROGRAM           [./train_gpt2]; ./train_gpt2cu, or '.venv/bin/python train_gpt2.py'
   THREADS, JOBS     CPU threads of a run [1]; runs at a time [cores / THREADS]
-  LOSS              what is compared: val, after the last step, or train, the mean of the last 50 steps (of a long run
-                    the last tenth), which is the better one at a constant learning rate       [val]
-  SSHLOGINFILE      other machines for GNU parallel, which see this folder at the same path
-  OUT               the folder for everything                                                  [runs/sweep_AXIS_SCALE]
-Without --tie-embeddings, and with query and head starting at zero, sp is at the base width the same model as mup.
+  LOSS              the loss to compare: val, after the last step, or train, the mean of the last 50 steps (in a long
+                    run the last tenth), which is better for a constant learning rate          [val]
+  SSHLOGINFILE      other machines for GNU parallel; they must have this folder at the same path
+  OUT               folder for all output                                                      [runs/sweep_AXIS_SCALE]
+sp runs with an untied head, and query and head start at zero: at the base width it is the same model as mup.
 
-OUT/jobs.txt has one command a line; --dry-run stops there, --slurm writes an array script for it instead of running.
-The commands are run by GNU parallel where it is installed, by llmc itself where it is not. A finished run is skipped,
-so the same command goes on after an interruption, repeats what failed, and adds new VALUES, SCALES or SEEDS. A diverged
-run is a result. Runs keep their log only; their checkpoint is deleted. The results are OUT/sweep.csv, sweep.json,
+OUT/jobs.txt has one command per line. --dry-run stops after writing it; --slurm also writes an array script and stops.
+The commands are run by GNU parallel if it is installed, otherwise by llmc itself. Finished runs are skipped, so the
+same command continues after an interruption, repeats failed runs, and adds new VALUES, SCALES or SEEDS. A diverged run
+is a result. Only the logs of runs are kept; checkpoints are deleted. The results are OUT/sweep.csv, sweep.json,
 sweep.png and wider.png.
-Exit codes: 1 runs failed, or the verdict did; 2 wrong usage; 130, 143 interrupted.
+Exit codes: 1 runs or the verdict failed; 2 wrong usage; 130, 143 interrupted.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ Env = Mapping[str, str]
 
 
 class Finished(NamedTuple):
-    """A sweep that was run to its end."""
+    """A completed sweep."""
 
     failed: bool  # some runs failed
-    plot_arguments: list[str]  # of llmc.plot.sweep, which makes tables, figures and the verdict
+    plot_arguments: list[str]  # arguments of llmc.plot.sweep, which makes tables, figures and the verdict
 
 
 def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
@@ -71,7 +71,7 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
     parser.add_argument("axis", nargs="?", metavar="AXIS", help=", ".join(AXES))
     parser.add_argument("--dry-run", action="store_true", help="write OUT/jobs.txt and stop")
     parser.add_argument("--slurm", metavar="FILE", help="write a SLURM array script and stop")
-    parser.add_argument("--overwrite", action="store_true", help="repeat runs that OUT has of other options")
+    parser.add_argument("--overwrite", action="store_true", help="repeat runs in OUT that have other options")
     parser.add_argument("--verdict", action="store_true", help="exit status 1 unless the optimum transfers")
     parser.add_argument("--no-figures", action="store_true", help="tables only")
     args = parser.parse_args(argv)
@@ -83,12 +83,12 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
 def whole_number(env: Env, name: str, default: int) -> int:
     text = env.get(name) or str(default)
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{name} is {text}: give a whole number from 1 on")
+        raise UsageError(f"{name} is {text}: give a whole number, at least 1")
     return int(text)
 
 
 def run_sweep(argv: list[str] | None, prog: str | None, env: Env) -> Finished | None:
-    """Writes the list of jobs, runs what is left of it, collects OUT/sweep.csv. None after --dry-run or --slurm."""
+    """Writes the list of jobs, runs unfinished ones, collects OUT/sweep.csv. None after --dry-run or --slurm."""
     args = parse(argv, prog)
     loss = env.get("LOSS") or "auto"
     if loss not in ("train", "val", "auto"):
@@ -109,7 +109,7 @@ def run_sweep(argv: list[str] | None, prog: str | None, env: Env) -> Finished | 
         program = trainer(env)[0]
         if shutil.which(program) is None:
             raise UsageError(f"{program} is missing: run make, or set PROGRAM")
-        if not env.get("CONFIG"):  # the base model is trained on the default corpus
+        if not env.get("CONFIG"):  # the default base model uses the default corpus
             with contextlib.redirect_stdout(io.StringIO()):
                 pystdlib.main([])
         run_jobs(jobs, out, at_once, threads, env)
@@ -135,12 +135,12 @@ def run_jobs(jobs: Sequence[SweepJob], out: Path, at_once: int, threads: int, en
     command = ["parallel", "--will-cite", "-j", str(at_once), "--joblog", str(out / "joblog.txt"), "--resume-failed"]
     if hosts:
         command += ["--sshloginfile", hosts, "--workdir", os.getcwd()]
-    command += [shlex.join(job_command(out / "jobs.txt", env)), "{}"]  # {}: the number of a line
+    command += [shlex.join(job_command(out / "jobs.txt", env)), "{}"]  # {}: a line number
     run_parallel(command, len(jobs), watch)
 
 
 def has_gnu_parallel() -> bool:
-    """Whether `parallel` is GNU's: moreutils has another program of this name."""
+    """Whether `parallel` is GNU parallel: moreutils has another program of this name."""
     if shutil.which("parallel") is None:
         return False
     done = subprocess.run(["parallel", "--version"], capture_output=True, text=True, check=False)
@@ -148,14 +148,14 @@ def has_gnu_parallel() -> bool:
 
 
 def job_command(jobs: Path, env: Env) -> list[str]:
-    """Runs one line of OUT/jobs.txt, whose number is the next argument."""
+    """The command that runs one line of OUT/jobs.txt; the line number is added as the last argument."""
     python = env.get("PYTHON") or sys.executable
     in_clone = clone() == Path.cwd().resolve()
     return [python, *(["dev/mup_sweep.py"] if in_clone else ["-m", "llmc.mup.sweep_tool"]), "job", str(jobs)]
 
 
 def run_parallel(command: list[str], count: int, watch: Watch) -> None:
-    """Runs GNU parallel on the lines 1 to `count`. Its exit status counts failures, which the report shows."""
+    """Runs GNU parallel on the lines 1 to `count`. Its exit status is not used: the report shows failures."""
     with caught_signals() as caught:
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert process.stdin is not None
@@ -165,7 +165,7 @@ def run_parallel(command: list[str], count: int, watch: Watch) -> None:
         sent = 0
         try:
             while process.poll() is None:
-                while sent < len(caught):  # on SIGTERM it would wait for what runs; on SIGINT it ends that
+                while sent < len(caught):  # on SIGTERM it would wait for running jobs; on SIGINT it ends them
                     process.send_signal(signal.SIGINT)
                     sent += 1
                 watch.update()
@@ -182,7 +182,7 @@ def write_slurm_script(path: Path, jobs: Path, count: int, env: Env) -> None:
     path.write_text(
         f"#!/usr/bin/env bash\n#SBATCH --job-name=mup_sweep\n#SBATCH --array=1-{count}\n#SBATCH --ntasks=1\n"
         f"#SBATCH --cpus-per-task={threads}\n{gpu}#SBATCH --output=/dev/null\n"
-        f"# One array task a line of {jobs}; finished runs are skipped. A run's stderr is in its folder.\n"
+        f"# One array task per line of {jobs}; finished runs are skipped. A run's stderr is in its folder.\n"
         f"cd {shlex.quote(os.getcwd())} || exit 1\n"
         f'exec {shlex.join(job_command(jobs, env))} "$SLURM_ARRAY_TASK_ID"\n',
         encoding="utf-8",

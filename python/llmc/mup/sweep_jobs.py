@@ -1,4 +1,4 @@
-"""The list of a sweep's jobs: which commands its environment variables ask for.
+"""The jobs of a sweep: the commands for given environment variables.
 
 Every function takes the environment as a mapping; nothing reads os.environ here.
 """
@@ -29,7 +29,7 @@ AXES = {  # default values of the swept option
     "weight_decay": "0 2^-6 2^-5 2^-4 2^-3 2^-2 2^-1 2^0",
     "schedule": "constant linear cosine wsd",
 }
-LR_OF = {"u-mup": "2^-5 2^-4 2^-3 2^-2 2^-1 2^0 2^1 2^2 2^3"}  # its rates are not relative to a base model
+LR_OF = {"u-mup": "2^-5 2^-4 2^-3 2^-2 2^-1 2^0 2^1 2^2 2^3"}  # its learning rates are not relative to a base model
 SCALES = {
     "width": "32 64 128 256",
     "depth": "2 4 8 16",
@@ -38,12 +38,12 @@ SCALES = {
     "tokens": "2^16 2^17 2^18 2^19",
 }
 HAVE_BASE = ("mup", "mup-table3", "mup-table9", "completep")
-# sp: the same model as the others' at the base width, so that only the rules differ. u-mup has its own init.
+# sp: the same model as the others at the base width, so that only the rules differ. u-mup has its own init.
 SCHEME_OPTIONS = {
     "sp": "--no-tie-embeddings --zero-init-query --zero-init-head",
     "u-mup": "--init-std 0.02 --output-mult 1",
 }
-U_MUP_NAMES = {"attn_mult": "attn-softmax-mult", "output_mult": "loss-softmax-mult"}  # what these options are there
+U_MUP_NAMES = {"attn_mult": "attn-softmax-mult", "output_mult": "loss-softmax-mult"}  # u-mup's names for these options
 
 
 # --- The grid ---
@@ -59,7 +59,7 @@ def scheme_env(env: Env, name: str, scheme: str) -> str:
 
 
 def without_length(text: str, env: Env) -> str:
-    """The config less its length of the run where the sweep sets one: the programs refuse to have both."""
+    """The config without the length of the run if the sweep sets it: the programs refuse both."""
     if env.get("SCALE") == "tokens":
         names = "steps|tokens|epochs"
     elif env.get("STEPS"):
@@ -79,7 +79,9 @@ def checked_numbers(name: str, texts: list[str], integers: bool = False) -> list
         if value in seen:
             raise UsageError(f"{name} has the same value twice, {seen[value]} and {text}: leave one out")
         if value < 0 or (integers and (value != int(value) or value < 1)):
-            raise UsageError(f"{name} has {text}: give {'whole numbers from 1 on' if integers else 'no negative ones'}")
+            raise UsageError(
+                f"{name} has {text}: give {'whole numbers, at least 1' if integers else 'no negative numbers'}"
+            )
         seen[value] = text
     return texts
 
@@ -115,7 +117,7 @@ def base_options(scheme: str, scale_axis: str, scales: list[str], default_config
 
 
 def merged(options: list[str], extra: list[str], swept: set[str]) -> list[str]:
-    """The options, replaced by those of EXTRA where both have one. --x and --no-x are the same option."""
+    """The options, replaced by those of EXTRA if both have one. --x and --no-x are the same option."""
 
     def key(word: str) -> str:
         return word.split("=")[0].removeprefix("--").removeprefix("no-")
@@ -134,7 +136,7 @@ def merged(options: list[str], extra: list[str], swept: set[str]) -> list[str]:
 
 
 def make_jobs(axis: str, out: str, config: str, default_config: bool, env: Env) -> list[SweepJob]:
-    """All jobs, the longest first. default_config: the base model is the project's own, whose base width is known."""
+    """All jobs, the longest first. default_config: CONFIG is the default, whose base width is known."""
     scale_axis = env.get("SCALE") or "width"
     if axis not in AXES:
         raise UsageError(f"there is no axis {axis!r} to sweep: choose one of {', '.join(AXES)}")
@@ -160,7 +162,7 @@ def make_jobs(axis: str, out: str, config: str, default_config: bool, env: Env) 
                     folder = f"{out}/{scheme}/{scale_axis}={scale}/{axis}={value}/seed={seed}"
                     command = [*program, *options, "--seed", seed, "--out", folder, "--overwrite"]
                     jobs.append(SweepJob(shlex.join(command), work(command, known)))
-    return sorted(jobs, key=lambda job: -job.work)  # stable: equal ones stay in the order of the grid
+    return sorted(jobs, key=lambda job: -job.work)  # stable: jobs with equal work stay in the order of the grid
 
 
 def scheme_options(scheme: str, scale_axis: str, scales: list[str], default_config: bool, env: Env) -> list[str]:
@@ -174,7 +176,7 @@ def scheme_options(scheme: str, scale_axis: str, scales: list[str], default_conf
 
 
 def without(options: list[str], name: str) -> list[str]:
-    """The options less --name VALUE: the swept one replaces what the scheme would set."""
+    """The options without --name VALUE: the swept value replaces the scheme's."""
     if f"--{name}" not in options:
         return options
     at = options.index(f"--{name}")
@@ -182,7 +184,7 @@ def without(options: list[str], name: str) -> list[str]:
 
 
 def work(words: Sequence[str], known: Mapping[str, float]) -> float:
-    """How long a run takes, in some unit: multiplications of its tokens, and what small matrices cost besides."""
+    """The duration of a run in an arbitrary unit: its multiplications, with an extra cost for small matrices."""
 
     def option(name: str, default: float) -> float:
         return float(words[words.index(name) + 1]) if name in words else default
@@ -205,13 +207,13 @@ def work(words: Sequence[str], known: Mapping[str, float]) -> float:
 
 
 def read_flat_toml(path: Path) -> dict[str, float]:
-    """The numbers in a config file, by option name: enough to know how long a run takes."""
+    """The numbers in a config file, by option name: enough to estimate the duration of a run."""
     found = re.findall(r"^\s*([\w-]+)\s*=\s*([-+\d._eE]+)\s*(?:#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {name.replace("_", "-"): float(value.replace("_", "")) for name, value in found}
 
 
 def read_jobs(path: Path) -> list[SweepJob]:
-    """The jobs of OUT/jobs.txt, whose options that the commands do not name are in OUT/config.toml."""
+    """The jobs of OUT/jobs.txt; options that are not in the commands are in OUT/config.toml."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         known = read_flat_toml(path.with_name("config.toml"))
@@ -224,7 +226,7 @@ def read_jobs(path: Path) -> list[SweepJob]:
 
 
 def write_job_list(axis: str, out: str, overwrite: bool, env: Env) -> list[SweepJob]:
-    """Writes OUT/jobs.txt and the options it uses, OUT/config.toml, and says what it holds."""
+    """Writes OUT/jobs.txt and OUT/config.toml, the options that it uses, and prints a summary."""
     config = Path(env.get("CONFIG") or DEFAULT_CONFIG)
     try:
         text = without_length(config.read_text(encoding="utf-8"), env)
@@ -251,7 +253,7 @@ def write_job_list(axis: str, out: str, overwrite: bool, env: Env) -> list[Sweep
 
 
 def copy_config(config: Path, text: str, folder: Path, overwrite: bool) -> None:
-    """OUT/config.toml: the options at the time of the first call. Another CONFIG would be another sweep."""
+    """Writes OUT/config.toml, the options of the first call. UsageError if CONFIG is different now."""
     own = folder / "config.toml"
     folder.mkdir(parents=True, exist_ok=True)
     if own.exists() and own.read_text(encoding="utf-8") == text:
@@ -262,13 +264,13 @@ def copy_config(config: Path, text: str, folder: Path, overwrite: bool) -> None:
                 f"{own} differs from CONFIG {config}: {folder} holds a sweep of other options; choose another "
                 f"OUT, or --overwrite"
             )
-        for log in folder.glob("*/*=*/*=*/seed=*/log.jsonl"):  # the commands look the same: their runs are not
+        for log in folder.glob("*/*=*/*=*/seed=*/log.jsonl"):  # same commands, other options: these runs are outdated
             log.unlink()
     own.write_text(text, encoding="utf-8")
 
 
 def describe(axis: str, jobs: list[SweepJob]) -> None:
-    """A line for each scheme: its scales, values and seeds."""
+    """Prints one line per scheme: scales, values and seeds."""
     labels = [(job.labels(), job.out.parts[-3:]) for job in jobs]
     for scheme in dict.fromkeys(label["parametrization"] for label, _ in labels):
         mine = [parts for label, parts in labels if label["parametrization"] == scheme]
@@ -280,7 +282,7 @@ def describe(axis: str, jobs: list[SweepJob]) -> None:
 
 
 def in_order(text: str) -> tuple[float, str]:
-    """Sorts numbers by size, and names by the alphabet."""
+    """Sort key: numbers by size, names by the alphabet."""
     try:
         return number(text), ""
     except ValueError:

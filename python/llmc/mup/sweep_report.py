@@ -1,4 +1,4 @@
-"""The tables of a sweep as text, and everything they say as JSON."""
+"""The tables of a sweep as text and as JSON."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def print_wider(sweep: Sweep, curves: dict[str, Wider], tolerance: float) -> Non
 
 
 def as_json(analysis: Analysis, threshold: float, ratio: float, tolerance: float) -> dict[str, Any]:
-    """Everything the tables say. Infinite: null, with "diverged" true."""
+    """The contents of the tables. Infinite values become null, with "diverged" true."""
     sweep = analysis.sweep
     return {
         "axis": sweep.axis,

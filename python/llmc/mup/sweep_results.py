@@ -1,4 +1,4 @@
-"""What the runs of a sweep have left behind: how they ended, and the table of their losses, OUT/sweep.csv."""
+"""The results of the runs of a sweep: how they ended, and the table of their losses, OUT/sweep.csv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def report(jobs: Sequence[SweepJob]) -> int:
-    """Prints how the jobs ended, and the failures by their message with one command each. Returns how many are left."""
+    """Prints how the jobs ended, and failures by message with one command each. Returns how many are not finished."""
     states = [job.state() for job in jobs]
     failures: dict[str, list[SweepJob]] = {}
     for job, state in zip(jobs, states, strict=True):
@@ -46,7 +46,7 @@ def report(jobs: Sequence[SweepJob]) -> int:
 
 
 def last_window(steps: int) -> int:
-    """Training losses are averaged over the last 50 steps, of a long run the last tenth, of a short one its half."""
+    """Steps over which training losses are averaged: the last 50, in a long run the last tenth, in a short one half."""
     return max(1, min(max(50, steps // 10), steps // 2))
 
 
@@ -75,7 +75,7 @@ def result(job: SweepJob, out: Path) -> dict[str, Any]:
 
 
 def model_columns(event: Event) -> dict[str, Any]:
-    """What a log's first line says about the model and the batch."""
+    """The columns about model and batch, from the first line of a log."""
     config, model = event["config"], event.get("model", {})
     return {
         "width": model.get("channels", ""),

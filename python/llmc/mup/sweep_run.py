@@ -1,7 +1,7 @@
-"""One run of a sweep: its command, its folder, and what its files say about it.
+"""One run of a sweep: its command, its folder, and its state.
 
-Its --out, OUT/SCHEME/SCALE_AXIS=SCALE/AXIS=VALUE/seed=SEED, says which run it is; its log says whether it is finished.
-There is no other state: after any interruption, starting the sweep again runs what is left.
+Its --out, OUT/SCHEME/SCALE_AXIS=SCALE/AXIS=VALUE/seed=SEED, identifies the run; its log shows whether it is finished.
+There is no other state: after an interruption, the sweep runs the unfinished runs when it is started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llmc.mup.jobs import FINISHED, State, was_stopped
 
 
 def number(text: str) -> float | int:
-    """2^-7, 0.0078125 or 64; what is written as an integer stays one."""
+    """2^-7, 0.0078125 or 64; integers stay integers."""
     power = re.fullmatch(r"(\d+)\^([+-]?\d+(?:\.\d+)?)", text)
     value = float(power[1]) ** float(power[2]) if power else float(text)
     if not math.isfinite(value):
@@ -31,7 +31,7 @@ def number(text: str) -> float | int:
 
 
 def plain(text: str) -> str:
-    """The value as the program gets it: decimal, with all digits that a double has; names stay as they are."""
+    """The value as the program gets it: decimal, with all digits of a double; names are unchanged."""
     try:
         return repr(number(text))
     except ValueError:
@@ -58,7 +58,7 @@ class SweepJob:
         return words[words.index(name) + 1]
 
     def labels(self) -> dict[str, str]:
-        """What the folder's name says: parametrization, scale_axis, scale, axis, value, seed."""
+        """From the folder's name: parametrization, scale_axis, scale, axis, value, seed."""
         scheme, scale, axis, seed = self.out.parts[-4:]
         scale_axis, scale = scale.split("=")
         axis, value = axis.split("=")
@@ -84,7 +84,7 @@ class SweepJob:
         return "unfinished" if was_stopped(code) else "failed"
 
     def _same_options(self, log: Path) -> bool:
-        """Whether the log is of this command. Another program or number of threads is the same run."""
+        """Whether the log is from this command, apart from the program and the number of threads."""
 
         def options(words: Sequence[str]) -> str:
             line = " ".join(words)
@@ -114,8 +114,8 @@ class SweepJob:
             return 0.0
 
     def start(self) -> subprocess.Popen[bytes] | None:
-        """Starts the run from its beginning, in a session of its own: Ctrl-C reaches this process only, which passes
-        it on once."""
+        """Starts the run from the beginning, in a separate session: Ctrl-C reaches only this process, which passes it
+        on once."""
         self.out.mkdir(parents=True, exist_ok=True)
         for name in ("exit_code", "log.jsonl"):
             (self.out / name).unlink(missing_ok=True)
@@ -135,12 +135,12 @@ class SweepJob:
             errors.unlink()
 
     def remove_checkpoints(self) -> None:
-        """A sweep needs the log only."""
+        """A sweep needs only the log."""
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
 
 
 def unfinished(jobs: Sequence[SweepJob]) -> list[SweepJob]:
-    """The jobs that have to be run, in their order."""
+    """The jobs that must be run, in order."""
     left = []
     for job in jobs:
         if job.state() in FINISHED:
@@ -151,8 +151,8 @@ def unfinished(jobs: Sequence[SweepJob]) -> list[SweepJob]:
 
 
 def prune_joblog(jobs: Sequence[SweepJob], joblog: Path) -> None:
-    """GNU parallel skips the lines that its joblog calls finished, by their numbers: only lines may stay there whose
-    job is in this list and is finished."""
+    """GNU parallel skips lines that its joblog lists as finished, by line number: keeps only entries whose job is in
+    this list and is finished."""
     if not joblog.exists():
         return
     header, *lines = joblog.read_text().splitlines()

@@ -64,8 +64,7 @@ class Sweep:
 
 
 def read_sweep(path: Path, loss: str = "auto") -> Sweep:
-    """loss: what is compared, val (after the last step), train (the mean over the end of training), or auto: val where
-    the table has it."""
+    """loss: val (after the last step), train (the mean over the end of training), or auto: val if the table has it."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -110,7 +109,7 @@ def value_of(text: str) -> Value:
 
 
 def ordered(values: Iterable[Value]) -> list[Value]:
-    """Numbers by size; names as they come."""
+    """Numbers sorted by size; names in their order."""
     return list(values) if any(isinstance(v, str) for v in values) else sorted(values)
 
 

@@ -1,9 +1,7 @@
-"""The steps of a sweep one by one, for GNU parallel, SLURM and inspection by hand.
+"""The single steps of a sweep, for GNU parallel, SLURM and manual use. scripts/mup_sweep.sh runs a whole sweep.
 
-    scripts/mup_sweep.sh AXIS        is how to run a sweep; its steps work on the list that it writes, OUT/jobs.txt
-
-A job is one line of OUT/jobs.txt, a command that can also be run by hand from the folder in which the sweep was
-started. Exit codes: 1 jobs failed, 2 wrong usage.
+The steps use OUT/jobs.txt, which scripts/mup_sweep.sh writes. A job is one line of this file, a command that can also
+be run manually in the folder in which the sweep was started. Exit codes: 1 jobs failed, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -22,16 +20,16 @@ from llmc.mup.sweep_run import SweepJob, prune_joblog, unfinished
 
 
 def run_one(job: SweepJob) -> int:
-    """Runs it unless it is finished. 0: done or diverged; otherwise the exit code of its program."""
+    """Runs the job unless it is finished. Returns 0 (done or diverged) or the exit code of its program."""
     run(unfinished([job]), 1)
     if job.state() in FINISHED:
         return ExitCode.DONE
     code = job.exit_code() or ExitCode.FAILED
-    return code if 0 < code < 255 else ExitCode.FAILED  # 255 would end xargs, and is lost connection to GNU parallel
+    return code if 0 < code < 255 else ExitCode.FAILED  # for GNU parallel, 255 is a lost connection
 
 
 def watch_jobs(jobs: list[SweepJob], every: float) -> None:
-    """Shows progress until a signal comes, or the process that started this one is gone."""
+    """Shows progress until a signal arrives or the parent process has ended."""
     parent, watch = os.getppid(), Watch(jobs, every)
     with caught_signals() as caught:
         while not caught and os.getppid() == parent:
@@ -45,22 +43,24 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    new = commands.add_parser("list", help="write OUT/jobs.txt as the environment says (scripts/mup_sweep.sh --help)")
+    new = commands.add_parser(
+        "list", help="write OUT/jobs.txt for the environment variables of scripts/mup_sweep.sh --help"
+    )
     new.add_argument("axis")
     new.add_argument("out")
-    new.add_argument("--overwrite", action="store_true", help="runs of other options in OUT are done again")
+    new.add_argument("--overwrite", action="store_true", help="repeat runs in OUT that have other options")
     for name, text in [
         ("job", "run one line"),
         ("watch", "show progress until SIGTERM"),
-        ("report", "how the jobs ended"),
+        ("report", "print how the jobs ended"),
         ("collect", "write the CSV"),
-        ("prune", "keep in GNU parallel's joblog only what is finished"),
+        ("prune", "remove unfinished jobs from GNU parallel's joblog"),
         ("slurm", "write a SLURM array script"),
     ]:
         sub = commands.add_parser(name, help=text)
         sub.add_argument("jobs", type=Path, help="OUT/jobs.txt")
         if name == "job":
-            sub.add_argument("line", type=int, help="from 1 on")
+            sub.add_argument("line", type=int, help="line number, from 1")
         elif name == "watch":
             sub.add_argument("--every", type=float, default=30, help="seconds between lines [%(default)s]")
         elif name != "report":

@@ -1,9 +1,9 @@
-"""Whether the best value of a hyperparameter stays where it is when the model grows: optimum, drift, regret, verdict.
+"""Whether the best value of a hyperparameter stays the same when the model grows: optimum, drift, regret, verdict.
 
-A point is the mean over its seeds, and counts as diverged if one of them did. The *optimum* of a scale is the value of
-the grid with the least loss; *drift* is how many octaves (factors of two) it lies from the optimum of the smallest
-scale; *regret* is what it costs to use that one instead: the loss at the transferred optimum less the least loss at
-this scale, both over the same seeds.
+A point is the mean over its seeds, and is diverged if one of them diverged. The *optimum* of a scale is the value of
+the grid with the lowest loss. *Drift* is its distance from the optimum of the smallest scale in octaves (factors of
+two). *Regret* is the cost of using the optimum of the smallest scale: the loss there minus the lowest loss at this
+scale, both over the same seeds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from llmc.log import finite, read_log
 from llmc.mup.sweep_table import Grid, Point, Sweep, Value, ordered, read_sweep, show
 from llmc.plot.style import SCHEMES, scheme_title
 
-LARGER_IS_BETTER = ("width", "depth")  # of the same run; of other scales the losses are not comparable
-Results = dict[str, list["Outcome"]]  # by scheme, from the smallest scale on
+LARGER_IS_BETTER = ("width", "depth")  # losses at other kinds of scales are not comparable
+Results = dict[str, list["Outcome"]]  # by scheme, sorted by scale
 
 
 @dataclass
 class Outcome:
-    """What the sweep says about one scheme at one scale. None: cannot be said."""
+    """The result for one scheme at one scale. None: unknown."""
 
     scale: float
     best: Value | None = None
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def outcomes(sweep: Sweep, scheme: str) -> list[Outcome]:
-    """One per scale, from the smallest on. Adds warnings about what limits them."""
+    """One per scale, sorted by scale. Adds warnings about their limits."""
     result: list[Outcome] = []
     for scale, grid in sorted(sweep.points[scheme].items()):
         where = f"{scheme_title(scheme)}, {sweep.scale_axis} {scale:g}"
@@ -65,7 +65,7 @@ def outcomes(sweep: Sweep, scheme: str) -> list[Outcome]:
 
 
 def octaves(value: Value, reference: Value) -> float | None:
-    """How many factors of two `value` lies above `reference`; None where one of them is 0 or a name."""
+    """log2(value / reference); None if one of them is 0 or a name."""
     if value == reference:
         return 0.0
     if isinstance(value, str) or isinstance(reference, str) or min(value, reference) <= 0:
@@ -74,7 +74,7 @@ def octaves(value: Value, reference: Value) -> float | None:
 
 
 def set_optimum(out: Outcome, grid: Grid, sweep: Sweep, where: str) -> None:
-    """The best value of the grid, and whether it lies at its edge."""
+    """Sets the best value of the grid, and whether it is at its edge."""
     values = ordered(grid)
     has_loss = [value for value in values if math.isfinite(grid[value].mean)]
     if not has_loss:
@@ -91,7 +91,7 @@ def set_optimum(out: Outcome, grid: Grid, sweep: Sweep, where: str) -> None:
 
 
 def set_regret(out: Outcome, transferred: Point, best: Point) -> None:
-    """Over the seeds that both points have: seeds share the order of their data, so most of the noise cancels."""
+    """Uses the seeds that both points have: a seed has the same order of data, so most of the noise cancels."""
     if transferred.diverged:
         out.regret = math.inf
         return
@@ -102,7 +102,7 @@ def set_regret(out: Outcome, transferred: Point, best: Point) -> None:
 
 
 def judge(results: Results, threshold: float, ratio: float) -> tuple[str, list[str]]:
-    """PASS, FAIL or UNDECIDED, and a sentence for each scheme that is judged."""
+    """PASS, FAIL or UNDECIDED, and one sentence for each scheme that is judged."""
     judged = [scheme for scheme in results if scheme != "sp"] or ["sp"]
     verdicts = [judge_scheme(results, scheme, threshold, ratio) for scheme in judged]
     overall = next(v for v in ("FAIL", "UNDECIDED", "PASS") if any(verdict == v for verdict, _ in verdicts))
@@ -113,11 +113,11 @@ def judge_scheme(results: Results, scheme: str, threshold: float, ratio: float) 
     first, last, name = results[scheme][0], results[scheme][-1], scheme_title(scheme)
     sp = results["sp"] if scheme != "sp" and "sp" in results else None
     if len(results[scheme]) < 2:
-        return "UNDECIDED", f"{name}: there is one scale only"
+        return "UNDECIDED", f"{name}: there is only one scale"
     if last.regret is None or (sp and sp[-1].regret is None):
         return "UNDECIDED", f"{name}: the regret at the largest scale is not known"
     if first.edge or last.edge or (sp and sp[0].edge):
-        return "UNDECIDED", f"{name}: an optimum that this needs is at the edge of the grid: extend VALUES"
+        return "UNDECIDED", f"{name}: an optimum needed for the verdict is at the edge of the grid: extend VALUES"
     good = last.regret <= threshold
     text = f"{name}: regret {amount(last.regret)} at {last.scale:g} ({'<=' if good else '>'} {threshold:g})"
     if sp and sp[-1].regret is not None:
@@ -143,7 +143,7 @@ class Wider:
 
 
 def wider(sweep: Sweep, results: list[Outcome], scheme: str) -> Wider | None:
-    """None where a scale has no finished run with a log at the transferred value, or the runs differ in length."""
+    """None if a scale has no finished run with a log at the transferred value, or the runs differ in length."""
     value = results[0].best
     if value is None:
         return None
@@ -182,7 +182,7 @@ def losses_by_step(log: Path) -> dict[int, float]:
 
 @dataclass
 class Analysis:
-    """All that a sweep says."""
+    """The results of a sweep."""
 
     sweep: Sweep
     results: Results
@@ -193,7 +193,7 @@ class Analysis:
 
 def analyse(path: Path, loss: str = "auto", threshold: float = 0.02, ratio: float = 3.0) -> Analysis:
     """The verdict is PASS if at the largest scale the regret is at most `threshold`, and sp's is above it and at least
-    `ratio` times as much. loss: val, train or auto, as read_sweep takes it."""
+    `ratio` times as large. loss: val, train or auto, as in read_sweep."""
     sweep = read_sweep(path, loss)
     order = [*SCHEMES, *sweep.points]
     results = {scheme: outcomes(sweep, scheme) for scheme in sorted(sweep.points, key=order.index)}

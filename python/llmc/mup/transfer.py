@@ -1,22 +1,23 @@
-"""What muP is for, in one command: tunes the learning rate of a small GPT-2 (width 32), uses it at two, four and eight
-times the width under the standard parametrization (SP) and under muP, and says what that costs against tuning each
-width.
+"""Learning-rate transfer in one command: tunes the learning rate of a small GPT-2 (width 32), uses it at two, four and
+eight times the width under the standard parametrization (SP) and under muP, and reports the cost compared with tuning
+each width.
 
   scripts/mup_transfer.sh [--dry-run]        in a clone
   llmc transfer [--dry-run]                  the same, relative to the current folder
 
 Protocol: scripts/mup_sweep.toml, 200 steps of 512 tokens with a cosine schedule, nine learning rates a factor of two
 apart, three seeds. SP and muP are the same model at width 32, bit for bit. The best learning rate of width 32 is
-transferred; its regret at a width is the loss it gives there less the least loss of that width's own grid, which is the
-same grid everywhere. Losses are of the validation data after the last step, the same 25,600 tokens for every run: with
-a learning rate that decays to zero they vary as little as the mean of the last 50 training steps (LOSS=train judges by
-that). At a constant learning rate (EXTRA="--schedule constant") they do not, and the best rate of width 32 is less
-distinct. PASS: at width 256 muP's regret is at most 0.02 nats, SP's is more than that, and at least three times muP's.
+transferred; its regret at a width is its loss there minus the lowest loss of the grid at that width (the same grid at
+all widths). Losses are those of the validation data after the last step, the same 25,600 tokens for every run. With a
+learning rate that decays to zero they vary as little as the mean of the last 50 training steps (used with LOSS=train).
+With a constant learning rate (EXTRA="--schedule constant") they vary more, and the best rate of width 32 is less
+distinct. PASS: at width 256 muP's regret is at most 0.02 nats, and SP's is larger than that and at least three times
+muP's.
 
-The options and variables of scripts/mup_sweep.sh work here too (--help); a second call goes on where the first one
+The options and variables of scripts/mup_sweep.sh work here too (--help); a second call continues where the first one
 stopped. The results are runs/mup_transfer/sweep.csv, .json, .png (loss against learning rate) and wider.png (training
 curves).
-Exit codes: 0 PASS; 1 the verdict is another, or runs failed; 2 wrong usage; 130, 143 interrupted.
+Exit codes: 0 PASS; 1 another verdict, or runs failed; 2 wrong usage; 130, 143 interrupted.
 """
 
 from __future__ import annotations
@@ -35,5 +36,5 @@ DEFAULTS = {
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables of the sweep: what is given, and the protocol's for the rest."""
+    """The variables of the sweep: those that are given, and the protocol's for the rest."""
     return {**env, "SCALE": "width"} | {name: env.get(name) or default for name, default in DEFAULTS.items()}

@@ -1,13 +1,13 @@
-"""Judges and draws a coordinate check: does every activation keep its size as the model widens (or deepens)?
+"""Judges and draws a coordinate check: do activations keep their size when the width (or the depth) grows?
 
     scripts/mup_coordinate_check.sh                                          # trains, then calls this
     python dev/mup_coordinate_check_visualize.py CSV [CSV ...] --out FOLDER  # what --coord-check wrote
     llmc plot check CSV [CSV ...] --out FOLDER                               # the same
 
-Writes FOLDER/curves.png (activations against size, standard parametrization beside muP) and FOLDER/layers.png (every
-parametrization by layer); CSVs of several programs are drawn over each other. Prints slopes with 95% intervals beside
-the theory's, and a verdict with the likely cause of each failure. Exit codes: 0 all as expected, 1 a check failed (or
-one that should fail passed), 2 wrong usage, 3 unusable CSV.
+Writes FOLDER/curves.png (activations against size, standard parametrization and muP) and FOLDER/layers.png (every
+parametrization by layer); CSVs of several programs are drawn in the same panels. Prints slopes with 95% intervals and
+the expected values, and a verdict with the likely cause of each failure. Exit codes: 0 all as expected, 1 a check
+failed (or one that should fail passed), 2 wrong usage, 3 unusable CSV.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MARKERS = ["o", "s", "^", "D"]
 
 
 def curves_of(rows: list[Row], tensor: str, statistic: str, axis: str) -> dict[int, list[tuple[int, float, float]]]:
-    """Per step: (size, geometric mean over seeds, the factor of one standard deviation between them)."""
+    """Per step: (size, geometric mean over seeds, factor of one standard deviation over seeds)."""
     logs: dict[tuple[int, int], list[float]] = defaultdict(list)
     for row in rows:
         value = getattr(row, statistic)
@@ -58,7 +58,7 @@ def curves_of(rows: list[Row], tensor: str, statistic: str, axis: str) -> dict[i
 def draw_panel(
     panel: Axes, rows: list[Row], tensor: str, statistic: str, axis: str, colours: Callable[[int], Any], program: int
 ) -> None:
-    """A curve a step, with a band of one standard deviation between seeds."""
+    """One curve per step, with a band of one standard deviation over seeds."""
     for step, points in curves_of(rows, tensor, statistic, axis).items():
         sizes, centres, spreads = zip(*points, strict=True)
         panel.plot(
@@ -81,7 +81,7 @@ def draw_panel(
 
 
 def mark_slopes(panel: Axes, found: list[Finding]) -> None:
-    """The slope at the last step, a line for each program."""
+    """Writes the slope at the last step, one line per program."""
     if not found:
         return
     lines = [f"slope {signed(f.slope)}" + ("" if f.passed else " ✗") for f in found]
@@ -99,11 +99,11 @@ def mark_slopes(panel: Axes, found: list[Finding]) -> None:
         zorder=9,
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )
-    text.set_in_layout(False)  # it lies inside the panel, and must not make room for itself
+    text.set_in_layout(False)  # it is inside the panel: the layout must not reserve space
 
 
 def draw(checks: list[Check], schemes: list[str], tensors: list[tuple[str, str]], out: Path, statistic: str) -> None:
-    """A grid: a row for each parametrization, a column for each tensor (name in the CSV, title)."""
+    """A grid with one row per parametrization and one column per tensor (name in the CSV, title)."""
     plt = pyplot(font_size=10)
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
@@ -144,10 +144,10 @@ def draw(checks: list[Check], schemes: list[str], tensors: list[tuple[str, str]]
 
 
 def activations_of(check: Check, tensor: str) -> list[Finding]:
-    """The findings that belong into the panel of `tensor`, which may be named h.last."""
+    """The findings for the panel of `tensor`, which may be named h.last."""
     verdict, rows = check
     names = {tensor}
-    if verdict.axis == "width":  # on the depth axis findings have this name already
+    if verdict.axis == "width":  # on the depth axis findings already have this name
         names.add(tensor.replace("h.last.", f"h.{max(row.depth for row in rows) - 1}."))
     return [f for f in verdict.findings if f.kind == "activation" and f.tensor in names]
 
@@ -176,8 +176,8 @@ def line_style(program: int, colour: Any, size: float) -> dict[str, Any]:
 
 
 def frame_column(column: Sequence[Axes], own_scale: list[bool], top: float) -> None:
-    """The panels of a column have the same vertical axis, at least a decade, and room for the slopes at the top. u-µP's
-    weights are of size 1: its panels start elsewhere and span as much."""
+    """Gives the panels of a column the same vertical axis of at least one decade, with space for the slopes at the top.
+    u-µP's weights are of size 1: its panels have other limits with the same span."""
     from matplotlib.ticker import LogLocator
 
     parts = [[panel for panel, own in zip(column, own_scale, strict=True) if own is wanted] for wanted in (False, True)]
@@ -187,7 +187,7 @@ def frame_column(column: Sequence[Axes], own_scale: list[bool], top: float) -> N
         middle = math.sqrt(low * high)
         for panel in part:
             panel.set_ylim(middle * 10**-half, middle * 10 ** (top * half))
-            if half < 0.8:  # two decades have one power of ten, or two
+            if half < 0.8:  # two decades contain one or two powers of ten
                 panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
                 panel.yaxis.set_major_formatter("{x:g}")
             else:
@@ -202,7 +202,7 @@ def curve_tensors() -> list[tuple[str, str]]:
 
 
 def layer_tensors(axis: str, depth: int) -> list[tuple[str, str]]:
-    """From the embedding to the logits; of deep models the first block, the middle one and the last."""
+    """From the embedding to the logits; in deep models the first, the middle and the last block."""
     if axis == "depth":
         blocks = [("h.0.", "first "), ("h.last.", "last ")]
     else:
@@ -217,7 +217,7 @@ def draw_all(checks: list[Check], folder: Path, ending: str, statistic: str) -> 
     schemes = list(dict.fromkeys(verdict.parametrization for verdict, _ in checks))
     axis, depth = checks[0][0].axis, max(row.depth for row in checks[0][1])
     pair: list[str] = [scheme for scheme in ("sp", "mup") if scheme in schemes]
-    if axis == "depth" or len(pair) < 2:  # there is no SP beside muP to compare with
+    if axis == "depth" or len(pair) < 2:  # nothing to compare: not both SP and muP
         pair = schemes
     suffix = "" if statistic == "mean_abs" else "_change"
     for name, rows, tensors in (("curves", pair, curve_tensors()), ("layers", schemes, layer_tensors(axis, depth))):
@@ -233,7 +233,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     add_options(parser)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the figures [that of the first CSV]")
     parser.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="of the figures [%(default)s]")
-    parser.add_argument("--no-figures", action="store_true", help="only the table and the verdict; needs no matplotlib")
+    parser.add_argument("--no-figures", action="store_true", help="only the table and the verdict, without matplotlib")
     parser.add_argument(
         "--statistic",
         choices=list(STATISTICS),

@@ -2,8 +2,8 @@
 
     python dev/loss_visualize.py OUT/log.jsonl [MORE/log.jsonl ...] --out loss.png      (or: llmc plot loss ...)
 
-A log is `OUT/log.jsonl` as doc/formats.md describes it, or the folder that holds it. Several are drawn over each other
-and named by their folders. The ending of --out chooses the format: .png, .svg or .pdf. Exit codes: 2 wrong usage,
+A log is an `OUT/log.jsonl` (doc/formats.md), or the folder that contains it. Several logs are drawn in one figure and
+named by their folders. The ending of --out chooses the format: .png, .svg or .pdf. Exit codes: 2 wrong usage,
 3 unusable log.
 """
 
@@ -25,7 +25,7 @@ X_AXES = {"step": "optimizer steps", "tokens": "tokens", "elapsed": "seconds"}
 
 
 def name_runs(runs: list[Run]) -> None:
-    """Each run gets the name of its log's folder, with as many folders above as tell it from the others."""
+    """Names each run by the folder of its log, with as many parent folders as needed to make the names different."""
     parts = [Path(run.name).resolve().parent.parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
@@ -38,7 +38,7 @@ def name_runs(runs: list[Run]) -> None:
 
 
 def positions(run: Run, steps: list[int], axis: str) -> list[float]:
-    """Steps on the axis that is drawn. Between train events it is interpolated: eval events have no tokens."""
+    """Positions of steps on the horizontal axis. Interpolated between train events: eval events have no tokens."""
     if axis == "step":
         return [float(step) for step in steps]
     import numpy as np
@@ -67,7 +67,7 @@ def draw(runs: list[Run], out: Path, axis: str = "step", window: int = 0) -> Non
         2, 1, sharex=True, figsize=(6.3, 4.4), layout="constrained", gridspec_kw={"height_ratios": [4.2, 1]}
     )
     factor = bits_per_nat(runs)
-    shown = []  # values that the loss axis has to show
+    shown = []  # values that must be visible on the loss axis
     for index, run in enumerate(runs):
         colour, line = COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
         shown += draw_run(top, run, colour, line, axis, window, alone=len(runs) == 1)
@@ -83,7 +83,7 @@ def draw(runs: list[Run], out: Path, axis: str = "step", window: int = 0) -> Non
 
 
 def frame(top: Axes, bottom: Axes, axis: str, low: float, high: float) -> None:
-    """Limits, ticks and labels of both panels; the losses from `low` to `high` have to be in view."""
+    """Sets limits, ticks and labels of both panels; the losses from `low` to `high` must be visible."""
     from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
@@ -103,7 +103,7 @@ def frame(top: Axes, bottom: Axes, axis: str, low: float, high: float) -> None:
 
 
 def draw_run(top: Axes, run: Run, colour: str, line: str, axis: str, window: int, alone: bool) -> list[float]:
-    """One run in the upper panel. Returns the losses that have to be in view: all but the noise in training."""
+    """Draws one run in the upper panel. Returns the losses that must be visible: all but the noise in training."""
     known = {step: finite(event.get("loss")) for step, event in sorted(run.train.items())}
     losses = {step: loss for step, loss in known.items() if loss is not None}
     smoothed = [float(x) for x in smooth(list(losses.values()), window or max(1, len(losses) // 40))]
@@ -150,7 +150,7 @@ def draw_run(top: Axes, run: Run, colour: str, line: str, axis: str, window: int
 
 
 def draw_rate(bottom: Axes, run: Run, colour: str, axis: str, width: float) -> None:
-    """The learning rate; the first runs have wider lines, so that equal ones can be seen under each other."""
+    """Draws the learning rate; the first runs have wider lines, so that equal curves remain visible."""
     steps = [step for step in sorted(run.train) if finite(run.train[step].get("lr")) is not None]
     bottom.plot(
         positions(run, steps, axis),

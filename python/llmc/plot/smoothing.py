@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def smooth(values: Sequence[float], window: int) -> NDArray[np.float64]:
-    """Centred moving average over `window` values. At the beginning it narrows, as the loss is steep there; at the end
-    it goes on over the values that are left."""
+    """Centred moving average over `window` values. At the start the window is narrower, because the loss is steep; at
+    the end it includes only the remaining values."""
     import numpy as np
 
     array = np.asarray(values, dtype=float)

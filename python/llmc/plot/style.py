@@ -1,4 +1,4 @@
-"""How all figures look: sizes, colours, and what the parametrizations are called."""
+"""The style of all figures: sizes, colours, titles of the parametrizations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ENDINGS = (".png", ".svg", ".pdf")
-# after Okabe and Ito: colour-blind readers can tell them apart too
+# after Okabe and Ito: distinguishable for colour-blind readers
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#595959"]
 GREY, DARK, BAD = "#595959", "#333333", "#D55E00"
 
@@ -55,7 +55,7 @@ def scheme_colour(name: str) -> str:
 
 
 def pyplot(font_size: float = 9) -> Any:
-    """matplotlib.pyplot without a window, with this project's settings. Imported here, as it takes a second."""
+    """matplotlib.pyplot without a window, with this project's settings. Imported late, because it takes a second."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -66,7 +66,7 @@ def pyplot(font_size: float = 9) -> Any:
 
 
 def save(figure: Figure, out: Path, dpi: float = 220) -> None:
-    """Writes the figure, in the format that the ending says, and closes it."""
+    """Writes the figure in the format given by the ending, and closes it."""
     import matplotlib.pyplot as plt
 
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,15 @@
-"""Whether the best value of a hyperparameter stays where it is when the model grows: tables, figures and a verdict.
+"""Whether the best value of a hyperparameter stays the same when the model grows: tables, figures and a verdict.
 
     python dev/mup_sweep_visualize.py OUT/sweep.csv --out sweep.png --wider wider.png --json sweep.json [--verdict]
     llmc plot sweep OUT/sweep.csv ...                                                              # the same
 
-scripts/mup_sweep.sh writes the CSV. A point is the mean over its seeds, and counts as diverged if one of them did. The
-*optimum* of a scale is the value of the grid with the least loss; *drift* is how many octaves (factors of two) it lies
-from the optimum of the smallest scale; *regret* is what it costs to use that one instead: the loss at the transferred
-optimum less the least loss at this scale, both over the same seeds. The verdict is PASS if at the largest scale the
-regret is at most --threshold, and sp's is above it and at least --ratio times as much. The second table is 'wider is
-always better': in no window of training may the next scale be more than --tolerance worse, at the transferred value.
-Exit codes: 1 with --verdict, if it is not PASS; 2 wrong usage; 3 unusable CSV or log.
+scripts/mup_sweep.sh writes the CSV. A point is the mean over its seeds, and is diverged if one of them diverged. The
+*optimum* of a scale is the value of the grid with the lowest loss. *Drift* is its distance from the optimum of the
+smallest scale in octaves (factors of two). *Regret* is the cost of using the optimum of the smallest scale: the loss
+there minus the lowest loss at this scale, both over the same seeds. The verdict is PASS if at the largest scale the
+regret is at most --threshold, and sp's regret is above it and at least --ratio times as large. The second table tests
+'wider is always better': in no window of training may the next scale be more than --tolerance worse, at the transferred
+value. Exit codes: 1 with --verdict, if it is not PASS; 2 wrong usage; 3 unusable CSV or log.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SCALES = {
     "tokens": "tokens",
 }
 LOSS = {"val": "validation loss (nats/token)", "train": "training loss at the end (nats/token)"}
-SCALE_MARKERS = "osD^vP*X"  # scales differ in shape too
+SCALE_MARKERS = "osD^vP*X"  # one marker per scale
 SCHEME_MARKERS = "sovD^P"
 
 
@@ -58,7 +58,7 @@ def marker_of(scale_index: int) -> str:
 
 
 def colours(scales: list[float]) -> dict[float, Any]:
-    """From light to dark as the scale grows: an order that every reader sees, in print too."""
+    """From light to dark as the scale grows, also in black and white."""
     from matplotlib import colormaps
 
     last = max(1, len(scales) - 1)
@@ -66,7 +66,7 @@ def colours(scales: list[float]) -> dict[float, Any]:
 
 
 def positions(sweep: Sweep) -> dict[Value, float]:
-    """Where each value lies on the axis: log2 of it; 0 two octaves below the least; names in a row."""
+    """The position of each value on the axis: its log2; 0 two octaves below the smallest; names at equal distances."""
     values = ordered(dict.fromkeys(v for scales in sweep.points.values() for grid in scales.values() for v in grid))
     if sweep.categorical:
         return {value: float(i) for i, value in enumerate(values)}
@@ -76,7 +76,7 @@ def positions(sweep: Sweep) -> dict[Value, float]:
 
 
 def label(value: Value | None) -> str:
-    """As `show`, with the power set as one."""
+    """Like `show`, with powers as superscripts."""
     text = show(value)
     return f"$2^{{{text[2:].replace('-', '−')}}}$" if text.startswith("2^") else text
 
@@ -95,7 +95,7 @@ def grid_of_panels(count: int, width: float = 3.0) -> tuple[Figure, list[Axes]]:
 
 
 def limits(sweep: Sweep, results: Results) -> tuple[float, float]:
-    """Of the loss: the optima and what transfer costs fill the panel; what lies far above is marked at the top."""
+    """Limits of the loss axis: the panel shows the optima and the transferred losses; points far above are marked."""
     outs = [out for scheme in results.values() for out in scheme]
     best = [out.best_loss for out in outs if out.best_loss is not None]
     costs = [out.transferred_loss for out in outs if out.transferred_loss is not None]
@@ -112,7 +112,7 @@ def limits(sweep: Sweep, results: Results) -> tuple[float, float]:
 
 
 def draw_sweep(analysis: Analysis, out: Path, threshold: float) -> None:
-    """A panel for each scheme, and one of the regret."""
+    """One panel per scheme, and one with the regret."""
     sweep, results = analysis.sweep, analysis.results
     several = len(sweep.scales) > 1
     figure, panels = grid_of_panels(len(results) + several)
@@ -141,7 +141,7 @@ def draw_sweep(analysis: Analysis, out: Path, threshold: float) -> None:
 
 
 def legend_handles(sweep: Sweep, tint: dict[float, Any], marks: set[str]) -> list[Any]:
-    """A line for each scale, and the marks that are in the figure."""
+    """One line per scale, and the marks used in the figure."""
     from matplotlib.lines import Line2D
 
     def mark(label: str, **style: Any) -> Any:
@@ -172,11 +172,11 @@ def draw_scheme(
     low: float,
     high: float,
 ) -> set[str]:
-    """Returns the marks that are in the panel: above, for points above it, and diverged."""
+    """Returns the marks used in the panel: above, for points above it, and diverged."""
     marks = set()
     best = {out.scale: out for out in outs}
     for i, scale in enumerate(sweep.scales):
-        beside = 0.09 * (2 * i / max(1, len(sweep.scales) - 1) - 1)  # so that marks of several scales can be told apart
+        beside = 0.09 * (2 * i / max(1, len(sweep.scales) - 1) - 1)  # separates the marks of several scales
         at = {value: place + beside * sweep.categorical for value, place in x.items()}
         grid = sweep.points[scheme].get(scale, {})
         draw_curve(panel, grid, at, tint[scale], marker_of(i), sweep.categorical)
@@ -207,7 +207,7 @@ def draw_scheme(
 
 
 def draw_curve(panel: Axes, grid: Grid, at: dict[Value, float], colour: Any, marker: str, categorical: bool) -> None:
-    """Means and the band of the seeds, with a gap where a point has no loss."""
+    """Means and the range over seeds, with a gap at points without a loss."""
     values = ordered(grid)
     x = [at[value] for value in values]
     mean, least, most = [], [], []
@@ -234,7 +234,7 @@ def draw_curve(panel: Axes, grid: Grid, at: dict[Value, float], colour: Any, mar
 
 
 def draw_mark(panel: Axes, point: Point, x: float, colour: Any, high: float) -> str:
-    """A mark at the top of the panel for a point that lies above it or has diverged. Returns which: above, diverged."""
+    """A mark at the top of the panel for a point that is above it or has diverged. Returns its name."""
     if point.diverged:
         panel.plot(x, high, marker="x", color=colour, markersize=6, markeredgewidth=1.6, clip_on=False, zorder=6)
         return "diverged"
@@ -288,7 +288,7 @@ def scale_ticks(panel: Axes, sweep: Sweep) -> None:
 
 
 def draw_wider(analysis: Analysis, out: Path) -> None:
-    """Training curves by scale, a panel for each scheme, and the loss of the last window."""
+    """Training curves by scale, one panel per scheme, and the loss of the last window."""
     from matplotlib.lines import Line2D
 
     sweep, results, curves = analysis.sweep, analysis.results, analysis.curves
@@ -300,7 +300,7 @@ def draw_wider(analysis: Analysis, out: Path) -> None:
     }
     shown = [line for lines in smoothed.values() for line in lines.values()]
     low = min(min(line) for line in shown)
-    high = max(max(line[len(line) // 4 :]) for line in shown)  # the first steps fall out of the panel
+    high = max(max(line[len(line) // 4 :]) for line in shown)  # the first steps are above the panel
     for panel, (scheme, w) in zip(panels, curves.items(), strict=False):
         scales = {out.scale: tint[out.scale] for out in results[scheme]}
         draw_training(panel, sweep.scale_axis, w.steps, smoothed[scheme], scales)
@@ -329,7 +329,7 @@ def draw_wider(analysis: Analysis, out: Path) -> None:
 def draw_training(
     panel: Axes, scale_axis: str, steps: list[int], curves: dict[float, Any], scales: dict[float, Any]
 ) -> None:
-    """A curve for each scale in its colour, or a mark where it diverged."""
+    """One curve per scale, or a mark if it diverged."""
     for scale, colour in scales.items():
         if scale in curves:
             panel.plot(steps, curves[scale], color=colour, linewidth=1.5)
@@ -371,31 +371,37 @@ def options(prog: str | None) -> argparse.ArgumentParser:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("csv", type=Path, metavar="CSV", help="sweep.csv as scripts/mup_sweep.sh writes it")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="figure of loss against the axis (.png, .svg, .pdf)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="figure of the loss against the axis (.png, .svg, .pdf)"
+    )
     parser.add_argument("--wider", type=Path, metavar="FILE", help="figure of training at the transferred value")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables and the verdict here")
     parser.add_argument(
         "--loss",
         choices=["auto", *LOSSES],
         default="auto",
-        help="validation, or the mean over the end of training; auto: validation if it is there [auto]",
+        help="validation, or the mean over the end of training; auto: validation if available [auto]",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.02,
         metavar="NATS",
-        help="largest regret of an optimum that transfers [%(default)s]",
+        help="largest regret that counts as transfer [%(default)s]",
     )
     parser.add_argument(
-        "--ratio", type=float, default=3.0, metavar="FACTOR", help="how many times as much sp has to lose [%(default)s]"
+        "--ratio",
+        type=float,
+        default=3.0,
+        metavar="FACTOR",
+        help="minimum ratio of sp's regret to the scheme's [%(default)s]",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.005,
         metavar="NATS",
-        help="rise that 'wider is better' forgives [%(default)s]",
+        help="rise of the loss that 'wider is better' allows [%(default)s]",
     )
     parser.add_argument("--verdict", action="store_true", help="exit with status 1 unless the verdict is PASS")
     return parser
