@@ -86,7 +86,7 @@ def test_the_first_failure_stops_the_rest(tmp_path, command):
 
 
 def default_signals() -> None:
-    """As at login: nohup ignores SIGHUP for what it starts, and a shell ignores SIGINT for what runs in the background."""
+    """As at login: nohup ignores SIGHUP for its program, and a shell ignores SIGINT for background jobs."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
