@@ -73,7 +73,9 @@ def test_train_without_the_program_says_what_to_run(monkeypatch, tmp_path):
 def test_the_program_of_check_and_sweep(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert paths.trainer({"PROGRAM": "python3 'my trainer.py'"}) == ["python3", "my trainer.py"]
-    assert paths.trainer({}) == ["./train_gpt2"]
+    assert paths.trainer({}) == [str(ROOT / "train_gpt2")]  # that of the clone
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "python/llmc")
+    assert paths.trainer({}) == ["./train_gpt2"]  # neither built nor installed: the caller's message says what to run
     monkeypatch.setattr(paths, "PACKAGE", tmp_path / "package")  # installed, and no program in the current folder
     (tmp_path / "package/bin").mkdir(parents=True)
     (tmp_path / "package/bin/train_gpt2").touch()

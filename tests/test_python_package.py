@@ -199,3 +199,96 @@ def test_the_stubs_describe_the_native_module():
     (model,) = [c for c in stub.body if isinstance(c, ast.ClassDef)]
     methods = {f.name for f in model.body if isinstance(f, ast.FunctionDef)}
     assert {name for name in vars(llmc.cpu.GPT2) if not name.startswith("_")} == methods - {"__init__"}
+
+
+# --- What a model refuses after its batch or its weights have changed ---
+
+
+def refused(model, tokens):
+    with pytest.raises(llmc.Error):
+        model.forward(tokens)
+
+
+def with_targets(**options):
+    model = llmc.GPT2(
+        **({"width": 32, "depth": 1, "heads": 2, "seq_len": 16, "batch_size": 2, "vocab_size": 50} | options)
+    )
+    tokens = np.random.default_rng(0).integers(0, 50, (2, 16))
+    model.forward(tokens, tokens)
+    return model, tokens
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda model: model.generate([1, 2], 3),
+        lambda model: model.forward(np.zeros((1, 4), int)),
+        lambda model: model.set_parameter("h.0.ln_1.weight", np.ones(32)),
+        lambda model: model.step(),
+        lambda model: refused(model, np.zeros((3, 16), int)),
+        lambda model: refused(model, np.full((2, 16), 50)),
+    ],
+)
+def test_backward_needs_the_forward_pass_of_its_batch_and_weights(between):
+    model, tokens = with_targets()
+    between(model)
+    with pytest.raises(llmc.UsageError, match="forward"):
+        model.backward()
+    model.zero_grad()
+    loss = model.forward(tokens, tokens)
+    assert model.backward() == pytest.approx(loss, rel=1e-6)
+
+
+def test_refused_activations_leave_no_observer():
+    model, tokens = with_targets()
+    with pytest.raises(llmc.UsageError, match="vocabulary"):
+        model.activations(tokens, tokens + 50)
+    with pytest.raises(llmc.Error, match="3 x 16"):
+        model.activations(np.zeros((3, 16), int), np.zeros((3, 16), int))
+    assert model.forward(tokens, tokens) > 0
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m: m.generate([1], 3, temperature=-1), "temperature"),
+        (lambda m: m.generate([1], 3, temperature=float("nan")), "temperature"),
+        (lambda m: m.generate([1], 3, top_k=-1), "top_k"),
+        (lambda m: m.generate([1], -3), "count is -3"),
+        (lambda m: m.generate([1], 3, seed=-1), "seed is -1"),
+        (lambda m: m.generate([], 3), "give at least one"),
+        (lambda m: m.backward(-5), "total_tokens is -5"),
+        (lambda m: m.step(-1), "schedule is -1"),
+        (lambda m: m.step(float("nan")), "schedule is nan"),
+        (lambda m: m.step(float("inf")), "schedule is inf"),
+        (lambda m: m.load(None), "checkpoint is None"),
+        (lambda m: llmc.load(None), "checkpoint is None"),
+        (lambda m: llmc.load("runs", init="x"), "init: llmc.load takes"),
+        (lambda m: llmc.load("runs", preset="gpt2"), "preset: llmc.load takes"),
+        (lambda m: with_targets(logits_rows=-1), "logits_rows is -1"),
+        (lambda m: with_targets(dtype=np.float32), "dtype is a type"),
+        (lambda m: llmc.cpu.choose_token([], 0.8, 0, 0.5), "logits are empty"),
+        (lambda m: llmc.cpu.choose_token([1.0], -1, 0, 0.5), "temperature"),
+    ],
+)
+def test_arguments_of_methods_are_checked(call, message):
+    model, _ = with_targets()
+    before = model.parameters()
+    with pytest.raises(llmc.UsageError, match=message):
+        call(model)
+    for name, values in model.parameters().items():
+        assert np.array_equal(values, before[name]), name
+
+
+@pytest.mark.parametrize(
+    "text", [(ROOT / "README.md").read_text(), llmc.parametrization.__doc__], ids=["README", "help"]
+)
+def test_examples_of_parametrization_run(text):
+    found = re.findall(r"llmc\.parametrization\([^)]+\)", text)
+    assert found
+    for example in found:
+        assert eval(example, {"llmc": llmc})["tensors"]
+
+
+def test_options_is_the_table():
+    assert llmc.options.__name__ == "llmc.options"

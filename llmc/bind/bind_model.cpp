@@ -1,6 +1,7 @@
 // GPT2 and the parametrization's rule table, for Python.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -28,6 +29,13 @@ Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape
     return out;
 }
 
+// As the command line checks --temperature and --top-k.
+void check_sampling(double temperature, int top_k) {
+    Given given;
+    make_config({{find_option("temperature"), temperature, "temperature"}, {find_option("top_k"), top_k, "top_k"}},
+                given);
+}
+
 class PythonGPT2 {
 public:
     PythonGPT2(const ModelParts& parts, int64_t logits_rows)
@@ -49,6 +57,7 @@ public:
     }
     double backward(int64_t total_tokens) {
         if (!has_targets_) fail_usage("backward() needs a forward() with targets before it");
+        if (total_tokens < 0) fail_usage("total_tokens is ", total_tokens, ": give at least 1, or 0 for B*T");
         model_.zero_loss();
         model_.loss_and_head_backward(float(1.0 / double(total_tokens > 0 ? total_tokens : int64_t{B_} * T_)));
         model_.backward();
@@ -56,6 +65,9 @@ public:
         return model_.loss();
     }
     double step(double schedule) {
+        if (!(schedule >= 0) || !std::isfinite(schedule))
+            fail_usage("schedule is ", schedule, ": give a finite factor of the learning rates, at least 0");
+        has_targets_ = false;  // the activations are those of the weights before the step
         optimizer_.compute_grad_norm();
         optimizer_.step(schedule, ++steps_);
         return optimizer_.grad_norm();
@@ -82,6 +94,7 @@ public:
         Parameter& p = model_.parameters.find(name);
         if (std::vector<int64_t>(values.shape(), values.shape() + values.ndim()) != p.spec.shape)
             fail_usage(name, " does not have the shape of the array given");
+        has_targets_ = false;
         Parameters::set(p, std::vector<float>(values.data(), values.data() + values.size()));
         optimizer_.masters_from_parameters();
     }
@@ -94,24 +107,34 @@ public:
             all.insert(all.end(), values.begin(), values.end());
             columns = value.last();
         };
-        forward(tokens, targets);
+        try {
+            forward(tokens, targets);
+        } catch (...) {
+            model_.observer = nullptr;  // it refers to `seen`
+            throw;
+        }
         model_.observer = nullptr;
         py::dict out;
         for (auto& [name, values] : seen)
             out[py::str(name)] = array(values.first, {int64_t(values.first.size()) / values.second, values.second});
         return out;
     }
-    std::vector<int32_t> generate(std::vector<int32_t> tokens, int count, double temperature, int top_k, uint64_t seed,
+    std::vector<int32_t> generate(std::vector<int32_t> tokens, int count, double temperature, int top_k, int64_t seed,
                                   bool cache) {
+        check_sampling(temperature, top_k);
+        if (count < 0) fail_usage("count is ", count, ": give the number of tokens, at least 0");
+        if (seed < 0) fail_usage("seed is ", seed, ": give at least 0");
         if (tokens.empty()) fail_usage("there is no token to continue from: give at least one");
         for (const int32_t token : tokens)
             if (token < 0 || token >= model_.shape.vocab_size)
                 fail_usage("token ", token, " is outside the vocabulary of ", model_.shape.vocab_size);
+        has_targets_ = false;  // sampling overwrites the batch and its activations
         return llmc::generate(
             model_, std::move(tokens), config_.model.seq_len, -1,
-            {.temperature = temperature, .top_k = top_k, .count = count, .seed = seed, .cache = cache});
+            {.temperature = temperature, .top_k = top_k, .count = count, .seed = uint64_t(seed), .cache = cache});
     }
     void load(const std::string& path) {
+        has_targets_ = false;
         load_weights(*ModelFile::open(path), model_);
         optimizer_.masters_from_parameters();
     }
@@ -122,10 +145,13 @@ public:
 private:
     static GPT2Options options_of(const Config& config, int64_t logits_rows) {
         GPT2Options options = gpt2_options(config);
+        if (logits_rows < 0)
+            fail_usage("logits_rows is ", logits_rows, ": give at least 1, or 0 for a number that suits the device");
         options.logits_rows = logits_rows;
         return options;
     }
     void set_batch(const Tokens& tokens, const std::optional<Tokens>& targets) {
+        has_targets_ = false;
         if (tokens.ndim() != 2)
             fail_usage("tokens must have the shape (B, T), they have ", tokens.ndim(), " dimensions");
         for (const Tokens* t : {&tokens, targets ? &*targets : nullptr}) {
@@ -136,8 +162,9 @@ private:
                 if (t->data()[i] < 0 || t->data()[i] >= model_.shape.vocab_size)
                     fail_usage("token ", t->data()[i], " is outside the vocabulary of ", model_.shape.vocab_size);
         }
-        B_ = int(tokens.shape(0)), T_ = int(tokens.shape(1));
-        model_.set_batch(tokens.data(), targets ? targets->data() : nullptr, B_, T_);
+        const int B = int(tokens.shape(0)), T = int(tokens.shape(1));
+        model_.set_batch(tokens.data(), targets ? targets->data() : nullptr, B, T);
+        B_ = B, T_ = T;
         has_targets_ = targets.has_value();
     }
 
@@ -210,8 +237,15 @@ void bind_model(py::module_& m) {
             return GPT2::memory(parts.shape, model_options).activations;
         },
         "Bytes of a model's activations.", py::arg("train") = true);
-    m.def("choose_token", &choose_token, "The token that the sampler chooses from logits with a uniform number.",
-          py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
+    m.def(
+        "choose_token",
+        [](const std::vector<float>& logits, double temperature, int top_k, double uniform) {
+            if (logits.empty()) fail_usage("logits are empty: give at least one");
+            check_sampling(temperature, top_k);
+            return choose_token(logits, temperature, top_k, uniform);
+        },
+        "The token that the sampler chooses from logits with a uniform number.", py::arg("logits"),
+        py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
 
     py::class_<PythonGPT2>(
         m, "GPT2",

@@ -22,7 +22,8 @@ nlohmann::json value_of(const py::handle& object, const std::string& name) {
     if (py::isinstance<py::float_>(object)) return object.cast<double>();
     if (py::isinstance<py::str>(object)) return object.cast<std::string>();
     if (py::hasattr(object, "__fspath__")) return py::str(object.attr("__fspath__")()).cast<std::string>();
-    if (py::hasattr(object, "item") && py::hasattr(object, "ndim") && object.attr("ndim").cast<int>() == 0)
+    if (py::hasattr(object, "item") && py::hasattr(object, "ndim") && py::isinstance<py::int_>(object.attr("ndim")) &&
+        object.attr("ndim").cast<int>() == 0)
         return value_of(object.attr("item")(), name);  // a NumPy scalar
     fail_usage(name, " is a ", py::str(py::type::of(object).attr("__name__")).cast<std::string>(),
                ": give a number, a text, True or False");

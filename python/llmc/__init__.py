@@ -15,6 +15,7 @@ llmc.cpu, llmc.cuda, llmc.emulated   the ops of llmc/ops/ops.h on NumPy arrays, 
 The command `llmc` (or `python -m llmc`) makes data sets, trains, checks a parametrization, sweeps and draws.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llmc.backend import backend, backends
@@ -51,6 +52,8 @@ def __getattr__(name: str) -> Any:
         from llmc import model
 
         return getattr(model, name)
+    if name == "options":
+        return import_module("llmc.options")
     if name in _BACKENDS:
         try:
             return backend(name)

@@ -11,7 +11,6 @@ from typing import NamedTuple, NoReturn
 
 from llmc.errors import Error, ExitCode, UsageError, run_main
 from llmc.paths import native_program
-from llmc.progress import duration
 
 Main = Callable[[list[str], str], int]  # the rest of the command line, and the command's name
 
@@ -60,6 +59,8 @@ def transfer(argv: list[str], prog: str) -> int:
         return ExitCode.DONE
     begin = time.monotonic()
     status = sweep(["lr", "--verdict", *argv], prog, environment(os.environ))
+    from llmc.progress import duration  # needs tqdm, which --help does not
+
     print(f"took {duration(time.monotonic() - begin)}")
     return status
 

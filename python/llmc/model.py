@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from os import PathLike
+from os import PathLike, fspath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,13 @@ def _tokens(values: ArrayLike, name: str) -> NDArray[np.int32]:
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max):
         raise UsageError(f"{name} range from {array.min()} to {array.max()}: token ids are int32, at least 0")
     return array.astype(np.int32)
+
+
+def _path(checkpoint: str | PathLike[str]) -> str:
+    try:
+        return str(fspath(checkpoint))
+    except TypeError:
+        raise UsageError(f"checkpoint is {checkpoint!r}: give a path") from None
 
 
 class GPT2:
@@ -133,12 +140,15 @@ class GPT2:
         cache: bool = True,
     ) -> list[int]:
         """`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token."""
-        ids = _tokens([list(tokens)], "tokens")[0].tolist()
+        given = list(tokens)
+        if not given:
+            raise UsageError("there is no token to continue from: give at least one")
+        ids = _tokens([given], "tokens")[0].tolist()
         return list(self._model.generate(ids, count, temperature, top_k, seed, cache))
 
     def load(self, checkpoint: str | PathLike[str]) -> None:
         """Loads weights from a checkpoint of the same shape and parametrization. llmc.load makes a model from one."""
-        self._model.load(str(checkpoint))
+        self._model.load(_path(checkpoint))
 
     @property
     def parametrization(self) -> dict[str, Any]:
@@ -164,17 +174,24 @@ def load(checkpoint: str | PathLike[str], *, backend: str | None = None, **optio
     The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). A file of
     Hugging Face's GPT-2 does not contain heads and lr: give them.
     """
-    stored: Mapping[str, Any] = _native(backend).checkpoint_options(str(checkpoint))
+    path = _path(checkpoint)
+    for name in ("init", "preset"):
+        if name in options:
+            raise UsageError(
+                f"{name}: llmc.load takes the weights and the shape from {path}; use llmc.GPT2({name}=...)"
+            )
+    stored: Mapping[str, Any] = _native(backend).checkpoint_options(path)
     taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
     if "head_dim" in options:
         taken.pop("heads", None)
-    return GPT2(backend=backend, **(taken | dict(options) | {"init": str(checkpoint)}))
+    return GPT2(backend=backend, **(taken | dict(options) | {"init": path}))
 
 
 def parametrization(*, backend: str | None = None, **options: Unpack[ModelOptions]) -> dict[str, Any]:
     """The rule of every tensor and the scales of both passes (doc/formats.md, "The rule table").
 
-    The keyword arguments are those of GPT2: llmc.parametrization(width=4096, parametrization="mup", base_width=256).
+    The keyword arguments are those of GPT2: llmc.parametrization(width=4096, parametrization="mup", base_width=256,
+    head_dim=64).
     """
     return dict(_native(backend).parametrization(**options))
 

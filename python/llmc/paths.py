@@ -32,8 +32,8 @@ def native_program() -> Path | None:
 
 
 def trainer(env: Mapping[str, str]) -> list[str]:
-    """The command that trains: PROGRAM, ./train_gpt2 in the current folder, or the installed program."""
+    """The command that trains: PROGRAM, ./train_gpt2 in the current folder, or that of the package or its clone."""
     if env.get("PROGRAM"):
         return shlex.split(env["PROGRAM"])
-    installed = PACKAGE / "bin" / "train_gpt2"
-    return [str(installed)] if installed.is_file() and not Path("train_gpt2").exists() else ["./train_gpt2"]
+    program = native_program()
+    return [str(program)] if program and not Path("train_gpt2").exists() else ["./train_gpt2"]
