@@ -31,9 +31,8 @@ Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape
 
 // As the command line checks --temperature and --top-k.
 void check_sampling(double temperature, int top_k) {
-    Given given;
-    make_config({{find_option("temperature"), temperature, "temperature"}, {find_option("top_k"), top_k, "top_k"}},
-                given);
+    check_value(*find_option("temperature"), temperature, "temperature");
+    check_value(*find_option("top_k"), top_k, "top_k");
 }
 
 class PythonGPT2 {

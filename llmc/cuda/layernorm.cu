@@ -1,7 +1,7 @@
 // Layer norm over the rows of (N, C), forward and backward with the residual stream's gradient added. Ba, Kiros,
 // Hinton, "Layer normalization", 2016; formulas in llmc/ops/ops.h.
 //
-//   forward   bytes in bf16: 4 N C + 8 N     backward  8 N C + 8 N + 18 C (without dskip 6 N C + ...)
+//   forward   bytes in bf16: 4 N C + 8 N     backward  6 N C + 8 N + 18 C, with dskip 2 N C more
 // Bound: memory; at N = 65,536, C = 768 the floors on an H200 (4.3 TB/s) are 47 and 94 us.
 //
 // A warp computes a row and keeps it in registers, kVectors 16-byte pieces in each lane, so that mean, variance and

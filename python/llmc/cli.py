@@ -57,10 +57,10 @@ def transfer(argv: list[str], prog: str) -> int:
     if {"-h", "--help"} & set(argv):
         print(str(__doc__).strip())
         return ExitCode.DONE
-    begin = time.monotonic()
-    status = sweep(["lr", "--verdict", *argv], prog, environment(os.environ))
     from llmc.progress import duration  # needs tqdm, which --help does not
 
+    begin = time.monotonic()
+    status = sweep(["lr", "--verdict", *argv], prog, environment(os.environ))
     print(f"took {duration(time.monotonic() - begin)}")
     return status
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ def _native(name: str | None) -> ModuleType:
 def _tokens(values: ArrayLike, name: str) -> NDArray[np.int32]:
     """(B, T) token ids. UsageError for other dimensions, types other than integers, and numbers beyond int32."""
     array = np.asarray(values)
-    if array.dtype.kind not in "iu":
+    if array.size and array.dtype.kind not in "iu":  # NumPy's type of [] is float64
         raise UsageError(f"{name} have the type {array.dtype}: give integers")
     if array.ndim != 2:
         raise UsageError(f"{name} have the shape {array.shape}: give (B, T)")
@@ -60,7 +60,7 @@ def _tokens(values: ArrayLike, name: str) -> NDArray[np.int32]:
 
 def _path(checkpoint: str | PathLike[str]) -> str:
     try:
-        return str(fspath(checkpoint))
+        return fsdecode(checkpoint)
     except TypeError:
         raise UsageError(f"checkpoint is {checkpoint!r}: give a path") from None
 
@@ -140,10 +140,7 @@ class GPT2:
         cache: bool = True,
     ) -> list[int]:
         """`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token."""
-        given = list(tokens)
-        if not given:
-            raise UsageError("there is no token to continue from: give at least one")
-        ids = _tokens([given], "tokens")[0].tolist()
+        ids = _tokens([list(tokens)], "tokens")[0].tolist()
         return list(self._model.generate(ids, count, temperature, top_k, seed, cache))
 
     def load(self, checkpoint: str | PathLike[str]) -> None:
