@@ -37,12 +37,14 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))  # runs in a clone without installing
 
+from llmc.batches import Batches
+from llmc.check_writer import CheckWriter
 from llmc.checkpoint import Rule, Rules, Shape, load_training_state, open_checkpoint, save_checkpoint
 from llmc.command_line import CommandLine, Program, parse_command_line
 from llmc.config import Config
-from llmc.data.windows import Dataset
 from llmc.errors import DataError, Error, ExitCode, UsageError
 from llmc.options import Option
+from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import exit_process, pick_device, process_group, rank, world_size
 from llmc.run_log import RunLog
@@ -612,22 +614,6 @@ class Optimizer:
                 state["step"].fill_(updates)
 
 
-class Outliers:
-    """z-scores against the last 128 values. Outliers are not added: one spike must not hide the next."""
-
-    def __init__(self, threshold: float, window: list[float]) -> None:
-        self.threshold, self.window = threshold, window
-
-    def observe(self, value: float) -> bool:
-        """Whether the value is an outlier; adds it to the window if not."""
-        if self.threshold > 0 and len(self.window) == 128:
-            mean, deviation = np.mean(self.window), np.std(self.window)
-            if deviation > 0 and (value - mean) / deviation > self.threshold:
-                return True
-        self.window = [*self.window, value][-128:]
-        return False
-
-
 # --- Coordinate check: sizes and changes of every activation, parameter and gradient, to compare between widths
 
 
@@ -635,23 +621,10 @@ class CoordCheck:
     """--coord-check: one CSV row per tensor and step. The tokens are the same at every step, so that activations change
     only because of the weights."""
 
-    COLUMNS = (
-        "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,"
-        "multiplier,mean_abs,std,delta"
-    )
-
     def __init__(self, config: Config, shape: Shape, rules: Rules) -> None:
         self.step = 0
         self.first: dict[tuple[str, str], Tensor] = {}
-        self.run = (
-            f"train_gpt2.py,{rules['scheme']},{rules['base_width']},{shape.width},{rules['base_depth']},{shape.depth},"
-            f"{shape.heads},{config.seed},{config.lr:.7g}"
-        )
-        try:
-            self.file = open(config.coord_check, "w")  # noqa: SIM115 - open during the whole run
-        except OSError as error:
-            raise Error(f"cannot write to --coord-check {config.coord_check}: {error.strerror}") from None
-        print(self.COLUMNS, file=self.file, flush=True)
+        self.file = CheckWriter(config, shape, rules)
 
     @contextlib.contextmanager
     def watch(self, model: GPT2) -> Iterator[None]:
@@ -665,12 +638,11 @@ class CoordCheck:
     def add(self, kind: str, name: str, x: Tensor, role: str = "", multiplier: float = 1.0) -> None:
         x = x.detach().double()
         size, mean, square = x.abs().mean().item(), x.mean().item(), x.square().mean().item()
-        std, delta = math.sqrt(max(0.0, square - mean * mean)), ""
+        std, delta = math.sqrt(max(0.0, square - mean * mean)), None
         if kind != "gradient":
             first = self.first.setdefault((kind, name), x.float())
-            delta = f"{(x - first.double()).abs().mean().item():.7g}"
-        numbers = f"{multiplier:.7g},{size:.7g},{std:.7g},{delta}"
-        print(f"{self.run},{self.step},{kind},{name},{role},{numbers}", file=self.file)
+            delta = (x - first.double()).abs().mean().item()
+        self.file.row(self.step, kind, name, role, multiplier, size, std, delta)
 
     def add_parameters(self, model: GPT2) -> None:
         """Records the weights of this step and their gradients, without padding rows."""
@@ -709,22 +681,9 @@ class Trainer:
         self.loss_outliers = Outliers(config.skip_loss_zscore, state["outlier"]["loss"])
         self.norm_outliers = Outliers(config.skip_grad_zscore, state["outlier"]["grad_norm"])
         self.log = RunLog(setup, rules, self.step, device, compiled, changed, begin)
-        self.stream = self.batches()
+        self.batches = Batches(setup, device)
+        self.stream = self.batches.training(self.step, self.samples)
         self.batch: Any = next(self.stream, None)
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All micro-batches of this rank: of R * B samples for R ranks, rank r has the r-th B."""
-        B, first = self.config.batch_size, self.samples
-        for i in range((self.setup.steps - self.step) * self.setup.micro_steps):
-            begin = 0 if self.config.overfit_single_batch else first + (i * self.setup.ranks + self.rank) * B
-            yield self.read(cast(Dataset, self.setup.train), range(begin, begin + B))
-
-    def read(self, data: Dataset, samples: range) -> tuple[Tensor, Tensor]:
-        """tokens and targets, (B, T) each."""
-        rows = torch.from_numpy(data.rows(samples, self.setup.shape.vocab_size))  # (B, T + 1)
-        if self.device.type == "cuda":
-            rows = rows.pin_memory().to(self.device, non_blocking=True)
-        return rows[:, :-1], rows[:, 1:]
 
     def train_step(self, received: Received) -> int:
         """One optimizer step; returns the signal that asks to stop, or 0. Waits for the device once, for loss and norm,
@@ -775,9 +734,8 @@ class Trainer:
         self.evaluated_at = self.step
         windows = min(data.windows, self.config.eval_batches * B or data.windows)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for first in list(range(0, windows, B))[self.rank :: ranks]:
-            samples = range(first, min(first + B, windows))
-            total += self.network(*self.read(data, samples)).double() * len(samples)
+        for count, batch in self.batches.validation(windows):
+            total += self.network(*batch).double() * count
         if ranks > 1:
             dist.all_reduce(total)
         self.log.eval(self.step, total.item() / windows)

@@ -15,10 +15,19 @@ LEVELS = [
     ["llmc.backend", "llmc.config"],  # the native modules; code generated from the table of options
     ["llmc", "llmc.model"],  # GPT2
     ["llmc.options", "llmc.command_line"],
-    ["llmc.atomic", "llmc.log", "llmc.paths", "llmc.progress", "llmc.random", "llmc.signals", "llmc.tokenizer"],
+    [
+        "llmc.atomic",
+        "llmc.log",
+        "llmc.outliers",
+        "llmc.paths",
+        "llmc.progress",
+        "llmc.random",
+        "llmc.signals",
+        "llmc.tokenizer",
+    ],
     ["llmc.data"],  # from text to token shards
     ["llmc.checkpoint", "llmc.log_writer", "llmc.ranks", "llmc.run_setup", "llmc.sampling", "llmc.torch_profile"],
-    ["llmc.run_log"],  # this line and the one above: used by train_gpt2.py
+    ["llmc.batches", "llmc.check_writer", "llmc.run_log"],  # this line and the one above: used by train_gpt2.py
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts
     ["llmc.plot"],  # figures
