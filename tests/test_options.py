@@ -12,7 +12,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from program import BINARY, ROOT, TINY, checkpoints, run
+from program import BINARY, ROOT, TINY, checkpoints, log, losses, run
 from shards import random_text, write_shard, write_text_shards
 
 import train_gpt2
@@ -206,7 +206,13 @@ TOML = [
     ("lr = -nan", "--lr: 'nan' is not a finite number"),
     ("prompt = 5", "--prompt: '5' is not a text"),
     ("dtype = ''", "--dtype: '' is not one of fp32|bf16"),
-    ("lr = [1]", "--lr is a list"),
+    ("lr = [1e-3, 2e-3]", "--lr is a list, [0.001, 0.002]: give one value"),
+    ("lr = [1, 'a', true, [2.5], {a = 1}, 07:32:00]", "--lr is a list, [1, a, true, [2.5], ..., ...]: give one value"),
+    ("train-data = ['a', 'b*.bin']", 'train-data = ["a", "b*.bin"]\n'),
+    ("train-data = ['a']", 'train-data = "a"\n'),
+    ("train-data = []", 'tokenizer = "auto"\n'),
+    ("val-data = ['a', 5]", "--val-data: '5' is not a text"),
+    ("val-data = ['a', '']", "--val-data: '' is empty: leave it out"),
     ("lr = {a = 1}", "--lr is a table"),
     ("lr = 2020-01-01", "--lr is a date or time"),
     ("lr = 07:32:00", "--lr is a date or time"),
@@ -258,6 +264,32 @@ def test_the_command_line_wins(tmp_path):
     (tmp_path / "a.toml").write_text("lr = 1\nshuffle = false\ndepth = 5")
     printed = print_config("--config", tmp_path / "a.toml", "--lr", "2", "--shuffle")
     assert "lr = 2.0\n" in printed and "shuffle = true\n" in printed and "depth = 5\n" in printed
+
+
+def test_data_may_be_a_list(tmp_path):
+    """Several words, several options, or a list in a file; the command line replaces the list of the file."""
+    words = ["--train-data", "a*.bin", "b.bin", "--lr", "1", "--train-data=c.bin", "d.bin"]
+    printed = print_config(*words)
+    assert 'train-data = ["a*.bin", "b.bin", "c.bin", "d.bin"]\n' in printed and "lr = 1.0\n" in printed
+    (tmp_path / "a.toml").write_text(printed)
+    assert print_config("--config", tmp_path / "a.toml") == printed
+    assert 'train-data = "e"\n' in print_config("--config", tmp_path / "a.toml", "--train-data", "e")
+
+
+def test_the_order_of_a_list_of_data_does_not_matter(tmp_path):
+    """Patterns, files, and files named twice: the same shards in the same order, by both programs."""
+    folder = tmp_path / "data"
+    pattern = write_text_shards(folder, random_text(9_000), shards=3)
+    files = sorted(folder.glob("*.bin"))
+    assert len(files) == 3
+    numbers = []
+    for program in ([BINARY], [sys.executable, ROOT / "train_gpt2.py"]):
+        for data in ([pattern], files[::-1], [files[2], pattern]):
+            out = tmp_path / f"run{len(numbers)}"
+            run("--train-data", *data, *TINY, "--steps", 3, "--out", out, program=program)
+            numbers.append(losses(out))
+            assert log(out, "config")[0]["config"]["train_data"] == [str(word) for word in data]
+    assert numbers[0] == numbers[1] == numbers[2] and numbers[3] == numbers[4] == numbers[5]
 
 
 # --- The sample command ---

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "llmc/core/error.h"
 
@@ -11,9 +12,6 @@ namespace llmc {
 namespace {
 
 std::vector<std::string> expand(const std::string& pattern, const std::string& option) {
-    if (pattern.empty())
-        fail_usage(option,
-                   " is missing: name token shards, such as 'data/pystdlib/*_train_*.bin' (dev/data/*.py make them)");
     glob_t found;
     std::vector<std::string> paths;
     if (glob(pattern.c_str(), 0, nullptr, &found) == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
@@ -22,14 +20,23 @@ std::vector<std::string> expand(const std::string& pattern, const std::string& o
         fail_data(option, " '", pattern,
                   "' matches no file: make shards with dev/data/*.py, or correct the pattern (quoted, so that the "
                   "shell leaves it alone)");
-    std::sort(paths.begin(), paths.end());
     return paths;
+}
+
+std::vector<std::string> expand_all(const std::vector<std::string>& patterns, const std::string& option) {
+    if (patterns.empty())
+        fail_usage(option,
+                   " is missing: name token shards, such as 'data/pystdlib/*_train_*.bin' (dev/data/*.py make them)");
+    std::set<std::string> paths;
+    for (const std::string& pattern : patterns)
+        for (const std::string& path : expand(pattern, option)) paths.insert(path);
+    return {paths.begin(), paths.end()};
 }
 
 }  // namespace
 
-Dataset::Dataset(const std::string& pattern, const std::string& option, int seq_len) : seq_len_(seq_len) {
-    for (const std::string& path : expand(pattern, option)) shards_.emplace_back(path);
+Dataset::Dataset(const std::vector<std::string>& patterns, const std::string& option, int seq_len) : seq_len_(seq_len) {
+    for (const std::string& path : expand_all(patterns, option)) shards_.emplace_back(path);
     for (size_t i = 0; i < shards_.size(); ++i) {
         windows_ += windows_of(i);
         if (shards_[i].vocab_size != shards_[0].vocab_size || shards_[i].tokenizer != shards_[0].tokenizer)
@@ -37,7 +44,8 @@ Dataset::Dataset(const std::string& pattern, const std::string& option, int seq_
                       shards_[0].path);
     }
     if (windows_ == 0)
-        fail_data(option, " '", pattern, "' holds ", tokens(), " tokens, fewer than one sequence of ", seq_len,
+        fail_data(option, " '", shards_[0].path, shards_.size() > 1 ? "', ..." : "'", " holds ", tokens(),
+                  " tokens, fewer than one sequence of ", seq_len,
                   " and its target: shorten --seq-len or use more text");
 }
 

@@ -17,9 +17,10 @@ struct Batch {
 
 class Dataset {
 public:
-    // The shards, sorted by path. `option` names the pattern in errors. Usage error for an empty pattern; data error if
-    // nothing matches, for a damaged shard, for shards of several tokenizers, and for less than one window.
-    Dataset(const std::string& pattern, const std::string& option, int seq_len);
+    // The shards that the patterns match, each once, sorted by path: the order does not depend on how they were named.
+    // `option` names the patterns in errors. Usage error without a pattern; data error if one matches nothing, for a
+    // damaged shard, for shards of several tokenizers, and for less than one window.
+    Dataset(const std::vector<std::string>& patterns, const std::string& option, int seq_len);
 
     int64_t windows() const { return windows_; }
     int64_t windows_of(size_t shard) const { return (shards_[shard].tokens - 1) / seq_len_; }

@@ -5,6 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "llmc/core/tensor.h"
 #include "llmc/gpt2/activations.h"
@@ -22,7 +23,7 @@ struct Names<TokenizerChoice> {
 };
 
 struct DataOptions {
-    std::string train_data, val_data;  // glob patterns of token shards
+    std::vector<std::string> train_data, val_data;  // glob patterns of token shards
     TokenizerChoice tokenizer = TokenizerChoice::automatic;
     bool shuffle = true;
     bool overfit_single_batch = false;

@@ -19,7 +19,8 @@ void compare_with_checkpoint(Setup& s) {
     const nlohmann::ordered_json now = to_json(s.config);
     const nlohmann::json& then = s.weights->config;
     for (auto& [key, value] : now.items()) {
-        if (!then.is_object() || !then.contains(key) || then.at(key) == value) continue;
+        if (!then.is_object() || !then.contains(key)) continue;
+        if (then.at(key) == value || (value.is_array() && as_list(then.at(key)) == value)) continue;
         if (is_one_of(key, {"optimizer", "dtype", "seq_len", "parametrization"}))
             fail_data("--resume: the checkpoint ", *s.resume_from, " has ", key, " = ", then.at(key).dump(),
                       ", this run ", value.dump(), ": give the same, or start a new run with --init and another --out");

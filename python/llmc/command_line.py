@@ -67,7 +67,7 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     parser = _sample_parser(program) if sampling else _train_parser(program)
     mine = {name: option for name, option in table.items() if scope in option.scope}
     _add_options(parser, mine)
-    taken, words = _take_values(argv[1:] if sampling else argv, parser)
+    taken, words = _take_values(argv[1:] if sampling else argv, parser, table)
     if "sample" in words and not sampling:
         raise UsageError(f"'sample' comes first: {program.name} sample CHECKPOINT, then its options")
     parsed, unknown = parser.parse_known_args(words)
@@ -152,15 +152,18 @@ def _help_text(option: Option) -> str:
     return option.help + (f" [{text}]" if text else "")
 
 
-def _take_values(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:
+def _take_values(
+    argv: Sequence[str], parser: argparse.ArgumentParser, table: Table
+) -> tuple[dict[str, Any], list[str]]:
     """The values of options by key, and the other words. argparse itself would refuse values that start with a dash,
     and turn the value "--" into an empty list."""
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     words: list[str] = []
-    rest = iter(argv)
-    for word in rest:
+    rest = list(reversed(argv))
+    while rest:
+        word = rest.pop()
         if word == "--":
-            return values, [*words, word, *rest]
+            return values, [*words, word, *reversed(rest)]
         name, equals, joined = word.partition("=")
         action = parser._option_string_actions.get(name) if name.startswith("--") else None
         if action is None or action.nargs == 0:
@@ -168,10 +171,17 @@ def _take_values(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[
                 raise UsageError(f"{name} takes no value")
             words.append(word)
             continue
-        value = joined if equals else next(rest, None)
-        if value is None:
+        if not (equals or rest):
             raise UsageError(f"{name} needs a value: {action.metavar}")
-        values[action.dest] = value
+        value = joined if equals else rest.pop()
+        option = table.get(name[2:])
+        if option and option.type == "list":
+            items = [value]
+            while rest and not rest[-1].startswith("-"):
+                items.append(rest.pop())
+            values[action.dest] = [*values.get(action.dest, []), *items]
+        else:
+            values[action.dest] = value
     return values, words
 
 
@@ -180,5 +190,7 @@ def _settings(values: dict[str, Any], table: Table) -> list[Setting]:
     for name, option in table.items():
         if option.key in values:
             value, where = values[option.key], f"--{name}"
-            settings.append(Setting(option, parse_text(option, value, where) if option.takes_value else value, where))
+            if option.takes_value and option.type != "list":
+                value = parse_text(option, value, where)
+            settings.append(Setting(option, value, where))
     return settings

@@ -11,10 +11,10 @@ class Config:
     """The options of a run. None: not given, its default depends on other options."""
 
     # Data
-    train_data: str = ""
-    """token shards to train on (dev/data/*.py make them)"""
-    val_data: str = ""
-    """token shards to evaluate on; without it nothing is evaluated"""
+    train_data: tuple[str, ...] = ()
+    """token shards to train on (dev/data/*.py make them): patterns or files, one or several"""
+    val_data: tuple[str, ...] = ()
+    """token shards to evaluate on: patterns or files; without it nothing is evaluated"""
     tokenizer: Literal["auto", "byte", "gpt2"] = "auto"
     """how tokens become text; auto: that of the shards or the checkpoint"""
     shuffle: bool = True

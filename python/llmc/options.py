@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Value: TypeAlias = "bool | int | float | str | None"
+Value: TypeAlias = "bool | int | float | str | tuple[str, ...] | None"
 
 JSON_FILE = Path(__file__).with_name("options.json")
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -37,7 +37,7 @@ class Option:
     """One option: --base-width on the command line, base-width or base_width in TOML, base_width in JSON and Python."""
 
     name: str
-    type: str  # flag, integer, number, text, choice
+    type: str  # flag, integer, number, text, choice, list (of texts)
     default: Value  # None: depends on other options
     help: str
     group: str = ""
@@ -107,14 +107,19 @@ def short_number(value: float) -> str:
 
 
 def shown(value: object) -> str:
+    """A value in a message: "..." for what no option takes (tables, dates)."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(shown, value))}]"
+    if not isinstance(value, (int, float, str)):
+        return "..."
     return short_number(value) if isinstance(value, float) else str(value)
 
 
 def parse_text(option: Option, text: str, where: str) -> Value:
     """Parses the text of a value on the command line. UsageError if it does not have the option's type."""
-    if option.type in ("text", "choice"):
+    if option.type not in ("integer", "number"):
         return text
     whole = option.type == "integer"
     if not (WHOLE_NUMBER if whole else REAL_NUMBER).fullmatch(text):
@@ -158,11 +163,31 @@ def check_value(option: Option, value: object, where: str) -> None:
             raise UsageError(f"{where}: '{shown(value)}' is not true or false")
     elif option.type in ("integer", "number"):
         _check_number(option, value, where)
+    elif option.type == "list":
+        for item in as_list(value):
+            if not isinstance(item, str) or not item:
+                raise UsageError(
+                    f"{where}: '{shown(item)}' {'is empty: leave it out' if item == '' else 'is not a text'}"
+                )
     elif option.choices:
         if value not in option.choices:
             raise UsageError(f"{where}: '{shown(value)}' is not one of {'|'.join(option.choices)}")
     elif not isinstance(value, str):
         raise UsageError(f"{where}: '{shown(value)}' is not a text")
+
+
+def as_list(value: Any) -> tuple[Any, ...]:
+    """The value of a list, which may be a single text: () for "", ("a",) for "a"."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    return () if value == "" else (value,)
+
+
+def of_type(option: Option, value: Any) -> Any:
+    """A checked value in the type of the Config's field."""
+    if option.type == "list":
+        return as_list(value)
+    return float(value) if option.type == "number" else value
 
 
 # --- All options ---
@@ -180,7 +205,7 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
             values["preset"] = value
     values |= PRESETS.get(values["preset"], {})
     for option, value, _ in settings:
-        values[option.key] = float(value) if option.type == "number" else value
+        values[option.key] = of_type(option, value)
     given = frozenset(option.name for option, _, _ in settings)
     _check_combinations(table, values, given)
     own = {key: values.pop(key) for key in [option.key for option in extra]}
@@ -189,7 +214,7 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
 
 def _in_use(option: Option, value: Value, given: frozenset[str]) -> bool:
     """Whether an option is given with a value that has an effect."""
-    if option.name not in given or value is None or value is False or value == "":
+    if option.name not in given or value is None or value is False or value in ("", ()):
         return False
     return option.off is None or value != option.off
 
@@ -276,14 +301,15 @@ def read_toml(path: str, table: Table) -> list[Setting]:
                 _check_toml_type(content[key], f"--config {path}: [{key}]")
             raise UsageError(f"--config {path}: unknown key '{key}'{nearest_option(key, table)}")
         where = f"--config {path}: --{option.name}"
-        _check_toml_type(content[key], where)
+        if not (option.type == "list" and isinstance(content[key], list)):
+            _check_toml_type(content[key], where)
         settings.append(Setting(option, content[key], where))
     return settings
 
 
 def _check_toml_type(value: object, where: str) -> None:
     if isinstance(value, list):
-        raise UsageError(f"{where} is a list: give one value")
+        raise UsageError(f"{where} is a list, {shown(value)}: give one value")
     if isinstance(value, dict):
         raise UsageError(f"{where} is a table: options stand at the top of the file, outside of any [section]")
     if isinstance(value, (datetime.date, datetime.time)):
@@ -297,13 +323,16 @@ def to_toml(config: Config, extra: Mapping[str, Value] | None = None) -> str:
     lines = []
     for option in OPTIONS.values():
         value = getattr(config, option.key)
-        if option.stored and value not in (None, "") and not (option.off == -1 and value == -1):
+        if option.stored and value not in (None, "", ()) and not (option.off == -1 and value == -1):
             lines.append(f"{option.name} = {_toml_value(value)}\n")
     lines += [f"{key.replace('_', '-')} = {_toml_value(value)}\n" for key, value in (extra or {}).items()]
     return "".join(lines)
 
 
 def _toml_value(value: Value) -> str:
+    if isinstance(value, tuple):
+        items = [_toml_value(item) for item in value]
+        return items[0] if len(items) == 1 else f"[{', '.join(items)}]"
     if not isinstance(value, str):
         return json.dumps(value)
     text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -13,7 +13,7 @@ from llmc.command_line import CommandLine
 from llmc.config import Config
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, UsageError
-from llmc.options import Value, resolve_batch, resolve_heads, stored_options
+from llmc.options import OPTIONS, Value, of_type, resolve_batch, resolve_heads, stored_options
 from llmc.tokenizer import GPT2_VOCAB_SIZE, UNKNOWN
 
 FIXED = ("optimizer", "dtype", "seq_len", "parametrization")  # must be the same as in the checkpoint of a resumed run
@@ -166,6 +166,7 @@ def check_weights(setup: Setup, rules: Rules) -> list[str]:
         return []
     for key, now in stored_options(setup.config).items():
         then = weights.config.get(key, now)
+        then = of_type(OPTIONS[key.replace("_", "-")], then) if isinstance(now, tuple) else then
         if then != now and key in FIXED:
             raise DataError(
                 f"--resume: the checkpoint {resume_from} has {key} = {then}, this run {now}: give the same, or start a "

@@ -68,12 +68,16 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
                 ->group(option.group);
             continue;
         }
-        app.add_option_function<std::string>(
+        const bool list = option.field.type == OptionType::list;
+        app.add_option(
                dashed,
-               [&settings, &option, dashed](const std::string& text) {
-                   settings.push_back({&option, parse_text(option, text, dashed), dashed});
+               [&settings, &option, dashed, list](const CLI::results_t& texts) {
+                   settings.push_back(
+                       {&option, list ? json(texts) : parse_text(option, texts.front(), dashed), dashed});
+                   return true;
                },
                help_text(option))
+            ->multi_option_policy(list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast)
             ->group(option.group)
             ->type_name(value_name(option));
     }
@@ -100,11 +104,15 @@ std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, 
             continue;
         }
         if (!joined && ++i == words.size()) fail_usage(name, " needs a value: ", option->get_type_name());
-        const std::string value = joined ? words[i].substr(equals + 1) : words[i];
-        if (value.empty())
-            out.insert(out.end(), {name, value});
-        else
-            out.push_back(name + "=" + value);
+        std::vector<std::string> values = {joined ? words[i].substr(equals + 1) : words[i]};
+        const Option* known = find_option(name.substr(2));
+        while (known && known->field.type == OptionType::list && i + 1 < words.size() && !words[i + 1].starts_with("-"))
+            values.push_back(words[++i]);
+        for (const std::string& value : values)
+            if (value.empty())
+                out.insert(out.end(), {name, value});
+            else
+                out.push_back(name + "=" + value);
     }
     return out;
 }

@@ -78,6 +78,11 @@ ordered_json to_json(const Option& o) {
 
 }  // namespace
 
+nlohmann::json as_list(const nlohmann::json& value) {
+    if (!value.is_string()) return value;
+    return value == "" ? nlohmann::json::array() : nlohmann::json::array({value});
+}
+
 std::string Option::key() const {
     std::string key = name;
     std::replace(key.begin(), key.end(), '-', '_');

@@ -13,15 +13,16 @@
 
 namespace llmc {
 
-enum class OptionType { flag, integer, number, text, choice };
+enum class OptionType { flag, integer, number, text, choice, list };
 template <>
 struct Names<OptionType> {
-    static constexpr std::pair<const char*, OptionType> list[] = {{"flag", OptionType::flag},
-                                                                  {"integer", OptionType::integer},
-                                                                  {"number", OptionType::number},
-                                                                  {"text", OptionType::text},
-                                                                  {"choice", OptionType::choice}};
+    static constexpr std::pair<const char*, OptionType> list[] = {
+        {"flag", OptionType::flag}, {"integer", OptionType::integer}, {"number", OptionType::number},
+        {"text", OptionType::text}, {"choice", OptionType::choice},   {"list", OptionType::list}};
 };
+
+// The value of a list, which may be a single text: [] for "", ["a"] for "a".
+nlohmann::json as_list(const nlohmann::json& value);
 
 // A member of Config as JSON: built from an accessor, [](auto& c) -> auto& { return c.optimizer.lr; }.
 struct Field {
@@ -56,6 +57,7 @@ private:
         if constexpr (Named<U>) return OptionType::choice;
         if constexpr (std::is_integral_v<U>) return OptionType::integer;
         if constexpr (std::is_floating_point_v<U>) return OptionType::number;
+        if constexpr (std::is_same_v<U, std::vector<std::string>>) return OptionType::list;
         return OptionType::text;
     }
     template <class T>
@@ -74,6 +76,8 @@ private:
         if constexpr (Named<T>) {
             for (const auto& [name, named] : Names<T>::list)
                 if (json == name) value = named;
+        } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+            value = as_list(json).get<T>();
         } else {
             value = json.get<T>();
         }

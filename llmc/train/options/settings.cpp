@@ -25,10 +25,6 @@ std::string range_of(const Option& o) {
     return (o.above_low ? "greater than " : "at least ") + short_number(o.low);
 }
 
-std::string shown(const json& value) {
-    if (value.is_string()) return value.get<std::string>();
-    return value.is_number_float() ? short_number(value) : value.dump();
-}
 std::string quoted(const json& value) { return "'" + shown(value) + "'"; }
 
 void check_number(const Option& o, const json& value, const std::string& where) {
@@ -42,6 +38,12 @@ void check_number(const Option& o, const json& value, const std::string& where) 
         fail_usage(where, ": ", quoted(value), " is out of range: at most ", std::numeric_limits<int64_t>::max());
     if (number < o.low || number > o.high || (o.above_low && number == o.low))
         fail_usage(where, ": ", quoted(value), " is out of range: ", range_of(o));
+}
+
+void check_list(const json& value, const std::string& where) {
+    for (const json& item : as_list(value).is_array() ? as_list(value) : json::array({value}))
+        if (!item.is_string() || item == "")
+            fail_usage(where, ": ", quoted(item), item == "" ? " is empty: leave it out" : " is not a text");
 }
 
 // [+-] digits, with a point and an exponent if `real`; no underscores, hexadecimal or inf. The same in train_gpt2.py.
@@ -75,7 +77,8 @@ void apply_preset(Config& config) {
 bool in_use(const Option& option, const Config& config, const Given& given) {
     if (!given.has(option.name)) return false;
     const nlohmann::ordered_json value = option.field.get(config);
-    return value != nullptr && value != false && value != "" && (option.off.is_null() || value != option.off);
+    return value != nullptr && value != false && value != "" && value != json::array() &&
+           (option.off.is_null() || value != option.off);
 }
 
 std::string names_of_schemes(bool (*holds)(const Scheme&)) {
@@ -101,6 +104,15 @@ void check_scheme(const Option& option, const Config& config, const Given& given
 
 }  // namespace
 
+std::string shown(const json& value) {
+    if (value.is_string()) return value.get<std::string>();
+    if (value.is_number_float()) return short_number(value);
+    if (!value.is_array()) return value.is_object() || value.is_null() ? "..." : value.dump();
+    std::vector<std::string> items;
+    for (const json& item : value) items.push_back(shown(item));
+    return "[" + join(items, ", ") + "]";
+}
+
 std::string shortest_digits(double value) {
     if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
     char text[32];
@@ -124,7 +136,7 @@ std::string short_number(double value) {
 }
 
 json parse_text(const Option& o, const std::string& text, const std::string& where) {
-    if (o.field.type == OptionType::text || o.field.type == OptionType::choice) return text;
+    if (o.field.type != OptionType::integer && o.field.type != OptionType::number) return text;
     const bool whole = o.field.type == OptionType::integer;
     if (!is_decimal(text, !whole))
         fail_usage(where, ": '", text, whole ? "' is not a whole number" : "' is not a number");
@@ -148,6 +160,8 @@ void check_value(const Option& o, const json& value, const std::string& where) {
         case OptionType::integer:
         case OptionType::number:
             return check_number(o, value, where);
+        case OptionType::list:
+            return check_list(value, where);
         default:
             break;
     }

@@ -51,6 +51,10 @@ std::string shortest_digits(double value);
 // The same, and whole numbers without a point: 4096.
 std::string short_number(double value);
 
+// A value in a message: a text without quotes, whole numbers without a point, [1, 2], true; "..." for what no option
+// takes (tables, dates).
+std::string shown(const nlohmann::json& value);
+
 // Writes TOML that --config reads.
 std::string to_toml(const Config& config);
 // The settings of a TOML file. Usage error for a file that cannot be read, is not TOML, or has an unknown key.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterable
 from functools import lru_cache
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +18,38 @@ from llmc.random import SHARD_ORDER, WINDOW_ORDER, random_order
 TOKENIZERS = {1: "byte", 2: "gpt2"}
 
 
-class Dataset:
-    """All shards of a glob pattern, sorted by path, as windows of seq_len tokens and their successors.
-
-    pattern     the value of the option `option`, which error messages name
-    shuffle     visit shards and windows in an order that depends on the seed and the epoch
-    """
-
-    def __init__(
-        self, pattern: str, seq_len: int, option: str = "--train-data", seed: int = 0, shuffle: bool = True
-    ) -> None:
-        self.seq_len, self.seed, self.shuffle = seq_len, seed, shuffle
-        self.paths = sorted(glob.glob(pattern))
-        if not self.paths:
+def _expand(patterns: str | PathLike[str] | Iterable[str | PathLike[str]], option: str) -> list[str]:
+    """The files that match, each once, sorted. DataError for a pattern that matches nothing."""
+    paths: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, (str, PathLike)) else patterns:
+        found = glob.glob(fspath(pattern))
+        if not found:
             raise DataError(
                 f"{option} '{pattern}' matches no file: make shards with dev/data/*.py, or correct the pattern "
                 "(quoted, so that the shell leaves it alone)"
             )
+        paths.update(found)
+    return sorted(paths)
+
+
+class Dataset:
+    """All shards that match the glob patterns, each once, sorted by path, as windows of seq_len tokens and their
+    successors.
+
+    patterns    one or several: the value of the option `option`, which error messages name
+    shuffle     visit shards and windows in an order that depends on the seed and the epoch
+    """
+
+    def __init__(
+        self,
+        patterns: str | PathLike[str] | Iterable[str | PathLike[str]],
+        seq_len: int,
+        option: str = "--train-data",
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        self.seq_len, self.seed, self.shuffle = seq_len, seed, shuffle
+        self.paths = _expand(patterns, option)
         self.shards = [read_shard(Path(path)) for path in self.paths]
         first = self.shards[0]
         for path, shard in zip(self.paths, self.shards, strict=True):
@@ -49,8 +66,9 @@ class Dataset:
         self.windows_of = [(len(shard.tokens) - 1) // seq_len for shard in self.shards]
         self.windows = sum(self.windows_of)
         if not self.windows:
+            files = f"'{self.paths[0]}'" + (", ..." if len(self.paths) > 1 else "")
             raise DataError(
-                f"{option} '{pattern}' holds {self.tokens} tokens, fewer than one sequence of {seq_len} and its "
+                f"{option} {files} holds {self.tokens} tokens, fewer than one sequence of {seq_len} and its "
                 "target: shorten --seq-len or use more text"
             )
         self.shard_order = lru_cache(2)(self._shard_order)
