@@ -728,17 +728,15 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        data, B, ranks = self.setup.val, self.config.batch_size, self.setup.ranks
-        if not data or self.evaluated_at == self.step:
+        if not self.setup.val or self.evaluated_at == self.step:
             return
         self.evaluated_at = self.step
-        windows = min(data.windows, self.config.eval_batches * B or data.windows)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for count, batch in self.batches.validation(windows):
-            total += self.network(*batch).double() * count
-        if ranks > 1:
+        for part, batch in self.batches.validation():
+            total += self.network(*batch).double() * part
+        if self.setup.ranks > 1:
             dist.all_reduce(total)
-        self.log.eval(self.step, total.item() / windows)
+        self.log.eval(self.step, total.item())
 
     def sample_text(self) -> None:
         if not self.tokenizer or self.sampled_at == self.step or self.rank:

@@ -245,6 +245,8 @@ def test_schemes_have_their_own_options_and_grids(fake):
         ({"PARAMETRIZATIONS": "u-mup"}, "init_std", "u-mup has no init_std"),
         ({"JOBS": "many"}, "lr", "JOBS is many"),
         ({"LOSS": "test"}, "lr", "LOSS is test"),
+        ({"SCALE": "batch_size", "EXTRA": "--eval-batches=3"}, "lr", "different text: give --eval-tokens"),
+        ({"SCALE": "seq_len", "EXTRA_MUP": "--eval-batches 3"}, "lr", "different text: give --eval-tokens"),
         ({"PROGRAM": "./no_such_program"}, "lr", "no_such_program is missing"),
     ],
 )
@@ -555,7 +557,7 @@ def test_a_small_sweep_of_the_trainer(tmp_path):
     data = write_text_shards(tmp_path / "data", random_text(20_000))
     (tmp_path / "tiny.toml").write_text(
         f'train-data = "{data}"\nval-data = "{data}"\ndepth = 1\nhead-dim = 8\nseq-len = 16\nbatch-size = 4\n'
-        'steps = 20\nschedule = "constant"\ninit-std = 0.3\noutput-mult = 4.0\neval-every = 0\neval-batches = 4\n'
+        'steps = 20\nschedule = "constant"\ninit-std = 0.3\noutput-mult = 4.0\neval-every = 0\neval-tokens = 256\n'
     )
     shutil.copy(ROOT / "train_gpt2", tmp_path / "train_gpt2")
     env = {

@@ -78,6 +78,46 @@ void Dataset::read(size_t shard, int64_t window, Batch& batch, int row) const {
     s.read((window + 1) * seq_len_, 1, checked_vocab_size_, targets + seq_len_ - 1);
 }
 
+void Dataset::add_segments(size_t shard, int64_t end, int rows, std::vector<Segment>& segments) const {
+    for (int64_t begin = 0; begin < end;) {
+        const int64_t left = end - begin;
+        segments.push_back(
+            {shard, begin, int(std::clamp<int64_t>(left / seq_len_, 1, rows)), int(std::min<int64_t>(left, seq_len_))});
+        begin += segments.back().targets();
+    }
+}
+
+std::vector<Segment> Dataset::first_targets(int64_t count, int rows) const {
+    std::vector<Segment> segments;
+    int64_t remaining = count > 0 ? count : INT64_MAX;
+    for (size_t shard = 0; shard < shards_.size(); ++shard) {
+        const int64_t end = std::min(shards_[shard].tokens - 1, remaining);
+        add_segments(shard, end, rows, segments);
+        remaining -= end;
+    }
+    return segments;
+}
+
+std::vector<Segment> Dataset::first_windows(int64_t count, int rows) const {
+    std::vector<Segment> segments;
+    int64_t remaining = count > 0 ? count : windows_;
+    for (size_t shard = 0; shard < shards_.size(); ++shard) {
+        const int64_t windows = std::min(windows_of(shard), remaining);
+        add_segments(shard, windows * seq_len_, rows, segments);
+        remaining -= windows;
+    }
+    return segments;
+}
+
+Batch Dataset::read(const Segment& segment) const {
+    Batch batch(segment.rows, segment.length);
+    std::vector<int32_t> tokens(size_t(segment.targets()) + 1);
+    shards_[segment.shard].read(segment.begin, int64_t(tokens.size()), checked_vocab_size_, tokens.data());
+    std::copy(tokens.begin(), tokens.end() - 1, batch.inputs.begin());
+    std::copy(tokens.begin() + 1, tokens.end(), batch.targets.begin());
+    return batch;
+}
+
 Batch Dataset::in_file_order(int64_t first, int rows) const {
     Batch batch(rows, seq_len_);
     for (int row = 0; row < rows; ++row) {

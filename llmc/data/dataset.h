@@ -15,6 +15,14 @@ struct Batch {
     std::vector<int32_t> inputs, targets;  // (rows, T)
 };
 
+// `rows` windows of `length` tokens and their targets, one after the other, from a token of a shard on.
+struct Segment {
+    size_t shard;
+    int64_t begin;
+    int rows, length;
+    int64_t targets() const { return int64_t{rows} * length; }
+};
+
 class Dataset {
 public:
     // The shards that the patterns match, each once, sorted by path: the order does not depend on how they were named.
@@ -39,7 +47,18 @@ public:
     // Windows first, first + 1, ... in file order; after the last one it continues with the first.
     Batch in_file_order(int64_t first, int rows) const;
 
+    // The first `count` targets in file order, 0: all (every token but the first of a shard is one), as segments of at
+    // most `rows` windows. What does not fill a window is a segment of one shorter row, so that the same targets are
+    // read for every number of rows and length of a window.
+    std::vector<Segment> first_targets(int64_t count, int rows) const;
+    // The first `count` whole windows in file order, 0: all.
+    std::vector<Segment> first_windows(int64_t count, int rows) const;
+    Batch read(const Segment& segment) const;
+
 private:
+    // Appends the targets of a shard before number `end`.
+    void add_segments(size_t shard, int64_t end, int rows, std::vector<Segment>& segments) const;
+
     std::vector<Shard> shards_;
     int seq_len_;
     int64_t windows_ = 0;

@@ -50,8 +50,12 @@ struct RunOptions {
     double skip_loss_zscore = 0, skip_grad_zscore = 0;  // 0: off
 };
 
+constexpr int64_t kEvalTokens = 81920;
+
 struct EvaluationOptions {
-    int64_t every = 100, batches = 20;
+    int64_t every = 100;
+    std::optional<int64_t> tokens;   // 0: all; without --eval-batches kEvalTokens
+    std::optional<int64_t> batches;  // micro-batches, 0: all: another text at another batch size or sequence length
 };
 
 struct SamplingOptions {

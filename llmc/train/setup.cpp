@@ -79,6 +79,12 @@ int64_t length_in_steps(const Setup& s) {
 
 }  // namespace
 
+std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config) {
+    const EvaluationOptions& e = config.evaluation;
+    const int B = config.run.batch_size;
+    return e.batches ? val.first_windows(*e.batches * B, B) : val.first_targets(e.tokens.value_or(kEvalTokens), B);
+}
+
 Setup prepare(const CommandLine& line) {
     Setup s;
     s.config = line.config;

@@ -25,6 +25,9 @@ struct Setup {
 };
 
 // Throws usage and data errors before anything is written.
+// What --eval-tokens or --eval-batches choose of the validation data.
+std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config);
+
 Setup prepare(const CommandLine& line);
 
 nlohmann::ordered_json rules_json(const Setup& setup);

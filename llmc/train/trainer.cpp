@@ -198,16 +198,15 @@ void Trainer::show(const StepResult& r) {
 void Trainer::evaluate() {
     if (!setup_.val || evaluated_at_ == state_.step) return;
     evaluated_at_ = state_.step;
-    const int B = config_.run.batch_size;
-    const int64_t all = setup_.val->windows(),
-                  windows = config_.evaluation.batches > 0 ? std::min(all, config_.evaluation.batches * B) : all;
     double sum = 0;  // in double, batch by batch, to keep precision
-    for (int64_t first = 0; first < windows; first += B) {
-        const Batch batch = setup_.val->in_file_order(first, int(std::min<int64_t>(B, windows - first)));
-        model_.set_batch(batch.inputs.data(), batch.targets.data(), batch.rows, setup_.val->seq_len());
-        sum += double(model_.mean_loss()) * batch.rows;
+    int64_t targets = 0;
+    for (const Segment& segment : evaluation_segments(*setup_.val, config_)) {
+        const Batch batch = setup_.val->read(segment);
+        model_.set_batch(batch.inputs.data(), batch.targets.data(), segment.rows, segment.length);
+        sum += double(model_.mean_loss()) * double(segment.targets());
+        targets += segment.targets();
     }
-    const double loss = sum / double(windows), tokens_per_byte = setup_.val->tokens_per_byte();
+    const double loss = sum / double(targets), tokens_per_byte = setup_.val->tokens_per_byte();
     ordered_json line = {{"val_loss", loss}};
     if (tokens_per_byte > 0) line["bits_per_byte"] = loss / std::log(2.0) * tokens_per_byte;
     for (auto& [key, value] : line.items()) last_[key] = value;

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from llmc.data.windows import Dataset
 from llmc.ranks import rank
 from llmc.run_setup import Setup
 
@@ -23,18 +24,23 @@ class Batches:
         for i in range((setup.steps - step) * setup.micro_steps):
             begin = 0 if setup.config.overfit_single_batch else samples + (i * setup.ranks + rank()) * B
             assert setup.train
-            yield self._read(setup.train, range(begin, begin + B))
+            yield self._on_device(setup.train.rows(range(begin, begin + B), setup.shape.vocab_size))
 
-    def validation(self, windows: int) -> Iterator[tuple[int, Batch]]:
-        """The number of sequences and the batch, of this rank's part of the first windows."""
-        data, B = self.setup.val, self.setup.config.batch_size
+    def validation(self) -> Iterator[tuple[float, Batch]]:
+        """This rank's part of the validation data that --eval-tokens or --eval-batches choose: batches, and which part
+        of all targets each has."""
+        data, config, B = self.setup.val, self.setup.config, self.setup.config.batch_size
         assert data
-        for first in list(range(0, windows, B))[rank() :: self.setup.ranks]:
-            samples = range(first, min(first + B, windows))
-            yield len(samples), self._read(data, samples)
+        if config.eval_batches is not None:
+            segments = data.first_windows(config.eval_batches * B, B)
+        else:
+            segments = data.first_targets(config.eval_tokens or 0, B)
+        targets = sum(segment.targets for segment in segments)
+        for segment in segments[rank() :: self.setup.ranks]:
+            yield segment.targets / targets, self._on_device(data.read(segment, self.setup.shape.vocab_size))
 
-    def _read(self, data: Dataset, samples: range) -> Batch:
-        rows = torch.from_numpy(data.rows(samples, self.setup.shape.vocab_size))  # (B, T + 1)
+    def _on_device(self, tokens: NDArray[np.int64]) -> Batch:
+        rows = torch.from_numpy(tokens)  # (B, T + 1)
         if self.device.type == "cuda":
             rows = rows.pin_memory().to(self.device, non_blocking=True)
         return rows[:, :-1], rows[:, 1:]

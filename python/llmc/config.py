@@ -142,8 +142,10 @@ class Config:
     # Evaluation and samples
     eval_every: int = 100
     """validate every so many steps and at the end; 0: only at the end"""
-    eval_batches: int = 20
-    """validation batches; 0: all of --val-data"""
+    eval_tokens: int | None = None
+    """validate on the first so many tokens of --val-data, at any batch size and length; 0: all [81920]"""
+    eval_batches: int | None = None
+    """instead: micro-batches, which are other text at another batch size or length; 0: all"""
     sample_every: int = 0
     """generate text every so many steps and at the end; 0: never"""
     prompt: str = ""

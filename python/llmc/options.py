@@ -27,6 +27,7 @@ else:
 Value: TypeAlias = "bool | int | float | str | tuple[str, ...] | None"
 
 JSON_FILE = Path(__file__).with_name("options.json")
+EVAL_TOKENS = 81920  # default of --eval-tokens, without --eval-batches
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 REAL_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -208,6 +209,8 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
         values[option.key] = of_type(option, value)
     given = frozenset(option.name for option, _, _ in settings)
     _check_combinations(table, values, given)
+    if values["eval_tokens"] is None and values["eval_batches"] is None:
+        values["eval_tokens"] = EVAL_TOKENS
     own = {key: values.pop(key) for key in [option.key for option in extra]}
     return Given(Config(**values), own, given)
 

@@ -187,6 +187,8 @@ Config make_config(const std::vector<Setting>& settings, Given& given) {
         given.add(*s.option);
     }
     validate(config, given);
+    EvaluationOptions& e = config.evaluation;
+    if (!e.tokens && !e.batches) e.tokens = kEvalTokens;
     return config;
 }
 

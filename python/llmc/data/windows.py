@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,19 @@ def _expand(patterns: str | PathLike[str] | Iterable[str | PathLike[str]], optio
             )
         paths.update(found)
     return sorted(paths)
+
+
+class Segment(NamedTuple):
+    """`rows` windows of `length` tokens and their targets, one after the other, from a token of a shard on."""
+
+    shard: int
+    begin: int
+    rows: int
+    length: int
+
+    @property
+    def targets(self) -> int:
+        return self.rows * self.length
 
 
 class Dataset:
@@ -91,15 +105,48 @@ class Dataset:
         shard, window = int(order[visit]), within - int(begins[visit])
         return shard, int(self.window_order(epoch, shard)[window]) if self.shuffle else window
 
+    def first_targets(self, count: int, rows: int) -> list[Segment]:
+        """The first `count` targets in file order, 0: all (every token but the first of a shard is one), as segments of
+        at most `rows` windows. What does not fill a window is a segment of one shorter row, so that the same targets
+        are read for every number of rows and length of a window."""
+        return self._segments([len(shard.tokens) - 1 for shard in self.shards], count, rows)
+
+    def first_windows(self, count: int, rows: int) -> list[Segment]:
+        """The first `count` whole windows in file order, 0: all."""
+        return self._segments([windows * self.seq_len for windows in self.windows_of], count * self.seq_len, rows)
+
+    def _segments(self, targets_of: list[int], count: int, rows: int) -> list[Segment]:
+        segments: list[Segment] = []
+        remaining = count or sum(targets_of)
+        for shard, targets in enumerate(targets_of):
+            begin, end = 0, min(targets, remaining)
+            remaining -= end
+            while begin < end:
+                length = min(end - begin, self.seq_len)
+                segments.append(Segment(shard, begin, min((end - begin) // length, rows), length))
+                begin += segments[-1].targets
+        return segments
+
+    def read(self, segment: Segment, vocab_size: int) -> NDArray[np.int64]:
+        """(rows, length + 1): the tokens of each window and the token after the last."""
+        tokens = self._checked(segment.shard, segment.begin, segment.targets + 1, vocab_size)
+        length = segment.length
+        return np.stack([tokens[row * length : (row + 1) * length + 1] for row in range(segment.rows)])
+
+    def _checked(self, shard: int, begin: int, count: int, vocab_size: int) -> NDArray[np.int64]:
+        """Tokens of a shard. DataError for one that is not below vocab_size."""
+        tokens = self.shards[shard].tokens[begin : begin + count].astype(np.int64)
+        if tokens.max() >= vocab_size:
+            raise DataError(
+                f"{self.paths[shard]}: a token in window {begin // self.seq_len} is {tokens.max()}, but the vocabulary "
+                f"has {vocab_size} entries: give the --vocab-size that the shard was made with"
+            )
+        return tokens
+
     def rows(self, samples: range, vocab_size: int) -> NDArray[np.int64]:
         """(len(samples), seq_len + 1): the tokens of each sample and the token after the last."""
         rows = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
         for row, sample in zip(rows, samples, strict=True):
             shard, window = self.locate(sample)
-            row[:] = self.shards[shard].tokens[window * self.seq_len : (window + 1) * self.seq_len + 1]
-            if row.max() >= vocab_size:
-                raise DataError(
-                    f"{self.paths[shard]}: a token in window {window} is {row.max()}, but the vocabulary has "
-                    f"{vocab_size} entries: give the --vocab-size that the shard was made with"
-                )
+            row[:] = self._checked(shard, window * self.seq_len, self.seq_len + 1, vocab_size)
         return rows

@@ -69,6 +69,19 @@ def without_length(text: str, env: Env) -> str:
     return re.sub(rf"^(\s*(?:{names})\s*=)", r"# the sweep sets it: \1", text, flags=re.MULTILINE)
 
 
+def check_validation(config: str, env: Env) -> None:
+    """UsageError if the losses of different scales would be of different text."""
+    scale = env.get("SCALE", "width")
+    extra = [word for name, text in env.items() if name.startswith("EXTRA") for word in shlex.split(text)]
+    given = re.search(r"^\s*eval[-_]batches\s*=", config, re.MULTILINE) or any(
+        word.split("=")[0] == "--eval-batches" for word in extra
+    )
+    if given and scale in ("batch_size", "seq_len"):
+        raise UsageError(
+            f"SCALE={scale} with --eval-batches would compare losses of different text: give --eval-tokens instead"
+        )
+
+
 def checked_numbers(name: str, texts: list[str], integers: bool = False) -> list[str]:
     seen: dict[float, str] = {}
     for text in texts:
@@ -233,6 +246,7 @@ def write_job_list(axis: str, out: str, overwrite: bool, env: Env) -> list[Sweep
     except OSError as error:
         raise UsageError(f"CONFIG is {config}: {error.strerror}: give a TOML file of options") from None
     folder = Path(out)
+    check_validation(text, env)
     copy_config(config, text, folder, overwrite)
     is_default = config.resolve() == DEFAULT_CONFIG.resolve()
     jobs = make_jobs(axis, out, str(folder / "config.toml"), is_default, env)
