@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# `make figures`: the figures, tables and data of mup.md from new runs, in about a quarter of an hour on two cores.
+# `make figures` (scripts/figures.sh): the figures, tables and data of mup.md from new runs, in about a quarter of an
+# hour on two cores.
 # Finished runs are kept in runs/figures; delete that folder to repeat all measurements.
 #   doc/figures/*.png   doc/data/*.csv.gz (the runs' numbers)   doc/data/*.txt (the tables and verdicts, as printed)
 # Last measured on two cores: the three coordinate checks take about a minute each, the transfer eight and a half.
 set -euo pipefail
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,/^set/ { /^set/d; s/^# \{0,1\}//; p; }' "$0"; exit; fi
 cd "$(dirname "$0")/.."
 runs=runs/figures
 mkdir -p doc/figures doc/data

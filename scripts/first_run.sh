@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The run of `make run`, after building: the default corpus, a small muP model, its loss curve, and what to try next.
-# STEPS=200 scripts/first_run.sh shortens it. The output is in runs/first.
+# STEPS=200 scripts/first_run.sh shortens it. The output is in runs/first, replacing an earlier one.
 set -euo pipefail
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,/^set/ { /^set/d; s/^# \{0,1\}//; p; }' "$0"; exit; fi
 cd "$(dirname "$0")/.."
 out=runs/first
 .venv/bin/python dev/data/pystdlib.py

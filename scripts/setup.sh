@@ -7,6 +7,7 @@
 #   venv          .venv with requirements.txt: data scripts and figures
 #   venv-dev      the same with requirements-dev.txt, and Python's headers: tests, PyTorch reference
 #   cuda-toolkit  nvcc and CUDA's headers into .venv, if there is no nvcc
+# CXX is the compiler [g++]; nvcc is looked for on PATH and in CUDA_HOME.
 # Takes milliseconds if nothing is missing. On systems other than Debian and Ubuntu it lists what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -114,5 +115,6 @@ case ${1:-} in
     venv) venv requirements.txt ;;
     python) for_modules "$2" ;;
     venv-dev) venv requirements-dev.txt; python_headers .venv/bin/python ;;
-    *) sed -n 2,10p "$0"; exit 2 ;;
+    -h | --help) sed -n 2,12p "$0" ;;
+    *) sed -n 2,12p "$0" >&2; exit 2 ;;
 esac

@@ -47,11 +47,13 @@ def rows_of(
     heads: int | None = None,
     axis: str = "width",
     base_size: int | None = None,
+    draw: int = 0,
 ) -> list[Row]:
     """rules: by role, instead of the scheme's; slopes: of activations by the end of their names; gradients: added to
-    the slopes of gradients below the head; base_size: where all powers are 1 [the first size]."""
+    the slopes of gradients below the head; base_size: where all powers are 1 [the first size]; draw: of
+    the noise."""
     rules, slopes = {**RULES[scheme], **(rules or {})}, slopes or {}
-    rows, generator = [], random.Random(0)
+    rows, generator = [], random.Random(draw)
     for size in sizes:
         width, depth = (size, 2) if axis == "width" else (64, size)
         m = size / (base_size or sizes[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import pytest
 from program import BINARY, ROOT
 
+from llmc.mup import variables
 from llmc.mup.check_runs import run_checks
 
 SCRIPT = ROOT / "scripts" / "mup_coordinate_check.sh"
@@ -164,17 +166,48 @@ def test_a_trainer_that_fails_ends_the_check_with_its_code(fake):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"AXIS": "heads"}, "AXIS=heads: width or depth"),
+        ({"AXIS": "heads"}, "AXIS is 'heads': give width or depth"),
         ({"WIDTHS": "64 wide"}, "WIDTHS is '64 wide'"),
         ({"DEPTHS": "0"}, "DEPTHS is '0'"),
         ({"SEEDS": "two"}, "SEEDS is 'two'"),
         ({"JOBS": "-1"}, "JOBS is '-1'"),
         ({"PROGRAM": "./no_such_program"}, "./no_such_program is missing"),
+        ({"PROGRAM": "python3 no_such.py"}, "no_such.py is missing"),
+        ({"WIDTHS": "abc 96"}, "WIDTHS is 'abc 96': give whole numbers"),
+        ({"WIDTHS": "64"}, "WIDTHS is '64': give at least two, because a slope needs two widths"),
+        ({"WIDTHS": "64 64"}, "WIDTHS has 64 twice"),
+        ({"WIDTHS": "64 100"}, "WIDTHS has 100, which is no multiple of HEAD_DIM=16"),
+        ({"WIDTHS": "64 129", "HEADS": "4"}, "no multiple of HEADS=4"),
+        ({"WIDTHS": "64 128", "SEEDS": "1"}, "an interval needs a third run, give SEEDS=3"),
+        ({"DEPTHS": "2 4"}, "DEPTHS is '2 4': give one, because only the width may differ (AXIS=depth"),
+        ({"PARAMETRIZATIONS": "mup ntk"}, "PARAMETRIZATIONS has 'ntk': there are sp, mup,"),
+        ({"STEPS": "0"}, "STEPS is '0': give one whole number, at least 4"),
+        ({"STEPS": "3"}, "STEPS is '3': give one whole number, at least 4"),
+        ({"STEPS": "ten"}, "STEPS is 'ten'"),
+        ({"LR": "fast"}, "LR is 'fast'"),
+        ({"LR": "1e-3 1e-2"}, "LR is '1e-3 1e-2'"),
+        ({"HEADS": "0"}, "HEADS is '0'"),
+        ({"THREADS": "0"}, "THREADS is '0'"),
+        ({"EXTRA": "--width 32"}, "EXTRA has --width, which llmc check sets itself"),
+        ({"EXTRA": "wide"}, "EXTRA begins with 'wide'"),
+        ({"WIDTH": "64 128"}, "WIDTH is set, and it is no variable of llmc check: is it WIDTHS?"),
+        ({"SEED": "3"}, "is it SEEDS?"),
+        ({"STEP": "3"}, "is it STEPS?"),
+        ({"WIDHTS": "64"}, "is it WIDTHS?"),
+        ({"widths": "64"}, "is it WIDTHS?"),
+        ({"PARAMETRISATIONS": "mup"}, "is it PARAMETRIZATIONS?"),
+        ({"PARAMETERIZATION": "mup"}, "is it PARAMETRIZATIONS?"),
+        ({"THREAD": "2"}, "is it THREADS?"),
+        ({"SCALES": "64 128"}, "SCALES is set, and it is no variable of llmc check: give WIDTHS or DEPTHS"),
+        ({"VALUES": "0.1"}, "give LR, the one learning rate of a check"),
+        ({"SSHLOGINFILE": "hosts"}, "SSHLOGINFILE is set, and it is no variable of llmc check: unset it"),
     ],
 )
 def test_wrong_use_is_one_sentence(fake, change, message):
-    _, env = fake
+    folder, env = fake
     done = check(env | change, expect=2)
+    assert runs(folder) == []  # refused before anything runs, and nothing is written
+    assert not (folder / "out").exists()
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -185,11 +218,55 @@ def test_help_and_arguments():
     assert "--widths" in check({}, "--widths", "64", expect=2).stderr
 
 
+def test_usual_names_in_an_environment_are_not_mistaken():
+    usual = (
+        "HOME PATH PWD SHELL TERM USER LANG SHLVL LOGNAME OLDPWD EDITOR DISPLAY HOSTNAME DATE HOST PAGER TMPDIR out "
+        "PYTHONPATH VIRTUAL_ENV CUDA_HOME OMP_NUM_THREADS GDK_SCALE SLURM_JOB_ID ProgramFiles PROGRAMDATA TZ LS_COLORS "
+        "CI CC CXX JOB_NAME BUILD_NUMBER EXTRAS_PATH XDG_DATA_DIRS DATABASE_URL HEAD_COMMIT"
+    ).split()
+    for known, others in ((variables.CHECK, variables.NOT_OF_CHECK), (variables.SWEEP, variables.NOT_OF_SWEEP)):
+        variables.refuse_mistakes(dict.fromkeys(usual, "1") | {"SEED": ""}, "llmc", known, others)  # no error
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("mup_coordinate_check.sh", variables.CHECK),
+        ("mup_sweep.sh", variables.SWEEP),
+        ("mup_transfer.sh", [name for name in variables.SWEEP if name != "SCALE"]),
+    ],
+)
+def test_help_lists_every_variable(command, names):
+    done = subprocess.run([ROOT / "scripts" / command, "--help"], capture_output=True, text=True, check=True)
+    listed = set(re.findall(r"^  ([A-Z_]+(?:, [A-Z_]+)*)  ", done.stdout.partition("Environment variables:")[2], re.M))
+    words = set(re.findall(r"\b[A-Z_]{2,}\b", done.stdout.partition("Environment variables:")[2]))
+    assert set(names) - {"PYTHON"} <= words
+    assert {name for line in listed for name in line.split(", ")} <= {*names, "AXIS"}
+    assert all(len(line) <= 120 for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.sh")))
+def test_help_of_every_script_runs_nothing(script):
+    done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"scripts/{script}" in done.stdout or "usage:" in done.stdout
+    text = (ROOT / "scripts" / script).read_text()
+    for name in re.findall(r"\$\{([A-Z_]+):", text):  # the variables that it reads itself
+        assert name in done.stdout or name in ("PYTHON", "PYTHONPATH"), name
+
+
 def test_depth_is_compared_with_the_smallest_one(fake):
     folder, env = fake
-    env |= {"AXIS": "depth", "WIDTHS": "", "DEPTHS": "2 4", "PARAMETRIZATIONS": "completep", "SEEDS": "1", "JOBS": "1"}
+    env |= {
+        "AXIS": "depth",
+        "WIDTHS": "",
+        "DEPTHS": "2 4 8",
+        "PARAMETRIZATIONS": "completep",
+        "SEEDS": "1",
+        "JOBS": "1",
+    }
     run_checks([], None, env)
-    assert [option(run, "--depth") for run in runs(folder)] == ["4", "2"]
+    assert [option(run, "--depth") for run in runs(folder)] == ["8", "4", "2"]
     assert {(option(run, "--width"), option(run, "--base-depth")) for run in runs(folder)} == {("64", "2")}
 
 
@@ -201,3 +278,17 @@ def test_a_small_check_of_the_trainer(tmp_path):
     env = {"OUT": f"{tmp_path}/out", "DATA": data, "PROGRAM": str(BINARY), "WIDTHS": "64 128 256", "SEEDS": "2"}
     done = check(env | {"PARAMETRIZATIONS": "mup"})
     assert "mup: PASS (102 slopes)" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not BINARY.exists(), reason="not built: run make train_gpt2")
+@pytest.mark.parametrize("widths", ["48 112", "48 80 112"])
+def test_a_check_of_the_trainer_with_little_data_is_undecided(tmp_path, widths):
+    """Three seeds at narrow widths close together: slopes outside their bands, by no more than noise."""
+    from shards import random_text, write_text_shards
+
+    data = write_text_shards(tmp_path / "data", random_text(30_000), shards=1)
+    env = {"OUT": f"{tmp_path}/out", "DATA": data, "PROGRAM": str(BINARY), "WIDTHS": widths, "SEEDS": "3"}
+    done = check(env | {"PARAMETRIZATIONS": "mup"}, expect=6)
+    assert "mup: UNDECIDED (" in done.stdout
+    assert "rerun with SEEDS=6 or WIDTHS up to 192 or more" in done.stdout.splitlines()[-1]

@@ -86,9 +86,11 @@ def test_the_program_of_check_and_sweep(monkeypatch, tmp_path):
 
 
 def test_transfer_keeps_what_is_given_and_sweeps_the_width():
-    env = environment({"SEEDS": "7", "SCALE": "depth", "VALUES": "", "HOME": "/home"})
+    env = environment({"SEEDS": "7", "SCALE": "", "VALUES": "", "HOME": "/home"})
     assert (env["SEEDS"], env["SCALE"], env["HOME"], env["OUT"]) == ("7", "width", "/home", "runs/mup_transfer")
     assert len(env["VALUES"].split()) == 9
+    with pytest.raises(UsageError, match="SCALE is depth, and a transfer compares widths"):
+        environment({"SCALE": "depth"})
 
 
 @pytest.fixture(autouse=True)

@@ -127,12 +127,54 @@ def test_a_signal_ends_what_runs_and_starts_nothing(tmp_path, number, code):
     assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they ended by themselves
 
 
-def test_a_second_signal_kills(tmp_path):
+def test_ctrl_c_three_times_kills(tmp_path):
     command = "trap '' TERM; touch ready$$; while true; do sleep 0.1; done"
-    returned, seconds = interrupt(tmp_path, command, signal.SIGTERM, signal.SIGTERM)
-    assert returned == 143
+    returned, seconds = interrupt(tmp_path, command, signal.SIGINT, signal.SIGINT, signal.SIGINT)
+    assert returned == 130
     assert seconds < 20
     assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.-9", "b.-9"]
+
+
+def test_a_signal_that_comes_twice_is_sent_on_once(tmp_path):
+    """SLURM 22.05 at the time limit: SIGTERM twice within 0.4 s, while the run saves."""
+    command = "trap 'echo x >>got$$; sleep 1.5; exit 9' TERM; sleep 60 & touch ready$$; wait"
+    returned, _ = interrupt(tmp_path, command, signal.SIGTERM, signal.SIGTERM)
+    assert returned == 143
+    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they ended by themselves
+    assert [path.read_text() for path in tmp_path.glob("got*")] == ["x\n", "x\n"]
+
+
+def test_when_running_jobs_are_killed():
+    interrupt, terminate = signal.SIGINT, signal.SIGTERM
+    assert not runner.must_kill([terminate, terminate, terminate], 5)
+    assert runner.must_kill([terminate, terminate], 21)
+    assert not runner.must_kill([terminate], 60)
+    assert not runner.must_kill([interrupt, interrupt], 1)
+    assert runner.must_kill([interrupt, interrupt, interrupt], 1)
+
+
+def test_runs_that_share_the_cpus_are_not_pinned(monkeypatch, capsys):
+    """libgomp of GCC 12: OMP_PROC_BIND=true pins the first thread to the first CPU before main, in every run."""
+    for name in runner.PINNING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_PROC_BIND", "true")
+    monkeypatch.setenv("GOMP_CPU_AFFINITY", "0-1")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    runner.share_cpus(1, 4)
+    assert os.environ["OMP_PROC_BIND"] == "true"  # one at a time may be pinned
+    assert capsys.readouterr() == ("", "")
+    runner.share_cpus(2, 2)
+    assert "OMP_PROC_BIND" not in os.environ and "GOMP_CPU_AFFINITY" not in os.environ
+    printed = capsys.readouterr()
+    assert "OMP_PROC_BIND=true is not passed on: it would pin the runs to the same CPUs\n" in printed.out
+    assert printed.err == ""
+    monkeypatch.setenv("OMP_PROC_BIND", "false")
+    runner.share_cpus(3, 2)
+    assert os.environ["OMP_PROC_BIND"] == "false"
+    assert capsys.readouterr() == (
+        "",
+        "warning: 3 runs at a time x 2 threads on 4 CPUs: runs slow each other down; JOBS=2 fits\n",
+    )
 
 
 def test_signals_work_as_before_afterwards(tmp_path):

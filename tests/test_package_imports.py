@@ -15,6 +15,7 @@ LEVELS = [
     ["llmc.backend", "llmc.config"],  # the native modules; code generated from the table of options
     ["llmc", "llmc.model"],  # GPT2
     ["llmc.options", "llmc.command_line"],
+    ["llmc.wording"],
     [
         "llmc.atomic",
         "llmc.log",

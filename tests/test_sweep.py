@@ -71,7 +71,7 @@ def fake(tmp_path):
         "CONFIG": f"{tmp_path}/config.toml",
         "SCALES": "8 16",
         "VALUES": "2^-8 2^-7 2^-6",
-        "SEEDS": "4",
+        "SEEDS": "4-4",
     }
 
 
@@ -236,18 +236,31 @@ def test_schemes_have_their_own_options_and_grids(fake):
         ({"VALUES": "fast"}, "lr", "'fast'"),
         ({"VALUES": "2^-7 0.0078125"}, "lr", "same value twice"),
         ({"SCALES": "8.5"}, "lr", "whole numbers"),
-        ({"SEEDS": "0"}, "lr", "whole numbers"),
+        ({"SEEDS": "0"}, "lr", "SEEDS is '0': give how many (SEEDS=3), the seeds themselves"),
+        ({"SEEDS": "6-4"}, "lr", "SEEDS is '6-4'"),
+        ({"SEEDS": "1 2-3 2"}, "lr", "SEEDS has 2 twice"),
+        ({"STEPS": "0"}, "lr", "STEPS is '0': give one whole number, at least 1"),
+        ({"PARAMETRIZATIONS": "mup ntk"}, "lr", "PARAMETRIZATIONS has 'ntk': there are sp, mup,"),
         ({"CONFIG": "none.toml"}, "lr", "none.toml"),
         ({"SCALE": "depth"}, "lr", "BASE_WIDTH"),
         ({"VALUES": "sine"}, "schedule", "'sine'"),
         ({"EXTRA": "--lr 1"}, "lr", "--lr"),
         ({"EXTRA": "--out x"}, "lr", "--out"),
         ({"PARAMETRIZATIONS": "u-mup"}, "init_std", "u-mup has no init_std"),
-        ({"JOBS": "many"}, "lr", "JOBS is many"),
+        ({"JOBS": "many"}, "lr", "JOBS is 'many'"),
         ({"LOSS": "test"}, "lr", "LOSS is test"),
         ({"SCALE": "batch_size", "EXTRA": "--eval-batches=3"}, "lr", "different text: give --eval-tokens"),
         ({"SCALE": "seq_len", "EXTRA_MUP": "--eval-batches 3"}, "lr", "different text: give --eval-tokens"),
         ({"PROGRAM": "./no_such_program"}, "lr", "no_such_program is missing"),
+        ({"PROGRAM": "python3 no_such.py"}, "lr", "no_such.py is missing"),
+        ({"PROGRAM": "a 'b"}, "lr", "quote it as in a shell"),
+        ({"EXTRA": "cosine"}, "lr", "EXTRA begins with 'cosine'"),
+        ({"WIDTHS": "8 16"}, "lr", "WIDTHS is set, and it is no variable of llmc sweep: give SCALES"),
+        ({"WIDTH": "8"}, "lr", "give SCALES"),
+        ({"SEED": "8"}, "lr", "is it SEEDS?"),
+        ({"VALUE": "2^-3"}, "lr", "is it VALUES?"),
+        ({"VALUES_MU": "2^-3"}, "lr", "is it VALUES_MUP?"),
+        ({"EXTRA_NTK": "--lr 3"}, "lr", "there is no parametrization ntk"),
     ],
 )
 def test_wrong_use_is_one_sentence(fake, change, axis, message):
@@ -256,6 +269,50 @@ def test_wrong_use_is_one_sentence(fake, change, axis, message):
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+    assert not Path(env["OUT"]).exists()  # nothing is written
+    assert runs(fake[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SCALES": "8"}, "SCALES has one scale, which gives no verdict: give at least two"),
+        (
+            {"VALUES": "2^-7 2^-6"},
+            "VALUES has 2 values for sp, and an optimum at the edge of the grid gives no verdict",
+        ),
+        ({"SCALE": "depth", "BASE_WIDTH": "8"}, "SCALE is depth, and a transfer compares widths"),
+    ],
+)
+def test_a_transfer_without_a_verdict_is_refused_before_it_runs(fake, change, message):
+    _, env = fake
+    done = subprocess.run(
+        [ROOT / "scripts/mup_transfer.sh"], env=clean_environment() | env | change, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert not Path(env["OUT"]).exists()
+    assert runs(fake[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("2", [1, 2]), ("1", [1]), ("3-5", [3, 4, 5]), ("7-7", [7]), ("2 9", [2, 9]), ("2,9", [2, 9]), ("", [1, 2, 3])],
+)
+def test_seeds_mean_the_same_in_all_scripts(fake, text, seeds):
+    from llmc.mup.check_settings import read_settings
+
+    _, env = fake
+    sweep(env | {"SEEDS": text, "SCALES": "8", "VALUES": "2^-7"}, "--dry-run")
+    assert sorted({int(option(words, "--seed")) for words in job_list(env)}) == seeds
+    assert read_settings({"SEEDS": text, "PROGRAM": "x"}).seeds == seeds
+
+
+def test_lists_may_have_commas(fake):
+    _, env = fake
+    sweep(env | {"SCALES": "8,16", "VALUES": "2^-7, 0.5", "PARAMETRIZATIONS": "sp,mup"}, "--dry-run")
+    assert len(job_list(env)) == 2 * 2 * 2
 
 
 def test_the_transfer_script_compares_like_with_like(tmp_path):
@@ -440,7 +497,7 @@ def test_llmc_runs_the_jobs_where_parallel_is_missing(fake, bin_without_parallel
     folder, env = fake
     (folder / "FAIL").write_text("0.0078125")
     done = sweep(env | {"JOBS": "3"}, path=bin_without_parallel, expect=1)
-    assert "3 at a time with 1 threads each, by llmc" in done.stdout
+    assert "3 at a time with 1 thread each, by llmc" in done.stdout
     assert "8 done, 0 diverged, 4 failed" in done.stdout
     refused = sweep(env | {"SSHLOGINFILE": "hosts"}, path=bin_without_parallel, expect=2)
     assert "SSHLOGINFILE needs GNU parallel" in refused.stderr
@@ -497,26 +554,6 @@ def test_gnu_parallel_retries_what_failed_and_keeps_to_what_is_so(fake):
     assert len(rows(env)) == 16
 
 
-def test_slurm_script_runs_one_line_a_task(fake):
-    folder, env = fake
-    script = folder / "sweep.sbatch"
-    sweep(env | {"THREADS": "4"}, "--slurm", script)
-    text = script.read_text()
-    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    assert text.startswith("#!/usr/bin/env bash\n#SBATCH")
-    assert "#SBATCH --array=1-12\n" in text
-    assert "#SBATCH --cpus-per-task=4\n" in text
-    assert "gpus" not in text
-    assert runs(folder) == []
-    for _ in range(2):  # the second one finds it finished
-        subprocess.run(["bash", script], env=os.environ | {"SLURM_ARRAY_TASK_ID": "12"}, check=True)
-    assert runs(folder) == [option(job_list(env)[11], "--out")]
-    sweep(env | {"THREADS": "4"})
-    assert len(runs(folder)) == 12
-    sweep(env | {"PROGRAM": "./train_gpt2cu", "OUT": env["OUT"] + "2"}, "--slurm", script)
-    assert "#SBATCH --gpus-per-task=1\n" in script.read_text()
-
-
 def test_jobs_are_run_by_the_script_in_the_clone_and_by_the_package_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert job_command(Path("jobs.txt"), {"PYTHON": "py"}) == ["py", "dev/mup_sweep.py", "job", "jobs.txt"]
@@ -534,7 +571,7 @@ def test_the_steps_of_a_sweep_by_hand_from_another_folder(fake):
         (["job", "out/jobs.txt", "13"], 2, "has 12 lines, and none is number 13"),
         (["report", "out/jobs.txt"], 1, "12 runs: 1 done, 0 diverged, 0 failed, 11 not run to the end"),
         (["collect", "out/jobs.txt", "table.csv"], 0, "wrote "),
-        (["slurm", "out/jobs.txt", "x.sbatch"], 0, "x.sbatch"),
+        (["slurm", "out/jobs.txt", "x.sbatch", "--time", "1:00:00"], 0, "x.sbatch"),
         (["report", "none/jobs.txt"], 2, "No such file"),
     ]:
         done = subprocess.run([sys.executable, script, *words], cwd=folder, capture_output=True, text=True, check=False)

@@ -52,10 +52,10 @@ def sweep(argv: list[str], prog: str, env: Mapping[str, str] = os.environ) -> in
 
 
 def transfer(argv: list[str], prog: str) -> int:
-    from llmc.mup.transfer import __doc__, environment
+    from llmc.mup.transfer import __doc__, environment, transfer_help
 
     if {"-h", "--help"} & set(argv):
-        print(str(__doc__).strip())
+        print(f"{__doc__}\n{transfer_help()}".strip())
         return ExitCode.DONE
     from llmc.progress import duration  # needs tqdm, which --help does not
 

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     DATA = 3  # data or a checkpoint that is missing, damaged, or of another shape
     DIVERGED = 4
     NO_GPU = 5
+    UNDECIDED = 6  # of a check or a sweep: noise may explain the result, or a run that the verdict needs is missing
     INTERRUPTED = 130  # Ctrl-C
     TERMINATED = 143  # SIGTERM
 
@@ -46,7 +47,9 @@ class DataError(Error):
 
 
 class Stopped(Error):
-    """Stopped by a signal, after all running processes have ended."""
+    """Stopped by signals, after all running processes have ended."""
+
+    signals: tuple[int, ...] = ()
 
 
 def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILED) -> NoReturn:

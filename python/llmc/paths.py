@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from llmc.errors import Error
+from llmc.errors import Error, UsageError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -33,7 +34,20 @@ def native_program() -> Path | None:
 
 def trainer(env: Mapping[str, str]) -> list[str]:
     """The command that trains: PROGRAM, ./train_gpt2 in the current folder, or that of the package or its clone."""
-    if env.get("PROGRAM"):
-        return shlex.split(env["PROGRAM"])
+    if env.get("PROGRAM", "").strip():
+        try:
+            return shlex.split(env["PROGRAM"])
+        except ValueError as error:
+            raise UsageError(f"PROGRAM is {env['PROGRAM']!r}: {error}: quote it as in a shell") from None
     program = native_program()
     return [str(program)] if program and not Path("train_gpt2").exists() else ["./train_gpt2"]
+
+
+def require_program(command: list[str]) -> None:
+    """UsageError if the command of a trainer cannot run: no such program, or no such script for Python."""
+    program, *rest = command
+    if shutil.which(program) is None:
+        raise UsageError(f"{program} is missing: run make, or set PROGRAM")
+    script = next((word for word in rest if word.endswith(".py")), None)
+    if script is not None and not Path(script).is_file():
+        raise UsageError(f"{script} is missing: set PROGRAM to a command that trains, such as {program} train_gpt2.py")

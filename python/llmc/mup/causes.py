@@ -61,14 +61,12 @@ def explain(verdict: Verdict, multipliers: dict[str, float]) -> None:
             failure.cause = everywhere
         elif roots:
             failure.cause = nearest_root(failure, roots).cause
-        elif failure.low <= failure.limits.high and failure.high >= failure.limits.low:
-            failure.cause = "perhaps only noise, the interval includes slopes that pass: add seeds or sizes"
         elif failure.kind == "activation":
             failure.cause = explain_activation(verdict, failure)
         elif failure.kind == "gradient":
             failure.cause = "the backward pass at or above it: no multiplier of the forward pass explains its gradient"
         else:
-            failure.cause = "a drift too small for a wrong rule: check with a smaller learning rate or more seeds"
+            failure.cause = "a drift too small for a wrong rule: check with a smaller learning rate"
 
 
 def explain_parameter(verdict: Verdict, failure: Finding, multiplier: float, size: str) -> str:

@@ -1,23 +1,33 @@
 """Coordinate check: from the statistics that `--coord-check FILE` writes to a verdict, tensor by tensor.
 
     verdict = check(read_csv([Path("coordinate_check.csv")]))     # rows of one program and one parametrization
-    verdict.passed, verdict.failures                              # each failure: tensor, kind, slope, expected, cause
+    verdict.verdict                                               # PASS, FAIL or UNDECIDED
+    verdict.failures, verdict.undecided                           # each: tensor, kind, slope, expected, cause
 
 A slope is d log2(value) / d log2(width): the size of a tensor grows like this power of the width. theory.py has the
-expected slopes.
+expected slopes, and the band of slopes that pass.
+
+A slope FAILs if it is outside its band by more than noise explains: its confidence interval does not touch the band. A
+check judges about a hundred slopes, so with 95% intervals a correct parametrization would fail every few checks.
+Therefore the interval that decides is wider (Bonferroni): 5% for all slopes together, divided evenly among
+activations, attention logits, updates, inits and gradients, and then among the slopes of a group. Attention logits are
+a group of their own because they are few, vary most between seeds, and alone show a wrong attention scale. The chance
+that any correct slope fails is at most 5%, and far smaller if its true value is not at the edge of its band. A slope
+outside the band whose interval touches it is UNDECIDED, and so is one inside whose standard error is larger than half
+the band: it may be inside by chance.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from llmc.errors import DataError
 from llmc.mup.causes import explain
 from llmc.mup.check_csv import BLOCK_ACTIVATIONS, BLOCK_LAYERS, Row, groups, survey
-from llmc.mup.findings import Band, Finding, Verdict
+from llmc.mup.findings import Band, Finding, Outcome, Verdict
 from llmc.mup.theory import GRADIENT_STEP, U_MUP_GRADIENT_STEP, band
 
 
@@ -28,11 +38,11 @@ class Slope(NamedTuple):
     error: float  # standard error
 
 
-def t_quantile(freedom: int) -> float:
-    """Student's t, 97.5%: half the width of a 95% interval in standard errors."""
+def t_quantile(freedom: int, doubt: float = 0.05) -> float:
+    """Half the width of an interval in standard errors (Student's t); doubt: the chance to be outside, 0.05 for 95%."""
     from scipy.stats import t
 
-    return float(t.ppf(0.975, freedom))
+    return float(t.isf(doubt / 2, freedom))
 
 
 def fit(points: list[tuple[float, float]]) -> Slope:
@@ -88,28 +98,50 @@ def order_of(kind: str, tensor: str) -> tuple[int, float, int, str]:
     return kinds.index(kind), int(block) + 1 if depth is None else depth, position, name
 
 
-def judge(kind: str, tensor: str, role: str, points: list[tuple[int, float]], limits: Band | None) -> Finding | None:
-    """One finding; None if there is nothing to measure (an init of zero at every size)."""
+DOUBT = 0.05  # the largest chance that a check of a correct parametrization fails
+NOISE = "may be noise"
+NOISY = "too noisy to judge"
+
+
+def doubts(bands: dict[tuple[str, str], Band | None]) -> dict[tuple[str, str], float]:
+    """The share of DOUBT of each slope that is judged, by kind and tensor."""
+
+    def group(kind: str, tensor: str) -> str:
+        return "attention logits" if kind == "activation" and tensor.endswith(".attn.logits") else kind
+
+    sizes = Counter(group(*key) for key, limits in bands.items() if limits)
+    return {key: DOUBT / len(sizes) / sizes[group(*key)] for key, limits in bands.items() if limits}
+
+
+def judge(
+    kind: str, tensor: str, role: str, points: list[tuple[int, float]], limits: Band | None, doubt: float
+) -> Finding | None:
+    """One finding; None if there is nothing to measure (an init of zero at every size). doubt: see doubts()"""
     values = [value for _, value in points]
     finding = Finding(kind, tensor, role, math.nan, math.nan, math.nan, limits)
+    wrong: Outcome = "FAIL" if limits else "PASS"
     infinite = sorted({size for size, value in points if not math.isfinite(value)})
     if infinite:
-        finding.passed, finding.cause = limits is None, f"not finite at size {infinite[0]}: the run diverged"
+        finding.verdict, finding.cause = wrong, f"not finite at size {infinite[0]}: the run diverged"
     elif not any(values):
         if kind == "init":
             return None
-        finding.passed = limits is None
+        finding.verdict = wrong
         finding.cause = "never moves" if kind == "update" else "zero at every size"
     elif not all(value > 0 for value in values):
         smallest = min(size for size, value in points if value == 0)
-        finding.passed, finding.cause = limits is None, f"zero at size {smallest}, not at all sizes"
+        finding.verdict, finding.cause = wrong, f"zero at size {smallest}, not at all sizes"
     else:
         slope = fit([(float(size), value) for size, value in points])
         finding.slope, finding.low, finding.high = slope.value, slope.low, slope.high
-        if limits and not limits.low <= slope.value <= limits.high:
-            finding.passed = False
-        elif limits and slope.error > (limits.high - limits.low) / 2:  # it may be inside by chance
-            finding.passed, finding.cause = False, "too noisy to judge: add seeds or sizes"
+        if limits:
+            outside = max(limits.low - slope.value, slope.value - limits.high)
+            if outside > t_quantile(len(points) - 2, doubt) * slope.error:
+                finding.verdict = "FAIL"
+            elif outside > 0:
+                finding.verdict, finding.cause = "UNDECIDED", NOISE
+            elif slope.error > (limits.high - limits.low) / 2:
+                finding.verdict, finding.cause = "UNDECIDED", NOISY
     return finding
 
 
@@ -136,9 +168,13 @@ def check(rows: list[Row]) -> Verdict:
             roles[tensor] = row.role or roles.get(tensor, "")
             if measured_kind == "update":
                 multipliers[tensor].append((float(size), abs(row.multiplier)))
-    for kind, tensor in sorted(points, key=lambda key: order_of(*key)):
-        limits = band(scheme, verdict.axis, kind, tensor, roles[tensor], verdict.head_grows)
-        finding = judge(kind, tensor, roles[tensor], points[kind, tensor], limits)
+    bands = {
+        (kind, tensor): band(scheme, verdict.axis, kind, tensor, roles[tensor], verdict.head_grows)
+        for kind, tensor in sorted(points, key=lambda key: order_of(*key))
+    }
+    doubt = doubts(bands)
+    for (kind, tensor), limits in bands.items():
+        finding = judge(kind, tensor, roles[tensor], points[kind, tensor], limits, doubt.get((kind, tensor), DOUBT))
         if finding:
             verdict.findings.append(finding)
     explain(verdict, {tensor: fit(pairs).value for tensor, pairs in multipliers.items() if all(y for _, y in pairs)})

@@ -2,9 +2,10 @@
 
     llmc verdict CSV [CSV ...]      # from --coord-check, or the joined CSV of scripts/mup_coordinate_check.sh
 
-Prints slopes with 95% intervals and the expected values, and a verdict with the likely cause of each failure. `llmc
-plot check` prints the same and draws figures. Exit codes: 0 all as expected, 1 a check failed (or one that should fail
-passed), 2 wrong usage, 3 unusable CSV.
+Prints slopes with 95% intervals and the expected values, and a verdict: PASS; FAIL, with the likely cause of each slope
+that is wrong by more than noise explains; or UNDECIDED, if noise may explain what is wrong. `llmc plot check` prints
+the same and draws figures. Exit codes: 0 all as expected, 1 a check failed (or one that should fail passed), 2 wrong
+usage, 3 unusable CSV, 6 undecided: rerun with more seeds or sizes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from llmc.mup.check import check, order_of
 from llmc.mup.check_csv import Row, groups, read_csv
 from llmc.mup.findings import Finding, Verdict
 from llmc.mup.theory import EXPECTED_TO_FAIL, SCHEMES
+from llmc.wording import plural
 
 KINDS = {
     "activation": "activations: mean |x| at the last step",
@@ -28,6 +30,10 @@ KINDS = {
     "init": "inits: multiplier × std at step 1 (gains: mean)",
     "gradient": "gradients: mean |g| / multiplier at step 4 (u-µP: mean |g| at step 2)",
 }
+
+
+MARKS = {"PASS": " ", "FAIL": "x", "UNDECIDED": "?"}
+MOST_SEEDS = 12  # that a message suggests: beyond, a wider range of sizes is cheaper
 
 
 # --- Text ---
@@ -51,7 +57,8 @@ def families(verdict: Verdict) -> dict[tuple[str, str], Finding]:
 def distance(finding: Finding) -> float:
     if math.isnan(finding.slope):
         return math.inf
-    return abs(finding.slope - (finding.expected or 0.0)) + 1e3 * (not finding.passed)
+    rank = {"PASS": 0, "UNDECIDED": 1, "FAIL": 2}[finding.verdict]
+    return abs(finding.slope - (finding.expected or 0.0)) + 1e3 * rank
 
 
 def label_of(verdict: Verdict, several_programs: bool) -> str:
@@ -59,7 +66,7 @@ def label_of(verdict: Verdict, several_programs: bool) -> str:
 
 
 def slope_table(verdicts: list[Verdict], all_blocks: bool) -> str:
-    """Rows: tensors; columns: checks. A failure is marked with x; slopes that are not judged have no theory."""
+    """Rows: tensors; columns: checks. Failures have an x, undecided slopes a ?; those not judged have no theory."""
     tables = [{(f.kind, f.tensor): f for f in v.findings} if all_blocks else families(v) for v in verdicts]
     several = len({verdict.program for verdict in verdicts}) > 1
     titles = [label_of(verdict, several) for verdict in verdicts]
@@ -85,31 +92,49 @@ def cell(finding: Finding | None) -> str:
         return "-"
     if math.isnan(finding.slope):
         return "x " + finding.cause[:20]
-    mark = " " if finding.passed else "x"
+    mark = MARKS[finding.verdict]
     theory = "" if finding.expected is None else f"{finding.expected:+.1f}"
     return f"{mark}{signed(finding.slope)} [{signed(finding.low)},{signed(finding.high)}] {theory}"
 
 
 def verdict_text(verdict: Verdict, expected_to_fail: bool, several: bool) -> str:
-    """One line, then the likely causes of failures with three slopes each."""
-    name = label_of(verdict, several)
-    judged = sum(finding.band is not None for finding in verdict.findings)
-    if verdict.passed:
+    """One line, then the likely causes of failures, or what is undecided, with three slopes each."""
+    name, judged = label_of(verdict, several), plural(verdict.judged, "slope")
+    if verdict.verdict == "PASS":
         if expected_to_fail:
             return (
                 f"{name}: PASS, and it should FAIL: the check is suspicious, use a wider range of {verdict.axis}s or "
                 f"a larger learning rate"
             )
-        return f"{name}: PASS ({judged} slopes)"
-    lines = [f"{name}: FAIL{', as it should' if expected_to_fail else ''} ({len(verdict.failures)} of {judged} slopes)"]
+        return f"{name}: PASS ({judged})"
+    if verdict.verdict == "UNDECIDED":
+        wrong, should = verdict.undecided, ", and it should FAIL" if expected_to_fail else ""
+        lines = [f"{name}: UNDECIDED{should} ({len(wrong)} of {judged}): {remedy(verdict)}"]
+        return "\n".join(lines + listed(wrong, with_cause=True))
+    should = ", as it should" if expected_to_fail else ""
+    lines = [f"{name}: FAIL{should} ({len(verdict.failures)} of {judged})"]
     for cause, failures in verdict.causes.items():
-        lines.append(f"  {cause}")
-        order = ("update", "init", "gradient", "activation")
-        ranked = sorted(failures, key=lambda f: (order.index(f.kind), -distance(f)))
-        lines += [f"    {finding.kind} {finding.tensor}: {slope_text(finding)}" for finding in ranked[:3]]
-        if len(failures) > 3:
-            lines.append(f"    and {len(failures) - 3} more slopes")
+        lines += [f"  {cause}", *listed(failures)]
     return "\n".join(lines)
+
+
+def listed(findings: list[Finding], with_cause: bool = False) -> list[str]:
+    """The three most telling slopes, a line each."""
+    order = ("update", "init", "gradient", "activation")
+    ranked = sorted(findings, key=lambda f: (order.index(f.kind), -distance(f)))
+    lines = [f"    {f.kind} {f.tensor}: {slope_text(f)}" + (f": {f.cause}" if with_cause else "") for f in ranked[:3]]
+    more = len(findings) - len(lines)
+    return [*lines, f"    and {plural(more, 'more slope')}"] if more else lines
+
+
+def remedy(verdict: Verdict) -> str:
+    """What to run to decide: more seeds, and sizes farther apart if they are close."""
+    more = 2 * len(verdict.seeds)
+    seeds = f"SEEDS={more}" if more <= MOST_SEEDS else ""
+    close = verdict.sizes[-1] < 4 * verdict.sizes[0]
+    name = f"{verdict.axis.upper()}S"
+    sizes = f"{name} up to {4 * verdict.sizes[0]} or more" if close else f"more {name}" if not seeds else ""
+    return "rerun with " + " or ".join(filter(None, (seeds, sizes)))
 
 
 def slope_text(finding: Finding) -> str:
@@ -135,7 +160,7 @@ def as_json(verdicts: list[Verdict], expected_to_fail: set[str], status: int) ->
                 "steps": v.steps,
                 "lr": v.lr,
                 "head_grows": v.head_grows,
-                "verdict": "PASS" if v.passed else "FAIL",
+                "verdict": v.verdict,
                 "expected_to_fail": v.parametrization in expected_to_fail,
                 "causes": list(v.causes),
                 "findings": [finding_json(finding) for finding in v.findings],
@@ -158,7 +183,7 @@ def finding_json(f: Finding) -> dict[str, Any]:
         "expected": f.expected,
         "passes": [f.band.low, f.band.high] if f.band else None,
         "judged": f.band is not None,
-        "verdict": "PASS" if f.passed else "FAIL",
+        "verdict": f.verdict,
         "cause": f.cause,
     }
 
@@ -167,11 +192,12 @@ def finding_json(f: Finding) -> dict[str, Any]:
 
 
 class Report(NamedTuple):
-    """All checks of the given CSVs, and those that did not end as expected."""
+    """All checks of the given CSVs, those that did not end as expected, and those that are undecided."""
 
     checks: list[tuple[Verdict, list[Row]]]
     expected_to_fail: set[str]
     wrong: list[Verdict]
+    undecided: list[Verdict]
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -179,7 +205,7 @@ class Report(NamedTuple):
 
     @property
     def status(self) -> int:
-        return ExitCode.FAILED if self.wrong else ExitCode.DONE
+        return ExitCode.FAILED if self.wrong else ExitCode.UNDECIDED if self.undecided else ExitCode.DONE
 
     @property
     def several_programs(self) -> bool:
@@ -206,8 +232,13 @@ def judge_files(paths: list[Path], expect_fail: list[str] | None) -> Report:
     if len(axes) > 1:
         raise DataError("some runs differ in width and others in depth: give them one at a time")
     to_fail = set(EXPECTED_TO_FAIL[axes.pop()] if expect_fail is None else expect_fail)
-    wrong = [verdict for verdict, _ in checks if verdict.passed == (verdict.parametrization in to_fail)]
-    return Report(checks, to_fail, wrong)
+    undecided = [verdict for verdict, _ in checks if verdict.verdict == "UNDECIDED"]
+    wrong = [
+        verdict
+        for verdict, _ in checks
+        if verdict not in undecided and verdict.passed == (verdict.parametrization in to_fail)
+    ]
+    return Report(checks, to_fail, wrong, undecided)
 
 
 def print_report(report: Report, all_blocks: bool, json_path: Path | None) -> None:
@@ -217,7 +248,7 @@ def print_report(report: Report, all_blocks: bool, json_path: Path | None) -> No
     every = all_blocks or first.axis == "depth"
     print(
         f"slopes against {first.axis} ({', '.join(map(str, first.sizes))}; "
-        f"{len(first.seeds)} seeds, {first.steps} steps)"
+        f"{plural(len(first.seeds), 'seed')}, {plural(first.steps, 'step')})"
         + ("" if every else "; h.N: of all blocks, the one farthest from the theory")
     )
     print(slope_table(verdicts, every), end="\n\n")
@@ -230,9 +261,16 @@ def print_report(report: Report, all_blocks: bool, json_path: Path | None) -> No
 
 
 def print_overall(report: Report) -> None:
-    wrong = ", ".join(label_of(verdict, report.several_programs) for verdict in report.wrong)
+    def names(verdicts: list[Verdict]) -> str:
+        return ", ".join(label_of(verdict, report.several_programs) for verdict in verdicts)
+
+    text = "PASS"
+    if report.wrong:
+        text = f"FAIL: {names(report.wrong)}"
+    elif report.undecided:
+        text = f"UNDECIDED: {names(report.undecided)}; {remedy(report.undecided[0])}"
     expected = sorted(report.expected_to_fail & {verdict.parametrization for verdict in report.verdicts})
-    print(f"overall: {f'FAIL: {wrong}' if wrong else 'PASS'} ({', '.join(expected) or 'none'} expected to fail)")
+    print(f"overall: {text} ({', '.join(expected) or 'none'} expected to fail)")
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:

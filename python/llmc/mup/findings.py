@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Outcome = Literal["PASS", "FAIL", "UNDECIDED"]
 
 
 class Band(NamedTuple):
@@ -26,8 +28,12 @@ class Finding:
     low: float  # 95% confidence interval
     high: float
     band: Band | None  # slopes that pass; None: shown, not judged
-    passed: bool = True
+    verdict: Outcome = "PASS"
     cause: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "PASS"
 
     @property
     def expected(self) -> float | None:
@@ -35,7 +41,7 @@ class Finding:
 
     @property
     def limits(self) -> Band:
-        """The band of a finding that is judged, as every failure is."""
+        """The band of a finding that is judged, as every one that did not pass is."""
         assert self.band is not None, f"{self.kind} {self.tensor} is not judged"
         return self.band
 
@@ -56,11 +62,25 @@ class Verdict:
 
     @property
     def failures(self) -> list[Finding]:
-        return [finding for finding in self.findings if not finding.passed]
+        """Slopes that are wrong, by more than noise explains."""
+        return [finding for finding in self.findings if finding.verdict == "FAIL"]
+
+    @property
+    def undecided(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict == "UNDECIDED"]
+
+    @property
+    def judged(self) -> int:
+        """How many slopes are judged."""
+        return sum(finding.band is not None for finding in self.findings)
+
+    @property
+    def verdict(self) -> Outcome:
+        return "FAIL" if self.failures else "UNDECIDED" if self.undecided else "PASS"
 
     @property
     def passed(self) -> bool:
-        return not self.failures
+        return self.verdict == "PASS"
 
     @property
     def causes(self) -> dict[str, list[Finding]]:

@@ -6,8 +6,10 @@ other processes run.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from typing import Literal, Protocol, TypeVar
 
 from llmc.errors import ExitCode, Stopped
 from llmc.progress import Progress
+from llmc.wording import plural
 
 # other: its folder has a finished run of another command. A diverged run is a result.
 State = Literal["missing", "unfinished", "done", "diverged", "failed", "other"]
@@ -75,7 +78,7 @@ class Watch:
                 done += job.work * part
         count = {name: sum(state == name for state in self.states.values()) for name in ("done", "diverged", "failed")}
         text = (
-            f"{sum(count.values())}/{len(self.jobs)} runs ({running} running, {count['diverged']} diverged, "
+            f"{sum(count.values())}/{plural(len(self.jobs), 'run')} ({running} running, {count['diverged']} diverged, "
             f"{count['failed']} failed)"
         )
         return done, text
@@ -90,16 +93,39 @@ class Watch:
         self.progress.close(*self._survey())
 
 
+# With one of these, libgomp pins the threads of a program before its main: to the same first CPUs in every run.
+PINNING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+
+
+def share_cpus(at_once: int, threads: int) -> None:
+    """Several runs at a time: warns of more threads than CPUs, and takes from this process's environment what would
+    pin all runs to the same CPUs."""
+    cpus = len(os.sched_getaffinity(0))
+    if at_once * threads > cpus:
+        print(
+            f"warning: {plural(at_once, 'run')} at a time x {plural(threads, 'thread')} on {plural(cpus, 'CPU')}: runs "
+            f"slow each other down; JOBS={max(1, cpus // threads)} fits",
+            file=sys.stderr,
+        )
+    if at_once == 1:
+        return
+    for name in PINNING:
+        value = os.environ.get(name, "")
+        if value and value.lower() not in ("false", "disabled", "none"):
+            del os.environ[name]
+            print(f"{name}={value} is not passed on: it would pin the runs to the same CPUs", flush=True)
+
+
 @contextmanager
-def caught_signals() -> Iterator[list[signal.Signals]]:
-    """Appends SIGINT, SIGTERM and SIGHUP to a list; they do not end this process."""
+def caught_signals(*also: signal.Signals) -> Iterator[list[signal.Signals]]:
+    """Appends SIGINT, SIGTERM, SIGHUP and `also` to a list; they do not end this process."""
     caught: list[signal.Signals] = []
 
     def catch(number: int, _: FrameType | None) -> None:
         caught.append(signal.Signals(number))
 
     before = {}
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *also):
         if signal.getsignal(each) != signal.SIG_IGN:  # nohup
             before[each] = signal.signal(each, catch)
     try:
@@ -111,20 +137,41 @@ def caught_signals() -> Iterator[list[signal.Signals]]:
 
 def stopped_by(caught: list[signal.Signals]) -> Stopped:
     code = ExitCode.INTERRUPTED if caught[0] == signal.SIGINT else ExitCode.TERMINATED
-    return Stopped("interrupted: the same command goes on from here", code)
+    stopped = Stopped("interrupted: the same command goes on from here", code)
+    stopped.signals = tuple(caught)
+    return stopped
 
 
-def run(jobs: Sequence[J], at_once: int, watch: Watch | None = None, stop_at_failure: bool = False) -> J | None:
+PATIENCE = 20.0  # seconds; SLURM sends SIGTERM twice within half a second, while a run is saving
+
+
+def must_kill(caught: Sequence[signal.Signals], since: float) -> bool:
+    """Whether running jobs get SIGKILL: after a third Ctrl-C, or after a signal repeated when PATIENCE is over.
+
+    since    seconds since the first signal
+    """
+    return caught.count(signal.SIGINT) >= 3 or (len(caught) > len(set(caught)) and since > PATIENCE)
+
+
+def run(
+    jobs: Sequence[J],
+    at_once: int,
+    watch: Watch | None = None,
+    stop_at_failure: bool = False,
+    also: Sequence[signal.Signals] = (),
+) -> J | None:
     """Runs jobs in order, `at_once` at a time. Their states tell how they ended.
 
-    After a signal no more jobs are started, running ones get SIGTERM (SIGKILL after a second signal), and Stopped is
-    raised when they have ended. With stop_at_failure the same happens after a job has failed, but that job is returned.
+    After a signal, also one of `also`, no more jobs are started, running ones get SIGTERM once (SIGKILL: must_kill),
+    and Stopped is raised when they have ended. With stop_at_failure the same happens after a job has failed, but it
+    is returned.
     """
     waiting = deque(jobs)
     running: dict[subprocess.Popen[bytes], J] = {}
     failed: J | None = None
-    sent = 0  # number of signals sent to the running jobs
-    with caught_signals() as caught:
+    sent: list[float] = []  # when the running jobs got SIGTERM
+    repeated = 0  # signals when they were looked at last
+    with caught_signals(*also) as caught:
         try:
             while running or (waiting and not caught and failed is None):
                 while waiting and len(running) < at_once and not caught and failed is None:
@@ -139,10 +186,16 @@ def run(jobs: Sequence[J], at_once: int, watch: Watch | None = None, stop_at_fai
                     job.end(process.returncode)
                     if stop_at_failure and failed is None and job.state() not in FINISHED:
                         failed = job
-                while sent < len(caught) + (failed is not None):
+                if (caught or failed is not None) and not sent:
+                    sent.append(time.monotonic())
                     for process in running:
-                        process.kill() if sent else process.terminate()
-                    sent += 1
+                        process.terminate()
+                    if running and sys.stderr.isatty():
+                        print("\nstopping: the runs save and end; Ctrl-C twice more kills them", file=sys.stderr)
+                elif len(caught) > repeated and sent and must_kill(caught, time.monotonic() - sent[0]):
+                    for process in running:
+                        process.kill()
+                repeated = len(caught)
                 if watch is not None:
                     watch.update()
                 time.sleep(0.02)

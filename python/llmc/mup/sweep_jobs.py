@@ -9,13 +9,15 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from llmc.errors import UsageError
 from llmc.mup.jobs import FINISHED
 from llmc.mup.sweep_run import SweepJob, number, plain
+from llmc.mup.variables import Env, merged, schemes_of, seeds_of, whole_number, words
 from llmc.paths import trainer
+from llmc.wording import plural
 
-Env = Mapping[str, str]
 # the base model of a sweep: scripts/mup_sweep.toml in a clone
 DEFAULT_CONFIG = Path(__file__).with_name("mup_sweep.toml")
 
@@ -43,6 +45,7 @@ SCHEME_OPTIONS = {
     "sp": "--no-tie-embeddings --zero-init-query --zero-init-head",
     "u-mup": "--init-std 0.02 --output-mult 1",
 }
+TAKEN = {"out", "seed", "parametrization", "resume", "overwrite", "config"}  # not in EXTRA
 U_MUP_NAMES = {"attn_mult": "attn-softmax-mult", "output_mult": "loss-softmax-mult"}  # u-mup's names for these options
 
 
@@ -50,7 +53,7 @@ U_MUP_NAMES = {"attn_mult": "attn-softmax-mult", "output_mult": "loss-softmax-mu
 
 
 def env_list(env: Env, name: str, default: str) -> list[str]:
-    return env.get(name, "").split() or default.split()
+    return words(env.get(name, "")) or words(default)
 
 
 def scheme_env(env: Env, name: str, scheme: str) -> str:
@@ -101,7 +104,7 @@ def checked_numbers(name: str, texts: list[str], integers: bool = False) -> list
 
 def values_of(axis: str, scheme: str, env: Env) -> list[str]:
     default = LR_OF.get(scheme, LR) if axis == "lr" else AXES[axis]
-    texts = scheme_env(env, "VALUES", scheme).split() or env_list(env, "VALUES", default)
+    texts = words(scheme_env(env, "VALUES", scheme)) or env_list(env, "VALUES", default)
     if axis != "schedule":
         return checked_numbers("VALUES", texts)
     unknown = sorted(set(texts) - set(AXES["schedule"].split()))
@@ -129,38 +132,24 @@ def base_options(scheme: str, scale_axis: str, scales: list[str], default_config
     return ["--base-width", width] + (["--base-depth", depth] if scheme == "completep" else [])
 
 
-def merged(options: list[str], extra: list[str], swept: set[str]) -> list[str]:
-    """The options, replaced by those of EXTRA if both have one. --x and --no-x are the same option."""
+def make_jobs(axis: str, out: str, config: str, text: str, default_config: bool, env: Env) -> list[SweepJob]:
+    """All jobs, the longest first.
 
-    def key(word: str) -> str:
-        return word.split("=")[0].removeprefix("--").removeprefix("no-")
-
-    given = {key(word) for word in extra if word.startswith("--")}
-    taken = given & (swept | {"out", "seed", "parametrization", "resume", "overwrite", "config"})
-    if taken:
-        raise UsageError(f"EXTRA has --{min(taken)}, which the sweep sets itself: leave it out")
-    kept, keep = [], True
-    for word in options:
-        if word.startswith("--"):
-            keep = key(word) not in given
-        if keep:
-            kept.append(word)
-    return kept + extra
-
-
-def make_jobs(axis: str, out: str, config: str, default_config: bool, env: Env) -> list[SweepJob]:
-    """All jobs, the longest first. default_config: CONFIG is the default, whose base width is known."""
+    config, text      the file of options of all runs, and what it has
+    default_config    CONFIG is the default, whose base width is known
+    """
     scale_axis = env.get("SCALE") or "width"
     if axis not in AXES:
         raise UsageError(f"there is no axis {axis!r} to sweep: choose one of {', '.join(AXES)}")
     if scale_axis not in SCALES:
         raise UsageError(f"SCALE is {scale_axis!r}: choose one of {', '.join(SCALES)}")
     scales = checked_numbers("SCALES", env_list(env, "SCALES", SCALES[scale_axis]), integers=True)
-    seeds = [plain(seed) for seed in checked_numbers("SEEDS", env_list(env, "SEEDS", "1 2 3"), integers=True)]
-    program = trainer(env)
-    known = read_flat_toml(Path(config))
+    seeds = [str(seed) for seed in seeds_of(env)]
+    if env.get("STEPS"):
+        whole_number(env, "STEPS", 1)
+    program, known = trainer(env), flat_toml(text)
     jobs = []
-    for scheme in dict.fromkeys(env_list(env, "PARAMETRIZATIONS", "sp mup")):
+    for scheme in schemes_of(env, "sp mup"):
         if scheme == "u-mup" and axis in ("embed_mult", "init_std"):
             raise UsageError(f"u-mup has no {axis}: leave it out of PARAMETRIZATIONS")
         option = U_MUP_NAMES.get(axis, axis) if scheme == "u-mup" else axis
@@ -170,7 +159,7 @@ def make_jobs(axis: str, out: str, config: str, default_config: bool, env: Env) 
         for scale in scales:
             for value in values_of(axis, scheme, env):
                 swept = [f"--{scale_option}", plain(scale), f"--{option}", plain(value)]
-                options = merged([*without(fixed, option), *swept], extra, {scale_option, option})
+                options = merged([*without(fixed, option), *swept], extra, TAKEN | {scale_option, option}, "the sweep")
                 for seed in seeds:
                     folder = f"{out}/{scheme}/{scale_axis}={scale}/{axis}={value}/seed={seed}"
                     command = [*program, *options, "--seed", seed, "--out", folder, "--overwrite"]
@@ -196,11 +185,11 @@ def without(options: list[str], name: str) -> list[str]:
     return options[:at] + options[at + 2 :]
 
 
-def work(words: Sequence[str], known: Mapping[str, float]) -> float:
+def work(command: Sequence[str], known: Mapping[str, float]) -> float:
     """The duration of a run in an arbitrary unit: its multiplications, with an extra cost for small matrices."""
 
     def option(name: str, default: float) -> float:
-        return float(words[words.index(name) + 1]) if name in words else default
+        return float(command[command.index(name) + 1]) if name in command else default
 
     width, depth, length, batch, steps, tokens, total = (
         option(f"--{name}", known.get(name, default))
@@ -219,9 +208,9 @@ def work(words: Sequence[str], known: Mapping[str, float]) -> float:
     return tokens * width * (depth * (12 * width + 2 * length + 2500) + 257)
 
 
-def read_flat_toml(path: Path) -> dict[str, float]:
+def flat_toml(text: str) -> dict[str, float]:
     """The numbers in a config file, by option name: enough to estimate the duration of a run."""
-    found = re.findall(r"^\s*([\w-]+)\s*=\s*([-+\d._eE]+)\s*(?:#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.findall(r"^\s*([\w-]+)\s*=\s*([-+\d._eE]+)\s*(?:#.*)?$", text, re.MULTILINE)
     return {name.replace("_", "-"): float(value.replace("_", "")) for name, value in found}
 
 
@@ -229,7 +218,7 @@ def read_jobs(path: Path) -> list[SweepJob]:
     """The jobs of OUT/jobs.txt; options that are not in the commands are in OUT/config.toml."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        known = read_flat_toml(path.with_name("config.toml"))
+        known = flat_toml(path.with_name("config.toml").read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}: scripts/mup_sweep.sh writes it") from None
     return [SweepJob(line, work(shlex.split(line), known)) for line in lines if line.strip()]
@@ -238,18 +227,59 @@ def read_jobs(path: Path) -> list[SweepJob]:
 # --- OUT/jobs.txt ---
 
 
-def write_job_list(axis: str, out: str, overwrite: bool, env: Env) -> list[SweepJob]:
-    """Writes OUT/jobs.txt and OUT/config.toml, the options that it uses, and prints a summary."""
-    config = Path(env.get("CONFIG") or DEFAULT_CONFIG)
+class Plan(NamedTuple):
+    """A sweep before anything is written."""
+
+    axis: str
+    folder: Path
+    config: Path  # CONFIG
+    text: str  # of OUT/config.toml
+    jobs: list[SweepJob]
+
+
+def make_plan(axis: str, out: str, env: Env, verdict: bool = False) -> Plan:
+    """UsageError for wrong variables. verdict: refuses also what cannot give one."""
+    config, folder = Path(env.get("CONFIG") or DEFAULT_CONFIG), Path(out)
     try:
         text = without_length(config.read_text(encoding="utf-8"), env)
     except OSError as error:
         raise UsageError(f"CONFIG is {config}: {error.strerror}: give a TOML file of options") from None
-    folder = Path(out)
+    except UnicodeDecodeError:
+        raise UsageError(f"CONFIG is {config}, which is not text: give a TOML file of options") from None
     check_validation(text, env)
-    copy_config(config, text, folder, overwrite)
     is_default = config.resolve() == DEFAULT_CONFIG.resolve()
-    jobs = make_jobs(axis, out, str(folder / "config.toml"), is_default, env)
+    jobs = make_jobs(axis, out, str(folder / "config.toml"), text, is_default, env)
+    if verdict:
+        refuse_too_little(axis, jobs)
+    return Plan(axis, folder, config, text, jobs)
+
+
+def refuse_too_little(axis: str, jobs: Sequence[SweepJob]) -> None:
+    """UsageError for a grid without a verdict: one scale, or values that are all at the edge."""
+    for scheme, values in grid_of(jobs).items():
+        if len({scale for scale, _ in values}) < 2:
+            raise UsageError("SCALES has one scale, which gives no verdict: give at least two")
+        numbers = {value for _, value in values}
+        if axis != "schedule" and len(numbers) < 3:
+            raise UsageError(
+                f"VALUES has {plural(len(numbers), 'value')} for {scheme}, and an optimum at the edge of the grid "
+                f"gives no verdict: give at least three"
+            )
+
+
+def grid_of(jobs: Sequence[SweepJob]) -> dict[str, set[tuple[str, str]]]:
+    """The pairs of scale and value of each scheme."""
+    grid: dict[str, set[tuple[str, str]]] = {}
+    for job in jobs:
+        label = job.labels()
+        grid.setdefault(label["parametrization"], set()).add((label["scale"], label["value"]))
+    return grid
+
+
+def write_job_list(plan: Plan, overwrite: bool) -> list[SweepJob]:
+    """Writes OUT/jobs.txt and OUT/config.toml, the options that it uses, and prints a summary."""
+    folder, jobs = plan.folder, plan.jobs
+    copy_config(plan.config, plan.text, folder, overwrite)
     states = [job.state() for job in jobs]
     if "other" in states and not overwrite:
         job = jobs[states.index("other")]
@@ -257,11 +287,11 @@ def write_job_list(axis: str, out: str, overwrite: bool, env: Env) -> list[Sweep
             f"{job.out} holds a finished run of other options than this sweep's: choose another OUT, or --overwrite"
         )
     (folder / "jobs.txt").write_text("".join(job.command + "\n" for job in jobs), encoding="utf-8")
-    describe(axis, jobs)
+    describe(plan.axis, jobs)
     finished = sum(state in FINISHED for state in states)
     print(
-        f"{len(jobs)} runs in {folder / 'jobs.txt'}, one command a line, longest first"
-        + (f"; {finished} are finished" if finished else "")
+        f"{plural(len(jobs), 'run')} in {folder / 'jobs.txt'}, one command a line, longest first"
+        + (f"; {finished} {'is' if finished == 1 else 'are'} finished" if finished else "")
     )
     return jobs
 

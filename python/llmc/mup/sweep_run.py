@@ -1,7 +1,8 @@
 """One run of a sweep: its command, its folder, and its state.
 
 Its --out, OUT/SCHEME/SCALE_AXIS=SCALE/AXIS=VALUE/seed=SEED, identifies the run; its log shows whether it is finished.
-There is no other state: after an interruption, the sweep runs the unfinished runs when it is started again.
+There is no other state: after an interruption, the sweep runs the unfinished runs when it is started again. A run that
+was stopped by a signal, or killed after it had saved a checkpoint, continues from there.
 """
 
 from __future__ import annotations
@@ -102,6 +103,14 @@ class SweepJob:
         except (OSError, ValueError):
             return None
 
+    def step(self) -> int:
+        """The optimizer steps in its log."""
+        return int(last_event(self.out / "log.jsonl").get("step", 0))
+
+    def can_resume(self) -> bool:
+        """Whether the folder has checkpoints of this command: those of other options would be refused."""
+        return any((self.out / "checkpoints").glob("step_*")) and self._same_options(self.out / "log.jsonl")
+
     def part(self) -> float | None:
         if self.exit_code() is not None:
             return None
@@ -114,14 +123,18 @@ class SweepJob:
             return 0.0
 
     def start(self) -> subprocess.Popen[bytes] | None:
-        """Starts the run from the beginning, in a separate session: Ctrl-C reaches only this process, which passes it
-        on once."""
+        """Starts the run, from its newest checkpoint if it has one, in a separate session: Ctrl-C reaches only this
+        process, which passes it on once."""
         self.out.mkdir(parents=True, exist_ok=True)
-        for name in ("exit_code", "log.jsonl"):
-            (self.out / name).unlink(missing_ok=True)
+        words = self.words
+        (self.out / "exit_code").unlink(missing_ok=True)
+        if self.can_resume():
+            words = ["--resume" if word == "--overwrite" else word for word in words]
+        else:
+            (self.out / "log.jsonl").unlink(missing_ok=True)
         with open(self.out / "stderr.txt", "wb") as stderr:
             try:
-                return subprocess.Popen(self.words, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+                return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
             except OSError as error:
                 stderr.write(f"error: cannot run {self.words[0]}: {error.strerror}\n".encode())
         (self.out / "exit_code").write_text("127\n")
@@ -129,7 +142,8 @@ class SweepJob:
 
     def end(self, code: int) -> None:
         (self.out / "exit_code").write_text(f"{code}\n")
-        self.remove_checkpoints()
+        if not was_stopped(code):  # also after a failure: a checkpoint that is no use must not be tried again
+            self.remove_checkpoints()
         errors = self.out / "stderr.txt"
         if errors.exists() and errors.stat().st_size == 0:
             errors.unlink()
@@ -151,15 +165,20 @@ def unfinished(jobs: Sequence[SweepJob]) -> list[SweepJob]:
 
 
 def prune_joblog(jobs: Sequence[SweepJob], joblog: Path) -> None:
-    """GNU parallel skips lines that its joblog lists as finished, by line number: keeps only entries whose job is in
-    this list and is finished."""
+    """GNU parallel (20221122) matches jobs with its joblog by line number, not by command, and a SIGKILLed job has the
+    exit value 0 there (and signal 9): keeps only entries of jobs that are finished in this list."""
     if not joblog.exists():
         return
-    header, *lines = joblog.read_text().splitlines()
+    header, *lines = joblog.read_text(errors="replace").splitlines() or [""]
+    if not header.startswith("Seq\t"):
+        joblog.unlink()
+        return
     kept = []
     for line in lines:
         fields = line.split("\t")
+        if not (len(fields) > 7 and fields[0].isdecimal()):
+            continue  # cut off
         index = int(fields[0]) - 1
-        if index < len(jobs) and (fields[6] != "0" or jobs[index].state() in FINISHED):
+        if 0 <= index < len(jobs) and fields[6:8] == ["0", "0"] and jobs[index].state() in FINISHED:
             kept.append(line)
     joblog.write_text("\n".join([header, *kept]) + "\n")

@@ -1,27 +1,37 @@
 """The single steps of a sweep, for GNU parallel, SLURM and manual use. scripts/mup_sweep.sh runs a whole sweep.
 
 The steps use OUT/jobs.txt, which scripts/mup_sweep.sh writes. A job is one line of this file, a command that can also
-be run manually in the folder in which the sweep was started. Exit codes: 1 jobs failed, 2 wrong usage.
+be run manually in the folder in which the sweep was started. Exit codes: 1 jobs failed, 2 wrong usage, 130 or 143
+interrupted. SIGUSR1 tells `job` that the time limit of its SLURM task is near: it lets the run save, and requeues.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import time
 from pathlib import Path
 
-from llmc.errors import ExitCode, UsageError, run_main
+from llmc.errors import ExitCode, Stopped, UsageError, run_main
+from llmc.mup import slurm
 from llmc.mup.jobs import FINISHED, Watch, caught_signals, run
-from llmc.mup.sweep import write_slurm_script
-from llmc.mup.sweep_jobs import read_jobs, write_job_list
+from llmc.mup.sweep import write_slurm_scripts
+from llmc.mup.sweep_jobs import make_plan, read_jobs, write_job_list
 from llmc.mup.sweep_results import collect, report
 from llmc.mup.sweep_run import SweepJob, prune_joblog, unfinished
+from llmc.wording import plural
 
 
 def run_one(job: SweepJob) -> int:
     """Runs the job unless it is finished. Returns 0 (done or diverged) or the exit code of its program."""
-    run(unfinished([job]), 1)
+    before = job.step() if job.can_resume() else 0
+    try:
+        run(unfinished([job]), 1, also=(signal.SIGUSR1,))
+    except Stopped as stopped:
+        if signal.SIGUSR1 not in stopped.signals:
+            raise
+        raise Stopped(slurm.requeue(progress=job.step() > before), ExitCode.TERMINATED) from None
     if job.state() in FINISHED:
         return ExitCode.DONE
     code = job.exit_code() or ExitCode.FAILED
@@ -65,6 +75,8 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
             sub.add_argument("--every", type=float, default=30, help="seconds between lines [%(default)s]")
         elif name != "report":
             sub.add_argument("file", type=Path)
+        if name == "slurm":
+            slurm.add_options(sub)
     return parser.parse_args(argv)
 
 
@@ -76,12 +88,12 @@ def main(argv: list[str] | None = None, prog: str | None = None, folder: Path | 
             setattr(args, name, getattr(args, name).absolute())
         os.chdir(folder)
     if args.command == "list":
-        write_job_list(args.axis, args.out, args.overwrite, os.environ)
+        write_job_list(make_plan(args.axis, args.out, os.environ), args.overwrite)
         return ExitCode.DONE
     jobs = read_jobs(args.jobs)
     if args.command == "job":
         if not 1 <= args.line <= len(jobs):
-            raise UsageError(f"{args.jobs} has {len(jobs)} lines, and none is number {args.line}")
+            raise UsageError(f"{args.jobs} has {plural(len(jobs), 'line')}, and none is number {args.line}")
         return run_one(jobs[args.line - 1])
     if args.command == "watch":
         watch_jobs(jobs, args.every)
@@ -92,7 +104,7 @@ def main(argv: list[str] | None = None, prog: str | None = None, folder: Path | 
     elif args.command == "prune":
         prune_joblog(jobs, args.file)
     else:
-        write_slurm_script(args.file, args.jobs, len(jobs), os.environ)
+        write_slurm_scripts(args.file, args.jobs, len(jobs), slurm.options_of(args), os.environ)
     return ExitCode.DONE
 
 

@@ -14,21 +14,23 @@ With a constant learning rate (EXTRA="--schedule constant") they vary more, and 
 distinct. PASS: at width 256 muP's regret is at most 0.02 nats, and SP's is larger than that and at least three times
 muP's.
 
-The options and variables of scripts/mup_sweep.sh work here too (--help); a second call continues where the first one
-stopped. The results are runs/mup_transfer/sweep.csv, .json, .png (loss against learning rate) and wider.png (training
-curves).
-Exit codes: 0 PASS; 1 another verdict, or runs failed; 2 wrong usage; 130, 143 interrupted.
+The options of scripts/mup_sweep.sh and its variables, listed below, work here too; a second call continues where the
+first one stopped. The results are runs/mup_transfer/sweep.csv, .json, .png (loss against learning rate) and wider.png
+(training curves).
+Exit codes: 0 PASS; 1 FAIL, or runs failed; 2 wrong usage; 6 UNDECIDED; 130, 143 interrupted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmc.errors import UsageError
 from llmc.mup.sweep_jobs import LR
+from llmc.mup.variables import SWEEP_HELP
 
 DEFAULTS = {
     "SCALES": "32 64 128 256",
-    "SEEDS": "1 2 3",
+    "SEEDS": "3",
     "PARAMETRIZATIONS": "sp mup",
     "VALUES": LR,
     "OUT": "runs/mup_transfer",
@@ -37,4 +39,14 @@ DEFAULTS = {
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
     """The variables of the sweep: those that are given, and the protocol's for the rest."""
+    if env.get("SCALE", "width") not in ("", "width"):
+        raise UsageError(
+            f"SCALE is {env['SCALE']}, and a transfer compares widths: run llmc sweep lr --verdict instead"
+        )
     return {**env, "SCALE": "width"} | {name: env.get(name) or default for name, default in DEFAULTS.items()}
+
+
+def transfer_help() -> str:
+    """The variables of the sweep, with the defaults of this command."""
+    lines = [line for line in SWEEP_HELP.splitlines() if not line.startswith("  SCALE ")]
+    return "\n".join(lines).replace("runs/sweep_AXIS_SCALE", DEFAULTS["OUT"]).replace("of the axis, ", "of the lr, ")

@@ -6,8 +6,9 @@
 
 Writes FOLDER/curves.png (activations against size, standard parametrization and muP) and FOLDER/layers.png (every
 parametrization by layer); CSVs of several programs are drawn in the same panels. Prints slopes with 95% intervals and
-the expected values, and a verdict with the likely cause of each failure. Exit codes: 0 all as expected, 1 a check
-failed (or one that should fail passed), 2 wrong usage, 3 unusable CSV.
+the expected values, and a verdict: PASS; FAIL, with the likely cause of each slope that is wrong by more than noise
+explains; or UNDECIDED. Exit codes: 0 all as expected, 1 a check failed (or one that should fail passed), 2 wrong usage,
+3 unusable CSV, 6 undecided: rerun with more seeds or sizes.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ def mark_slopes(panel: Axes, found: list[Finding]) -> None:
     """Writes the slope at the last step, one line per program."""
     if not found:
         return
-    lines = [f"slope {signed(f.slope)}" + ("" if f.passed else " ✗") for f in found]
-    bad = any(not f.passed for f in found)
+    marks = {"PASS": "", "FAIL": " ✗", "UNDECIDED": " ?"}
+    lines = [f"slope {signed(f.slope)}{marks[f.verdict]}" for f in found]
+    bad = any(f.verdict == "FAIL" for f in found)
     text = panel.text(
         0.04,
         0.97,

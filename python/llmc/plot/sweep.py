@@ -9,7 +9,7 @@ smallest scale in octaves (factors of two). *Regret* is the cost of using the op
 there minus the lowest loss at this scale, both over the same seeds. The verdict is PASS if at the largest scale the
 regret is at most --threshold, and sp's regret is above it and at least --ratio times as large. The second table tests
 'wider is always better': in no window of training may the next scale be more than --tolerance worse, at the transferred
-value. Exit codes: 1 with --verdict, if it is not PASS; 2 wrong usage; 3 unusable CSV or log.
+value. Exit codes: with --verdict 1 if it is FAIL and 6 if it is UNDECIDED; 2 wrong usage; 3 unusable CSV or log.
 """
 
 from __future__ import annotations
@@ -403,7 +403,9 @@ def options(prog: str | None) -> argparse.ArgumentParser:
         metavar="NATS",
         help="rise of the loss that 'wider is better' allows [%(default)s]",
     )
-    parser.add_argument("--verdict", action="store_true", help="exit with status 1 unless the verdict is PASS")
+    parser.add_argument(
+        "--verdict", action="store_true", help="exit with status 1 (FAIL) or 6 (UNDECIDED) unless it is PASS"
+    )
     return parser
 
 
@@ -433,4 +435,5 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     for sentence in analysis.sentences:
         print(sentence)
     print(f"verdict: {analysis.verdict}")
-    return ExitCode.FAILED if args.verdict and analysis.verdict != "PASS" else ExitCode.DONE
+    codes = {"PASS": ExitCode.DONE, "FAIL": ExitCode.FAILED, "UNDECIDED": ExitCode.UNDECIDED}
+    return codes[analysis.verdict] if args.verdict else ExitCode.DONE
