@@ -48,7 +48,7 @@ from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import exit_process, pick_device, process_group, rank, world_size
 from llmc.run_log import RunLog
-from llmc.run_setup import Setup, check_weights, describe, prepare, table_lines
+from llmc.run_setup import Setup, assumed_heads, check_weights, describe, prepare, table_lines, take_shape
 from llmc.sampling import generate, open_tokenizer
 from llmc.signals import Received, stop_signals
 from llmc.tokenizer import UNKNOWN
@@ -830,8 +830,10 @@ def sample(line: CommandLine) -> int:
     kind = checkpoint.tokenizer if line.config.tokenizer == "auto" else line.config.tokenizer
     if kind == "unknown":
         raise DataError(f"cannot sample from {checkpoint.path}: {UNKNOWN}")
-    shape, dtype = checkpoint.shape, checkpoint.config.get("dtype", "fp32")
-    config = replace(line.config, dtype=dtype, seq_len=shape.max_seq_len)
+    config, shape = take_shape(line.config, line.given, checkpoint)
+    config = replace(config, dtype=checkpoint.config.get("dtype", "fp32"))
+    for note in assumed_heads(checkpoint, line.given):
+        print(note, file=sys.stderr)
     device = pick_device(str(line.extra["device"]), config.threads)
     model = GPT2(config, shape, checkpoint.parametrization).to(device)
     model.set_weights(checkpoint.values)

@@ -173,9 +173,9 @@ def test_weights_of_another_function_are_refused(data, tmp_path, capsys):
     width9 = ["--parametrization", "mup-table9", "--base-width"]
     assert error(*hf, *width9, "32") == (0, "")
     m4 = [*width9, "8", "--base-heads", "1"]
-    assert "its scale embedding is" in error(*hf, *m4)[1]
+    assert "whose scale embedding is 1.0, this run's is 2.0" in error(*hf, *m4)[1]
     scales_undone = ["--embed-mult", "0.5", "--output-mult", "2", "--attn-mult", "4"]
-    assert "its multiplier of h.0.ln_1.weight is 1.0, this run's is 2.0" in error(*hf, *m4, *scales_undone)[1]
+    assert "whose multiplier of h.0.ln_1.weight is 1.0, this run's is 2.0" in error(*hf, *m4, *scales_undone)[1]
 
 
 def test_bad_shards(tmp_path, capsys):

@@ -53,7 +53,10 @@ ModelParts model_parts(const py::kwargs& keywords) {
     parts.config = config_of(keywords, given);
     if (!parts.config.model.init.empty()) {
         parts.weights = ModelFile::open(parts.config.model.init);
+        take_parametrization(parts.config, given, *parts.weights);
         parts.shape = take_shape(parts.config, given, *parts.weights);
+        if (const std::string note = assumed_heads(*parts.weights, given); !note.empty())
+            py::module_::import("warnings").attr("warn")(note);
     } else {
         parts.shape = new_shape(parts.config, 0);
     }

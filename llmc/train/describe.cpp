@@ -82,7 +82,9 @@ std::string describe(const Setup& s) {
     }
     std::snprintf(text, sizeof text, ", %.3g FLOPs\n",
                   GPT2::flops_per_token(s.shape, c.model.seq_len) * double(s.steps) * double(c.run.total_batch_size));
-    return out + text;
+    out += text;
+    for (const std::string& note : s.notes) out += "note    " + note + "\n";
+    return out;
 }
 
 }  // namespace llmc

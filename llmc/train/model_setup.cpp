@@ -16,6 +16,27 @@ void agree(bool given, const char* option, int64_t wanted, int64_t has, const st
 
 }  // namespace
 
+std::string assumed_heads(const ModelFile& file, const Given& given) {
+    if (file.heads_known || given.has("heads") || given.has("head-dim") || given.has("preset")) return "";
+    return str("heads assumed ", file.shape.heads, " x ", file.shape.head_dim(), ", as in GPT-2, because neither ",
+               file.path, " nor a config.json beside it says them: give --heads");
+}
+
+std::string take_parametrization(Config& config, const Given& given, const ModelFile& file) {
+    if (!file.config.is_object()) return "";
+    const Config trained = from_json(file.config, file.path);
+    if (given.has("parametrization") && config.mup.scheme != trained.mup.scheme) return "";
+    const std::string group = find_option("parametrization")->group;
+    std::string taken;
+    for (const Option& option : options()) {
+        const nlohmann::ordered_json theirs = option.field.get(trained);
+        if (option.group != group || given.has(option.name) || theirs == option.field.get(config)) continue;
+        option.field.set(config, theirs);
+        taken += str(" --", option.name, " ", theirs.is_string() ? theirs.get<std::string>() : theirs.dump());
+    }
+    return taken.empty() ? "" : str("parametrization of ", file.path, ":", taken);
+}
+
 ModelShape take_shape(Config& config, const Given& given, const ModelFile& file) {
     ModelOptions& m = config.model;
     ModelShape shape = file.shape;
@@ -29,12 +50,14 @@ ModelShape take_shape(Config& config, const Given& given, const ModelFile& file)
     if (!file.heads_known && heads_said) shape.heads = m.heads;
     agree(heads_said, "--heads", m.heads, shape.heads, file.path);
     agree(given.has("vocab-size") && m.vocab_size > 0, "--vocab-size", m.vocab_size, shape.vocab_size, file.path);
+    if (file.head_optional && m.tie_embeddings) shape.tie_embeddings = *m.tie_embeddings;
     agree(m.tie_embeddings.has_value(), "--tie-embeddings", m.tie_embeddings.value_or(false), shape.tie_embeddings,
           file.path);
     if (shape.width % shape.heads)
         fail_data(file.path, " has width ", shape.width, ", which ", shape.heads, " heads do not divide: give --heads");
     m.depth = shape.depth, m.width = shape.width, m.heads = shape.heads, m.vocab_size = shape.vocab_size;
     m.tie_embeddings = shape.tie_embeddings;
+    if (!file.scaled_attention && !config.mup.attn_mult) config.mup.attn_mult = shape.head_dim();
     if (!said("seq-len")) m.seq_len = shape.max_seq_len;
     if (m.seq_len > shape.max_seq_len)
         fail_data("--seq-len ", m.seq_len, " is longer than the ", shape.max_seq_len, " learned positions of ",

@@ -11,6 +11,13 @@ namespace llmc {
 // was given, or that a preset sets, is different.
 ModelShape take_shape(Config& config, const Given& given, const ModelFile& file);
 
+// The options of the parametrization that were not given become those of the file, unless another --parametrization was
+// given. Returns what to say of it; empty: nothing changed.
+std::string take_parametrization(Config& config, const Given& given, const ModelFile& file);
+
+// What to say if the number of heads is neither in the file nor given; else empty.
+std::string assumed_heads(const ModelFile& file, const Given& given);
+
 // The shape of a new model: resolves heads, vocabulary (0: `data_vocab_size`, or GPT-2's if that is 0 too) and tying in
 // `config`.
 ModelShape new_shape(Config& config, int data_vocab_size);

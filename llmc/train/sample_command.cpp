@@ -17,11 +17,16 @@ int sample_command(const CommandLine& line) {
     std::string why;
     const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kind, file->tokenizer_path, why);
     if (!tokenizer) fail_data("cannot sample from ", file->path, ": ", why);
-    const Config trained = from_json(file->config, file->path);
-    GPT2 model(file->shape, make_rules(trained, file->shape),
-               {.batch_size = 1, .seq_len = file->shape.max_seq_len, .dtype = trained.model.dtype, .train = false});
+    Config trained = from_json(file->config, file->path);
+    trained.model.heads = c.model.heads;
+    trained.model.head_dim = c.model.head_dim;
+    const ModelShape shape = take_shape(trained, line.given, *file);
+    if (const std::string note = assumed_heads(*file, line.given); !note.empty())
+        std::fprintf(stderr, "%s\n", note.c_str());
+    GPT2 model(shape, make_rules(trained, shape),
+               {.batch_size = 1, .seq_len = shape.max_seq_len, .dtype = trained.model.dtype, .train = false});
     load_weights(*file, model);
-    const std::string text = sample(model, *tokenizer, file->shape.max_seq_len,
+    const std::string text = sample(model, *tokenizer, shape.max_seq_len,
                                     {.prompt = c.sampling.prompt,
                                      .temperature = c.sampling.temperature,
                                      .top_k = c.sampling.top_k,

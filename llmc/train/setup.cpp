@@ -47,8 +47,9 @@ void open_data(Setup& s, bool required) {
 void check_vocabulary(Setup& s) {
     const int data_vocab = s.train ? s.train->vocab_size() : 0, vocab_size = s.config.model.vocab_size;
     if (data_vocab > vocab_size)
-        fail_data("the training data has a vocabulary of ", data_vocab, " tokens, the model of ", vocab_size,
-                  ": raise --vocab-size, or choose other data");
+        fail_data("the training data has a vocabulary of ", data_vocab, " tokens, the model of ", vocab_size, ": ",
+                  s.weights ? str("make the data with the tokenizer of ", s.weights->path) : "raise --vocab-size",
+                  ", or choose other data");
     for (Dataset* d : {s.train.get(), s.val.get()})
         if (d) d->set_vocab_size(vocab_size);
 }
@@ -95,7 +96,12 @@ Setup prepare(const CommandLine& line) {
         s.weights = ModelFile::open(*s.resume_from);
     else if (!c.model.init.empty())
         s.weights = ModelFile::open(c.model.init);
-    if (s.weights) s.shape = take_shape(c, line.given, *s.weights);
+    if (s.weights) {
+        const std::string taken = s.resume_from ? "" : take_parametrization(c, line.given, *s.weights);
+        s.shape = take_shape(c, line.given, *s.weights);
+        for (const std::string& note : {taken, assumed_heads(*s.weights, line.given)})
+            if (!note.empty()) s.notes.push_back(note);
+    }
     resolve_batch(c);
     open_data(s, !line.dry_run && c.run.steps != 0);
     if (!s.weights) s.shape = new_shape(c, s.train ? s.train->vocab_size() : 0);

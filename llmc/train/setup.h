@@ -21,13 +21,14 @@ struct Setup {
     int64_t steps = 0;
     std::string tokenizer, tokenizer_path;  // "byte", "gpt2" or "unknown"; tokenizer.bin
     std::unique_ptr<Parametrization> rules;
+    std::vector<std::string> notes;    // what was assumed or taken from a checkpoint, a sentence each
     std::vector<std::string> changed;  // options that differ from the checkpoint, "lr: 0.01 -> 0.02"
 };
 
-// Throws usage and data errors before anything is written.
 // What --eval-tokens or --eval-batches choose of the validation data.
 std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config);
 
+// Throws usage and data errors before anything is written.
 Setup prepare(const CommandLine& line);
 
 nlohmann::ordered_json rules_json(const Setup& setup);

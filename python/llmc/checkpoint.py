@@ -16,15 +16,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from llmc.errors import DataError, Error
+from llmc.foreign import ForeignModel, read_foreign
+from llmc.weight_files import WeightFiles, open_safetensors, read_finite
 
 Rule: TypeAlias = dict[str, Any]
 Rules: TypeAlias = dict[str, Any]
 Tensors: TypeAlias = dict[str, torch.Tensor]
-_open: Any = safe_open  # it has no types
+MODEL_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -60,24 +62,19 @@ class Shape:
 
 
 class Checkpoint:
-    """A model file opened for reading: shape, metadata, tensors. A file without metadata is Hugging Face's format."""
+    """A model opened for reading: shape, metadata, tensors. A file without our metadata is Hugging Face's format."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.files = path, WeightFiles(path)
         self.config: dict[str, Any] = {}
         self.parametrization: Rules | None = None
-        self.tokenizer, self.prefix, self.step = "unknown", "", 0
-        try:
-            self.file = _open(path, "pt")
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{path} cannot be read as safetensors: {error}") from None
-        self.names = set(self.file.keys())
-        metadata = self.file.metadata() or {}
-        self.heads_known = "model" in metadata
-        if self.heads_known:
-            self._read_metadata(metadata)
+        self.tokenizer, self.step = "unknown", 0
+        self.foreign: ForeignModel | None = None
+        if "model" in self.files.metadata:
+            self._read_metadata(self.files.metadata)
         else:
-            self._infer_shape()
+            self.foreign = other = read_foreign(self.files)
+            self.shape = Shape(other.depth, other.width, other.heads, other.max_seq_len, other.vocab_size, other.tied)
 
     def _read_metadata(self, metadata: dict[str, str]) -> None:
         try:
@@ -88,20 +85,12 @@ class Checkpoint:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path} is damaged: its metadata cannot be read ({error})") from None
 
-    def _infer_shape(self) -> None:
-        """From the tensors; the number of heads is GPT-2's, one for each 64 channels."""
-        self.prefix = "transformer." if "transformer.wte.weight" in self.names else ""
-        if not {self.prefix + "wte.weight", self.prefix + "wpe.weight"} <= self.names:
-            raise DataError(f"{self.path} has no matrix 'wte.weight' or 'wpe.weight': it is not a GPT-2 checkpoint")
-        V, C = self.file.get_slice(self.prefix + "wte.weight").get_shape()
-        T = self.file.get_slice(self.prefix + "wpe.weight").get_shape()[0]
-        depth = sum(name.endswith(".ln_1.weight") for name in self.names)
-        self.shape = Shape(depth, C, max(1, C // 64), T, V, "lm_head.weight" not in self.names)
-
     def values(self, rule: Rule) -> torch.Tensor:
         """The tensor of a rule, fp32, (out, in)."""
-        prefix = "" if rule["name"] == "lm_head.weight" else self.prefix
-        return read_tensor(self.file, self.path, prefix + rule["name"], rule).float()
+        name = rule["name"]
+        if self.foreign:
+            name = self.foreign.head if name == "lm_head.weight" else self.foreign.prefix + name
+        return from_stored(self.files.read(name, stored_shape(rule)), rule).float()
 
 
 def newest_checkpoint(out: str | Path) -> Path | None:
@@ -113,12 +102,15 @@ def newest_checkpoint(out: str | Path) -> Path | None:
 def open_checkpoint(given: str | Path) -> Checkpoint:
     """given: a checkpoint's folder, a model file, or a run's folder, for its newest checkpoint."""
     path = Path(given)
-    if path.is_dir() and not (path / "model.safetensors").exists():
-        path = newest_checkpoint(path) or path
+    if not path.exists():
+        raise DataError(f"there is no checkpoint at {path}")
     if path.is_dir():
-        path /= "model.safetensors"
-    if not path.is_file():
-        raise DataError(f"there is no checkpoint at {path}: name a checkpoint, such as OUT/checkpoints/step_00000100")
+        found = [folder / name for folder in (path, newest_checkpoint(path)) if folder for name in MODEL_FILES]
+        path = next((file for file in found if file.exists()), path)
+    if path.is_dir():
+        raise DataError(
+            f"the folder {path} holds no model.safetensors: name a checkpoint, such as OUT/checkpoints/step_00000100"
+        )
     if path.suffix == ".bin":
         raise DataError(
             f"{path} is a model file of llm.c, which only train_gpt2 reads: make a checkpoint of it with "
@@ -130,17 +122,13 @@ def open_checkpoint(given: str | Path) -> Checkpoint:
 # --- Layout: a block's matrices are stored as (in, out), like Hugging Face's Conv1D ---
 
 
-def read_tensor(file: Any, path: Path, name: str, rule: Rule) -> torch.Tensor:
-    """A tensor of an open file, in the shape of its rule."""
-    transposed = rule["role"] == "hidden"
-    wanted = rule["shape"][::-1] if transposed else rule["shape"]
-    try:
-        value: torch.Tensor = file.get_tensor(name)
-    except SafetensorError:
-        raise DataError(f"{path} has no tensor '{name}'") from None
-    if list(value.shape) != wanted:
-        raise DataError(f"{path}: the tensor '{name}' has shape {list(value.shape)}, wanted {wanted}")
-    return value.T if transposed else value
+def stored_shape(rule: Rule) -> list[int]:
+    shape: list[int] = rule["shape"]
+    return shape[::-1] if rule["role"] == "hidden" else shape
+
+
+def from_stored(value: torch.Tensor, rule: Rule) -> torch.Tensor:
+    return value.T if rule["role"] == "hidden" else value
 
 
 def stored(tensor: torch.Tensor, rule: Rule) -> torch.Tensor:
@@ -155,7 +143,7 @@ def stored(tensor: torch.Tensor, rule: Rule) -> torch.Tensor:
 def check_rules(checkpoint: Checkpoint, rules: Rules, head_dim: int, training: bool) -> None:
     """DataError if the model would compute another function with this run's rules than with the checkpoint's.
     training: also if it would scale gradients differently."""
-    theirs = checkpoint.parametrization or _standard_rules(rules, head_dim)
+    theirs = checkpoint.parametrization or _standard_rules(rules, _standard_attention(checkpoint, head_dim))
     trained, now = _numbers_of(theirs, training), _numbers_of(rules, training)
     for key, there, here in [
         *((key, theirs[key], rules[key]) for key in ("scheme", "width_mult")),
@@ -163,18 +151,25 @@ def check_rules(checkpoint: Checkpoint, rules: Rules, head_dim: int, training: b
     ]:
         if _same(there, here):
             continue
-        there, here = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (there, here))
+        if isinstance(here, list):
+            there, here = next(pair for pair in zip(there, here, strict=True) if not _same(*pair))
+        there, here = json.dumps(there), json.dumps(here)
+        if checkpoint.parametrization is None:
+            raise DataError(
+                f"{checkpoint.path} is a standard GPT-2, whose {key} is {there}, this run's is {here}: use "
+                "--parametrization sp and no multipliers"
+            )
         raise DataError(
-            f"{checkpoint.path} was trained under another parametrization: its {key} is {json.dumps(there)}, this "
-            f"run's is {json.dumps(here)}; give the options it was trained with"
+            f"{checkpoint.path} was trained under another parametrization: its {key} is {there}, this run's is {here}; "
+            "leave the options of the parametrization out to take the checkpoint's"
         )
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether a == b; numbers in lists up to rounding."""
-    if not isinstance(b, list):
-        return bool(a == b)
-    return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(a, b, strict=True))
+    """Whether a == b, numbers up to rounding."""
+    if isinstance(b, list):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return math.isclose(a, b, rel_tol=1e-6) if isinstance(b, float) else bool(a == b)
 
 
 def _numbers_of(rules: Rules, training: bool) -> dict[str, list[float]]:
@@ -193,10 +188,15 @@ def _numbers_of(rules: Rules, training: bool) -> dict[str, list[float]]:
     return out | {f"multiplier of {rule['name']}": [rule[key] for key in keys] for rule in tensors}
 
 
-def _standard_rules(rules: Rules, head_dim: int) -> Rules:
-    """The rules of a standard GPT-2 with the number of heads of this run, which its file may not contain."""
+def _standard_attention(checkpoint: Checkpoint, head_dim: int) -> float:
+    """The attention scale of a standard GPT-2 with the head size of this run, which its file may not contain."""
+    scaled = not checkpoint.foreign or checkpoint.foreign.scaled_attention
+    return float(np.float32(math.sqrt(head_dim) / head_dim)) if scaled else 1.0
+
+
+def _standard_rules(rules: Rules, attention: float) -> Rules:
     scales = dict.fromkeys(rules["scales"], 1.0) | {
-        "attention": float(np.float32(math.sqrt(head_dim) / head_dim)),
+        "attention": attention,
         "residual": [[1.0] * 5] * len(rules["scales"]["residual"]),
     }
     ones = {"multiplier": 1.0, "dinp_multiplier": 1.0, "dweight_multiplier": 1.0}
@@ -261,11 +261,11 @@ def load_training_state(folder: Path, tensors: Mapping[str, torch.Tensor], rules
     path = folder / "optimizer.safetensors"
     by_name = {rule["name"]: rule for rule in rules["tensors"]}
     try:
-        with _open(path, "pt") as file, torch.no_grad():
+        with open_safetensors(path) as file, torch.no_grad():
             state: dict[str, Any] = json.loads(file.metadata()["state"])
             for name, tensor in tensors.items():
                 rule = by_name[name.split(".", 1)[1]]
-                tensor[: rule["shape"][0]].copy_(read_tensor(file, path, name, rule))
+                tensor[: rule["shape"][0]].copy_(from_stored(read_finite(file, path, name, stored_shape(rule)), rule))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is missing or damaged: {error}") from None
     return state

@@ -35,6 +35,7 @@ class Setup:
     tokenizer: str  # byte, gpt2 or unknown
     tokenizer_file: Path | None
     extra: dict[str, Value]  # options that only this program has
+    notes: list[str]  # what was assumed or taken from a checkpoint, a sentence each
 
     @property
     def micro_steps(self) -> int:
@@ -47,11 +48,15 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
 
     ties, grad_clip     the scheme's defaults of --tie-embeddings and --grad-clip
     """
-    config, weights = line.config, None
+    config, weights, notes = line.config, None, []
     resume_from = newest_checkpoint(config.out) if config.resume else None
     if source := resume_from or config.init:
         weights = open_checkpoint(source)
+        if not resume_from:
+            config, taken = take_parametrization(config, line.given, weights)
+            notes += taken
         config, shape = take_shape(config, line.given, weights)
+        notes += assumed_heads(weights, line.given)
     config = resolve_batch(config, grad_clip, ranks)
     if not (config.train_data or line.dry_run or config.steps == 0):
         raise UsageError(
@@ -67,8 +72,9 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
         shape = Shape(config.depth, config.width, config.heads, config.seq_len, vocab_size, tied)
     if train and train.vocab_size > shape.vocab_size:
         raise DataError(
-            f"the training data has a vocabulary of {train.vocab_size} tokens, the model of {shape.vocab_size}: raise "
-            "--vocab-size, or choose other data"
+            f"the training data has a vocabulary of {train.vocab_size} tokens, the model of {shape.vocab_size}: "
+            + (f"make the data with the tokenizer of {weights.path}" if weights else "raise --vocab-size")
+            + ", or choose other data"
         )
     tokenizer, tokenizer_file = _choose_tokenizer(config, train, weights)
     used = config.out and (newest_checkpoint(config.out) or (Path(config.out) / "log.jsonl").exists())
@@ -78,18 +84,49 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
             "another folder"
         )
     steps = _length_in_steps(config, train)
-    return Setup(config, shape, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file, line.extra)
+    return Setup(
+        config, shape, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file, line.extra, notes
+    )
+
+
+def take_parametrization(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, list[str]]:
+    """The options of the parametrization that were not given become those of the checkpoint, unless another
+    --parametrization was given. Also returns what to say of it."""
+    theirs, taken, text = checkpoint.config, {}, ""
+    if "parametrization" in given and config.parametrization != theirs.get("parametrization"):
+        return config, []
+    group = OPTIONS["parametrization"].group
+    for name, option in OPTIONS.items():
+        key = name.replace("-", "_")
+        if option.group != group or name in given or theirs.get(key) in (None, getattr(config, key)):
+            continue
+        taken[key] = of_type(option, theirs[key])
+        text += f" --{name} {theirs[key] if isinstance(theirs[key], str) else json.dumps(theirs[key])}"
+    return replace(config, **taken), [f"parametrization of {checkpoint.path}:{text}"] if taken else []
+
+
+def assumed_heads(checkpoint: Checkpoint, given: frozenset[str]) -> list[str]:
+    """What to say if the number of heads is neither in the file nor given."""
+    if not checkpoint.foreign or checkpoint.foreign.heads_known or given & {"heads", "head-dim", "preset"}:
+        return []
+    return [
+        f"heads assumed {checkpoint.shape.heads} x {checkpoint.shape.head_dim}, as in GPT-2, because neither "
+        f"{checkpoint.path} nor a config.json beside it says them: give --heads"
+    ]
 
 
 def take_shape(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, Shape]:
     """The model takes the checkpoint's shape; options that were given must agree with it."""
     shape, path = checkpoint.shape, checkpoint.path
     said = given | ({"depth", "width", "heads", "seq-len"} if config.preset else set())
+    foreign = checkpoint.foreign
     heads = max(1, shape.width // config.head_dim) if config.head_dim else config.heads
     if config.head_dim:
         said |= {"heads"}
-    if not checkpoint.heads_known and "heads" in said:
+    if foreign and not foreign.heads_known and "heads" in said:
         shape = replace(shape, heads=heads)
+    if foreign and foreign.head_optional and config.tie_embeddings is not None:
+        shape = replace(shape, tie_embeddings=config.tie_embeddings)
     if not config.vocab_size:
         said -= {"vocab-size"}
     config = replace(config, heads=heads, head_dim=None)
@@ -107,6 +144,8 @@ def take_shape(config: Config, given: frozenset[str], checkpoint: Checkpoint) ->
         raise DataError(
             f"--seq-len {seq_len} is longer than the {shape.max_seq_len} learned positions of {path}: shorten it"
         )
+    if foreign and not foreign.scaled_attention and config.attn_mult is None:
+        config = replace(config, attn_mult=float(shape.head_dim))
     taken = {name: getattr(shape, name) for name in ("depth", "width", "heads", "vocab_size", "tie_embeddings")}
     return replace(config, seq_len=seq_len, **taken), shape
 
@@ -209,7 +248,7 @@ def describe(setup: Setup, rules: Rules, device: str) -> str:
         f"rules   {rules['scheme']}, width_mult {rules['width_mult']:g}{depth}, attention scale "
         f"{scales['attention']:g}, output scale {scales['output']:g} (--dry-run shows every tensor)"
     )
-    return "\n".join(lines)
+    return "\n".join(lines + [f"note    {note}" for note in setup.notes])
 
 
 def table_lines(rules: dict[str, Any]) -> str:

@@ -27,9 +27,11 @@ public:
     virtual ~ModelFile() = default;
     static std::unique_ptr<ModelFile> open(const std::string& path);
 
-    ModelShape shape;
+    ModelShape shape{};
     std::string path;
-    bool heads_known = true;                 // false: guessed from GPT-2's head size of 64
+    bool heads_known = true;                 // false: assumed from GPT-2's head size of 64
+    bool scaled_attention = true;            // false: a standard GPT-2 whose logits are q.k, without 1/sqrt(head size)
+    bool head_optional = false;              // the file has a head that equals wte: tied or not, as one likes
     nlohmann::json parametrization, config;  // null if the file has none
     int64_t step = 0;                        // optimizer steps done
     std::string tokenizer = "unknown";
@@ -56,5 +58,8 @@ std::optional<std::string> newest_checkpoint(const std::string& out);
 
 nlohmann::ordered_json to_json(const ModelShape& shape);
 std::unique_ptr<ModelFile> open_llmc_model(const std::string& path);  // llm_c_format.cpp
+class WeightFiles;
+// foreign_model.cpp; folder: of config.json
+std::unique_ptr<ModelFile> open_foreign_model(std::shared_ptr<const WeightFiles> files, const std::string& folder);
 
 }  // namespace llmc

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -19,6 +20,29 @@ int64_t count_of(const std::vector<int64_t>& shape) {
     int64_t n = 1;
     for (int64_t d : shape) n *= d;
     return n;
+}
+
+// The formats' dtypes, with the bits of one number.
+const std::map<std::string, double> kBits = {
+    {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+    {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+    {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+    {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
+
+// IEEE binary16: 1 bit of sign, 5 of exponent, 10 of fraction.
+float half_to_float(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float magnitude = exponent == 31  ? (fraction ? NAN : INFINITY)
+                            : exponent == 0 ? std::ldexp(float(fraction), -24)
+                                            : std::ldexp(float(fraction + 1024), exponent - 25);
+    return bits >> 15 ? -magnitude : magnitude;
+}
+
+template <class T, class F>
+void convert(const char* data, std::vector<float>& values, F to) {
+    std::vector<T> raw(values.size());
+    std::memcpy(raw.data(), data, raw.size() * sizeof(T));
+    std::transform(raw.begin(), raw.end(), values.begin(), to);
 }
 
 std::string shape_string(const std::vector<int64_t>& shape) { return json(shape).dump(); }
@@ -69,32 +93,50 @@ SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "chec
     parse(std::string(file_.data() + 8, length), size - data_offset_);
 }
 
+SafetensorsFile::Entry SafetensorsFile::parse_entry(const std::string& name, const json& value,
+                                                    size_t data_bytes) const {
+    const auto known = kBits.find(value.at("dtype").get<std::string>());
+    if (known == kBits.end())
+        fail_data(path, ": tensor ", name, " has the dtype ", value.at("dtype").dump(),
+                  ", which the safetensors format does not have");
+    const json &shape = value.at("shape"), &offsets = value.at("data_offsets");
+    const auto whole = [](const json& number) { return number.is_number_unsigned(); };
+    if (!shape.is_array() || !offsets.is_array() || offsets.size() != 2 ||
+        !std::all_of(shape.begin(), shape.end(), whole) || !std::all_of(offsets.begin(), offsets.end(), whole))
+        fail_data(path, " is damaged: tensor ", name, " has the shape ", shape.dump(), " and the data_offsets ",
+                  offsets.dump(), ", which must be whole numbers");
+    Entry e{known->first, {}, offsets.at(0), offsets.at(1)};
+    const bool empty = std::any_of(shape.begin(), shape.end(), [](const json& d) { return d == 0; });
+    for (const json& d : shape) {
+        if (!empty && d.get<uint64_t>() > 8 * data_bytes)
+            fail_data(path, " is damaged: tensor ", name, " has the shape ", shape.dump());
+        e.shape.push_back(int64_t(d.get<uint64_t>()));
+    }
+    if (e.begin > e.end || e.end > data_bytes)
+        fail_data(path, " is truncated or damaged: tensor ", name, " should be at bytes ", e.begin, " to ", e.end,
+                  " of ", data_bytes);
+    double bits = known->second;  // exact below 2^53, and no overflow above
+    for (int64_t d : e.shape) bits *= double(d);
+    if (bits != 8.0 * double(e.end - e.begin))
+        fail_data(path, " is damaged: tensor ", name, " with shape ", shape.dump(), " and dtype ", e.dtype,
+                  " cannot have ", e.end - e.begin, " bytes");
+    return e;
+}
+
 void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
-    const json root = json::parse(header, nullptr, false);
+    // nlohmann's parser takes a byte order mark, and a zero byte for the end of the text; the format has neither.
+    const bool strict = header.find('\0') == std::string::npos && !header.starts_with("\xEF\xBB\xBF");
+    const json root = strict ? json::parse(header, nullptr, false) : json();
     if (!root.is_object()) fail_data(path, " is no safetensors file, or damaged: its header is not a JSON object");
     std::vector<std::pair<size_t, size_t>> ranges;
     try {
         for (auto& [name, value] : root.items()) {
             if (name == "__metadata__") {
-                for (auto& [key, text] : value.items()) metadata_[key] = text.get<std::string>();
+                if (!value.is_null()) metadata_ = value.get<std::map<std::string, std::string>>();
                 continue;
             }
-            const std::string dtype = value.at("dtype");
-            if (dtype != "F32" && dtype != "BF16")
-                fail_data(path, ": tensor ", name, " has dtype ", dtype, "; this program reads F32 and BF16");
-            Entry e{dtype == "F32" ? DType::f32 : DType::bf16, value.at("shape"), value.at("data_offsets").at(0),
-                    value.at("data_offsets").at(1)};
-            for (int64_t d : e.shape)
-                if (d < 0 || size_t(d) > data_bytes)
-                    fail_data(path, " is damaged: tensor ", name, " has the shape ", shape_string(e.shape));
-            if (e.begin > e.end || e.end > data_bytes)
-                fail_data(path, " is truncated or damaged: tensor ", name, " should be at bytes ", e.begin, " to ",
-                          e.end, " of ", data_bytes);
-            if (e.end - e.begin != size_t(count_of(e.shape)) * size_of(e.dtype))
-                fail_data(path, " is damaged: tensor ", name, " with shape ", shape_string(e.shape), " and dtype ",
-                          dtype, " cannot have ", e.end - e.begin, " bytes");
+            const Entry& e = entries_[name] = parse_entry(name, value, data_bytes);
             ranges.push_back({e.begin, e.end});
-            entries_[name] = e;
         }
     } catch (const json::exception& error) {
         fail_data(path, " is damaged: its header does not follow the safetensors format (", error.what(), ")");
@@ -123,13 +165,19 @@ std::vector<float> SafetensorsFile::read(const std::string& name, const std::vec
                   shape_string(shape));
     const char* data = file_.data() + data_offset_ + e.begin;
     std::vector<float> values(count_of(shape));
-    if (e.dtype == DType::f32) {
+    if (e.dtype == "F32")
         std::memcpy(values.data(), data, e.end - e.begin);
-    } else {
-        std::vector<bf16> raw(values.size());
-        std::memcpy(raw.data(), data, e.end - e.begin);
-        for (size_t i = 0; i < values.size(); ++i) values[i] = to_float(raw[i]);
-    }
+    else if (e.dtype == "BF16")
+        convert<uint16_t>(data, values, [](uint16_t bits) { return to_float(bf16{bits}); });
+    else if (e.dtype == "F16")
+        convert<uint16_t>(data, values, half_to_float);
+    else
+        fail_data(path, ": tensor ", name, " has dtype ", e.dtype, "; this program reads F32, BF16 and F16");
+    const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+    if (bad != values.end())
+        fail_data(path, ": tensor ", name, " has ", std::isnan(*bad) ? "NaN" : "infinity", " at element ",
+                  bad - values.begin(), " of ", values.size(),
+                  ": the run that wrote it had diverged, or the file is damaged; use an earlier checkpoint");
     return values;
 }
 

@@ -1,8 +1,10 @@
 // The safetensors format: 8 bytes of header length, a JSON header {"name": {"dtype", "shape", "data_offsets"},
 // "__metadata__": {...}}, raw data. https://huggingface.co/docs/safetensors
+// Accepted and refused are the same files as by the library safetensors 0.8.0 (tests/test_foreign_weights.py).
 #pragma once
 #include <functional>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 #include "llmc/core/mapped_file.h"
@@ -17,20 +19,22 @@ public:
     explicit SafetensorsFile(const std::string& path);
 
     struct Entry {
-        DType dtype;
+        std::string dtype;  // by the format's name; only read() asks for one that this program has
         std::vector<int64_t> shape;
         size_t begin, end;
     };
     const std::map<std::string, Entry>& entries() const { return entries_; }
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
     const std::string& metadata(const std::string& key) const;  // data error if absent
-    // Values as fp32; data error if the tensor is absent or has another shape.
+    // Values as fp32; data error if the tensor is absent, has another shape, is not F32, BF16 or F16, or holds a number
+    // that is not finite.
     std::vector<float> read(const std::string& name, const std::vector<int64_t>& shape) const;
     bool has(const std::string& name) const { return entries_.contains(name); }
     const std::string path;
 
 private:
     void parse(const std::string& header, size_t data_bytes);
+    Entry parse_entry(const std::string& name, const nlohmann::json& value, size_t data_bytes) const;
     MappedFile file_;
     size_t data_offset_ = 0;
     std::map<std::string, Entry> entries_;

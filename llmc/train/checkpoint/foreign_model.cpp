@@ -1,0 +1,107 @@
+// GPT-2 as transformers writes it: one file or several with an index, names with or without "transformer.", a head of
+// its own or that of wte, attention masks and other tensors that are not used.
+#include <algorithm>
+
+#include "llmc/core/error.h"
+#include "llmc/train/checkpoint/checkpoint.h"
+#include "llmc/train/checkpoint/config_json.h"
+#include "llmc/train/checkpoint/layout.h"
+#include "llmc/train/checkpoint/weight_files.h"
+
+namespace llmc {
+namespace {
+
+constexpr const char* kHead = "lm_head.weight";
+
+class ForeignModel : public ModelFile {
+public:
+    ForeignModel(std::shared_ptr<const WeightFiles> files, const std::string& folder) : files_(std::move(files)) {
+        path = files_->path;
+        find_prefix();
+        const std::vector<int64_t> wte = matrix("wte.weight"), wpe = matrix("wpe.weight");
+        const int width = int(wte[1]);
+        int depth = 0;
+        while (files_->has(str(prefix_, "h.", depth, ".ln_1.weight"))) ++depth;
+        shape = {depth, std::max(1, width / 64), width, int(wpe[0]), int(wte[0]), true};
+        refuse_nanogpt();
+        if (const std::optional<PublishedConfig> config = read_config_json(folder, shape)) {
+            heads_known = config->heads.has_value();
+            if (heads_known) shape.heads = *config->heads;
+            scaled_attention = config->scale_attention;
+            choose_head(config->tied, config->path);
+        } else {
+            heads_known = false;
+            choose_head({}, "");
+        }
+    }
+    std::vector<float> values(const TensorSpec& spec) const override {
+        const bool head = spec.name == kHead;
+        return from_stored(spec, files_->read(head ? head_ : prefix_ + spec.name, stored_shape(spec)));
+    }
+
+private:
+    void find_prefix() {
+        for (const char* prefix : {"", "transformer.", "_orig_mod.", "_orig_mod.transformer.", "module.transformer."})
+            if (files_->has(prefix + std::string("wte.weight"))) prefix_ = prefix;
+        if (prefix_.starts_with("_orig_mod.") || prefix_.starts_with("module."))
+            fail_data(path, " has names that begin with ", prefix_,
+                      ", as the checkpoints of a compiled or parallel module in PyTorch: save "
+                      "model._orig_mod.state_dict() or model.module.state_dict()",
+                      nanogpt_note());
+    }
+    std::string nanogpt_note() const {
+        return is_out_in() ? "; its matrices are (out, in), as in nanoGPT: " + nanogpt_advice() : "";
+    }
+    static std::string nanogpt_advice() {
+        return "transpose c_attn, c_proj and c_fc, and add biases of 0 if there are none. If it was trained with "
+               "nanoGPT's GELU, which is not by tanh, it is still another function";
+    }
+    bool is_out_in() const {
+        const SafetensorsFile::Entry* c_attn = files_->find(prefix_ + "h.0.attn.c_attn.weight");
+        return c_attn && c_attn->shape.size() == 2 && c_attn->shape[0] == 3 * c_attn->shape[1];
+    }
+    void refuse_nanogpt() const {
+        if (is_out_in())
+            fail_data(path, " has the layout of nanoGPT: ", prefix_, "h.0.attn.c_attn.weight is (out, in), ",
+                      3 * shape.width, " x ", shape.width, ", where GPT-2's files have (in, out): ", nanogpt_advice());
+        if (shape.depth > 0 && !files_->has(prefix_ + "h.0.ln_1.bias"))
+            fail_data(path, " has no tensor '", prefix_, "h.0.ln_1.bias': a GPT-2 without biases, as nanoGPT's ",
+                      "bias=False makes; add biases of 0");
+    }
+    std::vector<int64_t> matrix(const std::string& name) const {
+        const SafetensorsFile::Entry* found = files_->find(prefix_ + name);
+        if (!found || found->shape.size() != 2 || found->shape[0] < 1 || found->shape[1] < 1 ||
+            std::max(found->shape[0], found->shape[1]) > 1 << 30)
+            fail_data(path, " has no matrix '", name, "': it is not a GPT-2 checkpoint");
+        return found->shape;
+    }
+    // A head equal to wte is a tied one that was written out.
+    void choose_head(std::optional<bool> tied, const std::string& config) {
+        for (const std::string& name : {std::string(kHead), prefix_ + kHead})
+            if (files_->has(name)) head_ = name;
+        const std::vector<int64_t> wte = {shape.vocab_size, shape.width};
+        if (head_.empty()) {
+            if (tied == false)
+                fail_data(config, " says tie_word_embeddings = false, but ", path, " has no tensor '", kHead,
+                          "': its head is missing");
+            return;
+        }
+        const bool equal = files_->read(head_, wte) == files_->read(prefix_ + "wte.weight", wte);
+        if (tied == true && !equal)
+            fail_data(config, " says tie_word_embeddings = true, but ", path, " has a ", head_, " that differs from ",
+                      prefix_, "wte.weight: say false there to use it, or remove the tensor");
+        shape.tie_embeddings = tied.value_or(equal);
+        head_optional = equal;
+    }
+
+    std::shared_ptr<const WeightFiles> files_;
+    std::string prefix_, head_;
+};
+
+}  // namespace
+
+std::unique_ptr<ModelFile> open_foreign_model(std::shared_ptr<const WeightFiles> files, const std::string& folder) {
+    return std::make_unique<ForeignModel>(std::move(files), folder);
+}
+
+}  // namespace llmc

@@ -1,0 +1,58 @@
+#include "llmc/train/checkpoint/weight_files.h"
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "llmc/core/error.h"
+
+namespace llmc {
+
+namespace fs = std::filesystem;
+
+WeightFiles::WeightFiles(const std::string& p) : path(p) {
+    if (path.ends_with(".json")) {
+        open_index();
+        return;
+    }
+    const auto& file = files_[path] = std::make_unique<SafetensorsFile>(path);
+    for (auto& [name, entry] : file->entries()) where_[name] = file.get();
+}
+
+void WeightFiles::open_index() {
+    std::ifstream in(path);
+    const nlohmann::json index = nlohmann::json::parse(in, nullptr, false);
+    const auto map = index.is_object() ? index.find("weight_map") : index.end();
+    if (map == index.end() || !map->is_object() || map->empty())
+        fail_data(path, " is no index of safetensors files: it has no object 'weight_map'");
+    for (auto& [name, file_name] : map->items()) {
+        if (!file_name.is_string())
+            fail_data(path, ": the file of tensor ", name, " is ", file_name.dump(), ", which is not a file name");
+        const fs::path file = file_name.get<std::string>();
+        if (file.has_parent_path()) fail_data(path, ": the file ", file.string(), " must be in the index's folder");
+        const std::string full = (fs::path(path).parent_path() / file).string();
+        auto& opened = files_[full];
+        if (!opened) opened = std::make_unique<SafetensorsFile>(full);
+        if (!opened->has(name)) fail_data(full, " has no tensor '", name, "', which ", path, " places there");
+        where_[name] = opened.get();
+    }
+}
+
+const SafetensorsFile::Entry* WeightFiles::find(const std::string& name) const {
+    const auto found = where_.find(name);
+    return found == where_.end() ? nullptr : &found->second->entries().at(name);
+}
+
+std::vector<std::string> WeightFiles::names() const {
+    std::vector<std::string> out;
+    for (auto& [name, file] : where_) out.push_back(name);
+    return out;
+}
+
+std::vector<float> WeightFiles::read(const std::string& name, const std::vector<int64_t>& shape) const {
+    const auto found = where_.find(name);
+    if (found == where_.end()) fail_data(path, " has no tensor '", name, "': is it a checkpoint of another model?");
+    return found->second->read(name, shape);
+}
+
+}  // namespace llmc

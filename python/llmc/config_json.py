@@ -1,0 +1,93 @@
+"""config.json, in which transformers keeps what a model's tensors do not say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmc.errors import DataError
+
+# Keys that have one value here: the values that mean it, and what this program has. An absent key has transformers'
+# default, which is that value.
+ONLY: dict[str, tuple[list[Any], str]] = {
+    "model_type": (["gpt2"], "GPT-2"),
+    "activation_function": (
+        ["gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"],
+        "the GELU by tanh (gelu_new)",
+    ),
+    "layer_norm_epsilon": ([1e-5], "layer norms with epsilon 1e-5"),
+    "scale_attn_by_inverse_layer_idx": ([False], "the same attention scale in all blocks"),
+    "add_cross_attention": ([False, None], "attention within one sequence"),
+    "pruned_heads": ([{}, None], "all heads"),
+}
+
+
+@dataclass(frozen=True)
+class PublishedConfig:
+    """What a config.json beside weights says of a GPT-2."""
+
+    path: Path
+    heads: int | None
+    tied: bool | None
+    scale_attention: bool  # False: logits q.k, without 1/sqrt(head size)
+
+
+def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | None:
+    """The config.json of the folder, None if there is none. DataError naming file, key and value for a model that this
+    program does not have (another architecture or activation, for example), or a value that disagrees with the
+    tensors' sizes.
+
+    sizes: n_layer, n_embd, n_positions, vocab_size
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return None
+    try:
+        said = json.loads(path.read_bytes())
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise DataError(f"{path} is damaged: it is not a JSON object")
+    for key, (allowed, have) in ONLY.items():
+        if key in said and not any(said[key] == value and type(said[key]) is type(value) for value in allowed):
+            raise DataError(
+                f"{path} says {key} = {_json(said[key])}: this program has {have} and would compute another function"
+            )
+    what = {"n_layer": "blocks", "n_embd": "channels", "n_positions": "positions", "vocab_size": "rows of wte.weight"}
+    for key, noun in what.items():
+        number = _whole(path, said, key)
+        if number is not None and number != sizes[key]:
+            raise DataError(
+                f"{path} says {key} = {number}, the weights beside it have {sizes[key]} {noun}: it belongs to another "
+                "model, or the weights do"
+            )
+    width, inner, heads = sizes["n_embd"], _whole(path, said, "n_inner"), _whole(path, said, "n_head")
+    if inner is not None and inner != 4 * width:
+        raise DataError(
+            f"{path} says n_inner = {inner}: this program has MLPs of 4 x {width} channels and would compute another "
+            "function"
+        )
+    if heads is not None and width % heads:
+        raise DataError(f"{path} says n_head = {heads}, which does not divide the width {width}")
+    scaled = _flag(path, said, "scale_attn_weights")
+    return PublishedConfig(path, heads, _flag(path, said, "tie_word_embeddings"), scaled is not False)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _whole(path: Path, said: dict[str, Any], key: str) -> int | None:
+    value = said.get(key)
+    if value is not None and (type(value) is not int or not 1 <= value <= 1 << 30):
+        raise DataError(f"{path} says {key} = {_json(value)}, which is not a whole number above 0")
+    return value
+
+
+def _flag(path: Path, said: dict[str, Any], key: str) -> bool | None:
+    value = said.get(key)
+    if value is not None and type(value) is not bool:
+        raise DataError(f"{path} says {key} = {_json(value)}, which is not true or false")
+    return value

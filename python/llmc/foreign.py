@@ -1,0 +1,108 @@
+"""GPT-2 as transformers writes it: one file or several with an index, names with or without "transformer.", a head of
+its own or that of wte, attention masks and other tensors that are not used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmc.config_json import read_config_json
+from llmc.errors import DataError
+from llmc.weight_files import WeightFiles
+
+HEAD = "lm_head.weight"
+NANOGPT = (
+    "transpose c_attn, c_proj and c_fc, and add biases of 0 if there are none. If it was trained with nanoGPT's GELU, "
+    "which is not by tanh, it is still another function"
+)
+
+
+@dataclass
+class ForeignModel:
+    """What the tensors and the config.json beside them say."""
+
+    prefix: str  # of all names but the head's
+    head: str  # "": the file has none
+    depth: int
+    width: int
+    heads: int
+    max_seq_len: int
+    vocab_size: int
+    tied: bool
+    heads_known: bool
+    scaled_attention: bool  # False: logits q.k, without 1/sqrt(head size)
+    head_optional: bool  # the file has a head that equals wte: tied or not, as one likes
+
+
+def read_foreign(files: WeightFiles) -> ForeignModel:
+    """DataError for a layout or a config.json that this program does not have."""
+    prefix = _prefix(files)
+    (V, C), (T, _) = (_matrix(files, prefix, name) for name in ("wte.weight", "wpe.weight"))
+    depth = 0
+    while f"{prefix}h.{depth}.ln_1.weight" in files:
+        depth += 1
+    if _is_out_in(files, prefix):
+        raise DataError(
+            f"{files.path} has the layout of nanoGPT: {prefix}h.0.attn.c_attn.weight is (out, in), {3 * C} x {C}, "
+            f"where GPT-2's files have (in, out): {NANOGPT}"
+        )
+    if depth and f"{prefix}h.0.ln_1.bias" not in files:
+        raise DataError(
+            f"{files.path} has no tensor '{prefix}h.0.ln_1.bias': a GPT-2 without biases, as nanoGPT's bias=False "
+            "makes; add biases of 0"
+        )
+    sizes = {"n_layer": depth, "n_embd": C, "n_positions": T, "vocab_size": V}
+    config = read_config_json(files.path.parent, sizes)
+    heads = config.heads if config else None
+    model = ForeignModel(prefix, "", depth, C, heads or max(1, C // 64), T, V, True, heads is not None, True, False)
+    if config:
+        model.scaled_attention = config.scale_attention
+    _choose_head(model, files, config.tied if config else None, str(config.path) if config else "")
+    return model
+
+
+def _prefix(files: WeightFiles) -> str:
+    """Of the names."""
+    prefix = ""
+    for candidate in ("", "transformer.", "_orig_mod.", "_orig_mod.transformer.", "module.transformer."):
+        if candidate + "wte.weight" in files:
+            prefix = candidate
+    if prefix.startswith(("_orig_mod.", "module.")):
+        nanogpt = f"; its matrices are (out, in), as in nanoGPT: {NANOGPT}" if _is_out_in(files, prefix) else ""
+        raise DataError(
+            f"{files.path} has names that begin with {prefix}, as the checkpoints of a compiled or parallel module in "
+            f"PyTorch: save model._orig_mod.state_dict() or model.module.state_dict(){nanogpt}"
+        )
+    return prefix
+
+
+def _is_out_in(files: WeightFiles, prefix: str) -> bool:
+    shape = files.shape(prefix + "h.0.attn.c_attn.weight")
+    return shape is not None and len(shape) == 2 and shape[0] == 3 * shape[1]
+
+
+def _matrix(files: WeightFiles, prefix: str, name: str) -> list[int]:
+    shape = files.shape(prefix + name)
+    if shape is None or len(shape) != 2 or not all(1 <= size <= 1 << 30 for size in shape):
+        raise DataError(f"{files.path} has no matrix '{name}': it is not a GPT-2 checkpoint")
+    return shape
+
+
+def _choose_head(model: ForeignModel, files: WeightFiles, tied: bool | None, config: str) -> None:
+    """A head equal to wte is a tied one that was written out."""
+    for name in (HEAD, model.prefix + HEAD):
+        model.head = name if name in files else model.head
+    if not model.head:
+        if tied is False:
+            raise DataError(
+                f"{config} says tie_word_embeddings = false, but {files.path} has no tensor '{HEAD}': its head is "
+                "missing"
+            )
+        return
+    shape, wte = [model.vocab_size, model.width], model.prefix + "wte.weight"
+    model.head_optional = bool((files.read(model.head, shape).float() == files.read(wte, shape).float()).all())
+    if tied and not model.head_optional:
+        raise DataError(
+            f"{config} says tie_word_embeddings = true, but {files.path} has a {model.head} that differs from {wte}: "
+            "say false there to use it, or remove the tensor"
+        )
+    model.tied = model.head_optional if tied is None else tied

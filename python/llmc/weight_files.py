@@ -1,0 +1,101 @@
+"""The tensors of one .safetensors file, or of all files that a model.safetensors.index.json names ("weight_map": name
+of a tensor -> file beside the index), as transformers writes large models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from llmc.errors import DataError
+
+DTYPES = {"F32", "BF16", "F16"}
+_open: Any = safe_open  # it has no types
+
+
+def open_safetensors(path: Path) -> Any:
+    """DataError if the file is missing or not in the format."""
+    try:
+        return _open(path, "pt")
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is no safetensors file, or damaged: {error}") from None
+
+
+def read_finite(file: Any, path: Path, name: str, shape: list[int]) -> torch.Tensor:
+    """A tensor of an open file. DataError if it is absent, has another shape, is not F32, BF16 or F16, or holds a
+    number that is not finite."""
+    if name not in file.keys():  # noqa: SIM118 - not a dict
+        raise DataError(f"{path} has no tensor '{name}': is it a checkpoint of another model?")
+    part = file.get_slice(name)
+    if part.get_shape() != shape:
+        raise DataError(
+            f"{path}: tensor {name} has the shape {_json(part.get_shape())}, the model needs {_json(shape)}"
+        )
+    if part.get_dtype() not in DTYPES:
+        raise DataError(f"{path}: tensor {name} has dtype {part.get_dtype()}; this program reads F32, BF16 and F16")
+    value: torch.Tensor = file.get_tensor(name)
+    finite = torch.isfinite(value).flatten()
+    if not finite.all():
+        at = int((~finite).nonzero()[0])
+        kind = "NaN" if torch.isnan(value.flatten()[at]) else "infinity"
+        raise DataError(
+            f"{path}: tensor {name} has {kind} at element {at} of {value.numel()}: the run that wrote it had diverged, "
+            "or the file is damaged; use an earlier checkpoint"
+        )
+    return value
+
+
+def _json(shape: list[int]) -> str:
+    return json.dumps(shape, separators=(",", ":"))
+
+
+class WeightFiles:
+    """The files of one model, opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._where: dict[str, tuple[Any, Path]] = {}
+        if path.suffix == ".json":
+            self._open_index()
+        else:
+            file = open_safetensors(path)
+            self.metadata: dict[str, str] = file.metadata() or {}
+            self._where = {name: (file, path) for name in file.keys()}  # noqa: SIM118
+
+    def _open_index(self) -> None:
+        try:
+            places = json.loads(self.path.read_bytes())["weight_map"]
+        except (OSError, ValueError, KeyError, TypeError):
+            places = None
+        if not isinstance(places, dict) or not places:
+            raise DataError(f"{self.path} is no index of safetensors files: it has no object 'weight_map'")
+        opened: dict[Path, Any] = {}
+        for name, file_name in sorted(places.items()):
+            if not isinstance(file_name, str):
+                wrong = json.dumps(file_name)
+                raise DataError(f"{self.path}: the file of tensor {name} is {wrong}, which is not a file name")
+            if "/" in file_name:
+                raise DataError(f"{self.path}: the file {file_name} must be in the index's folder")
+            path = self.path.parent / file_name
+            if path not in opened:
+                opened[path] = open_safetensors(path)
+            if name not in opened[path].keys():  # noqa: SIM118
+                raise DataError(f"{path} has no tensor '{name}', which {self.path} places there")
+            self._where[name] = opened[path], path
+        self.metadata = next(iter(opened.values())).metadata() or {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def shape(self, name: str) -> list[int] | None:
+        """None: there is no such tensor."""
+        return list(self._where[name][0].get_slice(name).get_shape()) if name in self else None
+
+    def read(self, name: str, shape: list[int]) -> torch.Tensor:
+        """DataError as of read_finite."""
+        if name not in self:
+            raise DataError(f"{self.path} has no tensor '{name}': is it a checkpoint of another model?")
+        return read_finite(*self._where[name], name, shape)
