@@ -390,3 +390,27 @@ def test_arrays_that_are_not_contiguous_are_written_as_they_are(tmp_path):
     matrix = torch.arange(6.0).view(2, 3)
     save_file({"w": stored(matrix, {"shape": [2, 3], "role": "hidden"})}, tmp_path / "w.safetensors")
     assert np.array_equal(load_file(tmp_path / "w.safetensors")["w"], matrix.T)
+
+
+# --- The parametrization of a checkpoint of this project ---
+
+
+def test_init_takes_the_checkpoints_parametrization(evaluate, tokens, tmp_path):
+    from reference_tools import run as train
+
+    shard = write_shard(tmp_path / "train.bin", tokens.repeat(9).numpy(), VOCAB)
+    options = "--parametrization mup --base-width 16 --base-heads 1 --output-mult 2 --depth 1 --width 32 --heads 2"
+    small = ["--seq-len", 16, "--batch-size", 1]
+    train(tmp_path / "run", "--train-data", shard, *options.split(), *small, "--steps", 2)
+    checkpoint = next((tmp_path / "run/checkpoints").iterdir())
+    code, loss, text = evaluate(tmp_path / "run")
+    assert (code, evaluate(checkpoint, *options.split(), *small)[:2]) == (0, (0, loss))
+    assert f"parametrization of {checkpoint}/model.safetensors: --parametrization mup --base-width 16" in text
+    assert "--output-mult 2" in text
+    code, _, text = evaluate(checkpoint, "--parametrization", "sp")
+    assert code == 3
+    assert 'its scheme is "mup", this run\'s is "sp"' in text
+    code, _, text = evaluate(checkpoint, "--output-mult", 3)
+    assert code == 3
+    assert "its scale output is 1.0, this run's is 1.5" in text
+    assert len(text.splitlines()[-1]) < 400, "two numbers, not the whole table"

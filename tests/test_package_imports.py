@@ -27,6 +27,8 @@ LEVELS = [
         "llmc.tokenizer",
     ],
     ["llmc.data"],  # from text to token shards
+    ["llmc.config_json", "llmc.weight_files"],
+    ["llmc.foreign"],
     ["llmc.checkpoint", "llmc.log_writer", "llmc.ranks", "llmc.run_setup", "llmc.sampling", "llmc.torch_profile"],
     ["llmc.batches", "llmc.check_writer", "llmc.run_log"],  # this line and the one above: used by train_gpt2.py
     ["llmc.plot.style", "llmc.plot.smoothing"],

@@ -157,7 +157,9 @@ def test_load_takes_the_options_of_the_checkpoint(tmp_path):
     for name, values in stored.parameters().items():
         np.testing.assert_array_equal(values, model.parameters()[name])
     with pytest.raises(llmc.DataError, match="another parametrization"):
-        llmc.GPT2(init=str(tmp_path / "run"))
+        llmc.GPT2(init=str(tmp_path / "run"), parametrization="sp")
+    taken = llmc.GPT2(init=str(tmp_path / "run"))  # as llmc.load: the parametrization of the checkpoint
+    assert [taken.config[key] for key in ("parametrization", "base_width", "output_mult")] == ["mup", 24, 2]
     with pytest.raises(llmc.DataError, match="--width 64 does not fit"):
         llmc.load(tmp_path / "run", width=64)
 
