@@ -19,9 +19,24 @@ DEVICE = "cuda" if BACKEND == "cuda" else "cpu"  # of train_gpt2.py
 TINY = ["--depth", 2, "--width", 48, "--heads", 3, "--seq-len", 40, "--batch-size", 4, "--threads", 1]
 
 
+def last_wins(words):
+    """The words of a command line without the earlier one of two equal options, which the programs refuse: tests append
+    options to those of TINY."""
+    groups = []
+    for word in map(str, words):
+        if word.startswith("--") or not groups:
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    last = {group[0].split("=")[0]: i for i, group in enumerate(groups)}
+    repeated = "--train-data", "--val-data"
+    kept = [g for i, g in enumerate(groups) if last[g[0].split("=")[0]] == i or g[0] in repeated or g[0][:2] != "--"]
+    return [word for group in kept for word in group]
+
+
 def run(*arguments, expect=0, program=None, timeout=120, **kwargs):
     """Runs the program and returns (stdout, stderr). expect: the exit code it must end with."""
-    command = [str(word) for word in [*(program or [BINARY]), *arguments]]
+    command = [str(word) for word in [*(program or [BINARY]), *last_wins(arguments)]]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, errors="replace", **kwargs
     )
@@ -34,7 +49,7 @@ def run(*arguments, expect=0, program=None, timeout=120, **kwargs):
 def start(*arguments):
     """Starts the program in the background."""
     return subprocess.Popen(
-        [str(word) for word in [BINARY, *arguments]],
+        [str(BINARY), *last_wins(arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

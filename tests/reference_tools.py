@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from program import last_wins
 from safetensors.torch import load_file
 
 import train_gpt2
 from llmc.checkpoint import newest_checkpoint
 from llmc.command_line import parse_command_line
-from train_gpt2 import GPT2, main
+from train_gpt2 import GPT2
 
 TINY = ["--depth", "2", "--width", "32", "--heads", "2", "--seq-len", "16", "--batch-size", "2", "--lr", "1e-2"]
 MUP = {name: ["--parametrization", name, "--base-width", "16"] for name in ("mup", "mup-table3", "mup-table9")}
@@ -29,7 +30,7 @@ ALL = MUP | {"completep": [*COMPLETEP, "1"], "u-mup": ODD_UNIT}
 
 def run(out, *options, code=0):
     """Trains into `out`; returns the train events of its log."""
-    assert main([*map(str, options), "--out", str(out)]) == code
+    assert main([*options, "--out", out]) == code
     return log(out)
 
 
@@ -52,8 +53,12 @@ def assert_same(a, b):
         assert torch.equal(a[name], b[name]), name
 
 
+def main(words):
+    return train_gpt2.main(last_wins(words))
+
+
 def parse(*options):
-    return parse_command_line(train_gpt2.PROGRAM, [str(word) for word in options])
+    return parse_command_line(train_gpt2.PROGRAM, last_wins(options))
 
 
 def resolved(*options):

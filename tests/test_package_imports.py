@@ -14,7 +14,7 @@ LEVELS = [
     ["llmc.errors"],
     ["llmc.backend", "llmc.config"],  # the native modules; code generated from the table of options
     ["llmc", "llmc.model"],  # GPT2
-    ["llmc.options", "llmc.command_line"],
+    ["llmc.options", "llmc.command_line", "llmc.numbers", "llmc.precedence", "llmc.suggest", "llmc.toml_options"],
     ["llmc.wording"],
     [
         "llmc.atomic",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from measures import norm, relative_error
-from program import BACKEND, BINARY, DEVICE, checkpoints, log, losses, run, tensors
+from program import BACKEND, BINARY, DEVICE, checkpoints, last_wins, log, losses, run, tensors
 from reference_tools import model_with, resolved
 from shards import random_text, write_text_shards
 
@@ -59,7 +59,7 @@ def command_line(options):
 
 def run_reference(*arguments):
     """train_gpt2.py in this process: importing PyTorch takes longer than the runs."""
-    assert reference.main([str(word) for word in [*arguments, "--device", DEVICE, "--threads", 1]]) == 0
+    assert reference.main(last_wins([*arguments, "--device", DEVICE, "--threads", 1])) == 0
 
 
 @pytest.fixture(scope="module")
@@ -331,5 +331,5 @@ def test_samples_agree(data, tmp_path, capsys):
     ]
     ours, _ = run(*arguments)
     capsys.readouterr()
-    reference.main([str(word) for word in arguments])
+    reference.main(last_wins(arguments))
     assert capsys.readouterr().out.strip() == ours.strip()

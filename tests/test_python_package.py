@@ -76,8 +76,14 @@ def test_import_from_the_folder_of_the_clone_finds_the_package(unbuilt):
         ({"out": "runs/x"}, "out is an option of a training run"),
         ({"steps": 10}, "steps is an option of a training run"),
         ({"threads": 1}, "threads is an option of a training run"),
-        ({"learning_rate": 1}, "there is no option 'learning_rate'"),
-        ({"weight_deacy": 1}, "did you mean --weight-decay?"),
+        (
+            {"learning_rate": 1},
+            "there is no option 'learning_rate': the names are train_gpt2's long options with underscores; "
+            "did you mean lr?",
+        ),
+        ({"n_ctx": 1}, "did you mean seq_len?"),
+        ({"seqlen": 1}, "did you mean seq_len?"),
+        ({"weight_deacy": 1}, "did you mean weight_decay?"),
         ({"total_batch_size": 33}, "--total-batch-size 33 is not a multiple"),
         ({"preset": "gpt5"}, "preset: 'gpt5' is not one of gpt2|"),
     ],

@@ -5,11 +5,10 @@ import csv
 import pytest
 import torch
 from measures import deviation, mean_abs
-from reference_tools import ALL, MUP, TINY, initialise, losses, model_with, run
+from reference_tools import ALL, MUP, TINY, initialise, losses, main, model_with, run
 
 from llmc.checkpoint import open_checkpoint
 from llmc.data.windows import Dataset
-from train_gpt2 import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

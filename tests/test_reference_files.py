@@ -19,6 +19,7 @@ from reference_tools import (
     assert_same,
     initialise,
     log,
+    main,
     model_with,
     resolved,
     run,
@@ -31,7 +32,7 @@ from shards import write_shard
 import train_gpt2
 from llmc.checkpoint import Shape, newest_checkpoint, open_checkpoint, stored
 from llmc.run_log import RunLog
-from train_gpt2 import GPT2, main
+from train_gpt2 import GPT2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

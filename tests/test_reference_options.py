@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from reference_tools import ALL, COMPLETEP, MUP, TINY, UNIT, parse, resolved
+from reference_tools import ALL, COMPLETEP, MUP, TINY, UNIT, main, parse, resolved
 
 from llmc.options import OPTIONS
-from train_gpt2 import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 UNIT_MULTS = ("ffn-act-mult", "attn-softmax-mult", "residual-mult", "residual-attn-ratio", "loss-softmax-mult")

@@ -38,7 +38,7 @@ Config config_of(const py::kwargs& keywords, Given& given) {
         const Option* option = find_option(name);
         if (!option || name.find('-') != std::string::npos)
             fail_usage("there is no option '", name, "': the names are train_gpt2's long options with underscores",
-                       nearest_option(name));
+                       nearest_option(name, kModel, NameStyle::python));
         if (!(option->scope & kModel))
             fail_usage(name, " is an option of a training run (train_gpt2 --", option->name,
                        "): a model does not take it");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +20,14 @@ from llmc.options import (
     Table,
     Value,
     make_config,
-    nearest_option,
     parse_text,
-    read_toml,
     resolve_batch,
     resolve_heads,
     shown,
-    to_toml,
 )
+from llmc.precedence import leave_out
+from llmc.suggest import nearest_argument
+from llmc.toml_options import read_toml, to_toml
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_command_line(program: Program, argv: Sequence[str] | None = None, ranks: int = 1) -> CommandLine:
-    """Parses and validates. The command line wins over --config; if an option is given twice, the last one wins.
+    """Parses and validates. The command line wins over --config: a note names what it displaces from the file.
     Prints and raises SystemExit(0) for --help, --version, --print-config and --options-json. UsageError for invalid
     input. ranks: processes that share each step."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -76,7 +77,8 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     if sampling and values["checkpoint"] is None:
         raise UsageError("CHECKPOINT is required")
     if unknown:
-        raise UsageError(f"unknown argument: {unknown[0]}{nearest_option(unknown[0], table, scope)}")
+        commands = [] if sampling else ["sample"]
+        raise UsageError(f"unknown argument: {unknown[0]}{nearest_argument(unknown[0], commands, table, scope)}")
     if sampling:
         config, extra, given = make_config(settings, program.options)
         return CommandLine(config, given, extra, checkpoint=values["checkpoint"])
@@ -84,7 +86,10 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
         print(JSON_FILE.read_text(encoding="utf-8"), end="")
         raise SystemExit(0)
     if values["config"]:
-        settings = read_toml(values["config"], table) + settings
+        kept, notes = leave_out(read_toml(values["config"], table), settings, f"--config {values['config']}")
+        settings = kept + settings
+        for note in notes if os.environ.get("RANK", "0") == "0" else ():
+            print(f"note: {note}", file=sys.stderr)
     config, extra, given = make_config(settings, program.options)
     from_checkpoint = config.init or config.resume  # the shape is not known yet
     if not from_checkpoint:
@@ -159,16 +164,19 @@ def _take_values(
     and turn the value "--" into an empty list."""
     values: dict[str, Any] = {}
     words: list[str] = []
+    seen: dict[str, tuple[str, str]] = {}
     rest = list(reversed(argv))
     while rest:
         word = rest.pop()
         if word == "--":
-            return values, [*words, word, *reversed(rest)]
+            raise UsageError("unknown argument: --; --help lists the options")
         name, equals, joined = word.partition("=")
         action = parser._option_string_actions.get(name) if name.startswith("--") else None
         if action is None or action.nargs == 0:
             if action and equals:
                 raise UsageError(f"{name} takes no value")
+            if action:
+                _add_once(seen, action, name, "")
             words.append(word)
             continue
         if not (equals or rest):
@@ -181,8 +189,21 @@ def _take_values(
                 items.append(rest.pop())
             values[action.dest] = [*values.get(action.dest, []), *items]
         else:
+            _add_once(seen, action, name, value)
             values[action.dest] = value
     return values, words
+
+
+def _add_once(seen: dict[str, tuple[str, str]], action: argparse.Action, name: str, value: str) -> None:
+    """Notes an option as given. UsageError if it was given before."""
+    if action.dest not in seen:
+        seen[action.dest] = (name, value)
+        return
+    name_before, value_before = seen[action.dest]
+    if name != name_before:
+        raise UsageError(f"{name_before} and {name} are both given: leave one out")
+    values = "" if action.nargs == 0 else f", '{value_before}' and '{value}'"
+    raise UsageError(f"{name} is given twice{values}: leave one out")
 
 
 def _settings(values: dict[str, Any], table: Table) -> list[Setting]:

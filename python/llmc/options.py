@@ -1,16 +1,13 @@
 """The table of options, and the way from given values to a Config: text or TOML -> checks -> Config.
 
 options.json is the output of `./train_gpt2 --options-json`; `make options` writes it. The checks, their order and their
-messages are those of llmc/train/options/*.cpp: tests/test_options.py gives both programs the same input.
+messages are those of llmc/train/options/settings.cpp: tests/test_options.py gives both programs the same input.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
-import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,19 +15,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from llmc.config import Config
 from llmc.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from llmc.numbers import INT64_MAX, INT64_MIN, real, short_number, whole
 
 Value: TypeAlias = "bool | int | float | str | tuple[str, ...] | None"
 
 JSON_FILE = Path(__file__).with_name("options.json")
 EVAL_TOKENS = 81920  # default of --eval-tokens, without --eval-batches
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
-REAL_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -70,16 +60,16 @@ class Option:
 Table: TypeAlias = Mapping[str, Option]
 
 
-def _read_table() -> tuple[dict[str, Option], dict[str, dict[str, int]]]:
+def _read_table() -> tuple[dict[str, Option], dict[str, dict[str, int]], dict[str, list[str]]]:
     content = json.loads(JSON_FILE.read_text(encoding="utf-8"))
     table = {}
     for entry in content["options"]:
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
         table[entry["name"]] = Option(**fields)
-    return table, content["presets"]
+    return table, content["presets"], content["other_names"]
 
 
-OPTIONS, PRESETS = _read_table()  # by name, in the order of --help
+OPTIONS, PRESETS, OTHER_NAMES = _read_table()  # by name, in the order of --help
 
 
 class Setting(NamedTuple):
@@ -101,12 +91,6 @@ class Given(NamedTuple):
 # --- One value ---
 
 
-def short_number(value: float) -> str:
-    """4096, 0.5, 1e-08: the shortest text that gives the same number."""
-    whole = math.isfinite(value) and value == math.floor(value) and abs(value) < 1e15
-    return str(int(value)) if whole else repr(float(value))
-
-
 def shown(value: object) -> str:
     """A value in a message: "..." for what no option takes (tables, dates)."""
     if isinstance(value, bool):
@@ -119,21 +103,28 @@ def shown(value: object) -> str:
 
 
 def parse_text(option: Option, text: str, where: str) -> Value:
-    """Parses the text of a value on the command line. UsageError if it does not have the option's type."""
-    if option.type not in ("integer", "number"):
-        return text
-    whole = option.type == "integer"
-    if not (WHOLE_NUMBER if whole else REAL_NUMBER).fullmatch(text):
-        raise UsageError(f"{where}: '{text}' is not {'a whole number' if whole else 'a number'}")
-    if not whole:
-        number = float(text)
+    """Parses the text of a value: on the command line, and of a number in quotes. Whole numbers may have a point or an
+    exponent (1e6). UsageError if it does not have the option's type."""
+    if option.type == "number":
+        number = real(text)
+        if number is None:
+            raise UsageError(f"{where}: '{text}' is not a number")
         if not math.isfinite(number):
             raise UsageError(f"{where}: '{text}' is not a finite number")
         return number
-    if len(text.lstrip("+-0")) > 19 or not INT64_MIN <= int(text) <= INT64_MAX:
-        limit = f"at least {INT64_MIN}" if text.startswith("-") else f"at most {INT64_MAX}"
+    if option.type == "integer":
+        value = whole(text)
+        if value is None:
+            raise UsageError(f"{where}: '{text}' is not a whole number")
+        _check_int64(value, text, where)
+        return value
+    return text
+
+
+def _check_int64(value: float, text: str, where: str) -> None:
+    if not INT64_MIN <= value <= INT64_MAX:
+        limit = f"at least {INT64_MIN}" if value < 0 else f"at most {INT64_MAX}"
         raise UsageError(f"{where}: '{text}' is out of range: {limit}")
-    return int(text)
 
 
 def _range_of(option: Option) -> str:
@@ -144,16 +135,16 @@ def _range_of(option: Option) -> str:
 
 
 def _check_number(option: Option, value: object, where: str) -> None:
-    whole = option.type == "integer"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and not isinstance(value, int)):
-        raise UsageError(f"{where}: '{shown(value)}' is not {'a whole number' if whole else 'a number'}")
-    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
-        limit = f"at least {INT64_MIN}" if value < 0 else f"at most {INT64_MAX}"
-        raise UsageError(f"{where}: '{value}' is out of range: {limit}")
-    number = float(value)
-    if not math.isfinite(number):
+    kind = "a whole number" if option.type == "integer" else "a number"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UsageError(f"{where}: '{shown(value)}' is not {kind}")
+    if not math.isfinite(value):
         raise UsageError(f"{where}: '{shown(value)}' is not a finite number")
-    if number < option.low or number > option.high or (option.above_low and number == option.low):
+    if option.type == "integer":
+        if value != math.floor(value):
+            raise UsageError(f"{where}: '{shown(value)}' is not {kind}")
+        _check_int64(int(value), shown(value), where)
+    if value < option.low or value > option.high or (option.above_low and value == option.low):
         raise UsageError(f"{where}: '{shown(value)}' is out of range: {_range_of(option)}")
 
 
@@ -188,7 +179,16 @@ def of_type(option: Option, value: Any) -> Any:
     """A checked value in the type of the Config's field."""
     if option.type == "list":
         return as_list(value)
-    return float(value) if option.type == "number" else value
+    if option.type == "integer" and value is not None:
+        return int(value)
+    return float(value) if option.type == "number" and value is not None else value
+
+
+def has_effect(option: Option, value: Any) -> bool:
+    """Whether a value differs from what leaves the option out: not None, False, empty or `off`."""
+    if value is None or value is False or (isinstance(value, (str, list, tuple)) and not value):
+        return False
+    return option.off is None or value != option.off
 
 
 # --- All options ---
@@ -200,7 +200,10 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
     table = {**OPTIONS, **{option.name: option for option in extra}}
     values: dict[str, Any] = {option.key: option.default for option in table.values()}
     settings = [setting for setting in settings if setting.value is not None]
-    for option, value, where in settings:
+    for i, (option, value, where) in enumerate(settings):
+        if isinstance(value, str) and option.type in ("integer", "number"):  # width = "64"
+            value = parse_text(option, value, where)
+            settings[i] = Setting(option, value, where)
         check_value(option, value, where)
         if option.name == "preset":
             values["preset"] = value
@@ -215,17 +218,10 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
     return Given(Config(**values), own, given)
 
 
-def _in_use(option: Option, value: Value, given: frozenset[str]) -> bool:
-    """Whether an option is given with a value that has an effect."""
-    if option.name not in given or value is None or value is False or value in ("", ()):
-        return False
-    return option.off is None or value != option.off
-
-
 def _check_combinations(table: Table, values: Mapping[str, Any], given: frozenset[str]) -> None:
     """Checks of several options: those that exclude or need each other, or have no meaning under the scheme."""
     scheme = values["parametrization"]
-    used = {name for name, option in table.items() if _in_use(option, values[option.key], given)}
+    used = {name for name, option in table.items() if name in given and has_effect(option, values[option.key])}
     for name, option in table.items():
         value = shown(values[option.key])
         if name in used and option.schemes and scheme not in option.schemes:
@@ -283,83 +279,3 @@ def resolve_batch(config: Config, grad_clip: float, ranks: int = 1) -> Config:
 def stored_options(config: Config) -> dict[str, Value]:
     """All options by key, as stored in the log and in checkpoints."""
     return {option.key: getattr(config, option.key) for option in OPTIONS.values() if option.stored}
-
-
-# --- TOML ---
-
-
-def read_toml(path: str, table: Table) -> list[Setting]:
-    """The settings of a TOML file. UsageError for a file that cannot be read, is not TOML, or has an unknown key."""
-    try:
-        content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
-    except OSError:
-        raise UsageError(f"--config {path} cannot be read: give a TOML file") from None
-    except ValueError as error:
-        raise UsageError(f"--config {path}: {error}") from None
-    settings = []
-    for key in sorted(content):
-        option = table.get(key.replace("_", "-"))
-        if option is None or "run" not in option.scope:
-            if isinstance(content[key], dict):
-                _check_toml_type(content[key], f"--config {path}: [{key}]")
-            raise UsageError(f"--config {path}: unknown key '{key}'{nearest_option(key, table)}")
-        where = f"--config {path}: --{option.name}"
-        if not (option.type == "list" and isinstance(content[key], list)):
-            _check_toml_type(content[key], where)
-        settings.append(Setting(option, content[key], where))
-    return settings
-
-
-def _check_toml_type(value: object, where: str) -> None:
-    if isinstance(value, list):
-        raise UsageError(f"{where} is a list, {shown(value)}: give one value")
-    if isinstance(value, dict):
-        raise UsageError(f"{where} is a table: options stand at the top of the file, outside of any [section]")
-    if isinstance(value, (datetime.date, datetime.time)):
-        raise UsageError(f"{where} is a date or time: give a number, a text, true or false")
-    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
-        raise UsageError(f"{where}: '{value}' is out of range: TOML's integers have 64 bits")
-
-
-def to_toml(config: Config, extra: Mapping[str, Value] | None = None) -> str:
-    """Writes TOML for read_toml, without options whose default depends on others, and lengths that are not given."""
-    lines = []
-    for option in OPTIONS.values():
-        value = getattr(config, option.key)
-        if option.stored and value not in (None, "", ()) and not (option.off == -1 and value == -1):
-            lines.append(f"{option.name} = {_toml_value(value)}\n")
-    lines += [f"{key.replace('_', '-')} = {_toml_value(value)}\n" for key, value in (extra or {}).items()]
-    return "".join(lines)
-
-
-def _toml_value(value: Value) -> str:
-    if isinstance(value, tuple):
-        items = [_toml_value(item) for item in value]
-        return items[0] if len(items) == 1 else f"[{', '.join(items)}]"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows DEL, TOML does not
-
-
-# --- Unknown names ---
-
-
-def nearest_option(given: str, table: Table, scope: str = "run") -> str:
-    """The end of a message: "; did you mean --warmup-steps?", or a hint to --help."""
-    word = given.lstrip("-").replace("_", "-").split("=")[0]
-    best, best_distance = "", min(4, (len(word) + 1) // 2)
-    for option in table.values():
-        if scope in option.scope and (distance := _edit_distance(word, option.name)) < best_distance:
-            best, best_distance = option.name, distance
-    return f"; did you mean --{best}?" if best else "; --help lists the options"
-
-
-def _edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance: insertions, deletions and replacements."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        diagonal, row[0] = row[0], i
-        for j, y in enumerate(b, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
-    return row[-1]

@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 
 #include "llmc/core/error.h"
 #include "llmc/core/version.h"
+#include "llmc/train/options/numbers.h"
+#include "llmc/train/options/precedence.h"
 
 namespace llmc {
 namespace {
@@ -64,7 +67,6 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
                    dashed + ",!--no-" + name,
                    [&settings, &option, dashed](int64_t count) { settings.push_back({&option, count > 0, dashed}); },
                    help_text(option))
-                ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
                 ->group(option.group);
             continue;
         }
@@ -77,20 +79,35 @@ void add_options(CLI::App& app, unsigned scope, std::vector<Setting>& settings) 
                    return true;
                },
                help_text(option))
-            ->multi_option_policy(list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast)
+            ->multi_option_policy(list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::Throw)
             ->group(option.group)
             ->type_name(value_name(option));
     }
 }
 
+// Notes the option of a word as given. Usage error if it was given before, unless it is a list.
+void add_once(std::map<const CLI::Option*, std::pair<std::string, std::string>>& seen, const CLI::Option* option,
+              const std::string& name, const std::string& value) {
+    const Option* known = find_option(name.substr(2));
+    if (known && known->field.type == OptionType::list) return;
+    const auto [before, is_new] = seen.insert({option, {name, value}});
+    if (is_new) return;
+    const auto& [name_before, value_before] = before->second;
+    if (name != name_before) fail_usage(name_before, " and ", name, " are both given: leave one out");
+    if (option->get_expected_max() == 0) fail_usage(name, " is given twice: leave one out");
+    fail_usage(name, " is given twice, '", value_before, "' and '", value, "': leave one out");
+}
+
 // Rewrites the command line so that CLI11 reads it correctly. Otherwise it would use the word after "--lr=" as the
-// value, end the options at a "--" that is a value, accept "--shuffle=7" as --shuffle, and "sample" in any place.
+// value, end the options at a "--" that is a value, accept "--shuffle=7" as --shuffle, "sample" in any place, and an
+// option twice.
 std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, const CLI::App& sample) {
     const std::vector<std::string> words(argv + 1, argv + argc);
     const bool sampling = !words.empty() && words[0] == "sample";
     std::vector<std::string> out;
+    std::map<const CLI::Option*, std::pair<std::string, std::string>> seen;
     for (size_t i = 0; i < words.size(); ++i) {
-        if (words[i] == "--") return out.insert(out.end(), words.begin() + long(i), words.end()), out;
+        if (words[i] == "--") fail_usage("unknown argument: --; --help lists the options");
         if (words[i] == "sample" && !sampling)
             fail_usage("'sample' comes first: train_gpt2 sample CHECKPOINT, then its options");
         const size_t equals = words[i].find('=');
@@ -100,11 +117,13 @@ std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, 
         if (name.starts_with("--")) option = (sampling ? sample : train).get_option_no_throw(name);
         if (!option || option->get_expected_max() == 0) {
             if (option && joined) fail_usage(name, " takes no value");
+            if (option) add_once(seen, option, name, "");
             out.push_back(words[i]);
             continue;
         }
         if (!joined && ++i == words.size()) fail_usage(name, " needs a value: ", option->get_type_name());
         std::vector<std::string> values = {joined ? words[i].substr(equals + 1) : words[i]};
+        add_once(seen, option, name, values[0]);
         const Option* known = find_option(name.substr(2));
         while (known && known->field.type == OptionType::list && i + 1 < words.size() && !words[i + 1].starts_with("-"))
             values.push_back(words[++i]);
@@ -133,8 +152,6 @@ CommandLine parse_command_line(int argc, char** argv) {
     app.get_formatter()->column_width(46);
     app.set_version_flag("--version", std::string("llmc-mup ") + kVersion, "print the version and exit");
     app.get_option("--help")->description("print this help and exit");
-    // so that a script's options can be overridden by appending
-    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     bool print_config = false, print_options = false;
     std::string config_file;
     app.add_option("--config", config_file, "read options from a TOML file; the command line wins")->type_name("FILE");
@@ -148,7 +165,6 @@ CommandLine parse_command_line(int argc, char** argv) {
         "sample", "generate text from a checkpoint: train_gpt2 sample CHECKPOINT --prompt TEXT");
     sample->add_option("CHECKPOINT", line.sample_checkpoint, "checkpoint folder, .safetensors file, or a run's --out")
         ->required();
-    sample->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     add_options(*sample, kSample, given_to_sample);
     app.name(argv[0]);
     std::vector<std::string> words = words_of(argc, argv, app, *sample);
@@ -159,7 +175,8 @@ CommandLine parse_command_line(int argc, char** argv) {
         std::exit(app.exit(success));
     } catch (const CLI::ExtrasError&) {
         const std::string word = app.remaining(true).front();
-        fail_usage("unknown argument: ", word, nearest_option(word, sample->parsed() ? kSample : kRun));
+        if (sample->parsed()) fail_usage("unknown argument: ", word, nearest_argument(word, {}, kSample));
+        fail_usage("unknown argument: ", word, nearest_argument(word, {"sample"}, kRun));
     } catch (const CLI::ParseError& error) {
         fail_usage(error.what());
     }
@@ -170,6 +187,8 @@ CommandLine parse_command_line(int argc, char** argv) {
         return line;
     }
     std::vector<Setting> settings = config_file.empty() ? std::vector<Setting>{} : read_toml(config_file);
+    for (const std::string& note : leave_out(settings, given, "--config " + config_file))
+        std::fprintf(stderr, "note: %s\n", note.c_str());
     settings.insert(settings.end(), given.begin(), given.end());
     line.config = make_config(settings, line.given);
     const bool from_checkpoint = !line.config.model.init.empty() || line.config.output.resume;

@@ -8,21 +8,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-int edit_distance(const std::string& a, const std::string& b) {
-    std::vector<int> row(b.size() + 1);
-    for (size_t j = 0; j <= b.size(); ++j) row[j] = int(j);
-    for (size_t i = 1; i <= a.size(); ++i) {
-        int diagonal = row[0];
-        row[0] = int(i);
-        for (size_t j = 1; j <= b.size(); ++j) {
-            const int above = row[j];
-            row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-            diagonal = above;
-        }
-    }
-    return row[b.size()];
-}
-
 std::string with_dashes(std::string name) {
     std::replace(name.begin(), name.end(), '_', '-');
     return name;
@@ -96,24 +81,14 @@ const Option* find_option(const std::string& name) {
     return nullptr;
 }
 
-std::string nearest_option(std::string given, Scope scope) {
-    given = with_dashes(given.substr(std::min(given.find_first_not_of('-'), given.size())));
-    given = given.substr(0, given.find('='));
-    std::string best;
-    int best_distance = std::min<int>(4, int(given.size() + 1) / 2);
-    for (const Option& option : options()) {
-        if (!(option.scope & scope)) continue;
-        if (const int d = edit_distance(given, option.name); d < best_distance) best = option.name, best_distance = d;
-    }
-    return best.empty() ? "; --help lists the options" : "; did you mean --" + best + "?";
-}
-
 ordered_json options_json() {
     ordered_json list = ordered_json::array(), published;
     for (const Option& option : options()) list.push_back(to_json(option));
     for (const Preset& p : presets())
         published[p.name] = {{"depth", p.depth}, {"width", p.width}, {"heads", p.heads}, {"seq_len", p.seq_len}};
-    return {{"options", list}, {"presets", published}};
+    ordered_json others;
+    for (const OtherNames& o : other_names()) others[o.option] = o.names;
+    return {{"options", list}, {"presets", published}, {"other_names", others}};
 }
 
 }  // namespace llmc

@@ -126,8 +126,20 @@ struct Option {
 const std::vector<Option>& options();
 // By long name or key; null if it does not exist.
 const Option* find_option(const std::string& name);
-// "; did you mean --warmup-steps?", or a hint to --help. Only options of one scope.
-std::string nearest_option(std::string given, Scope scope = kRun);
+// What nanoGPT, llm.c, transformers and others call an option: a message about such a name translates it.
+struct OtherNames {
+    const char* option;
+    std::vector<const char*> names;
+};
+const std::vector<OtherNames>& other_names();
+
+// How a message writes the name of an option: --base-width, base-width, base_width.
+enum class NameStyle { command_line, toml, python };
+// The end of a message about an unknown name: "; did you mean --warmup-steps?", or a hint to --help. Only options of
+// one scope.
+std::string nearest_option(const std::string& given, Scope scope, NameStyle style);
+// The same for a word of the command line, which may also be meant as a command: "smaple".
+std::string nearest_argument(const std::string& given, const std::vector<std::string>& commands, Scope scope);
 
 // Depth, width, heads and sequence length of a published model.
 struct Preset {

@@ -1,13 +1,11 @@
 #include "llmc/train/options/settings.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
 #include "llmc/core/error.h"
+#include "llmc/train/options/numbers.h"
 
 namespace llmc {
 namespace {
@@ -27,15 +25,22 @@ std::string range_of(const Option& o) {
 
 std::string quoted(const json& value) { return "'" + shown(value) + "'"; }
 
+std::string limit_of_int64(bool negative) {
+    return negative ? str("at least ", std::numeric_limits<int64_t>::min())
+                    : str("at most ", std::numeric_limits<int64_t>::max());
+}
+
 void check_number(const Option& o, const json& value, const std::string& where) {
     const bool whole = o.field.type == OptionType::integer;
-    if (!value.is_number() || (whole && !value.is_number_integer()))
+    if (!value.is_number())
         fail_usage(where, ": ", quoted(value), whole ? " is not a whole number" : " is not a number");
     const double number = value.get<double>();
     if (!std::isfinite(number)) fail_usage(where, ": ", quoted(value), " is not a finite number");
-    const bool too_large = value.is_number_unsigned() && value.get<uint64_t>() > uint64_t(INT64_MAX);
-    if (too_large && whole)
-        fail_usage(where, ": ", quoted(value), " is out of range: at most ", std::numeric_limits<int64_t>::max());
+    if (whole && number != std::floor(number)) fail_usage(where, ": ", quoted(value), " is not a whole number");
+    const bool too_large = value.is_number_unsigned() ? value.get<uint64_t>() > uint64_t(INT64_MAX)
+                                                      : value.is_number_float() && number >= 0x1p63;
+    if (whole && (too_large || number < -0x1p63))
+        fail_usage(where, ": ", quoted(value), " is out of range: ", limit_of_int64(number < 0));
     if (number < o.low || number > o.high || (o.above_low && number == o.low))
         fail_usage(where, ": ", quoted(value), " is out of range: ", range_of(o));
 }
@@ -44,25 +49,6 @@ void check_list(const json& value, const std::string& where) {
     for (const json& item : as_list(value).is_array() ? as_list(value) : json::array({value}))
         if (!item.is_string() || item == "")
             fail_usage(where, ": ", quoted(item), item == "" ? " is empty: leave it out" : " is not a text");
-}
-
-// [+-] digits, with a point and an exponent if `real`; no underscores, hexadecimal or inf. The same in train_gpt2.py.
-bool is_decimal(const std::string& text, bool real) {
-    size_t i = !text.empty() && (text[0] == '+' || text[0] == '-');
-    const auto digits = [&] {
-        const size_t begin = i;
-        while (i < text.size() && text[i] >= '0' && text[i] <= '9') ++i;
-        return i - begin;
-    };
-    size_t count = digits();
-    if (real && i < text.size() && text[i] == '.') ++i, count += digits();
-    if (count == 0) return false;
-    if (real && i < text.size() && (text[i] == 'e' || text[i] == 'E')) {
-        ++i;
-        if (i < text.size() && (text[i] == '+' || text[i] == '-')) ++i;
-        if (digits() == 0) return false;
-    }
-    return i == text.size();
 }
 
 void apply_preset(Config& config) {
@@ -76,9 +62,7 @@ void apply_preset(Config& config) {
 // Whether an option is given with a value that has an effect.
 bool in_use(const Option& option, const Config& config, const Given& given) {
     if (!given.has(option.name)) return false;
-    const nlohmann::ordered_json value = option.field.get(config);
-    return value != nullptr && value != false && value != "" && value != json::array() &&
-           (option.off.is_null() || value != option.off);
+    return has_effect(option, option.field.get(config));
 }
 
 std::string names_of_schemes(bool (*holds)(const Scheme&)) {
@@ -113,43 +97,25 @@ std::string shown(const json& value) {
     return "[" + join(items, ", ") + "]";
 }
 
-std::string shortest_digits(double value) {
-    if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
-    char text[32];
-    const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific).ptr;
-    std::string all(text, end);  // [-]d[.ddd]e+XX
-    const size_t e = all.find('e');
-    const long exponent = std::strtol(all.c_str() + e + 1, nullptr, 10);
-    if (exponent < -4 || exponent >= 16) return all;
-    const std::string sign = all[0] == '-' ? "-" : "";
-    std::string digits;
-    for (char c : all.substr(sign.size(), e - sign.size()))
-        if (c != '.') digits += c;
-    if (exponent < 0) return sign + "0." + std::string(size_t(-exponent - 1), '0') + digits;
-    digits.resize(std::max(digits.size(), size_t(exponent) + 2), '0');
-    return sign + digits.insert(size_t(exponent) + 1, ".");
-}
-
-std::string short_number(double value) {
-    if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
-    return shortest_digits(value);
+bool has_effect(const Option& option, const json& value) {
+    return value != nullptr && value != false && value != "" && value != json::array() &&
+           (option.off.is_null() || value != option.off);
 }
 
 json parse_text(const Option& o, const std::string& text, const std::string& where) {
     if (o.field.type != OptionType::integer && o.field.type != OptionType::number) return text;
     const bool whole = o.field.type == OptionType::integer;
-    if (!is_decimal(text, !whole))
+    const std::optional<Decimal> number = Decimal::read(text);
+    if (!number || (whole && !number->whole()))
         fail_usage(where, ": '", text, whole ? "' is not a whole number" : "' is not a number");
     if (!whole) {
-        const double value = std::strtod(text.c_str(), nullptr);
+        const double value = number->to_double();
         if (!std::isfinite(value)) fail_usage(where, ": '", text, "' is not a finite number");
         return value;
     }
-    errno = 0;
-    const long long value = std::strtoll(text.c_str(), nullptr, 10);
-    if (errno == ERANGE)
-        fail_usage(where, ": '", text, "' is out of range: ", value < 0 ? "at least " : "at most ", value);
-    return int64_t(value);
+    const std::optional<int64_t> value = number->to_int64();
+    if (!value) fail_usage(where, ": '", text, "' is out of range: ", limit_of_int64(number->negative));
+    return *value;
 }
 
 void check_value(const Option& o, const json& value, const std::string& where) {
@@ -173,10 +139,13 @@ void check_value(const Option& o, const json& value, const std::string& where) {
         fail_usage(where, ": ", quoted(value), " is not one of ", join(choices, "|"));
 }
 
-Config make_config(const std::vector<Setting>& settings, Given& given) {
+Config make_config(std::vector<Setting> settings, Given& given) {
     Config config;
-    for (const Setting& s : settings) {
+    for (Setting& s : settings) {
         if (s.value.is_null()) continue;
+        const OptionType type = s.option->field.type;
+        const bool number = type == OptionType::integer || type == OptionType::number;
+        if (number && s.value.is_string()) s.value = parse_text(*s.option, s.value, s.where);  // width = "64"
         check_value(*s.option, s.value, s.where);
         if (std::string(s.option->name) == "preset") s.option->field.set(config, s.value);
     }

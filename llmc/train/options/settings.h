@@ -26,12 +26,16 @@ private:
     std::set<std::string> names_;
 };
 
-// Parses the text of a value on the command line. Usage error if it does not have the option's type.
+// Whether a value differs from what leaves the option out: not null, false, empty or `off`.
+bool has_effect(const Option& option, const nlohmann::json& value);
+
+// Parses the text of a value: on the command line, and of a number in quotes. Whole numbers may have a point or an
+// exponent (1e6). Usage error if it does not have the option's type.
 nlohmann::json parse_text(const Option& option, const std::string& text, const std::string& where);
 
 // Applies defaults, then the preset, then the settings, where later ones win; then calls validate(). Usage errors name
 // the option, its value and what is allowed.
-Config make_config(const std::vector<Setting>& settings, Given& given);
+Config make_config(std::vector<Setting> settings, Given& given);
 
 // Checks of several options: those that exclude or need each other, or have no meaning under the scheme.
 void validate(const Config& config, const Given& given);
@@ -44,12 +48,6 @@ void check_value(const Option& option, const nlohmann::json& value, const std::s
 // --heads and checks that they divide the width.
 void resolve_batch(Config& config);
 void resolve_heads(Config& config);
-
-// 4096.0, 0.5, 1e-08: the fewest digits that give the same number, as Python's repr. (nlohmann's dump has one digit
-// more for one number in a thousand.)
-std::string shortest_digits(double value);
-// The same, and whole numbers without a point: 4096.
-std::string short_number(double value);
 
 // A value in a message: a text without quotes, whole numbers without a point, [1, 2], true; "..." for what no option
 // takes (tables, dates).

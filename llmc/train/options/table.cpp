@@ -18,6 +18,7 @@ constexpr const char* kUnitMultipliers =
 
 bool has_base(const Scheme& scheme) { return scheme.has_base; }
 bool scales_depth(const Scheme& scheme) { return scheme.scales_depth; }
+bool can_tie(const Scheme& scheme) { return !scheme.why_untied; }
 bool unit_scaled(const Scheme& scheme) { return scheme.unit_scaled; }
 bool not_unit_scaled(const Scheme& scheme) { return !scheme.unit_scaled; }
 
@@ -70,7 +71,8 @@ std::vector<Option> model_options() {
         {.name = "vocab-size", .group = kModelGroup, .help = "vocabulary size; 0: that of the training data",
          .field = FIELD(model.vocab_size), .scope = kRun | kModel, .unit = "TOKENS", .low = 0, .high = kCount},
         {.name = "tie-embeddings", .group = kModelGroup, .help = "the head shares the weights of wte",
-         .field = FIELD(model.tie_embeddings), .scope = kRun | kModel, .default_text = "on for sp, else off"},
+         .field = FIELD(model.tie_embeddings), .scope = kRun | kModel, .default_text = "on for sp, else off",
+         .meant = can_tie, .meant_why = "whose embedding and head differ in more than a factor"},
         {.name = "dtype", .group = kModelGroup, .help = "weights and activations; bf16 keeps fp32 master weights",
          .field = FIELD(model.dtype), .scope = kRun | kModel},
         {.name = "recompute", .group = kModelGroup,
