@@ -31,7 +31,7 @@ def refuse(code, mentions, *arguments, **kwargs):
 @pytest.mark.parametrize(
     "arguments, mentions",
     [
-        (["--learning-rate", 1], ["unknown argument", "--learning-rate"]),
+        (["--learning-rate", 1], ["unknown argument: --learning-rate; did you mean --lr?"]),
         (["--warmup-stpes", 1], ["--warmup-stpes", "did you mean --warmup-steps"]),
         (["--lr", "abc"], ["--lr", "'abc'", "not a number"]),
         (["--lr", "-1"], ["--lr", "-1", "at least 0"]),
@@ -73,7 +73,7 @@ def test_no_training_data():
 
 def test_config_file(tmp_path):
     (tmp_path / "c.toml").write_text("lrr = 0.1\n")
-    refuse(USAGE, ["lrr", "did you mean --lr"], "--config", tmp_path / "c.toml")
+    refuse(USAGE, ["lrr", "did you mean lr?"], "--config", tmp_path / "c.toml")
     (tmp_path / "c.toml").write_text('lr = "fast"\n')
     refuse(USAGE, ["--lr", "fast"], "--config", tmp_path / "c.toml")
 

@@ -97,8 +97,11 @@ def test_bad_config_key(tmp_path, capsys):
         (["--parametrization", "mup-table9"], "mup-table9 needs --base-width"),
         ([*MUP["mup"], "--depth-alpha", "0.5"], "--depth-alpha 0.5 has no meaning"),
         ([*COMPLETEP, "2", "--depth-alpha", "0.4"], "--depth-alpha: '0.4' is out of range: between 0.5 and 1"),
-        ([*MUP["mup-table3"], "--tie-embeddings"], "--no-tie-embeddings"),
-        ([*UNIT, "--tie-embeddings"], "--no-tie-embeddings"),
+        (
+            [*MUP["mup-table3"], "--tie-embeddings"],
+            "--tie-embeddings has no meaning under --parametrization mup-table3",
+        ),
+        ([*UNIT, "--tie-embeddings"], "--tie-embeddings has no meaning under --parametrization u-mup, whose"),
         ([*UNIT, "--attn-mult", "2"], "--attn-mult 2 has no meaning under --parametrization u-mup"),
         ([*UNIT, "--output-mult", "2"], "--output-mult 2 has no meaning"),
         ([*UNIT, "--embed-mult", "2"], "--embed-mult 2 has no meaning"),

@@ -223,10 +223,10 @@ def _check_combinations(table: Table, values: Mapping[str, Any], given: frozense
     scheme = values["parametrization"]
     used = {name for name, option in table.items() if name in given and has_effect(option, values[option.key])}
     for name, option in table.items():
-        value = shown(values[option.key])
+        given_as = f"--{name} {shown(values[option.key])}" if option.takes_value else f"--{name}"
         if name in used and option.schemes and scheme not in option.schemes:
             raise UsageError(
-                f"--{name} {value} has no meaning under --parametrization {scheme}, {option.schemes_why}: "
+                f"{given_as} has no meaning under --parametrization {scheme}, {option.schemes_why}: "
                 f"leave it out, or choose {_either(option.schemes)}"
             )
         if name not in used and scheme in option.required_by:
@@ -238,7 +238,6 @@ def _check_combinations(table: Table, values: Mapping[str, Any], given: frozense
             if other in used:
                 raise UsageError(f"--{name} excludes --{other}: give one of the two")
         if name in used and option.needs and option.needs not in used:
-            given_as = f"--{name} {value}" if option.takes_value else f"--{name}"
             raise UsageError(f"{given_as} needs --{option.needs}: {option.needs_why}")
 
 

@@ -79,8 +79,9 @@ void check_scheme(const Option& option, const Config& config, const Given& given
     const Scheme& scheme = Parametrization::scheme(config.mup.scheme);
     const bool used = in_use(option, config, given);
     if (option.meant && used && !option.meant(scheme))
-        fail_usage("--", option.name, " ", shown(option.field.get(config)), " has no meaning under --parametrization ",
-                   scheme.name, ", ", option.meant_why, ": leave it out, or choose ", names_of_schemes(option.meant));
+        fail_usage("--", option.name, option.takes_value() ? " " + shown(option.field.get(config)) : "",
+                   " has no meaning under --parametrization ", scheme.name, ", ", option.meant_why,
+                   ": leave it out, or choose ", names_of_schemes(option.meant));
     if (option.required && !used && option.required(scheme))
         fail_usage("--parametrization ", scheme.name, " needs --", option.name,
                    ": the value at which your learning rate was tuned (that of the model itself for the base model)");
