@@ -80,7 +80,7 @@ def test_log_and_metadata(data, tmp_path):
     assert evaluation["bits_per_byte"] == pytest.approx(evaluation["val_loss"] / math.log(2) * 3001 / 3000)
     with safe_open(newest_checkpoint(tmp_path) / "model.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert (metadata["format"], metadata["step"], metadata["tokenizer"]) == ("llmc-mup 1", "3", "byte")
+    assert [metadata[key] for key in ("format", "writer", "step", "tokenizer")] == ["pt", "llmc-mup 1", "3", "byte"]
     assert json.loads(metadata["parametrization"]) == config["parametrization"]
 
 

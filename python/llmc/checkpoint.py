@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from llmc.config_json import config_json, factors_outside
 from llmc.errors import DataError, Error
 from llmc.foreign import ForeignModel, read_foreign
 from llmc.weight_files import WeightFiles, open_safetensors, read_finite
@@ -228,12 +229,20 @@ def save_checkpoint(
     optimizer = {name: stored(tensor, by_name[name.split(".", 1)[1]]) for name, tensor in moments.items()}
     folder = Path(out) / "checkpoints"
     final, temporary = folder / f"step_{step:08d}", folder / f".tmp-step_{step:08d}"
-    head = {"format": "llmc-mup 1", "step": str(step)}
+    # transformers 4.57 refuses files without format = pt
+    head = {"format": "pt", "writer": "llmc-mup 1", "step": str(step)}
+    shape = Shape.from_json(json.loads(metadata["model"]))
+    outside = factors_outside(rules, shape.head_dim)
+    metadata = metadata | {"plain_gpt2": f"no: {outside}" if outside else "yes"}
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_file(model, temporary / "model.safetensors", head | metadata)
         save_file(optimizer, temporary / "optimizer.safetensors", head | {"state": json.dumps(state)})
+        if not outside:
+            dtype = json.loads(metadata["config"])["dtype"]
+            text = config_json(shape.to_json(), dtype, metadata["tokenizer"])
+            (temporary / "config.json").write_text(text)
         if tokenizer_file:
             shutil.copyfile(tokenizer_file, temporary / "tokenizer.bin")
         for path in [*temporary.iterdir(), temporary]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmc.errors import DataError
+from llmc.tokenizer import GPT2_VOCAB_SIZE
 
 # Keys that have one value here: the values that mean it, and what this program has. An absent key has transformers'
 # default, which is that value.
@@ -91,3 +93,52 @@ def _flag(path: Path, said: dict[str, Any], key: str) -> bool | None:
     if value is not None and type(value) is not bool:
         raise DataError(f"{path} says {key} = {_json(value)}, which is not true or false")
     return value
+
+
+# --- Writing it, for weights that are a plain GPT-2 ---
+
+
+def factors_outside(rules: dict[str, Any], head_dim: int) -> str:
+    """The factors of the forward pass that stay outside of the weights, with GPT-2's: "scale attention 0.125 (GPT-2:
+    0.25), scale output 0.5 (GPT-2: 1)". "": the weights are a plain GPT-2. rules: the rule table (doc/formats.md)"""
+    scales = rules["scales"]
+    plain = dict.fromkeys(("embedding", "attention", "attention_out", "gelu", "loss", "output"), 1.0)
+    plain["attention"] = math.sqrt(head_dim) / head_dim
+    pairs = [(f"scale {key}", scales[key], value) for key, value in plain.items()]
+    for i, factors in enumerate(scales["residual"]):
+        pairs += [(f"{('attention', 'mlp')[i % 2]} branch of block {i // 2}", factor, 1.0) for factor in factors[:2]]
+    pairs += [
+        (f"multiplier of {rule['name']}", rule["multiplier"], 1.0)
+        for rule in rules["tensors"]
+        if rule["role"] in ("hidden", "vector")  # those of the others are in the scales
+    ]
+    return ", ".join(
+        f"{name} {has:g} (GPT-2: {wanted:g})" for name, has, wanted in pairs if abs(has - wanted) > 1e-6 * wanted
+    )
+
+
+def config_json(model: dict[str, Any], dtype: str, tokenizer: str) -> str:
+    """transformers' config.json of a plain GPT-2. model: a checkpoint's metadata `model`"""
+    end = {"gpt2": GPT2_VOCAB_SIZE - 1, "byte": 256}.get(tokenizer)
+    config = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_layer": model["num_layers"],
+        "n_head": model["num_heads"],
+        "n_embd": model["channels"],
+        "n_positions": model["max_seq_len"],
+        "n_inner": None,
+        "vocab_size": model["vocab_size"],
+        "tie_word_embeddings": model["tie_embeddings"],
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "torch_dtype": {"fp32": "float32", "bf16": "bfloat16"}[dtype],
+    }
+    return json.dumps(config, indent=2) + "\n"

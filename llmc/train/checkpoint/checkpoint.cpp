@@ -8,10 +8,12 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "llmc/core/error.h"
 #include "llmc/train/checkpoint/layout.h"
 #include "llmc/train/checkpoint/own_metadata.h"
+#include "llmc/train/checkpoint/plain_gpt2.h"
 #include "llmc/train/checkpoint/safetensors.h"
 
 namespace llmc {
@@ -20,7 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kFormat = "llmc-mup 1";
+constexpr const char *kFormat = "pt",  // transformers 4.57 refuses files without it
+    *kWriter = "llmc-mup 1";
 
 // A tensor as stored in the file. Transposed tensors are converted as a whole, others a few megabytes at a time.
 SafetensorsEntry entry_of(const std::string& name, const TensorSpec& spec, DType dtype, Tensor tensor) {
@@ -58,12 +61,23 @@ std::vector<fs::path> checkpoints_of(const fs::path& folder) {  // complete ones
     return found;
 }
 
-void write_model(const fs::path& path, GPT2& model, const TrainingState& state, const CheckpointMetadata& metadata) {
+void write_text(const fs::path& path, const std::string& text) {
+    std::ofstream out(path);
+    if (!(out << text << std::flush)) fail("cannot write ", path.string(), "; earlier checkpoints are intact");
+}
+
+// model.safetensors, and config.json for a plain GPT-2.
+void write_model(const fs::path& folder, GPT2& model, const TrainingState& state, const CheckpointMetadata& metadata) {
+    const std::string outside = factors_outside(metadata.parametrization, model.shape.head_dim());
+    if (outside.empty())
+        write_text(folder / "config.json", config_json(model.shape, model.parameters.dtype(), metadata.tokenizer));
     std::vector<SafetensorsEntry> entries;
     for (Parameter& p : model.parameters.all())
         entries.push_back(entry_of(p.spec.name, p.spec, p.value.dtype, p.value));
-    write_safetensors(path, entries,
+    write_safetensors(folder / "model.safetensors", entries,
                       {{"format", kFormat},
+                       {"writer", kWriter},
+                       {"plain_gpt2", outside.empty() ? "yes" : "no: " + outside},
                        {"step", std::to_string(state.step)},
                        {"config", metadata.config.dump()},
                        {"model", metadata.model.dump()},
@@ -82,8 +96,9 @@ void write_optimizer(const fs::path& path, const Optimizer& optimizer, const Tra
                              {"seed", config.at("seed")},
                              {"optimizer", config.at("optimizer")},
                              {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}}};
-    write_safetensors(path, entries,
-                      {{"format", kFormat}, {"step", std::to_string(state.step)}, {"state", remembered.dump()}});
+    write_safetensors(
+        path, entries,
+        {{"format", kFormat}, {"writer", kWriter}, {"step", std::to_string(state.step)}, {"state", remembered.dump()}});
 }
 
 }  // namespace
@@ -103,7 +118,7 @@ std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const
         fs::create_directories(folder);
         fs::remove_all(temporary);
         fs::create_directory(temporary);
-        write_model(temporary / "model.safetensors", model, state, metadata);
+        write_model(temporary, model, state, metadata);
         write_optimizer(temporary / "optimizer.safetensors", optimizer, state, metadata.config);
         if (!metadata.tokenizer_path.empty()) fs::copy_file(metadata.tokenizer_path, temporary / "tokenizer.bin");
         sync_folder(temporary);
