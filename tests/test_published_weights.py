@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 from program import run as run_program
-from program import tensors
 from reference_tools import ALL
 from reference_tools import run as run_reference
 from safetensors import safe_open
@@ -105,15 +104,18 @@ def test_both_programs_say_the_same(data, tmp_path, one_thread):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_transformers_loads_a_plain_checkpoint(checkpoint, name):
-    """transformers 4.57 or 5: the same logits, greedily the same tokens."""
+    """transformers 5.24.0: the same logits. 4.57.1 takes a bare lm_head.weight only beside names with transformer."""
     transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
     import llmc
 
     folder = checkpoint(*PLAIN[name])
+    if transformers.__version__.startswith("4.") and name not in ("sp", "bf16"):  # an untied head
+        with pytest.raises(ValueError, match="corrupted"):
+            transformers.AutoModelForCausalLM.from_pretrained(folder)
+        return
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokens = torch.arange(97, 113)[None]
     with torch.no_grad():
         theirs = model(tokens).logits
     ours = torch.from_numpy(llmc.load(folder, dtype="fp32").forward(tokens.numpy()))
     assert (ours - theirs).abs().max() <= 1e-4
-    assert set(tensors(folder)) >= {"wte.weight"}
