@@ -112,7 +112,7 @@ def rows(env: dict) -> list[dict]:
 
 def runs(folder: Path) -> list[str]:
     path = folder / "RUNS"
-    return path.read_text().split() if path.exists() else []
+    return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.fixture
