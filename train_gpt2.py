@@ -38,6 +38,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))  # runs in a clone without installing
 
 from llmc.batches import Batches
+from llmc.bpe_table import find_table
 from llmc.check_writer import CheckWriter
 from llmc.checkpoint import Rule, Rules, Shape, load_training_state, open_checkpoint, save_checkpoint
 from llmc.command_line import CommandLine, Program, parse_command_line
@@ -664,7 +665,7 @@ class Trainer:
         self.config = config = setup.config
         self.step, self.saved_at, self.evaluated_at, self.sampled_at = 0, -1, -1, -1
         changed = check_weights(setup, rules)
-        self.tokenizer = open_tokenizer(setup.tokenizer) if config.sample_every else None
+        self.tokenizer = open_tokenizer(setup.tokenizer, setup.tokenizer_file) if config.sample_every else None
         self.model = GPT2(config, setup.shape, rules).to(device)
         initial = functools.partial(initial_value, config.seed)
         self.model.set_weights(setup.weights.values if setup.weights else initial)
@@ -837,7 +838,8 @@ def sample(line: CommandLine) -> int:
     device = pick_device(str(line.extra["device"]), config.threads)
     model = GPT2(config, shape, checkpoint.parametrization).to(device)
     model.set_weights(checkpoint.values)
-    print(config.prompt + generate(model.next_logits, open_tokenizer(kind), shape.vocab_size, config))
+    tokenizer = open_tokenizer(kind, find_table(checkpoint.path.parent) if kind == "gpt2" else None)
+    print(config.prompt + generate(model.next_logits, tokenizer, shape.vocab_size, config))
     return 0
 
 

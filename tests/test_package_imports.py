@@ -26,6 +26,7 @@ LEVELS = [
         "llmc.signals",
         "llmc.tokenizer",
     ],
+    ["llmc.bpe_table"],
     ["llmc.data"],  # from text to token shards
     ["llmc.config_json", "llmc.weight_files"],
     ["llmc.foreign"],

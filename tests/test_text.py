@@ -1,11 +1,13 @@
 """Text in the C++ program: both tokenizers, and the choice of a token from logits."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from program import ROOT
+import torch
+from program import ROOT, run
 
 import llmc
 
@@ -111,3 +113,78 @@ def test_greedy_and_top_k():
     assert {llmc.cpu.choose_token(logits, 1.0, 3, u) for u in np.linspace(0.001, 0.999, 500)} == {1, 2, 3}
     assert {llmc.cpu.choose_token(logits, 1.0, 1, u) for u in (0.01, 0.5, 0.99)} == {1}
     assert llmc.cpu.choose_token(logits, 1.0, 99, 1 - 1e-12) == 4
+
+
+# --- The vocabulary as transformers writes it ---
+
+
+def characters():
+    """GPT-2's alphabet of bytes, written down as the paper's code has it: printable bytes first."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+@pytest.fixture(scope="module")
+def vocabularies(tokenizer_bin, tmp_path_factory):
+    """The folder of vocab.json and tokenizer.json, made from tiktoken's ranks."""
+    folder, alphabet, encoding = tmp_path_factory.mktemp("json"), characters(), tokenizer_bin[1]
+    words = [encoding.decode_single_token_bytes(token) for token in range(50256)]
+    vocab = {"".join(alphabet[byte] for byte in word): number for number, word in enumerate(words)}
+    vocab["<|endoftext|>"] = 50256
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": vocab, "merges": []}}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.json"])
+def test_vocabulary_beside_weights_of_transformers(tokenizer_bin, vocabularies, name, tmp_path):
+    from llmc.bpe_table import read_table
+
+    path, encoding = str(vocabularies / name), tokenizer_bin[1]
+    table = read_table(vocabularies / name)
+    text = "".join(TEXTS)
+    tokens = encoding.encode_ordinary(text)
+    assert llmc.cpu.encode(text, path) == tokens
+    assert llmc.cpu.decode(tokens, path).decode() == text
+    assert table.encoding().encode_ordinary(text) == tokens
+    table.save(tmp_path / "tokenizer.bin")
+    assert (tmp_path / "tokenizer.bin").read_bytes() == Path(tokenizer_bin[0]).read_bytes()
+
+
+def test_sample_of_transformers_weights(vocabularies, tokenizer_bin, tmp_path, capsys):
+    """A folder of transformers needs no option; both programs use the file beside the weights, without a network."""
+    from safetensors.torch import save_file
+
+    import train_gpt2
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"wte.weight": (50257, 8), "wpe.weight": (32, 8), "ln_f.weight": (8,), "ln_f.bias": (8,)}
+    model = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_head": 2, "n_layer": 1}))
+    sizes = {"ln_1": 0, "ln_2": 0, "attn.c_attn": 24, "attn.c_proj": 8, "mlp.c_fc": 32, "mlp.c_proj": -32}
+    for i, shape in sizes.items():
+        weight = (8,) if shape == 0 else (8, shape) if shape > 0 else (-shape, 8)
+        model[f"h.0.{i}.weight"] = torch.randn(*weight, generator=generator)
+        model[f"h.0.{i}.bias"] = torch.randn(weight[-1], generator=generator)
+    save_file(model, tmp_path / "model.safetensors")
+    options = ["sample", tmp_path, "--prompt", "The", "--temperature", 0, "--sample-tokens", 8, "--threads", 1]
+
+    def texts():
+        here = run(*options)[0]
+        capsys.readouterr()
+        assert train_gpt2.main([str(word) for word in options]) == 0
+        return here, capsys.readouterr().out
+
+    for name in ("vocab.json", "tokenizer.json", "tokenizer.bin"):
+        source = Path(tokenizer_bin[0]) if name == "tokenizer.bin" else vocabularies / name
+        shutil.copyfile(source, tmp_path / name)
+        here, there = texts()
+        assert here == there
+        assert here.startswith("The")
+        (tmp_path / name).unlink()
+    assert "vocab.json or tokenizer.json" in run(*options, expect=3)[1]
+    (tmp_path / "vocab.json").write_text('{"a": 1}')
+    assert "vocab.json is not GPT-2's vocabulary" in run(*options, expect=3)[1]
+    assert train_gpt2.main([str(word) for word in options]) == 3
+    assert "vocab.json is not GPT-2's vocabulary" in capsys.readouterr().err

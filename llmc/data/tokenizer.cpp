@@ -2,7 +2,6 @@
 
 #include <clocale>
 #include <cwctype>
-#include <fstream>
 
 #include "llmc/core/error.h"
 
@@ -87,27 +86,6 @@ Tokenizer Tokenizer::byte() {
     }
     t.pieces_.push_back("");
     t.end_of_document_ = 256;
-    return t;
-}
-
-Tokenizer Tokenizer::load(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    int32_t header[256] = {};
-    if (!in.read(reinterpret_cast<char*>(header), sizeof header))
-        fail_data("cannot read the tokenizer ", path, ": make it with a dev/data script and --tokenizer gpt2");
-    if (header[0] != 20240328 || header[1] != 2)
-        fail_data(path, " is no tokenizer file of version 2 (magic ", header[0], ", version ", header[1],
-                  "): make it with a dev/data script and --tokenizer gpt2");
-    Tokenizer t;
-    t.end_of_document_ = header[3];
-    for (int i = 0; i < header[2]; ++i) {
-        const int length = in.get();
-        std::string piece(length > 0 ? length : 0, '\0');
-        if (length < 0 || !in.read(piece.data(), length))
-            fail_data(path, " is truncated at token ", i, " of ", header[2]);
-        if (i != t.end_of_document_) t.ids_.emplace(piece, i);
-        t.pieces_.push_back(std::move(piece));
-    }
     return t;
 }
 

@@ -1,5 +1,6 @@
 // Text to tokens and back, for prompts and samples. `byte`: the 256 byte values and 256 = end of document. `gpt2`:
-// byte-pair encoding from llm.c's tokenizer.bin (doc/formats.md), whose token numbers are the merge ranks.
+// GPT-2's byte-pair encoding, whose token numbers are the merge ranks, from one of these files: llm.c's tokenizer.bin
+// (doc/formats.md), or vocab.json or tokenizer.json, which transformers writes beside its weights.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -13,7 +14,10 @@ constexpr int kGpt2VocabSize = 50257;
 class Tokenizer {
 public:
     static Tokenizer byte();
-    static Tokenizer load(const std::string& path);  // tokenizer.bin; throws a data error that names the file
+    static Tokenizer load(const std::string& path);  // tokenizer_files.cpp; data error naming the file
+    void save(const std::string& path) const;        // tokenizer.bin
+    // The first of the three files that is in the folder; empty: none is.
+    static std::string find(const std::string& folder);
 
     std::vector<int32_t> encode(const std::string& text) const;
     std::string decode(const std::vector<int32_t>& tokens) const;
@@ -21,6 +25,8 @@ public:
     int size() const { return int(pieces_.size()); }
 
 private:
+    static Tokenizer load_bin(const std::string& path);
+    static Tokenizer load_json(const std::string& path);
     void encode_word(const std::string& word, std::vector<int32_t>& out) const;
 
     std::vector<std::string> pieces_;  // bytes of each token

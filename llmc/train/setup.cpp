@@ -60,10 +60,7 @@ void choose_tokenizer(Setup& s) {
     if (s.tokenizer == "unknown" && s.config.model.vocab_size == kGpt2VocabSize)
         s.tokenizer = "gpt2";  // llm.c's own shards do not name it
     if (s.tokenizer != "gpt2") return;
-    if (s.train) {
-        const fs::path beside = fs::path(s.train->shards()[0].path).parent_path() / "tokenizer.bin";
-        if (fs::exists(beside)) s.tokenizer_path = beside.string();
-    }
+    if (s.train) s.tokenizer_path = Tokenizer::find(fs::path(s.train->shards()[0].path).parent_path().string());
     if (s.tokenizer_path.empty() && s.weights) s.tokenizer_path = s.weights->tokenizer_path;
 }
 
@@ -123,9 +120,11 @@ nlohmann::ordered_json rules_json(const Setup& s) { return s.rules->to_json(tens
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& kind, const std::string& path, std::string& why) {
     if (kind == "byte") return std::make_unique<Tokenizer>(Tokenizer::byte());
     if (kind == "gpt2" && !path.empty()) return std::make_unique<Tokenizer>(Tokenizer::load(path));
-    why = kind == "gpt2"
-              ? "the training shards' folder has no tokenizer.bin (dev/data scripts with --tokenizer gpt2 write it)"
-              : "the data does not say which tokenizer made it (give --tokenizer)";
+    why =
+        kind == "gpt2"
+            ? "GPT-2's vocabulary is neither beside the training data nor beside the weights: put tokenizer.bin (made "
+              "by the dev/data scripts with --tokenizer gpt2), vocab.json or tokenizer.json there"
+            : "the data does not say which tokenizer made it (give --tokenizer)";
     return nullptr;
 }
 

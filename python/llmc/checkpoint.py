@@ -19,9 +19,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from llmc.bpe_table import read_table
 from llmc.config_json import config_json, factors_outside
 from llmc.errors import DataError, Error
 from llmc.foreign import ForeignModel, read_foreign
+from llmc.tokenizer import GPT2_VOCAB_SIZE
 from llmc.weight_files import WeightFiles, open_safetensors, read_finite
 
 Rule: TypeAlias = dict[str, Any]
@@ -76,6 +78,8 @@ class Checkpoint:
         else:
             self.foreign = other = read_foreign(self.files)
             self.shape = Shape(other.depth, other.width, other.heads, other.max_seq_len, other.vocab_size, other.tied)
+        if self.tokenizer == "unknown" and self.shape.vocab_size == GPT2_VOCAB_SIZE:
+            self.tokenizer = "gpt2"
 
     def _read_metadata(self, metadata: dict[str, str]) -> None:
         try:
@@ -244,7 +248,7 @@ def save_checkpoint(
             text = config_json(shape.to_json(), dtype, metadata["tokenizer"])
             (temporary / "config.json").write_text(text)
         if tokenizer_file:
-            shutil.copyfile(tokenizer_file, temporary / "tokenizer.bin")
+            read_table(tokenizer_file).save(temporary / "tokenizer.bin")
         for path in [*temporary.iterdir(), temporary]:
             path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes files that only their owner can read
             _sync(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llmc.bpe_table import find_table
 from llmc.checkpoint import Checkpoint, Rules, Shape, check_rules, newest_checkpoint, open_checkpoint
 from llmc.command_line import CommandLine
 from llmc.config import Config
@@ -170,7 +171,7 @@ def _open_data(config: Config) -> tuple[Dataset | None, Dataset | None]:
 
 
 def _choose_tokenizer(config: Config, train: Dataset | None, weights: Checkpoint | None) -> tuple[str, Path | None]:
-    """Its name, and the tokenizer.bin in the folder of the data or the checkpoint."""
+    """Its name, and the file with its vocabulary in the folder of the data or of the checkpoint."""
     source = train or weights
     name = source.tokenizer if source else "unknown"
     if config.tokenizer != "auto":
@@ -180,8 +181,8 @@ def _choose_tokenizer(config: Config, train: Dataset | None, weights: Checkpoint
     if name == "unknown" and config.sample_every:
         raise UsageError(f"--sample-every {config.sample_every} cannot be done: {UNKNOWN}")
     beside = ([Path(train.paths[0])] if train else []) + ([weights.path] if weights else [])
-    files = [path.parent / "tokenizer.bin" for path in beside if name == "gpt2"]
-    return name, next((file for file in files if file.exists()), None)
+    files = [find_table(path.parent) for path in beside if name == "gpt2"]
+    return name, next((file for file in files if file), None)
 
 
 def _length_in_steps(config: Config, train: Dataset | None) -> int:

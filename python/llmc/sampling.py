@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmc.bpe_table import read_table
 from llmc.config import Config
 from llmc.errors import DataError
 from llmc.random import SAMPLING, draw, uniform
 from llmc.tokenizer import TextTokenizer
 
 
-def open_tokenizer(kind: str) -> TextTokenizer:
-    """kind: byte or gpt2. DataError if tiktoken or its table is missing."""
+def open_tokenizer(kind: str, table: Path | None = None) -> TextTokenizer:
+    """kind: byte or gpt2. table: GPT-2's vocabulary beside the data or the weights; None: that of tiktoken, from its
+    cache folder or the network. DataError without tiktoken or its table."""
     if kind == "byte":
         return TextTokenizer()
+    if table:
+        return TextTokenizer(read_table(table).encoding())
     from llmc.data.tokenizers import load_gpt2  # imported here: needs other packages
 
     return TextTokenizer(load_gpt2())

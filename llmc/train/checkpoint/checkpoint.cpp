@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "llmc/core/error.h"
+#include "llmc/data/tokenizer.h"
 #include "llmc/train/checkpoint/layout.h"
 #include "llmc/train/checkpoint/own_metadata.h"
 #include "llmc/train/checkpoint/plain_gpt2.h"
@@ -120,7 +121,8 @@ std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const
         fs::create_directory(temporary);
         write_model(temporary, model, state, metadata);
         write_optimizer(temporary / "optimizer.safetensors", optimizer, state, metadata.config);
-        if (!metadata.tokenizer_path.empty()) fs::copy_file(metadata.tokenizer_path, temporary / "tokenizer.bin");
+        if (!metadata.tokenizer_path.empty())
+            Tokenizer::load(metadata.tokenizer_path).save((temporary / "tokenizer.bin").string());
         sync_folder(temporary);
         commit(temporary, final);
         sync_folder(folder);

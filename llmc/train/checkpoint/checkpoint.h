@@ -35,7 +35,7 @@ public:
     nlohmann::json parametrization, config;  // null if the file has none
     int64_t step = 0;                        // optimizer steps done
     std::string tokenizer = "unknown";
-    std::string tokenizer_path;                                           // of tokenizer.bin, empty if there is none
+    std::string tokenizer_path;                                           // Tokenizer::find beside the weights
     virtual std::vector<float> values(const TensorSpec& spec) const = 0;  // (out, in), without padding rows
 };
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "llmc/core/error.h"
+#include "llmc/data/tokenizer.h"
 #include "llmc/train/checkpoint/checkpoint.h"
 #include "llmc/train/checkpoint/layout.h"
 #include "llmc/train/checkpoint/own_metadata.h"
@@ -131,8 +132,8 @@ std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
         model = std::make_unique<OwnModel>(files);
     else
         model = open_foreign_model(files, path.parent_path().string());
-    const fs::path beside = path.parent_path() / "tokenizer.bin";
-    if (fs::exists(beside)) model->tokenizer_path = beside.string();
+    model->tokenizer_path = Tokenizer::find(path.parent_path().string());
+    if (model->tokenizer == "unknown" && model->shape.vocab_size == kGpt2VocabSize) model->tokenizer = "gpt2";
     return model;
 }
 

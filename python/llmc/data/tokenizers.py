@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmc.bpe_table import BpeTable
 from llmc.data.download import host_of, unreachable
 from llmc.errors import DataError
 from llmc.tokenizer import GPT2_VOCAB_SIZE
@@ -162,7 +163,5 @@ def _reachable_encoding() -> str:
 
 
 def write_tokenizer_bin(tokenizer: Gpt2Tokenizer, path: Path) -> None:
-    """llm.c's decoder table: header (magic, version, vocabulary, end of document), then each length and its bytes."""
-    header = np.zeros(256, dtype="<i4")
-    header[:4] = 20240328, 2, tokenizer.vocab_size, tokenizer.eot
-    path.write_bytes(header.tobytes() + b"".join(bytes([len(word)]) + word for word in tokenizer.table))
+    """llm.c's decoder table."""
+    BpeTable(tokenizer.table, GPT2_VOCAB_SIZE - 1).save(path)

@@ -1,0 +1,101 @@
+"""GPT-2's vocabulary from a file: llm.c's tokenizer.bin (doc/formats.md), or vocab.json or tokenizer.json, which
+transformers writes beside its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmc.errors import DataError
+from llmc.tokenizer import GPT2_VOCAB_SIZE
+
+MAGIC, VERSION, END_OF_TEXT = 20240328, 2, "<|endoftext|>"
+NAMES = ("tokenizer.bin", "vocab.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class BpeTable:
+    pieces: list[bytes]  # of each token; its number is its rank in merging
+    end: int  # of a document
+
+    def encoding(self) -> Any:
+        """The tiktoken encoding with these ranks and GPT-2's split into words. DataError without tiktoken."""
+        try:
+            import tiktoken
+            from tiktoken_ext.openai_public import r50k_pat_str
+        except ImportError:
+            raise DataError("the gpt2 tokenizer needs the package tiktoken: pip install tiktoken") from None
+        ranks = {piece: rank for rank, piece in enumerate(self.pieces) if rank != self.end}
+        return tiktoken.Encoding(
+            "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.end}
+        )
+
+    def save(self, path: Path) -> None:
+        """tokenizer.bin: header (magic, version, vocabulary, end of document), then each length and its bytes."""
+        header = np.zeros(256, dtype="<i4")
+        header[:4] = MAGIC, VERSION, len(self.pieces), self.end
+        path.write_bytes(header.tobytes() + b"".join(bytes([len(piece)]) + piece for piece in self.pieces))
+
+
+def find_table(folder: Path) -> Path | None:
+    """The first of the three files that is in the folder."""
+    return next((folder / name for name in NAMES if (folder / name).exists()), None)
+
+
+def read_table(path: Path) -> BpeTable:
+    """DataError naming the file."""
+    return _read_json(path) if path.suffix == ".json" else _read_bin(path)
+
+
+def _read_bin(path: Path) -> BpeTable:
+    raw = path.read_bytes()
+    header = np.frombuffer(raw[:1024], dtype="<i4") if len(raw) >= 1024 else np.zeros(256, dtype="<i4")
+    if (header[0], header[1]) != (MAGIC, VERSION):
+        raise DataError(
+            f"{path} is no tokenizer file of version {VERSION} (magic {header[0]}, version {header[1]}): make it with "
+            "a dev/data script and --tokenizer gpt2"
+        )
+    pieces, at = [], 1024
+    for i in range(int(header[2])):
+        end = at + 1 + raw[at] if at < len(raw) else len(raw) + 1
+        if end > len(raw):
+            raise DataError(f"{path} is truncated at token {i} of {header[2]}")
+        pieces.append(raw[at + 1 : end])
+        at = end
+    return BpeTable(pieces, int(header[3]))
+
+
+def _byte_of_characters() -> dict[str, int]:
+    """GPT-2 writes a byte as a character: itself if it is printable, else 256, 257, ... in the order of the bytes."""
+    out, other = {}, 256
+    for byte in range(256):
+        printable = 33 <= byte <= 126 or (byte >= 161 and byte != 173)
+        out[chr(byte if printable else other)] = byte
+        other += not printable
+    return out
+
+
+def _read_json(path: Path) -> BpeTable:
+    try:
+        root = json.loads(path.read_bytes())
+        root = root["model"]["vocab"] if isinstance(root.get("model"), dict) else root
+    except (ValueError, KeyError, AttributeError):
+        root = None
+    if not isinstance(root, dict) or len(root) != GPT2_VOCAB_SIZE or END_OF_TEXT not in root:
+        raise DataError(
+            f"{path} is not GPT-2's vocabulary: it should have {GPT2_VOCAB_SIZE} tokens and {END_OF_TEXT} among them"
+        )
+    byte_of = _byte_of_characters()
+    pieces: list[bytes] = [b""] * len(root)
+    for text, number in root.items():
+        if type(number) is not int or not 0 <= number < len(root) or pieces[number]:
+            raise DataError(f"{path}: the token '{text}' has the number {number}, which is out of range or used twice")
+        try:
+            pieces[number] = text.encode() if text == END_OF_TEXT else bytes(byte_of[c] for c in text)
+        except KeyError:
+            raise DataError(f"{path}: the token '{text}' is not in GPT-2's alphabet of bytes") from None
+    return BpeTable(pieces, root[END_OF_TEXT])
