@@ -13,6 +13,7 @@ import time
 import pytest
 from program import BINARY, ROOT
 
+from llmc.errors import UsageError
 from llmc.mup import variables
 from llmc.mup.check_runs import run_checks
 
@@ -205,12 +206,20 @@ def test_a_trainer_that_fails_ends_the_check_with_its_code(fake):
 )
 def test_wrong_use_is_one_sentence(fake, change, message):
     folder, env = fake
-    done = check(env | change, expect=2)
+    with pytest.raises(UsageError) as error:
+        run_checks([], None, env | change)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
     assert runs(folder) == []  # refused before anything runs, and nothing is written
     assert not (folder / "out").exists()
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
+
+
+def test_a_mistyped_variable_is_refused_by_the_script(fake):
+    folder, env = fake
+    done = check(env | {"WIDTH": "64 128"}, expect=2)
+    assert done.stderr.startswith("error: WIDTH is set, and it is no variable of llmc check: is it WIDTHS?")
     assert done.stderr.count("\n") == 1
+    assert runs(folder) == []
 
 
 def test_help_and_arguments():

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from script_tools import imported_by_help, run_script
 
+import llmc
 from llmc.errors import DataError
-from llmc.log import read_log
+from llmc.log import flops_per_token, read_log
 from llmc.plot import loss
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import COLOURS
@@ -24,7 +25,8 @@ SCRIPT = "dev/loss_visualize.py"
 def write_log(folder: Path, steps: int = 400, floor: float = 1.5, seed: int = 0, evals: bool = True) -> Path:
     noise = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [{"event": "config", "step": 0, "config": {}}]
+    model = {"num_layers": 2, "channels": 64, "vocab_size": 257}
+    lines = [{"event": "config", "step": 0, "config": {"seq_len": 128}, "model": model}]
     for step in range(1, steps + 1):
         value = floor + (math.log(257) - floor) * (1 + step / 8) ** -0.6
         rate = 3e-3 * min(step / 40, 0.55 + 0.45 * math.cos(math.pi * step / steps))
@@ -76,7 +78,7 @@ def test_figure_of_one_run_has_its_curves(tmp_path):
     assert rows[-1] - rows[0] > 0.6 * image.shape[0]  # in both panels
 
 
-@pytest.mark.parametrize("axis", ["tokens", "elapsed"])
+@pytest.mark.parametrize("axis", ["tokens", "time", "elapsed", "flops"])
 def test_several_runs_over_each_other(tmp_path, axis):
     logs = [write_log(tmp_path / name, floor=floor, seed=i) for i, (name, floor) in enumerate([("a", 1.5), ("b", 1.9)])]
     out = tmp_path / "loss.svg"
@@ -87,6 +89,125 @@ def test_several_runs_over_each_other(tmp_path, axis):
     assert "bits/byte" in text
     assert COLOURS[0].lower() in text
     assert COLOURS[1].lower() in text
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    pytest.importorskip("matplotlib.pyplot").close("all")
+
+
+def drawn(monkeypatch, paths, *options):
+    """The figure that the command draws, before it is saved, and its path."""
+    figures = []
+    monkeypatch.setattr(loss, "save", lambda figure, out: figures.append((figure, out)))
+    loss.main([*map(str, paths), *map(str, options)])
+    return figures[0]
+
+
+def test_the_legend_of_many_runs_is_outside_and_names_the_lowest(tmp_path, monkeypatch):
+    logs = [write_log(tmp_path / f"run{i:02d}", steps=40, floor=1.5 + 0.01 * i) for i in range(30)]
+    for count, listed in ((4, 4), (12, 12), (30, loss.LISTED)):
+        figure, _ = drawn(monkeypatch, logs[:count], "--out", tmp_path / "x.png")
+        top = figure.axes[0]
+        inside, outside = top.get_legend(), figure.legends
+        assert (inside is not None, len(outside)) == ((True, 0) if count == 4 else (False, 1))
+        legend = outside[0] if outside else inside
+        names = [text.get_text().split()[0] for text in legend.get_texts()]
+        assert names == [f"run{i:02d}" for i in range(listed)]  # the lowest are the first here
+        if outside:
+            figure.canvas.draw()
+            panels = [axes.get_window_extent() for axes in figure.axes]
+            assert all(legend.get_window_extent().y1 <= box.y0 for box in panels)  # it hides nothing
+            assert panels[0].height > 250  # at 100 dpi: not squeezed by the legend
+        styles = {(str(line.get_color()), line.get_linestyle()) for line in top.lines if line.get_zorder() == 3}
+        assert len(styles) == count  # all can be told apart
+
+
+def test_the_horizontal_axes(tmp_path, monkeypatch):
+    path = write_log(tmp_path / "run", steps=100)
+    ends = {}
+    for axis in ("step", "tokens", "time", "flops"):
+        figure, _ = drawn(monkeypatch, [path], "--x", axis, "--out", tmp_path / "x.png")
+        ends[axis] = max(line.get_xdata()[-1] for line in figure.axes[0].lines)
+    per_token = 6 * (12 * 2 * 64**2 + 257 * 64) + 12 * 2 * 64 * 128
+    assert ends == pytest.approx({"step": 100, "tokens": 409_600, "time": 4.0, "flops": 409_600 * per_token})
+    assert loss.time_unit([read_log(path)]) == 1
+    path.write_text(path.read_text().replace('"elapsed": 4.0', '"elapsed": 14400'))
+    assert loss.time_unit([read_log(path)]) == 3600
+    figure, _ = drawn(monkeypatch, [path], "--x", "time", "--out", tmp_path / "x.png")
+    assert figure.axes[1].get_xlabel() == "hours"
+    assert max(line.get_xdata()[-1] for line in figure.axes[0].lines) == 4
+
+
+def test_flops_are_those_of_the_program():
+    """llmc/ops/cost.cpp, through the benchmark's binding, and by hand for GPT-2 124M."""
+    event = {
+        "model": {"num_layers": 12, "channels": 768, "vocab_size": 50257},
+        "config": {"seq_len": 1024},
+    }
+    assert flops_per_token(event) == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 768 * 1024
+    assert flops_per_token({"config": {}}) is None
+    native = llmc.backend("cpu").flops_per_token(depth=12, width=768, seq_len=1024, vocab_size=50257)
+    assert flops_per_token(event) == native
+
+
+def test_an_axis_that_a_log_does_not_have_is_a_sentence(tmp_path):
+    path = write_log(tmp_path / "run", steps=5)
+    path.write_text(path.read_text().replace('"model"', '"other"'))
+    with pytest.raises(DataError, match="no model to count FLOPs of: use --x tokens"):
+        loss.main([str(path), "--x", "flops", "--out", str(tmp_path / "x.png")])
+
+
+def test_time_adds_up_over_a_resume(tmp_path):
+    path = write_log(tmp_path / "run", steps=50)
+    with open(path, "a") as file:
+        file.write(json.dumps({"event": "config", "step": 50, "resumed_from": "step_00000050"}) + "\n")
+        file.write(json.dumps({"event": "train", "step": 51, "loss": 2.0, "lr": 1e-3, "elapsed": 0.5}) + "\n")
+    assert read_log(path).train[51]["elapsed"] == pytest.approx(50 * 0.04 + 0.5)
+
+
+@pytest.mark.parametrize(("last", "first"), [("30", 71), ("25%", 76), ("1000", 1), ("1", 100), ("0.1%", 100)])
+def test_only_the_last_steps(tmp_path, monkeypatch, last, first):
+    path = write_log(tmp_path / "run", steps=100)
+    whole, _ = drawn(monkeypatch, [path], "--out", tmp_path / "x.png")
+    figure, _ = drawn(monkeypatch, [path], "--last", last, "--out", tmp_path / "x.png")
+    top, bottom = figure.axes[:2]
+    assert {line.get_xdata()[0] for line in top.lines[:2]} == {first}
+    assert bottom.lines[0].get_xdata()[0] == first
+    smoothed = [figure.axes[0].lines[1].get_ydata() for figure in (whole, figure)]
+    assert list(smoothed[0][first - 1 :]) == list(smoothed[1])  # the same curve, cut
+    assert top.get_xlim()[0] >= first - 3
+
+
+def test_limits_of_the_loss_axis(tmp_path, monkeypatch):
+    figure, _ = drawn(monkeypatch, [write_log(tmp_path / "run")], "--ylim", 1.5, 2.5, "--out", tmp_path / "x.png")
+    assert figure.axes[0].get_ylim() == (1.5, 2.5)
+
+
+@pytest.mark.parametrize(
+    "options", [["--ylim", 2, 1], ["--ylim", "nan", 1], ["--last", "0"], ["--last", "x"], ["--last", "-5"]]
+)
+def test_wrong_views_are_refused(tmp_path, options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        loss.main([str(write_log(tmp_path / "run", steps=5)), *map(str, options)])
+    assert stopped.value.code == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_the_figure_is_written_beside_the_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    logs = [write_log(tmp_path / "runs" / name, steps=5) for name in ("a", "b/1", "b/2")]
+    loss.main([str(logs[0])])
+    assert capsys.readouterr().out.endswith("wrote runs/a/loss.png\n")
+    loss.main([str(logs[1].parent), str(logs[2])])
+    assert capsys.readouterr().out.endswith("wrote runs/b/loss.png\n")
+    loss.main([*map(str, logs), "--out", str(tmp_path / "runs" / "a")])  # an existing folder
+    assert capsys.readouterr().out.endswith("wrote runs/a/loss.png\n")
+    assert not (tmp_path / "loss.png").exists()
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")} == {
+        Path("runs/a/loss.png"), Path("runs/b/loss.png"),
+    }  # fmt: skip
 
 
 def test_bits_per_byte_axis_only_where_it_holds_for_all(tmp_path):

@@ -16,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from llmc.mup.sweep import job_command
-from llmc.mup.sweep_jobs import DEFAULT_CONFIG
+from llmc.errors import UsageError
+from llmc.mup.check_settings import read_settings
+from llmc.mup.sweep import job_command, run_sweep
+from llmc.mup.sweep_jobs import DEFAULT_CONFIG, make_plan
 from llmc.mup.sweep_results import last_window
+from llmc.mup.sweep_run import prune_joblog
+from llmc.mup.transfer import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP = ROOT / "scripts" / "mup_sweep.sh"
@@ -265,12 +269,18 @@ def test_schemes_have_their_own_options_and_grids(fake):
 )
 def test_wrong_use_is_one_sentence(fake, change, axis, message):
     _, env = fake
-    done = sweep(env | change, axis=axis, expect=2)
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
+    with pytest.raises(UsageError) as error:
+        run_sweep([axis] if axis else [], None, env | change)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
     assert not Path(env["OUT"]).exists()  # nothing is written
     assert runs(fake[0]) == []
+
+
+def test_a_wrong_axis_leaves_no_folder(fake):
+    done = sweep(fake[1], axis="momentum", expect=2)
+    assert done.stderr.startswith("error: there is no axis 'momentum' to sweep")
+    assert not Path(fake[1]["OUT"]).exists()
 
 
 @pytest.mark.parametrize(
@@ -286,12 +296,9 @@ def test_wrong_use_is_one_sentence(fake, change, axis, message):
 )
 def test_a_transfer_without_a_verdict_is_refused_before_it_runs(fake, change, message):
     _, env = fake
-    done = subprocess.run(
-        [ROOT / "scripts/mup_transfer.sh"], env=clean_environment() | env | change, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {message}")
+    with pytest.raises(UsageError) as error:
+        run_sweep(["lr", "--verdict"], None, environment(env | change))
+    assert str(error.value).startswith(message)
     assert not Path(env["OUT"]).exists()
     assert runs(fake[0]) == []
 
@@ -301,18 +308,16 @@ def test_a_transfer_without_a_verdict_is_refused_before_it_runs(fake, change, me
     [("2", [1, 2]), ("1", [1]), ("3-5", [3, 4, 5]), ("7-7", [7]), ("2 9", [2, 9]), ("2,9", [2, 9]), ("", [1, 2, 3])],
 )
 def test_seeds_mean_the_same_in_all_scripts(fake, text, seeds):
-    from llmc.mup.check_settings import read_settings
-
     _, env = fake
-    sweep(env | {"SEEDS": text, "SCALES": "8", "VALUES": "2^-7"}, "--dry-run")
-    assert sorted({int(option(words, "--seed")) for words in job_list(env)}) == seeds
+    plan = make_plan("lr", env["OUT"], env | {"SEEDS": text, "SCALES": "8", "VALUES": "2^-7"})
+    assert sorted({int(job.option("--seed")) for job in plan.jobs}) == seeds
     assert read_settings({"SEEDS": text, "PROGRAM": "x"}).seeds == seeds
 
 
 def test_lists_may_have_commas(fake):
     _, env = fake
-    sweep(env | {"SCALES": "8,16", "VALUES": "2^-7, 0.5", "PARAMETRIZATIONS": "sp,mup"}, "--dry-run")
-    assert len(job_list(env)) == 2 * 2 * 2
+    plan = make_plan("lr", env["OUT"], env | {"SCALES": "8,16", "VALUES": "2^-7, 0.5", "PARAMETRIZATIONS": "sp,mup"})
+    assert len(plan.jobs) == 2 * 2 * 2
 
 
 def test_the_transfer_script_compares_like_with_like(tmp_path):
@@ -560,6 +565,89 @@ def test_jobs_are_run_by_the_script_in_the_clone_and_by_the_package_elsewhere(tm
     monkeypatch.chdir(tmp_path)
     assert job_command(Path("jobs.txt"), {"PYTHON": "py"}) == ["py", "-m", "llmc.mup.sweep_tool", "job", "jobs.txt"]
     assert DEFAULT_CONFIG.read_text() == (ROOT / "scripts/mup_sweep.toml").read_text()
+
+
+JOBLOG = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
+
+
+def joblog_line(number: int, code: int = 0, by_signal: int = 0) -> str:
+    return f"{number}\t:\t1700000000.000\t     1.000\t0\t0\t{code}\t{by_signal}\tjob {number}\n"
+
+
+def test_a_joblog_keeps_only_what_is_finished_in_this_list(fake):
+    """GNU parallel 20221122: --resume-failed skips by line number, whatever the command, and the entry of a SIGKILLed
+    job has Exitval 0 and Signal 9."""
+    _, env = fake
+    sweep(env | {"VALUES": "2^-8", "SCALES": "8"})  # two runs are finished
+    jobs = make_plan("lr", env["OUT"], env).jobs  # twelve, in another order
+    finished = [number for number, job in enumerate(jobs, start=1) if job.state() == "done"]
+    assert len(finished) == 2
+    joblog = Path(env["OUT"]) / "joblog.txt"
+    killed = next(number for number in range(1, 13) if number not in finished)
+    joblog.write_text(
+        JOBLOG + "".join(joblog_line(number) for number in (*finished, 99)) + joblog_line(killed, by_signal=9)
+        + joblog_line(finished[0], code=1) + "7\t:\t17000"
+    )  # fmt: skip
+    prune_joblog(jobs, joblog)
+    assert joblog.read_text() == JOBLOG + "".join(joblog_line(number) for number in finished)
+    joblog.write_text("")
+    prune_joblog(jobs, joblog)  # as after a full disk
+    assert not joblog.exists()
+
+
+@pytest.mark.parametrize("code", [255, 126, 1])
+def test_a_job_never_ends_with_255(fake, code):
+    """xargs 4.9.0 stops all jobs at an exit code of 255, and GNU parallel takes it for a lost connection."""
+    folder, env = fake
+    (folder / "fake.py").write_text(f"import sys; sys.exit({code})")
+    sweep(env, "--dry-run")
+    done = subprocess.run(
+        [sys.executable, ROOT / "dev/mup_sweep.py", "job", f"{env['OUT']}/jobs.txt", "1"], check=False, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == (1 if code == 255 else code)
+    lines = "".join(f"{number}\n" for number in range(1, 13))
+    if code == 255:  # all twelve are run; with 255 xargs would stop after the first
+        subprocess.run(
+            ["xargs", "-P", "1", "-n", "1", sys.executable, ROOT / "dev/mup_sweep.py", "job", f"{env['OUT']}/jobs.txt"],
+            input=lines, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        assert len(list(Path(env["OUT"]).rglob("exit_code"))) == 12
+
+
+def signalled(fake, signals, **extra) -> tuple[int, str]:
+    """Starts a sweep whose runs take a minute, sends signals when two of them run; its exit code and stderr."""
+    folder, env = fake
+    (folder / "SLOW").touch()
+    process = subprocess.Popen(
+        [SWEEP, "lr", "--no-figures"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env=clean_environment() | env | {"JOBS": "2"} | extra,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(runs(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.2)
+    _, errors = process.communicate(timeout=50)  # ends when no process holds its stderr any more
+    return process.returncode, errors
+
+
+@pytest.mark.skipif(not has_gnu_parallel(), reason="GNU parallel is not installed")
+@pytest.mark.parametrize(
+    ("signals", "code"), [([signal.SIGINT], 130), ([signal.SIGTERM], 143), ([signal.SIGTERM] * 2, 143)]
+)
+def test_a_sweep_under_gnu_parallel_hears_signals_at_once(fake, signals, code):
+    """GNU parallel 20221122: on SIGTERM it waits for the running jobs, and on SIGINT it kills them after 0.35 s."""
+    folder, env = fake
+    returned, errors = signalled(fake, signals)
+    assert returned == code
+    assert "interrupted: the same command goes on from here" in errors
+    assert len(runs(folder)) == 2  # no further one was started
+    assert [path.read_text() for path in Path(env["OUT"]).rglob("exit_code")] == ["-15\n", "-15\n"]  # they had time
+    (folder / "SLOW").unlink()
+    assert "12 runs: 12 done" in sweep(env).stdout
 
 
 def test_the_steps_of_a_sweep_by_hand_from_another_folder(fake):

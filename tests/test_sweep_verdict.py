@@ -246,7 +246,13 @@ def test_wider_is_better_is_checked_in_every_window(tmp_path):
     assert "Last 50 steps" in figure
     early = next((tmp_path / "mup/64").rglob("-7/1/log.jsonl"))  # worse in the first window only
     early.write_text(early.read_text().replace('"step": 9, "loss": ', '"step": 9, "loss": 9'))
-    assert not analyse(tmp_path / "sweep.csv")[0]["wider"]["mup"][0]["ok"]
+    result, text = analyse(tmp_path / "sweep.csv")
+    assert not result["wider"]["mup"][0]["ok"]
+    assert result["wider"]["mup"][0]["at_steps"] == [1, 50]  # the window that is worse is named
+    assert (result["wider"]["mup"][0]["windows_worse"], result["wider"]["mup"][0]["windows"]) == (1, 4)
+    [line] = [line for line in text.splitlines() if line.startswith("µP") and "32 -> 64 " in line]
+    assert " 1-50 " in line and line.endswith("worse in 1 of 4 windows")
+    assert result["wider"]["sp"][1]["windows_worse"] == 4
 
 
 def test_figures_are_written_and_show_their_points(tmp_path):

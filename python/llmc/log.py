@@ -65,6 +65,18 @@ class Run:
     name: str
     train: dict[int, Event] = field(default_factory=dict)
     evals: dict[int, Event] = field(default_factory=dict)
+    flops_per_token: float | None = None  # None: its config event does not have the model
+
+
+def flops_per_token(config_event: Event) -> float | None:
+    """FLOPs of a training step for each token, as llmc/ops/cost.h counts them: 6 N + 12 L C T."""
+    try:
+        model = config_event["model"]
+        depth, width, vocabulary = (float(model[name]) for name in ("num_layers", "channels", "vocab_size"))
+        length = float(config_event["config"]["seq_len"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return 6 * (12 * depth * width**2 + vocabulary * width) + 12 * depth * width * length
 
 
 def read_log(path: Path) -> Run:
@@ -76,6 +88,7 @@ def read_log(path: Path) -> Run:
         raise DataError(f"{file}: {error.strerror}: give the log.jsonl of a run, or its folder") from None
     run = Run(str(file))
     broken = []
+    before = now = 0.0  # seconds of the programs that ended before a --resume, and so far
     for position, line in enumerate(lines, start=1):
         event = parse_event(line)
         if event is None:
@@ -83,6 +96,10 @@ def read_log(path: Path) -> Run:
                 broken.append(position)
             continue
         kind, step = event["event"], int(event["step"])
+        if kind == "config":
+            run.flops_per_token, before = flops_per_token(event), now
+        elif finite(event.get("elapsed")) is not None:
+            now = event["elapsed"] = event["elapsed"] + before
         if kind == "config" and event.get("resumed_from") is not None:  # steps after the checkpoint were repeated
             run.train = {s: e for s, e in run.train.items() if s <= step}
             run.evals = {s: e for s, e in run.evals.items() if s <= step}

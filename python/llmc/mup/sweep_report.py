@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmc.mup.sweep_table import Sweep, show
-from llmc.mup.sweep_verdict import Analysis, Outcome, Results, Wider, amount
+from llmc.mup.sweep_verdict import Analysis, Outcome, Results, Rise, Wider, amount
 from llmc.plot.style import scheme_title
+from llmc.wording import plural
 
 
 def print_tables(sweep: Sweep, results: Results) -> None:
@@ -58,18 +59,28 @@ def print_wider(sweep: Sweep, curves: dict[str, Wider], tolerance: float) -> Non
         f"\nwider is always better, at the transferred {sweep.axis}: worst rise of the training loss to the next "
         f"{sweep.scale_axis}, over windows of {window} steps (allowed: {tolerance:g})"
     )
-    table: list[Sequence[str]] = [("scheme", "step up", "worst rise", "")]
+    table: list[Sequence[str]] = [("scheme", "step up", "worst rise", "at steps", "")]
     for scheme, w in curves.items():
-        for small, large, rise in w.rises:
+        for rise in w.rises:
             table.append(
                 (
                     scheme_title(scheme),
-                    f"{small:g} -> {large:g}",
-                    "diverged" if math.isinf(rise) else f"{rise:+.4f}",
-                    "ok" if rise <= tolerance else "worse",
+                    f"{rise.small:g} -> {rise.large:g}",
+                    "diverged" if math.isinf(rise.worst) else f"{rise.worst:+.4f}",
+                    f"{rise.first}-{rise.last}" if rise.last else "",
+                    wider_text(rise, tolerance),
                 )
             )
     print_columns(table)
+
+
+def wider_text(rise: Rise, tolerance: float) -> str:
+    if rise.worst <= tolerance:
+        return "ok"
+    if not rise.means:
+        return "worse"
+    above = sum(mean > tolerance for mean in rise.means)
+    return f"worse in {above} of {plural(len(rise.means), 'window')}"
 
 
 def as_json(analysis: Analysis, threshold: float, ratio: float, tolerance: float) -> dict[str, Any]:
@@ -84,8 +95,16 @@ def as_json(analysis: Analysis, threshold: float, ratio: float, tolerance: float
         "schemes": {scheme: [outcome_json(out) for out in outs] for scheme, outs in analysis.results.items()},
         "wider": {
             scheme: [
-                {"from": small, "to": large, "worst_rise": finite_or_none(rise), "ok": rise <= tolerance}
-                for small, large, rise in w.rises
+                {
+                    "from": rise.small,
+                    "to": rise.large,
+                    "worst_rise": finite_or_none(rise.worst),
+                    "at_steps": [rise.first, rise.last] if rise.last else None,
+                    "windows_worse": sum(mean > tolerance for mean in rise.means),
+                    "windows": len(rise.means),
+                    "ok": rise.worst <= tolerance,
+                }
+                for rise in w.rises
             ]
             for scheme, w in analysis.curves.items()
         },

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from llmc.log import finite, read_log
 from llmc.mup.sweep_table import Grid, Point, Sweep, Value, ordered, read_sweep, show
@@ -132,13 +133,24 @@ def amount(value: float | None) -> str:
     return "-" if value is None else "diverged" if math.isinf(value) else f"{value:.4f}"
 
 
+class Rise(NamedTuple):
+    """How much higher the training loss is at the next scale, in the window of training where that is worst."""
+
+    small: float
+    large: float
+    worst: float  # inf: one of the two diverged
+    first: int  # steps of that window; 0: diverged
+    last: int
+    means: list[float]  # of every window
+
+
 @dataclass
 class Wider:
     """Training at the transferred value: mean curves over seeds, and the worst rise from a scale to the next."""
 
     steps: list[int]
     curves: dict[float, list[float]]  # by scale; diverged scales are missing
-    rises: list[tuple[float, float, float]]  # smaller scale, larger scale, worst rise in a window (inf: diverged)
+    rises: list[Rise]
     window: int
 
 
@@ -167,10 +179,11 @@ def wider(sweep: Sweep, results: list[Outcome], scheme: str) -> Wider | None:
     for small, large in pairwise(results):
         if small.scale in curves and large.scale in curves:
             a, b = curves[small.scale], curves[large.scale]
-            worst = max(fmean(b[i : i + window]) - fmean(a[i : i + window]) for i in starts)
+            means = [fmean(b[i : i + window]) - fmean(a[i : i + window]) for i in starts]
+            at = starts[means.index(max(means))]
+            rises.append(Rise(small.scale, large.scale, max(means), steps[at], steps[at + window - 1], means))
         else:
-            worst = math.inf
-        rises.append((small.scale, large.scale, worst))
+            rises.append(Rise(small.scale, large.scale, math.inf, 0, 0, []))
     return Wider(steps, curves, rises, window) if len(results) > 1 and steps else None
 
 
