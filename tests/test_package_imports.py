@@ -18,6 +18,7 @@ LEVELS = [
     ["llmc.wording"],
     [
         "llmc.atomic",
+        "llmc.cpus",
         "llmc.log",
         "llmc.outliers",
         "llmc.paths",

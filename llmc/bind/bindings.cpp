@@ -6,6 +6,7 @@
 #include <utility>
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"
+#include "llmc/core/cgroup.h"
 #include "llmc/core/error.h"
 #include "llmc/ops/device.h"
 
@@ -26,6 +27,14 @@ void bind_device(py::module_& m) {
     m.def("name", &llmc::device::name, "The device's name.");
     m.def("backend", &llmc::device::backend, "\"cpu\", \"cuda\" or \"emulated\".");
     m.def("threads", &llmc::device::threads, "Host threads in use.");
+    m.def(
+        "cgroup_limits",
+        [](const std::string& root) {
+            const llmc::CgroupLimits limits = llmc::cgroup_limits(root);
+            return py::make_tuple(limits.cpus, limits.memory);
+        },
+        "What the control groups of this process allow: (CPUs, bytes of memory); infinity and 2^64-1 for no limit.",
+        py::arg("root") = "");
     m.def("memory_total", &llmc::device::memory_total, "Bytes of memory of the device.");
     m.def(
         "peak_flops",

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include "llmc/core/cgroup.h"
 #include "llmc/core/error.h"
 #include "llmc/core/threads.h"
 #include "llmc/cpu/dispatch.h"
@@ -39,6 +40,7 @@ void prepare_process(char** argv) {
     char path[4096] = {};  // not /proc/self/exe itself: top and pkill show the name of the file that was started
     if (readlink("/proc/self/exe", path, sizeof path - 1) < 0) return;
     setenv("GOMP_SPINCOUNT", "10000", 1);
+    unbind_first_thread();
     execv(path, argv);  // returns only if it fails: then continue without
 }
 
@@ -50,17 +52,15 @@ int threads() {
 }
 
 std::string name() {
-    return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread, " : " threads, ",
-               cpu::instruction_set(), ")");
+    const std::string reason = threads_reason();
+    return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread" : " threads",
+               reason.empty() ? "" : " by " + reason, ", ", cpu::instruction_set(), ")");
 }
 std::string backend() { return "cpu"; }
 
 size_t memory_total() {
     size_t bytes = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGE_SIZE));
-    std::ifstream file("/sys/fs/cgroup/memory.max");
-    size_t limit;
-    if (file >> limit) bytes = std::min(bytes, limit);  // fails for "max", which is not a number
-    return bytes;
+    return std::min<uint64_t>(bytes, cgroup_limits().memory);
 }
 
 size_t memory_available() { return memory_total(); }

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "llmc/core/error.h"
+#include "llmc/core/threads.h"
 #include "llmc/train/optimizer.h"
 
 namespace llmc {
@@ -83,6 +84,7 @@ std::string describe(const Setup& s) {
     std::snprintf(text, sizeof text, ", %.3g FLOPs\n",
                   GPT2::flops_per_token(s.shape, c.model.seq_len) * double(s.steps) * double(c.run.total_batch_size));
     out += text;
+    if (const std::string warning = threads_warning(); !warning.empty()) out += "note    " + warning + "\n";
     for (const std::string& note : s.notes) out += "note    " + note + "\n";
     return out;
 }

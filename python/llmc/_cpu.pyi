@@ -21,6 +21,7 @@ __all__ = [
     "attention_logits",
     "backend",
     "cast",
+    "cgroup_limits",
     "checkpoint_options",
     "choose_token",
     "classifier",
@@ -210,6 +211,11 @@ def cast(
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     dst = src in dst_dtype, rounded to nearest even; src is first rounded to src_dtype.
+    """
+
+def cgroup_limits(root: str = "") -> tuple[float, int]:
+    """
+    What the control groups of this process allow: (CPUs, bytes of memory); infinity and 2^64-1 for no limit.
     """
 
 def checkpoint_options(checkpoint: str) -> typing.Any:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from llmc.cpus import usable_cpus
 from llmc.errors import UsageError
 
 
@@ -22,14 +23,20 @@ def world_size() -> int:
 
 
 def pick_device(wanted: str, threads: int) -> torch.device:
-    """wanted: auto, cpu or cuda; threads: CPU threads, 0 for PyTorch's default."""
+    """wanted: auto, cpu or cuda; threads: CPU threads, 0: OMP_NUM_THREADS, or one for each CPU that may be used."""
     cuda = torch.cuda.is_available()
     if wanted == "cuda" and not cuda:
         raise UsageError("--device cuda: PyTorch finds no CUDA device; use --device cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
-    if threads:
-        torch.set_num_threads(threads)
+    if threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads or usable_cpus())
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and wanted != "cpu" else "cpu")
+
+
+def device_text(device: torch.device) -> str:
+    """ "cuda:0", or "cpu, 2 threads"."""
+    count = torch.get_num_threads()
+    return f"cpu, {count} thread{'s' * (count != 1)}" if device.type == "cpu" else str(device)
 
 
 @contextmanager
