@@ -25,6 +25,8 @@ int run(int argc, char** argv) {
     Setup setup = prepare(line);
     if (line.dry_run) {
         std::printf("%s\n%s", describe(setup).c_str(), rule_table(rules_json(setup), line.all_tensors).c_str());
+        std::fflush(stdout);
+        llmc::checked_memory(setup);  // what does not fit fails here, too
         return kExitOk;
     }
     std::string command;

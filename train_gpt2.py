@@ -51,8 +51,10 @@ from llmc.options import Option
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import device_text, exit_process, pick_device, process_group, rank, world_size
+from llmc.rule_table import table_lines
 from llmc.run_log import RunLog
-from llmc.run_setup import Setup, assumed_heads, check_weights, describe, prepare, table_lines, take_shape
+from llmc.run_setup import Setup, assumed_heads, check_weights, describe, prepare, take_shape
+from llmc.run_warnings import warnings_of
 from llmc.sampling import generate, open_tokenizer
 from llmc.signals import Received, stop_signals
 from llmc.tokenizer import UNKNOWN
@@ -727,7 +729,7 @@ class Trainer:
         if not finite:
             self.log.finish(self.step, "diverged")
             kept = f" (the checkpoint of step {self.saved_at} is intact)" if self.saved_at >= 0 else ""
-            numbers = f"loss {mean_loss}, gradient norm {norm}; lower --lr or raise --warmup-steps{kept}"
+            numbers = f"loss {mean_loss:.6g}, gradient norm {norm:.6g}; lower --lr or raise --warmup-steps{kept}"
             raise Error(f"training diverged at step {self.step}: {numbers}", ExitCode.DIVERGED)
         return stop
 
@@ -809,6 +811,7 @@ def resolve(line: CommandLine) -> tuple[Setup, Rules]:
     """The setup of a run and its rules. Raises UsageErrors and DataErrors; writes nothing."""
     scheme = SCHEMES[line.config.parametrization]
     setup = prepare(line, scheme.tie, scheme.grad_clip, world_size())
+    setup.warnings.extend(warnings_of(setup, lr_factor))
     return setup, parametrization(setup.config, setup.shape)
 
 
@@ -822,7 +825,7 @@ def train(line: CommandLine) -> int:
         setup, rules = resolve(line)
         if line.dry_run:
             if rank() == 0:
-                print(describe(setup, rules, device_text(device)), table_lines(rules), sep="\n")
+                print(describe(setup, rules, device_text(device)), table_lines(rules, line.every_block), sep="\n")
             return 0
         trainer = Trainer(setup, rules, device, compiled, begin)
         with stop_signals() as received:

@@ -2,20 +2,18 @@
 --print-config. train_gpt2.py's command line runs in this process, the C++ program as a program.
 """
 
-import contextlib
-import io
 import json
 import runpy
 import subprocess
 import sys
 
 import pytest
+from both_programs import original, twin
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from program import BINARY, ROOT, TINY, checkpoints, log, losses, run
 from shards import random_text, write_shard, write_text_shards
 
-import train_gpt2
 from llmc.options import OPTIONS, PRESETS
 
 pytestmark = [
@@ -47,25 +45,6 @@ def test_options_need_no_other_packages():
 
 
 # --- Both programs ---
-
-
-def twin(arguments):
-    """(exit code, what is printed, the message without the program's name) of train_gpt2.py."""
-    out, error = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        try:
-            code = train_gpt2.main(arguments)
-        except SystemExit as end:
-            code = end.code
-    message = error.getvalue().removeprefix("train_gpt2.py: ").replace("train_gpt2.py sample", "train_gpt2 sample")
-    return code, out.getvalue(), message.rstrip("\n")
-
-
-def original(arguments):
-    """The same for the C++ program."""
-    done = subprocess.run([BINARY, *arguments], cwd=ROOT, capture_output=True, timeout=30)
-    message = done.stderr.decode(errors="replace").removeprefix(f"{BINARY.name}: ")
-    return done.returncode, done.stdout.decode(errors="replace"), message.rstrip("\n")
 
 
 def both(*arguments, same_message=True):
@@ -136,6 +115,7 @@ def test_odd_numbers(option):
         (["--lr", "0.1", "sample"], "'sample' comes first"),
         (["--heads", "3", "--head-dim", "16"], "--head-dim excludes --heads"),
         (["--steps", "3", "--epochs", "1", "--tokens", "5"], "--tokens excludes --steps"),
+        (["--all"], "--all needs --dry-run: it prints the rules of every block"),
         (["--resume"], "--resume needs --out: the folder of the run to continue"),
         (["--checkpoint-every", "5"], "--checkpoint-every 5 needs --out"),
         (["--coord-check", "a.csv"], "--coord-check a.csv needs --overfit-single-batch"),
@@ -171,7 +151,6 @@ def test_refusals(arguments, words):
         ["--init", "x", "--total-batch-size", "7"],
         ["--parametrization", "mup", "--base-width", "64"],
         ["--parametrization", "u-mup", "--output-mult", "1", "--depth-alpha", "1", "--grad-clip", "3"],
-        ["--all"],
         ["--config", ""],
     ],
     ids=" ".join,

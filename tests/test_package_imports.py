@@ -31,7 +31,16 @@ LEVELS = [
     ["llmc.data"],  # from text to token shards
     ["llmc.config_json", "llmc.weight_files"],
     ["llmc.foreign"],
-    ["llmc.checkpoint", "llmc.log_writer", "llmc.ranks", "llmc.run_setup", "llmc.sampling", "llmc.torch_profile"],
+    [
+        "llmc.checkpoint",
+        "llmc.log_writer",
+        "llmc.ranks",
+        "llmc.rule_table",
+        "llmc.run_setup",
+        "llmc.run_warnings",
+        "llmc.sampling",
+        "llmc.torch_profile",
+    ],
     ["llmc.batches", "llmc.check_writer", "llmc.run_log"],  # this line and the one above: used by train_gpt2.py
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts

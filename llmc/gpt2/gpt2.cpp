@@ -28,6 +28,9 @@ GPT2::Memory GPT2::memory(const ModelShape& shape, const GPT2Options& options) {
 }
 
 int GPT2::batch_that_fits(const ModelShape& shape, GPT2Options options, size_t state_bytes, size_t bytes) {
+    options.batch_size = 1;
+    const Memory least = memory(shape, options);
+    if (least.parameters + least.gradients + least.activations + state_bytes > bytes) return 0;
     const auto fits = [&](int batch_size) {
         options.batch_size = batch_size;
         const Memory m = memory(shape, options);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -74,25 +75,40 @@ std::string name_in_block(const std::string& name) {
     return name.starts_with("h.") ? name.substr(name.find('.', 2) + 1) : "";
 }
 
+size_t blocks_in(const ordered_json& tensors) {
+    std::set<std::string> blocks;
+    for (const ordered_json& t : tensors) {
+        const std::string name = t["name"];
+        if (!name_in_block(name).empty()) blocks.insert(name.substr(0, name.find('.', 2)));
+    }
+    return blocks.size();
+}
+
 // The rows to print: one per tensor, and one h.*.NAME for tensors whose rule is the same in all blocks.
 ordered_json folded(const ordered_json& tensors) {
+    struct Group {
+        const ordered_json* first;
+        size_t blocks = 0;
+        bool same = true;
+    };
+    std::map<std::string, Group> groups;  // by the name within a block
+    const auto same_rule = [](const ordered_json& a, const ordered_json& b) {
+        return std::all_of(a.items().begin(), a.items().end(),
+                           [&](const auto& item) { return item.key() == "name" || b.at(item.key()) == item.value(); });
+    };
+    for (const ordered_json& t : tensors) {
+        Group& group = groups.try_emplace(name_in_block(t["name"]), Group{&t}).first->second;
+        ++group.blocks;
+        group.same = group.same && same_rule(*group.first, t);
+    }
     ordered_json rows = ordered_json::array();
-    std::set<std::string> done;
-    for (ordered_json row : tensors) {
-        const std::string name = row["name"], inner = name_in_block(name);
-        if (done.contains(inner)) continue;
-        const auto same_rule = [&](ordered_json other) {
-            other["name"] = name;
-            return other == row;
-        };
-        size_t blocks = 0, same = 0;
-        for (const ordered_json& other : tensors)
-            if (!inner.empty() && name_in_block(other["name"]) == inner) ++blocks, same += same_rule(other);
-        if (blocks > 1 && same == blocks) {
-            done.insert(inner);
-            row["name"] = "h.*." + inner;
-        }
-        rows.push_back(row);
+    for (const ordered_json& t : tensors) {
+        const std::string inner = name_in_block(t["name"]);
+        const Group& group = groups.at(inner);
+        const bool fold = !inner.empty() && group.blocks > 1 && group.same;
+        if (fold && group.first != &t) continue;
+        rows.push_back(t);
+        if (fold) rows.back()["name"] = "h.*." + inner;
     }
     return rows;
 }
@@ -127,7 +143,10 @@ std::string rule_table(const ordered_json& p, bool all_tensors) {
     out += format("%-26s %-7s %-14s %10s %10s %10s %10s %10s", "tensor", "role", "shape", "init_std", "multiplier",
                   "lr", "decay", "eps");
     out += unit_scaled ? format(" %10s %10s\n", "dinp", "dweight") : "\n";
-    for (const ordered_json& t : all_tensors ? p["tensors"] : folded(p["tensors"])) out += row_text(t, unit_scaled);
+    const ordered_json rows = all_tensors ? p["tensors"] : folded(p["tensors"]);
+    for (const ordered_json& t : rows) out += row_text(t, unit_scaled);
+    if (rows.size() < p["tensors"].size())
+        out += str("h.* x ", blocks_in(p["tensors"]), ": every block has these tensors; --all shows each\n");
     return out;
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "llmc/core/error.h"
+#include "llmc/train/warnings.h"
 
 namespace llmc {
 namespace {
@@ -64,18 +65,28 @@ void choose_tokenizer(Setup& s) {
     if (s.tokenizer_path.empty() && s.weights) s.tokenizer_path = s.weights->tokenizer_path;
 }
 
-int64_t length_in_steps(const Setup& s) {
-    const RunOptions& c = s.config.run;
-    if (c.steps >= 0) return c.steps;
-    if (c.tokens >= 0) return (c.tokens + c.total_batch_size - 1) / c.total_batch_size;
-    if (!s.train) return 0;
-    const double epochs = c.epochs >= 0 ? c.epochs : 1;
-    const int64_t samples_per_step = c.total_batch_size / s.config.model.seq_len;
-    return std::max<int64_t>(c.epochs == 0 ? 0 : 1,
-                             int64_t(epochs * double(s.train->windows()) / double(samples_per_step)));
-}
-
 }  // namespace
+
+int64_t length_in_steps(const Config& config, const Dataset* train, const TrainingState& start) {
+    const RunOptions& c = config.run;
+    if (c.steps >= 0) return c.steps;
+    // Steps before a --resume may have had another batch size.
+    if (c.tokens >= 0) {
+        const int64_t left = c.tokens - start.tokens;
+        if (left <= -c.total_batch_size)
+            fail_usage("--resume: the checkpoint has seen ", start.tokens, " tokens, beyond --tokens ", c.tokens,
+                       ": raise --tokens");
+        return start.step + std::max<int64_t>(0, (left + c.total_batch_size - 1) / c.total_batch_size);
+    }
+    if (!train) return 0;
+    const double epochs = c.epochs >= 0 ? c.epochs : 1, samples = epochs * double(train->windows());
+    const int64_t samples_per_step = c.total_batch_size / config.model.seq_len;
+    const bool same = start.samples == start.step * samples_per_step;
+    const int64_t steps = same ? int64_t(samples / double(samples_per_step))
+                               : start.step +
+                                     int64_t(std::max(0.0, samples - double(start.samples)) / double(samples_per_step));
+    return std::max<int64_t>(c.epochs == 0 ? 0 : 1, steps);
+}
 
 std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config) {
     const EvaluationOptions& e = config.evaluation;
@@ -104,7 +115,8 @@ Setup prepare(const CommandLine& line) {
     if (!s.weights) s.shape = new_shape(c, s.train ? s.train->vocab_size() : 0);
     check_vocabulary(s);
     choose_tokenizer(s);
-    s.steps = length_in_steps(s);
+    if (s.resume_from) s.start = read_training_state(*s.resume_from);
+    s.steps = length_in_steps(c, s.train.get(), s.start);
     if (s.resume_from) compare_with_checkpoint(s);
     s.rules = std::make_unique<Parametrization>(make_rules(c, s.shape));
     const bool used = fs::exists(fs::path(out) / "log.jsonl") || newest_checkpoint(out);
@@ -112,6 +124,7 @@ Setup prepare(const CommandLine& line) {
         fail_usage("--out ", out,
                    " holds an earlier run: continue it (--resume), delete it (--overwrite), or choose "
                    "another folder");
+    s.warnings = warnings_of(s);
     return s;
 }
 

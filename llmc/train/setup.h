@@ -18,12 +18,17 @@ struct Setup {
     std::optional<std::string> resume_from;  // checkpoint folder
     std::unique_ptr<ModelFile> weights;      // of --resume or --init; null: initialise
     std::unique_ptr<Dataset> train, val;     // null if not given
-    int64_t steps = 0;
-    std::string tokenizer, tokenizer_path;  // "byte", "gpt2" or "unknown"; tokenizer.bin
+    TrainingState start;                     // of the checkpoint of --resume
+    int64_t steps = 0;                       // at the end of the run, those before a --resume included
+    std::string tokenizer, tokenizer_path;   // "byte", "gpt2" or "unknown"; tokenizer.bin
     std::unique_ptr<Parametrization> rules;
+    std::vector<std::string> warnings;
     std::vector<std::string> notes;    // what was assumed or taken from a checkpoint, a sentence each
     std::vector<std::string> changed;  // options that differ from the checkpoint, "lr: 0.01 -> 0.02"
 };
+
+// Steps at the end of a run that starts at `start`. train: null if there is none.
+int64_t length_in_steps(const Config& config, const Dataset* train, const TrainingState& start);
 
 // What --eval-tokens or --eval-batches choose of the validation data.
 std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config);

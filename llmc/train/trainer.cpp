@@ -17,6 +17,9 @@ namespace llmc {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
+// "nan" in every text: printf shows the sign, which the operations of the processor choose.
+static double without_sign_of_nan(double value) { return std::isnan(value) ? std::fabs(value) : value; }
+
 Trainer::Trainer(Setup setup, const std::string& command)
     : setup_(std::move(setup)),
       model_(setup_.shape, *setup_.rules, checked_memory(setup_)),
@@ -147,8 +150,8 @@ Trainer::StepResult Trainer::train_step() {
         }
     }
     if (!r.skipped) optimizer_.step(schedule, ++state_.updates);
-    r.loss = model_.loss();
-    r.grad_norm = optimizer_.grad_norm();
+    r.loss = without_sign_of_nan(model_.loss());
+    r.grad_norm = without_sign_of_nan(optimizer_.grad_norm());
     state_.samples = loader_->position();
     state_.tokens += config_.run.total_batch_size;
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -206,7 +209,7 @@ void Trainer::evaluate() {
         sum += double(model_.mean_loss()) * double(segment.targets());
         targets += segment.targets();
     }
-    const double loss = sum / double(targets), tokens_per_byte = setup_.val->tokens_per_byte();
+    const double loss = without_sign_of_nan(sum / double(targets)), tokens_per_byte = setup_.val->tokens_per_byte();
     ordered_json line = {{"val_loss", loss}};
     if (tokens_per_byte > 0) line["bits_per_byte"] = loss / std::log(2.0) * tokens_per_byte;
     for (auto& [key, value] : line.items()) last_[key] = value;

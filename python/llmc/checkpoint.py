@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -267,6 +267,25 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+class Start(NamedTuple):
+    """The position of a run in its data."""
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+
+
+def read_start(folder: Path) -> Start:
+    """The position at which a checkpoint was written."""
+    path = folder / "optimizer.safetensors"
+    try:
+        with open_safetensors(path) as file:
+            state, step = json.loads(file.metadata()["state"]), int(file.metadata()["step"])
+            return Start(step, int(state["samples"]), int(state["tokens"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is missing or damaged: {error}") from None
 
 
 def load_training_state(folder: Path, tensors: Mapping[str, torch.Tensor], rules: Rules) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class CommandLine:
     given: frozenset[str]  # names of the options given explicitly, not set by a default or a preset
     extra: dict[str, Value] = field(default_factory=dict)  # options that only this program has
     dry_run: bool = False
+    every_block: bool = False  # --dry-run --all: a row for every block
     checkpoint: str = ""  # of the sample command
 
 
@@ -82,6 +83,8 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     if sampling:
         config, extra, given = make_config(settings, program.options)
         return CommandLine(config, given, extra, checkpoint=values["checkpoint"])
+    if values["all"] and not values["dry_run"]:
+        raise UsageError("--all needs --dry-run: it prints the rules of every block instead of one")
     if values["options_json"]:
         print(JSON_FILE.read_text(encoding="utf-8"), end="")
         raise SystemExit(0)
@@ -100,7 +103,7 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
         changed = {option.key: extra[option.key] for option in program.options if option.name in given}
         print(to_toml(config, changed), end="")
         raise SystemExit(0)
-    return CommandLine(config, given, extra, values["dry_run"])
+    return CommandLine(config, given, extra, values["dry_run"], values["all"])
 
 
 def _train_parser(program: Program) -> argparse.ArgumentParser:
@@ -124,7 +127,7 @@ _FLAGS = {
     "print-config": "print the resolved options as TOML and exit",
     "options-json": "print the table of options as JSON and exit",
     "dry-run": "print shapes, tokens and the rule of every tensor, and exit",
-    "all": "with --dry-run: the rules of all blocks (this program always prints them)",
+    "all": "with --dry-run: a row for every block, even if its rules are equal",
 }
 
 

@@ -6,10 +6,18 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from llmc.bpe_table import find_table
-from llmc.checkpoint import Checkpoint, Rules, Shape, check_rules, newest_checkpoint, open_checkpoint
+from llmc.checkpoint import (
+    Checkpoint,
+    Rules,
+    Shape,
+    Start,
+    check_rules,
+    newest_checkpoint,
+    open_checkpoint,
+    read_start,
+)
 from llmc.command_line import CommandLine
 from llmc.config import Config
 from llmc.data.windows import Dataset
@@ -27,7 +35,8 @@ class Setup:
 
     config: Config  # resolved: batch, shape of a checkpoint, tokenizer
     shape: Shape
-    steps: int
+    start: Start  # of the checkpoint of --resume
+    steps: int  # at the end of the run, those before a --resume included
     ranks: int  # processes that share each step
     weights: Checkpoint | None  # of --resume or --init
     resume_from: Path | None  # checkpoint folder
@@ -36,6 +45,7 @@ class Setup:
     tokenizer: str  # byte, gpt2 or unknown
     tokenizer_file: Path | None
     extra: dict[str, Value]  # options that only this program has
+    warnings: list[str]
     notes: list[str]  # what was assumed or taken from a checkpoint, a sentence each
 
     @property
@@ -84,10 +94,10 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
             f"--out {config.out} holds an earlier run: continue it (--resume), delete it (--overwrite), or choose "
             "another folder"
         )
-    steps = _length_in_steps(config, train)
-    return Setup(
-        config, shape, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file, line.extra, notes
-    )
+    start = read_start(resume_from) if resume_from else Start()
+    steps = length_in_steps(config, train, start)
+    setup = (config, shape, start, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file)
+    return Setup(*setup, line.extra, [], notes)
 
 
 def take_parametrization(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, list[str]]:
@@ -185,15 +195,28 @@ def _choose_tokenizer(config: Config, train: Dataset | None, weights: Checkpoint
     return name, next((file for file in files if file), None)
 
 
-def _length_in_steps(config: Config, train: Dataset | None) -> int:
+def length_in_steps(config: Config, train: Dataset | None, start: Start) -> int:
+    """Steps at the end of a run that starts at `start`."""
     if config.steps >= 0:
         return config.steps
-    if config.tokens >= 0:
-        return -(-config.tokens // config.total_batch_size)
-    epochs = config.epochs if config.epochs >= 0 else 1.0
-    windows = train.windows if train else 0
-    samples_per_step = config.total_batch_size // config.seq_len
-    return max(int(epochs > 0 and windows > 0), int(epochs * windows / samples_per_step))
+    batch = config.total_batch_size
+    if config.tokens >= 0:  # steps before a --resume may have had another batch size
+        left = config.tokens - start.tokens
+        if left <= -batch:
+            raise UsageError(
+                f"--resume: the checkpoint has seen {start.tokens} tokens, beyond --tokens {config.tokens}: "
+                "raise --tokens"
+            )
+        return start.step + max(0, -(-left // batch))
+    if train is None:
+        return 0
+    samples = (config.epochs if config.epochs >= 0 else 1.0) * train.windows
+    samples_per_step = batch // config.seq_len
+    if start.samples == start.step * samples_per_step:
+        steps = int(samples / samples_per_step)
+    else:
+        steps = start.step + int(max(0.0, samples - start.samples) / samples_per_step)
+    return max(int(config.epochs != 0), steps)
 
 
 def check_weights(setup: Setup, rules: Rules) -> list[str]:
@@ -242,23 +265,25 @@ def describe(setup: Setup, rules: Rules, device: str) -> str:
         lines.append(f"data    {train.tokens:,} training tokens in {shards}, tokenizer {setup.tokenizer}")
     lines.append(
         f"run     {setup.steps:,} steps of {config.total_batch_size:,} tokens ({micro}"
-        + (f" x {setup.ranks} ranks)" if setup.ranks > 1 else ")")
+        + (f" x {setup.ranks} ranks) = " if setup.ranks > 1 else ") = ")
+        + _tokens_text(setup)
     )
     depth = f", depth_mult {rules['depth_mult']:g}" if rules["depth_mult"] != 1 else ""
     lines.append(
         f"rules   {rules['scheme']}, width_mult {rules['width_mult']:g}{depth}, attention scale "
         f"{scales['attention']:g}, output scale {scales['output']:g} (--dry-run shows every tensor)"
     )
-    return "\n".join(lines + [f"note    {note}" for note in setup.notes])
+    lines += [f"warning {warning}" for warning in setup.warnings] + [f"note    {note}" for note in setup.notes]
+    return "\n".join(lines)
 
 
-def table_lines(rules: dict[str, Any]) -> str:
-    """The rule table as JSON, one tensor or scale per line."""
-    head = [
-        f" {json.dumps(key)}: {json.dumps(value)}"
-        for key, value in rules.items()
-        if not isinstance(value, (dict, list))
-    ]
-    tensors = ",\n".join(f"  {json.dumps(rule)}" for rule in rules["tensors"])
-    scales = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in rules["scales"].items())
-    return "{\n" + ",\n".join([*head, f' "tensors": [\n{tensors}\n ]', f' "scales": {{\n{scales}\n }}']) + "\n}"
+def _tokens_text(setup: Setup) -> str:
+    """4,300,800 tokens = 0.38 epochs. Steps before a --resume may have had another batch size."""
+    start, batch, to_do = setup.start, setup.config.total_batch_size, max(0, setup.steps - setup.start.step)
+    text = f"{start.tokens + to_do * batch:,} tokens"
+    if start.tokens != start.step * batch:
+        text += f" ({start.tokens:,} in the {start.step:,} steps done)"
+    if setup.train:
+        samples = start.samples + to_do * (batch // setup.config.seq_len)
+        text += f" = {samples / setup.train.windows:.2f} epochs"
+    return text

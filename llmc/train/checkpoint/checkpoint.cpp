@@ -140,8 +140,9 @@ std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const
     return final.string();
 }
 
-TrainingState load_training_state(const std::string& folder, Optimizer& optimizer) {
-    const SafetensorsFile file((fs::path(folder) / "optimizer.safetensors").string());
+namespace {
+
+TrainingState state_in(const SafetensorsFile& file) {
     const json remembered = parse_metadata(file, "state");
     TrainingState state;
     try {
@@ -154,6 +155,20 @@ TrainingState load_training_state(const std::string& folder, Optimizer& optimize
     } catch (const std::exception& error) {
         fail_data(file.path, " is damaged: its metadata 'state' is incomplete (", error.what(), ")");
     }
+    return state;
+}
+
+SafetensorsFile optimizer_file(const std::string& folder) {
+    return SafetensorsFile((fs::path(folder) / "optimizer.safetensors").string());
+}
+
+}  // namespace
+
+TrainingState read_training_state(const std::string& folder) { return state_in(optimizer_file(folder)); }
+
+TrainingState load_training_state(const std::string& folder, Optimizer& optimizer) {
+    const SafetensorsFile file = optimizer_file(folder);
+    const TrainingState state = state_in(file);
     for (const Optimizer::State& s : optimizer.state()) {
         const TensorSpec& spec = s.parameter->spec;
         upload(s.value, from_stored(spec, file.read(s.name, stored_shape(spec))));

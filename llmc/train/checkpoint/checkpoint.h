@@ -50,7 +50,9 @@ struct CheckpointMetadata {
 // checkpoints are unchanged.
 std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer,
                             const TrainingState& state, const CheckpointMetadata& metadata);
-// Moments, masters and state, from a checkpoint folder, after load_weights.
+// The state without its tensors, from a checkpoint folder.
+TrainingState read_training_state(const std::string& folder);
+// Moments, masters and state, after load_weights.
 TrainingState load_training_state(const std::string& folder, Optimizer& optimizer);
 
 // The newest complete checkpoint of a run.

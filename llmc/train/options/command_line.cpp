@@ -180,6 +180,8 @@ CommandLine parse_command_line(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         fail_usage(error.what());
     }
+    if (line.all_tensors && !line.dry_run)
+        fail_usage("--all needs --dry-run: it prints the rules of every block instead of one");
     if (print_options) print_and_exit(options_json().dump(1) + "\n");
     if (sample->parsed()) {
         line.command = CommandLine::Command::sample;
