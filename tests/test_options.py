@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from program import BINARY, ROOT, TINY, checkpoints, log, losses, run
 from shards import random_text, write_shard, write_text_shards
 
-from llmc.options import OPTIONS, PRESETS
+from llmc.options import OPTIONS, OTHER_NAMES, PRESETS
 
 pytestmark = [
     pytest.mark.skipif(not BINARY.exists(), reason="not built: run make train_gpt2"),
@@ -157,6 +157,66 @@ def test_refusals(arguments, words):
 )
 def test_accepted(arguments):
     assert "lr = " in print_config(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--width 0100 --heads 1", "width = 100\n"),
+        ("--width +0x10", "--width: '+0x10' is not a whole number"),
+        ("--lr 2.877e-3", "lr = 0.002877\n"),
+        ("--lr 1_0.5_0", "lr = 10.5\n"),
+        ("--tokens 1e6", "tokens = 1000000\n"),
+        ("--steps 1_000", "steps = 1000\n"),
+        ("--steps 1.5e3", "steps = 1500\n"),
+        ("--steps 1200e-2", "steps = 12\n"),
+        ("--seed 9223372036854775807e0", "seed = 9223372036854775807\n"),
+        ("--seed 0.9223372036854775807e19", "seed = 9223372036854775807\n"),
+        ("--seed 9223372036854775808e0", "is out of range: at most 9223372036854775807"),
+        ("--seed 0e99999999999999999999", "seed = 0\n"),
+        ("--seed 1e-99999999999999999999", "is not a whole number"),
+        ("--steps 1e99999999999999999999", "is out of range: at most 9223372036854775807"),
+    ],
+)
+def test_numbers(arguments, words):
+    assert words in print_config(*arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *[
+            ("--learning-rate", "--lr"),
+            ("--learning_rate=1", "--lr"),
+            ("--n-layer", "--depth"),
+            ("--n_head", "--heads"),
+        ],
+        *[("--n-embd", "--width"), ("--d_model", "--width"), ("--max-steps", "--steps"), ("--max_iters", "--steps")],
+        *[("--block-size", "--seq-len"), ("--n_ctx", "--seq-len"), ("--num_train_epochs", "--epochs")],
+        *[("--output-dir", "--out"), ("--max_grad_norm", "--grad-clip"), ("--wd", "--weight-decay")],
+        *[("--eval-iters", "--eval-tokens"), ("--learnin-rate", "--lr"), ("--Learning-Rate", "--lr")],
+        *[("--gradient_checkpointing", "--recompute"), ("--per_device_train_batch_size", "--batch-size")],
+        *[
+            ("smaple", "sample"),
+            ("sampel", "sample"),
+            ("--no-shufle", "--no-shuffle"),
+            ("--no-zero-int-head", "--no-zero-init-head"),
+        ],
+    ],
+)
+def test_names_of_other_programs_are_translated(word, meant):
+    assert print_config(word) == f"unknown argument: {word}; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("word", ["--xyzzyxyzzy", "ab", "--", "-", "--no-"])
+def test_what_resembles_nothing(word):
+    assert print_config(word) == f"unknown argument: {word}; --help lists the options"
+
+
+def test_every_translation_leads_to_its_option():
+    """No name stands for two options or is the name of one."""
+    names = [name for others in OTHER_NAMES.values() for name in others]
+    assert len(set(names)) == len(names) and not set(names) & set(OPTIONS) and set(OTHER_NAMES) <= set(OPTIONS)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -450,6 +510,8 @@ def command_line_options(draw):
         return [draw(st.sampled_from([f"--{option.name}", f"--no-{option.name}"]))]
     choices = st.sampled_from(option.choices) if option.choices else TEXT
     value = draw(NUMBER_TEXT if option.type in ("integer", "number") else st.one_of(choices, choices, TEXT))
+    if option.type == "list" and draw(st.booleans()):
+        return [f"--{option.name}={value}", *(f"./{more}" for more in draw(st.lists(TEXT, max_size=3)))]
     return [f"--{option.name}={value}"] if draw(st.booleans()) else [f"--{option.name}", value]
 
 
@@ -519,6 +581,7 @@ def test_both_parsers_take_the_same_for_toml(tmp_path, lines, end):
 @GENERATED
 @given(st.lists(command_line_options(), max_size=4))
 def test_what_is_printed_can_be_read(tmp_path, options):
+    """Of either program by either program: backslashes, quotes, newlines, lists, every character."""
     code, printed, _ = twin(["--print-config", *(word for option in options for word in option)])
     if code == 0:
         (tmp_path / "a.toml").write_text(printed)
