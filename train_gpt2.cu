@@ -7,6 +7,7 @@
 #include "llmc/mup/rule_table.h"
 #include "llmc/train/describe.h"
 #include "llmc/train/options/command_line.h"
+#include "llmc/train/progress.h"
 #include "llmc/train/sample_command.h"
 #include "llmc/train/setup.h"
 #include "llmc/train/signals.h"
@@ -42,9 +43,11 @@ int main(int argc, char** argv) {
     try {
         return run(argc, argv);
     } catch (const llmc::Error& error) {
+        llmc::Progress::close();
         std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
         return error.exit_code;
     } catch (const std::exception& error) {  // out of memory, file system errors
+        llmc::Progress::close();
         std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
         return llmc::kExitFailure;
     }

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any, NamedTuple, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))  # runs in a clone without installing
@@ -38,7 +37,6 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel as DDP
 
 from llmc.batches import Batches
 from llmc.bpe_table import find_table
@@ -50,13 +48,14 @@ from llmc.errors import DataError, Error, ExitCode, UsageError
 from llmc.options import Option
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
-from llmc.ranks import device_text, exit_process, pick_device, process_group, rank, world_size
+from llmc.ranks import data_parallel, device_text, exit_process, largest, pick_device, process_group, rank, world_size
 from llmc.rule_table import table_lines
 from llmc.run_log import RunLog
 from llmc.run_setup import Setup, assumed_heads, check_weights, describe, prepare, take_shape
 from llmc.run_warnings import warnings_of
 from llmc.sampling import generate, open_tokenizer
 from llmc.signals import Received, stop_signals
+from llmc.step_line import SCREEN
 from llmc.tokenizer import UNKNOWN
 from llmc.torch_profile import StepProfiler
 
@@ -677,7 +676,7 @@ class Trainer:
         self.model.set_weights(setup.weights.values if setup.weights else initial)
         self.optimizer = Optimizer(self.model, config)
         self.network: Any = torch.compile(self.model, dynamic=False) if compiled else self.model
-        self.parallel: Any = self.network if setup.ranks == 1 else DDP(self.network, broadcast_buffers=False)
+        self.parallel: Any = self.network if setup.ranks == 1 else data_parallel(self.network)
         self.coord_check = CoordCheck(config, setup.shape, rules) if config.coord_check else None
         state: dict[str, Any] = {"samples": 0, "tokens": 0, "updates": 0, "outlier": {"loss": [], "grad_norm": []}}
         if setup.resume_from and setup.weights:
@@ -692,14 +691,20 @@ class Trainer:
         self.stream = self.batches.training(self.step, self.samples)
         self.batch: Any = next(self.stream, None)
 
-    def train_step(self, received: Received) -> int:
-        """One optimizer step; returns the signal that asks to stop, or 0. Waits for the device once, for loss and norm,
-        after reading the next batch."""
+    def stopping(self) -> int:
+        """The signal that asks to stop, the same on all ranks; 0: none."""
+        self.stop = self.stop or int(largest(self.received.signal, self.device))
+        return self.stop
+
+    def train_step(self) -> None:
+        """One optimizer step. Waits for the device once, for loss and norm, after reading the next batch."""
         config, micro_steps, ranks = self.config, self.setup.micro_steps, self.setup.ranks
         start, factor = time.perf_counter(), lr_factor(config, self.step, self.setup.steps)
         self.optimizer.torch.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for micro in range(micro_steps):
+            if micro:
+                self.log.activity(self.step, "micro-batch", micro, micro_steps)
             last = micro == micro_steps - 1  # ranks exchange gradients once a step
             with contextlib.nullcontext() if last or ranks == 1 else self.parallel.no_sync():
                 with self.coord_check.watch(self.model) if self.coord_check else contextlib.nullcontext():
@@ -709,11 +714,9 @@ class Trainer:
             total += loss.detach()
         if self.coord_check:
             self.coord_check.add_parameters(self.model)
-        stop = received.signal
-        if ranks > 1:  # mean loss; all ranks stop at the same step
-            shared = torch.stack([total / ranks, torch.tensor(float(stop > 0), device=self.device)])
-            dist.all_reduce(shared)
-            total, stop = shared[0], stop or (SIGTERM if shared[1] > 0 else 0)
+        if ranks > 1:  # mean loss
+            total /= ranks
+            dist.all_reduce(total)
         mean_loss, norm = torch.stack([total, self.optimizer.norm()]).tolist()
         finite = math.isfinite(mean_loss) and math.isfinite(norm)
         outlier = finite and any([self.loss_outliers.observe(mean_loss), self.norm_outliers.observe(norm)])
@@ -731,32 +734,42 @@ class Trainer:
             kept = f" (the checkpoint of step {self.saved_at} is intact)" if self.saved_at >= 0 else ""
             numbers = f"loss {mean_loss:.6g}, gradient norm {norm:.6g}; lower --lr or raise --warmup-steps{kept}"
             raise Error(f"training diverged at step {self.step}: {numbers}", ExitCode.DIVERGED)
-        return stop
 
     @torch.no_grad()
     def evaluate(self) -> None:
         if not self.setup.val or self.evaluated_at == self.step:
             return
-        self.evaluated_at = self.step
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for part, batch in self.batches.validation():
-            total += self.network(*batch).double() * part
+        for done, rounds, own in self.batches.validation():
+            if self.stopping():
+                return
+            self.log.activity(self.step, "evaluating", done, rounds)
+            for part, batch in own:
+                total += self.network(*batch).double() * part
         if self.setup.ranks > 1:
             dist.all_reduce(total)
+        self.evaluated_at = self.step
         self.log.eval(self.step, total.item())
 
     def sample_text(self) -> None:
         if not self.tokenizer or self.sampled_at == self.step or self.rank:
             return
-        self.sampled_at, vocab_size = self.step, self.setup.shape.vocab_size
-        text = generate(self.model.next_logits, self.tokenizer, vocab_size, self.config, self.step)
-        self.log.sample(self.step, text)
+
+        def go_on(done: int) -> bool:
+            self.log.activity(self.step, "sampling", done, self.config.sample_tokens)
+            return not self.received.signal
+
+        vocab_size = self.setup.shape.vocab_size
+        text = generate(self.model.next_logits, self.tokenizer, vocab_size, self.config, self.step, go_on)
+        if text is not None:
+            self.sampled_at = self.step
+            self.log.sample(self.step, text)
 
     def checkpoint(self) -> None:
         config = self.config
         if not config.out or self.saved_at == self.step:
             return
-        self.saved_at = self.step
+        self.saved_at, self.saved_time = self.step, time.monotonic()
         if self.rank:
             return
         weights = dict(self.model.named_parameters()) | {name: copy for name, _, copy in self.model.copies}
@@ -769,25 +782,38 @@ class Trainer:
         )
         self.log.write("checkpoint", self.step, {"path": path})
 
+    def do_what_is_due(self, stepped: bool) -> None:
+        """After a step, or without one. The checkpoint comes first: evaluation and sample may take longer than the time
+        between SIGTERM and SIGKILL."""
+        config, last = self.config, self.step == self.setup.steps
+
+        def due(every: int) -> bool:
+            return last or (every > 0 and self.step % every == 0)
+
+        minutes = 15.0 if config.checkpoint_minutes is None else config.checkpoint_minutes
+        old = 0 < minutes * 60 <= time.monotonic() - self.saved_time
+        if not self.stopping() and (due(config.checkpoint_every) or old):
+            self.checkpoint()
+        if due(config.eval_every):
+            self.evaluate()
+        if stepped:
+            self.log.show(self.step, stopping=self.stop > 0)
+        if config.sample_every and due(config.sample_every) and not self.stop:
+            self.sample_text()
+
     def run(self, received: Received) -> int:
         """Trains to the end or to a signal; returns the exit code."""
-        config, first_step, stop = self.config, self.step, 0
-        profiler = StepProfiler(config.profile)
-        while self.step < self.setup.steps and not stop:
+        self.received, self.stop, self.saved_time, first_step = received, 0, time.monotonic(), self.step
+        profiler = StepProfiler(self.config.profile)
+        if self.step == self.setup.steps:
+            self.do_what_is_due(stepped=False)
+        while self.step < self.setup.steps and not self.stopping():
             profiler.before_step(self.step - first_step)
-            stop = self.train_step(received)
-            if config.eval_every and self.step % config.eval_every == 0:
-                self.evaluate()
-            self.log.show(self.step, important=self.evaluated_at == self.step)
-            if config.sample_every and self.step % config.sample_every == 0 and not stop:
-                self.sample_text()
-            if config.checkpoint_every and self.step % config.checkpoint_every == 0 and not stop:
-                self.checkpoint()
+            self.train_step()
+            self.do_what_is_due(stepped=True)
         self.log.note(profiler.table(self.device))
-        if not stop:
-            self.evaluate()
-            self.sample_text()
         self.checkpoint()
+        stop = self.stopping()
         self.log.finish(self.step, "signal" if stop else "done", stop)
         return 128 + stop if stop else 0
 
@@ -846,7 +872,7 @@ def sample(line: CommandLine) -> int:
     model = GPT2(config, shape, checkpoint.parametrization).to(device)
     model.set_weights(checkpoint.values)
     tokenizer = open_tokenizer(kind, find_table(checkpoint.path.parent) if kind == "gpt2" else None)
-    print(config.prompt + generate(model.next_logits, tokenizer, shape.vocab_size, config))
+    print(f"{config.prompt}{generate(model.next_logits, tokenizer, shape.vocab_size, config)}")
     return 0
 
 
@@ -858,6 +884,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         error, code = "out of device memory: lower --batch-size (and keep --total-batch-size)", ExitCode.FAILED
     except (Error, OSError) as problem:  # OSError: a full disk, for example
         error, code = str(problem), getattr(problem, "code", ExitCode.FAILED)
+    SCREEN.close()
     print(f"train_gpt2.py: {error}", file=sys.stderr)
     return int(code)
 

@@ -25,6 +25,7 @@ LEVELS = [
         "llmc.progress",
         "llmc.random",
         "llmc.signals",
+        "llmc.step_line",
         "llmc.tokenizer",
     ],
     ["llmc.bpe_table"],

@@ -129,13 +129,13 @@ def test_log_has_what_the_formats_page_says(data, tmp_path):
         ("config", 0),
         ("train", 1),
         ("train", 2),
+        ("checkpoint", 2),  # before the evaluation, which may take long
         ("eval", 2),
-        ("checkpoint", 2),
         ("train", 3),
         ("train", 4),
+        ("checkpoint", 4),
         ("eval", 4),
         ("sample", 4),
-        ("checkpoint", 4),
         ("final", 4),
     ]
     config = events[0]
@@ -143,12 +143,12 @@ def test_log_has_what_the_formats_page_says(data, tmp_path):
     assert len(config["parametrization"]["tensors"]) == 2 + 2 * 12 + 2
     assert {"commit", "compiler", "backend", "device", "data_sha256"} <= config["provenance"].keys()
     assert {"loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed"} <= events[1].keys()
-    evaluation = events[3]
+    evaluation = events[4]
     tokens_per_byte = 8001 / 8000
     assert evaluation["bits_per_byte"] == pytest.approx(evaluation["val_loss"] / np.log(2) * tokens_per_byte, rel=1e-6)
     final = events[-1]
     assert (
-        final["reason"] == "done" and final["val_loss"] == events[7]["val_loss"] and final["loss"] == events[6]["loss"]
+        final["reason"] == "done" and final["val_loss"] == events[8]["val_loss"] and final["loss"] == events[6]["loss"]
     )
 
 

@@ -59,9 +59,9 @@ def test_log_and_metadata(data, tmp_path):
         "train",
         "train",
         "train",
+        "checkpoint",
         "eval",
         "sample",
-        "checkpoint",
         "final",
     ]
     config, final = log(tmp_path, "config")[0], log(tmp_path, "final")[0]
@@ -234,10 +234,10 @@ def test_divergence(data, tmp_path, capsys):
 def test_signals_save(data, tmp_path, monkeypatch, number):
     handler = signal.getsignal(number)
     monkeypatch.setattr(
-        RunLog, "show", lambda self, step, important: os.kill(os.getpid(), number) if step == 3 else None
+        RunLog, "show", lambda self, step, stopping: os.kill(os.getpid(), number) if step == 3 else None
     )
     lines = run(tmp_path, *data, *TINY, "--steps", 100, code=128 + number)
-    assert lines[-1]["step"] == 4  # the current step was finished
+    assert lines[-1]["step"] == 3
     assert signal.getsignal(number) == handler
     assert log(tmp_path, "final")[0]["reason"] == "signal"
     assert newest_checkpoint(tmp_path).name == f"step_{lines[-1]['step']:08d}"

@@ -70,6 +70,7 @@ struct OutputOptions {
     std::string out;
     bool overwrite = false, resume = false;
     int64_t checkpoint_every = 0;
+    std::optional<double> checkpoint_minutes;  // not given: 15
     int keep = 2;
     std::string coord_check;  // CSV of a coordinate check: coord_check.h
     bool profile = false;

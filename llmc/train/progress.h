@@ -1,6 +1,6 @@
-// The progress of a run: on a terminal one line that is rewritten, otherwise a new line every five seconds.
+// The progress of a run: on a terminal one line that is rewritten and fits its width, otherwise a new line every five
+// seconds. python/llmc/step_line.py writes the same lines.
 #pragma once
-#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -8,23 +8,29 @@
 namespace llmc {
 
 struct Status {
-    int64_t step, steps;
-    double loss, grad_norm, lr, tokens_per_second, percent_of_peak, seconds_left;
-    std::optional<double> val_loss, bits_per_byte;
+    int64_t step = 0, steps = 0;
+    std::optional<double> loss, val_loss, bits_per_byte, grad_norm, lr, tokens_per_second, percent_of_peak,
+        seconds_left;
+    std::string activity;  // instead of the numbers after the loss: "evaluating 12/60"
 };
 
+// The line of a status, without the least important fields if it would be longer than `width`.
+std::string status_line(const Status& status, size_t width);
+
+// There is one standard output, so all members are static; they can be called from any thread.
 class Progress {
 public:
-    Progress();
-    void step(const Status& status, bool important);  // important: always printed
-    void note(const std::string& text);               // a separate line
-
-private:
-    bool terminal_;
-    bool open_line_ = false;
-    std::chrono::steady_clock::time_point last_;
+    enum class Line {
+        fleeting,  // shown if the last line is old enough, and rewritten by the next
+        now,       // shown in any case
+        stays,     // the next one is below it
+    };
+    static void step(const Status& status, Line line);
+    static void note(const std::string& text);  // a separate line
+    static void close();                        // ends an open line, so that an error message has a line of its own
 };
 
-std::string duration(double seconds);  // "1h02m", "2m05s", "7s"
+std::string duration(double seconds);            // "1h02m", "2m05s", "7s"
+std::string decimals(double value, int digits);  // "1.2346"; "nan" without a sign, which printf may write
 
 }  // namespace llmc

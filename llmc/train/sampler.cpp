@@ -31,6 +31,7 @@ std::vector<int32_t> generate(GPT2& model, std::vector<int32_t> tokens, int seq_
     model.cache_keys(options.cache);
     int computed = 0;  // rows of the batch that the cache holds
     for (int i = 0; i < options.count; ++i) {
+        if (options.go_on && !options.go_on(i)) break;
         const int T = std::min<int>(int(tokens.size()), seq_len);
         model.set_batch(&tokens[tokens.size() - T], nullptr, 1, T);
         model.forward(computed);

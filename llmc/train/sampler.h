@@ -1,5 +1,6 @@
 // Text from a model: one token at a time from softmax(logits / temperature), restricted to the top_k likeliest.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 #include "llmc/data/tokenizer.h"
@@ -14,7 +15,9 @@ struct SampleOptions {
     int count = 256;           // tokens to generate; stops early at the end of the document
     uint64_t seed = 42;
     uint32_t stream = 0;  // the training step, so that the samples of a run differ
-    bool cache = true;    // keep keys and values of earlier positions; false computes them again for every token
+    // Called before each token with the number of those generated; false ends the text. Empty: never.
+    std::function<bool(int64_t)> go_on = {};
+    bool cache = true;  // keep keys and values of earlier positions; false computes them again for every token
 };
 
 // The tokens after `tokens`: at most options.count, stopping before `end` (-1: never). options.prompt is not used.

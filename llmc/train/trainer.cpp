@@ -73,57 +73,67 @@ void Trainer::announce(const std::string& command) {
     logger_.write("config", state_.step, line);
     std::string text = describe(setup_);
     text.pop_back();
-    progress_.note(text);
+    Progress::note(text);
     char rule[200];
     std::snprintf(rule, sizeof rule,
                   "rules   %s, width_mult %g, attention scale %g, output scale %g (--dry-run shows every tensor)",
                   config_.mup.scheme.c_str(), setup_.rules->width_mult(), double(setup_.rules->scales().attention),
                   double(setup_.rules->head().multiplier));
-    progress_.note(rule);
+    Progress::note(rule);
     std::snprintf(rule, sizeof rule,
                   "peak    %.0f GFLOP/s: large %s matrix products of this program, measured just now",
                   peak_flops_ / 1e9, name_of(config_.model.dtype));
-    progress_.note(rule);
-    for (const std::string& change : setup_.changed) progress_.note("changed since the checkpoint: " + change);
+    Progress::note(rule);
+    for (const std::string& change : setup_.changed) Progress::note("changed since the checkpoint: " + change);
     if (setup_.resume_from)
-        progress_.note(str("resumed from ", *setup_.resume_from, " at step ", state_.step));
+        Progress::note(str("resumed from ", *setup_.resume_from, " at step ", state_.step));
     else if (config_.output.resume)
-        progress_.note(str("nothing to resume in ", config_.output.out, ": starting at step 0"));
+        Progress::note(str("nothing to resume in ", config_.output.out, ": starting at step 0"));
     else if (setup_.weights)
-        progress_.note(str("weights of ", setup_.weights->path));
+        Progress::note(str("weights of ", setup_.weights->path));
 }
 
 int Trainer::run() {
+    saved_time_ = std::chrono::steady_clock::now();
+    if (state_.step == setup_.steps) do_what_is_due(nullptr);
     while (state_.step < setup_.steps && !received_signal()) {
         const StepResult result = train_step();
         state_.step++;
-        if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
-            log(result);
-            finish("diverged");
-            throw Error(kExitDiverged,
-                        str("training diverged at step ", state_.step, ": loss ", result.loss, ", gradient norm ",
-                            result.grad_norm, "; lower --lr or raise --warmup-steps",
-                            saved_at_ >= 0 ? str(" (the checkpoint of step ", saved_at_, " is intact)") : ""));
-        }
         log(result);
-        if (due(config_.evaluation.every)) evaluate();
-        show(result);
-        if (received_signal()) break;
-        if (due(config_.sampling.every)) sample_text();
-        if (due(config_.output.checkpoint_every)) checkpoint();
+        if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) diverged(result);
+        do_what_is_due(&result);
     }
     const int signal = received_signal();
-    if (!signal) {
-        evaluate();
-        if (config_.sampling.every > 0) sample_text();
-    }
     checkpoint();
     finish(signal ? "signal" : "done");
     if (signal)
-        progress_.note(
+        Progress::note(
             str("stopped by signal ", signal, " after step ", state_.step,
                 config_.output.out.empty() ? "; nothing was saved (no --out)" : "; --resume continues from here"));
     return signal ? kExitSignal + signal : kExitOk;
+}
+
+void Trainer::diverged(const StepResult& r) {
+    finish("diverged");
+    throw Error(kExitDiverged, str("training diverged at step ", state_.step, ": loss ", r.loss, ", gradient norm ",
+                                   r.grad_norm, "; lower --lr or raise --warmup-steps",
+                                   saved_at_ >= 0 ? str(" (the checkpoint of step ", saved_at_, " is intact)") : ""));
+}
+
+bool Trainer::checkpoint_due() const {
+    const std::chrono::duration<double> since = std::chrono::steady_clock::now() - saved_time_;
+    const double minutes = config_.output.checkpoint_minutes.value_or(15);
+    return due(config_.output.checkpoint_every) || (minutes > 0 && since.count() >= 60 * minutes);
+}
+
+// After a step, or without one (null). The checkpoint comes first: evaluation and sample may take longer than the time
+// between SIGTERM and SIGKILL.
+void Trainer::do_what_is_due(const StepResult* result) {
+    const bool last = state_.step == setup_.steps;
+    if (!received_signal() && (last || checkpoint_due())) checkpoint();
+    if (last || due(config_.evaluation.every)) evaluate();
+    if (result) show(*result);
+    if (config_.sampling.every > 0 && (last || due(config_.sampling.every))) sample_text();
 }
 
 Trainer::StepResult Trainer::train_step() {
@@ -132,6 +142,7 @@ Trainer::StepResult Trainer::train_step() {
     const double schedule = schedule_factor(config_.run.schedule, state_.step, setup_.steps);
     if (check_) check_->begin_step();
     for (int64_t micro = 0; micro < config_.micro_steps(); ++micro) {
+        if (micro > 0) show_activity("micro-batch", micro, config_.micro_steps());
         const Batch batch = loader_->next();
         model_.set_batch(batch.inputs.data(), batch.targets.data(), config_.run.batch_size, config_.model.seq_len);
         model_.train_micro_batch(config_.run.total_batch_size, micro == 0);
@@ -175,8 +186,12 @@ void Trainer::log(const StepResult& r) {
 }
 
 void Trainer::show(const StepResult& r) {
-    const int64_t done = state_.step - first_step_;
-    const double mean_rate = double(done * config_.run.total_batch_size) / training_seconds_;
+    const int64_t done = state_.step - first_step_, later = done - 1;
+    const bool evaluated = evaluated_at_ == state_.step, last = state_.step == setup_.steps;
+    if (done == 1) first_step_end_ = elapsed(), first_step_seconds_ = training_seconds_;
+    // the first step includes first accesses to memory and oneDNN's planning
+    const double mean_rate = double((later ? later : 1) * config_.run.total_batch_size) /
+                             (training_seconds_ - (later ? first_step_seconds_ : 0));
     const double flops = mean_rate * GPT2::flops_per_token(setup_.shape, config_.model.seq_len);
     if (flops > peak_flops_)
         peak_flops_ = device::peak_flops(config_.model.dtype, flops);  // the measured peak was too low
@@ -186,29 +201,40 @@ void Trainer::show(const StepResult& r) {
                   .grad_norm = r.grad_norm,
                   .lr = r.lr,
                   .tokens_per_second = mean_rate,
-                  .percent_of_peak = 100 * flops / peak_flops_,
-                  .seconds_left = elapsed() / double(done) * double(setup_.steps - state_.step),
-                  .val_loss = {},
-                  .bits_per_byte = {}};
-    if (last_.contains("val_loss")) status.val_loss = last_["val_loss"].get<double>();
-    if (last_.contains("bits_per_byte")) status.bits_per_byte = last_["bits_per_byte"].get<double>();
-    progress_.step(status, done == 1 || evaluated_at_ == state_.step || state_.step == setup_.steps);
+                  .percent_of_peak = 100 * flops / peak_flops_};
+    if (later && !last)
+        status.seconds_left = (elapsed() - first_step_end_) / double(later) * double(setup_.steps - state_.step);
+    if (evaluated) status.val_loss = last_["val_loss"].get<double>();
+    if (evaluated && last_.contains("bits_per_byte")) status.bits_per_byte = last_["bits_per_byte"].get<double>();
+    Progress::step(status, evaluated || last || received_signal() ? Progress::Line::stays
+                           : done == 1                            ? Progress::Line::now
+                                                                  : Progress::Line::fleeting);
     if (r.skipped)
-        progress_.note(str("step ", state_.step, ": update skipped, loss ", r.loss, " or gradient norm ", r.grad_norm,
+        Progress::note(str("step ", state_.step, ": update skipped, loss ", r.loss, " or gradient norm ", r.grad_norm,
                            " is an outlier"));
+}
+
+// Shows what takes long within a step: "evaluating 12/60".
+void Trainer::show_activity(const char* what, int64_t done, int64_t all) {
+    Status status{.step = state_.step, .steps = setup_.steps, .activity = str(what, " ", done, "/", all)};
+    if (last_.contains("loss")) status.loss = last_["loss"].get<double>();
+    Progress::step(status, Progress::Line::fleeting);
 }
 
 void Trainer::evaluate() {
     if (!setup_.val || evaluated_at_ == state_.step) return;
-    evaluated_at_ = state_.step;
+    const std::vector<Segment> segments = evaluation_segments(*setup_.val, config_);
     double sum = 0;  // in double, batch by batch, to keep precision
     int64_t targets = 0;
-    for (const Segment& segment : evaluation_segments(*setup_.val, config_)) {
-        const Batch batch = setup_.val->read(segment);
-        model_.set_batch(batch.inputs.data(), batch.targets.data(), segment.rows, segment.length);
-        sum += double(model_.mean_loss()) * double(segment.targets());
-        targets += segment.targets();
+    for (size_t i = 0; i < segments.size(); ++i) {
+        if (received_signal()) return;
+        show_activity("evaluating", int64_t(i), int64_t(segments.size()));
+        const Batch batch = setup_.val->read(segments[i]);
+        model_.set_batch(batch.inputs.data(), batch.targets.data(), segments[i].rows, segments[i].length);
+        sum += double(model_.mean_loss()) * double(segments[i].targets());
+        targets += segments[i].targets();
     }
+    evaluated_at_ = state_.step;
     const double loss = without_sign_of_nan(sum / double(targets)), tokens_per_byte = setup_.val->tokens_per_byte();
     ordered_json line = {{"val_loss", loss}};
     if (tokens_per_byte > 0) line["bits_per_byte"] = loss / std::log(2.0) * tokens_per_byte;
@@ -219,16 +245,23 @@ void Trainer::evaluate() {
 
 void Trainer::sample_text() {
     if (!tokenizer_ || sampled_at_ == state_.step) return;
-    sampled_at_ = state_.step;
+    bool stopped = false;
     const std::string text = sample(model_, *tokenizer_, config_.model.seq_len,
                                     {.prompt = config_.sampling.prompt,
                                      .temperature = config_.sampling.temperature,
                                      .top_k = config_.sampling.top_k,
                                      .count = config_.sampling.tokens,
                                      .seed = uint64_t(config_.machine.seed),
-                                     .stream = uint32_t(state_.step)});
+                                     .stream = uint32_t(state_.step),
+                                     .go_on = [&](int64_t done) {
+                                         show_activity("sampling", done, config_.sampling.tokens);
+                                         stopped = received_signal();
+                                         return !stopped;
+                                     }});
+    if (stopped) return;
+    sampled_at_ = state_.step;
     logger_.write("sample", state_.step, {{"prompt", config_.sampling.prompt}, {"text", text}});
-    progress_.note(str("---- sample at step ", state_.step, " ----\n", config_.sampling.prompt, text, "\n----"));
+    Progress::note(str("---- sample at step ", state_.step, " ----\n", config_.sampling.prompt, text, "\n----"));
 }
 
 void Trainer::checkpoint() {
@@ -238,6 +271,7 @@ void Trainer::checkpoint() {
     const std::string folder = save_checkpoint(config_.output.out, config_.output.keep, model_, optimizer_, state_,
                                                metadata_);
     saved_at_ = state_.step;
+    saved_time_ = std::chrono::steady_clock::now();
     logger_.write("checkpoint", state_.step, {{"path", folder}});
 }
 
@@ -257,7 +291,7 @@ void Trainer::report_profile() {
                   {{"steps", steps}, {"ms", 1e3 * profiled_seconds_ / double(steps)}, {"ops", ops}});
     std::string table = Profile::table(steps, profiled_seconds_);
     table.pop_back();
-    progress_.note(table);
+    Progress::note(table);
 }
 
 void Trainer::finish(const char* reason) {
@@ -271,10 +305,10 @@ void Trainer::finish(const char* reason) {
                               duration(elapsed()).c_str(), last_["val_loss"].get<double>());
         if (last_.contains("bits_per_byte"))
             std::snprintf(text + n, sizeof text - n, ", %.4f bits/byte", last_["bits_per_byte"].get<double>());
-        progress_.note(text);
+        Progress::note(text);
     }
     if (saved_at_ >= 0)
-        progress_.note(
+        Progress::note(
             str("log ", logger_.path(), ", checkpoint ", newest_checkpoint(config_.output.out).value_or("none")));
 }
 

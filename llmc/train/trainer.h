@@ -25,7 +25,11 @@ private:
     void announce(const std::string& command);
     StepResult train_step();
     void log(const StepResult& result);
+    [[noreturn]] void diverged(const StepResult& result);
+    void do_what_is_due(const StepResult* result);
     void show(const StepResult& result);
+    void show_activity(const char* what, int64_t done, int64_t all);
+    bool checkpoint_due() const;
     void evaluate();
     void sample_text();
     void checkpoint();
@@ -47,9 +51,9 @@ private:
     OutlierDetector loss_outliers_, norm_outliers_;
     CheckpointMetadata metadata_;
     Logger logger_;
-    Progress progress_;
     nlohmann::ordered_json last_;  // the last value of each field, for the final line
-    double training_seconds_ = 0, profiled_seconds_ = 0;
+    double first_step_end_ = 0, first_step_seconds_ = 0, training_seconds_ = 0, profiled_seconds_ = 0;
+    std::chrono::steady_clock::time_point saved_time_ = start_;
     int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
 };
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llmc.data.windows import Dataset, Segment
 from llmc.ranks import rank
 from llmc.run_setup import Setup
 
@@ -26,18 +27,22 @@ class Batches:
             assert setup.train
             yield self._on_device(setup.train.rows(range(begin, begin + B), setup.shape.vocab_size))
 
-    def validation(self) -> Iterator[tuple[float, Batch]]:
-        """This rank's part of the validation data that --eval-tokens or --eval-batches choose: batches, and which part
-        of all targets each has."""
-        data, config, B = self.setup.val, self.setup.config, self.setup.config.batch_size
+    def validation(self) -> Iterator[tuple[int, int, Iterator[tuple[float, Batch]]]]:
+        """The validation data that --eval-tokens or --eval-batches choose, in rounds: the number of this one, that of
+        all, and this rank's batch (none in the last round of some ranks) with its part of all targets."""
+        data, config, B, ranks = self.setup.val, self.setup.config, self.setup.config.batch_size, self.setup.ranks
         assert data
         if config.eval_batches is not None:
             segments = data.first_windows(config.eval_batches * B, B)
         else:
             segments = data.first_targets(config.eval_tokens or 0, B)
-        targets = sum(segment.targets for segment in segments)
-        for segment in segments[rank() :: self.setup.ranks]:
-            yield segment.targets / targets, self._on_device(data.read(segment, self.setup.shape.vocab_size))
+        targets, rounds = sum(segment.targets for segment in segments), -(-len(segments) // ranks)
+        for i in range(rounds):
+            own = segments[i * ranks : (i + 1) * ranks][rank() : rank() + 1]
+            yield i, rounds, ((s.targets / targets, self._read(data, s)) for s in own)
+
+    def _read(self, data: Dataset, segment: Segment) -> Batch:
+        return self._on_device(data.read(segment, self.setup.shape.vocab_size))
 
     def _on_device(self, tokens: NDArray[np.int64]) -> Batch:
         rows = torch.from_numpy(tokens)  # (B, T + 1)

@@ -166,6 +166,8 @@ class Config:
     """continue from the newest checkpoint in --out; if there is none, start at step 0"""
     checkpoint_every: int = 0
     """write a checkpoint every so many steps and at the end; 0: only at the end"""
+    checkpoint_minutes: float | None = None
+    """with --out, also write a checkpoint when the last one is this old; 0: never [15]"""
     keep: int = 2
     """number of checkpoints to keep"""
     coord_check: str = ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from llmc.cpus import usable_cpus
 from llmc.errors import UsageError
@@ -56,10 +59,30 @@ def process_group(device: torch.device) -> Iterator[None]:
             dist.destroy_process_group()
 
 
+def largest(value: float, device: torch.device) -> float:
+    """The largest value of all ranks."""
+    if world_size() == 1 or not dist.is_initialized():
+        return value
+    shared = torch.tensor(float(value), device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return float(shared.item())
+
+
+def data_parallel(module: torch.nn.Module) -> torch.nn.Module:
+    """Exchanges gradients, and no buffers: those of a bf16 model are copies of its parameters. PyTorch 2.13 renamed the
+    argument, and warns at every rank about the old name."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(module, **{name: False})
+
+
 def exit_process(status: int) -> None:
     """Ends a program whose files are all written. Several ranks end without cleanup: PyTorch's threads sometimes abort
-    a process that ends in the usual way."""
-    if world_size() > 1:
+    a process that ends in the usual way. So does one that was stopped: it may be sent a second signal meanwhile."""
+    if status > 128:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    if world_size() > 1 or status > 128:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -17,8 +17,10 @@ from llmc.checkpoint import Rules
 from llmc.errors import Error
 from llmc.log_writer import LogWriter, provenance
 from llmc.options import stored_options
+from llmc.progress import duration
 from llmc.ranks import device_text, rank
 from llmc.run_setup import Setup, describe, parameter_count
+from llmc.step_line import SCREEN, Status
 
 
 def _provenance(setup: Setup, device: torch.device) -> dict[str, str]:
@@ -52,6 +54,8 @@ class RunLog:
     ) -> None:
         self.setup, self.first_step, self.begin = setup, step, begin
         self.last: dict[str, float] = {}  # newest value of each field, for the final event
+        self.evaluated_at = -1
+        self.training_seconds = self.first_step_seconds = self.first_step_end = 0.0
         record: dict[str, Any] = {
             "config": stored_options(setup.config) | setup.extra,
             "model": setup.shape.to_json(),
@@ -69,7 +73,6 @@ class RunLog:
             self.note(f"resumed from {setup.resume_from} at step {step}")
         elif setup.config.resume:
             self.note(f"nothing to resume in {setup.config.out}: starting at step 0")
-        self.loop_begin = self.shown = self.elapsed()
 
     def _open(self, step: int) -> LogWriter:
         config = self.setup.config
@@ -87,7 +90,7 @@ class RunLog:
 
     def note(self, text: str) -> None:
         if text and rank() == 0:
-            print(text, flush=True)
+            SCREEN.note(text)
 
     def write(self, event: str, step: int, fields: dict[str, Any]) -> None:
         if self.file:
@@ -96,6 +99,7 @@ class RunLog:
     def train(self, step: int, loss: float, norm: float, lr: float, tokens: int, seconds: float, skipped: bool) -> None:
         """Logs the numbers of a step; tokens: of the run so far."""
         rate = round(self.setup.config.total_batch_size / seconds)
+        self.training_seconds += seconds
         self.last |= {"loss": loss, "lr": lr, "grad_norm": norm, "tokens_per_second": rate}
         fields = {"loss": loss, "grad_norm": norm, "lr": lr, "tokens": tokens, "tokens_per_second": rate}
         self.write("train", step, fields | {"elapsed": self.elapsed()} | ({"skipped": True} if skipped else {}))
@@ -105,6 +109,7 @@ class RunLog:
         if self.setup.val and self.setup.val.tokens_per_byte:
             fields["bits_per_byte"] = val_loss / math.log(2) * self.setup.val.tokens_per_byte
         self.last |= fields
+        self.evaluated_at = step
         self.write("eval", step, fields | {"elapsed": self.elapsed()})
 
     def sample(self, step: int, text: str) -> None:
@@ -112,19 +117,29 @@ class RunLog:
         self.write("sample", step, {"prompt": prompt, "text": text})
         self.note(f"---- sample at step {step} ----\n{prompt}{text}\n----")
 
-    def show(self, step: int, important: bool) -> None:
-        """The progress line: every half second on a terminal, otherwise every five, and whenever it is important."""
+    def show(self, step: int, stopping: bool) -> None:
+        """The line of a step; that of an evaluated one stays."""
         done, now, steps, last = step - self.first_step, self.elapsed(), self.setup.steps, self.last
-        if not (important or done == 1 or step == steps or now - self.shown >= (0.5 if sys.stdout.isatty() else 5)):
-            return
-        self.shown = now
-        val = f" | val {last['val_loss']:.4f}" if "val_loss" in last else ""
-        val += f" ({last['bits_per_byte']:.3f} bits/byte)" if "bits_per_byte" in last else ""
-        eta = (now - self.loop_begin) / done * (steps - step)
-        self.note(
-            f"step {step:{len(str(steps))}d}/{steps} | loss {last['loss']:.4f}{val} | norm {last['grad_norm']:.3f} | "
-            f"lr {last['lr']:.2e} | {last['tokens_per_second']:.0f} tok/s | ETA {eta:.0f}s"
-        )
+        if done == 1:
+            self.first_step_end, self.first_step_seconds = now, self.training_seconds
+        later, evaluated = done - 1, self.evaluated_at == step
+        # the first step includes first accesses to memory, and compiling
+        seconds = self.training_seconds - (self.first_step_seconds if later else 0)
+        status = Status(step, steps, last["loss"], grad_norm=last["grad_norm"], lr=last["lr"])
+        status.tokens_per_second = max(1, later) * self.setup.config.total_batch_size / seconds
+        if later and step < steps:
+            status.seconds_left = (now - self.first_step_end) / later * (steps - step)
+        if evaluated:
+            status.val_loss, status.bits_per_byte = last["val_loss"], last.get("bits_per_byte")
+        stays = evaluated or step == steps or stopping
+        if rank() == 0:
+            SCREEN.step(status, "stays" if stays else "now" if done == 1 else "fleeting")
+
+    def activity(self, step: int, what: str, done: int, count: int) -> None:
+        """Shows what takes long within a step: "evaluating 12/60"."""
+        if rank() == 0:
+            status = Status(step, self.setup.steps, self.last.get("loss"), activity=f"{what} {done}/{count}")
+            SCREEN.step(status, "fleeting")
 
     def finish(self, step: int, reason: str, stop: int = 0) -> None:
         """reason: done, signal or diverged; stop: the signal."""
@@ -133,4 +148,6 @@ class RunLog:
             saved = "--resume continues from here" if self.setup.config.out else "nothing was saved (no --out)"
             self.note(f"stopped by signal {stop} after step {step}; {saved}")
         elif reason == "done" and "val_loss" in self.last:
-            self.note(f"done in {self.elapsed():.0f}s: validation loss {self.last['val_loss']:.4f} nats/token")
+            bits = f", {self.last['bits_per_byte']:.4f} bits/byte" if "bits_per_byte" in self.last else ""
+            took, loss = duration(self.elapsed()), self.last["val_loss"]
+            self.note(f"done in {took}: validation loss {loss:.4f} nats/token{bits}")

@@ -43,8 +43,10 @@ def generate(
     vocab_size: int,
     config: Config,
     stream: int = 0,
-) -> str:
-    """The continuation of config.prompt. next_logits: the tokens so far -> (V,) logits of the next one."""
+    go_on: Callable[[int], bool] = lambda done: True,
+) -> str | None:
+    """The continuation of config.prompt. next_logits: the tokens so far -> (V,) logits of the next one. go_on: called
+    before each token with the number of those generated; None is returned if it says no."""
     tokens = [tokenizer.end, *tokenizer.encode(config.prompt)]  # in training, documents start after this token
     begin = len(tokens)
     if max(tokens) >= vocab_size:
@@ -52,7 +54,9 @@ def generate(
             f"the tokenizer's token {max(tokens)} is beyond the model's vocabulary of {vocab_size}: give the right "
             "--tokenizer"
         )
-    for _ in range(config.sample_tokens):
+    for done in range(config.sample_tokens):
+        if not go_on(done):
+            return None
         u = uniform(draw(config.seed, SAMPLING, stream, len(tokens))[0])
         token = choose_token(next_logits(tokens), config.temperature, config.top_k, u)
         if token == tokenizer.end:

@@ -1,35 +1,92 @@
-"""SIGINT and SIGTERM let a run finish its step and save; a second signal ends it."""
+"""SIGINT and SIGTERM ask a training run to stop at the next step, batch or token, and to save. While it does, further
+ones are ignored: launchers send them twice (SLURM: SIGTERM to the step and again to its processes, 0.4 s later). The
+third Ctrl-C, or a SIGTERM 20 seconds after the first signal, ends the program at once."""
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from llmc.step_line import SCREEN
+
+ANNOUNCEMENTS = {
+    signal.SIGINT: "Ctrl-C: stopping after this step; two more end at once, without saving",
+    signal.SIGTERM: "SIGTERM: stopping after this step; another one within 20 s is ignored",
+}
+
 
 @dataclass
 class Received:
-    signal: int = 0
+    signal: int = 0  # the first one
+
+
+class Stopping:
+    """Whether a signal ends the program at once. The same rules are in llmc/train/signals.cpp."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self.interrupts = clock, 0
+        self.first: float | None = None
+        self.last_interrupt = 0.0
+
+    def ends_at_once(self, number: int) -> bool:
+        now = self.clock()
+        if number == signal.SIGINT:
+            if self.interrupts and now - self.last_interrupt < 0.05:  # one Ctrl-C, sent on by a launcher too
+                return False
+            self.last_interrupt = now
+            self.interrupts += 1
+        if self.first is None:
+            self.first = now
+            return False
+        return self.interrupts >= 3 if number == signal.SIGINT else now - self.first >= 20
+
+
+def _watch(numbers: socket.socket) -> None:
+    """Applies the rules to the signals, which arrive as bytes. In a thread of its own: the main thread may be in a
+    computation, or wait for a rank that never answers."""
+    stopping, announced = Stopping(), False
+    while received := numbers.recv(4096):
+        for number in received:
+            if number not in ANNOUNCEMENTS:
+                continue
+            if stopping.ends_at_once(number):
+                os._exit(128 + number)
+            if not announced and os.environ.get("RANK", "0") == "0":
+                announced = True
+                # a terminal stopped by Ctrl-S must not keep the third Ctrl-C from being heard
+                threading.Thread(target=SCREEN.note, args=(ANNOUNCEMENTS[signal.Signals(number)],), daemon=True).start()
 
 
 @contextmanager
 def stop_signals() -> Iterator[Received]:
-    """Records the first signal and then restores the default action. Works only in the main thread."""
+    """Records the first signal. Works only in the main thread."""
     received = Received()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        received.signal = number
-        signal.signal(number, signal.SIG_DFL)
+        received.signal = received.signal or number
 
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    source, sink = socket.socketpair()
+    source.setblocking(False)
+    sink_thread = threading.Thread(target=_watch, args=(sink,), daemon=True)
+    sink_thread.start()
+    before_fd = signal.set_wakeup_fd(source.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, handle) for number in ANNOUNCEMENTS}
     try:
         yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(before_fd)
+        source.close()
+        sink_thread.join()
+        sink.close()

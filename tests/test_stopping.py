@@ -1,0 +1,166 @@
+"""SIGINT and SIGTERM in both programs: noticed during evaluation and sampling, sent twice, sent three times."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from program import BINARY, ROOT, TINY, checkpoints, last_wins, log
+from shards import write_shard
+
+from llmc.signals import Stopping
+
+PROGRAMS = {
+    "train_gpt2": [str(BINARY)],
+    "train_gpt2.py": [sys.executable, str(ROOT / "train_gpt2.py"), "--device", "cpu"],
+}
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request):
+    return request.param
+
+
+def start(program, *options):
+    def default_signals():  # a shell ignores SIGINT for background jobs
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        [*PROGRAMS[program], *last_wins([*TINY, "--lr", 0.001, *options])],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        preexec_fn=default_signals,
+    )
+
+
+def wait_for(process, out, event, step):
+    """Waits until the log has an event."""
+    while not (out / "log.jsonl").exists() or (event, step) not in [(e["event"], e["step"]) for e in log(out)]:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def long_data(tmp_path_factory):
+    """Validation data whose evaluation takes minutes."""
+    folder = tmp_path_factory.mktemp("long")
+    write_shard(folder / "train.bin", np.full(30_000, ord("a")))
+    write_shard(folder / "val.bin", np.arange(40_000_000) % 257)
+    return ["--train-data", folder / "train.bin", "--val-data", folder / "val.bin", "--eval-tokens", 0]
+
+
+@pytest.mark.parametrize(("when", "sent"), [("at its end", 15), ("at its end", 2)])
+def test_evaluation_is_interrupted_and_repeated_by_resume(long_data, tmp_path, program, sent, when):
+    """The checkpoint of the step is written before; what the evaluation would have said comes after --resume."""
+    steps = 1 if when == "at its end" else 3
+    options = [*long_data, "--eval-every", 1, "--checkpoint-every", 1, "--steps", steps, "--out", tmp_path / "run"]
+    process = start(program, *options)
+    wait_for(process, tmp_path / "run", "checkpoint", 1)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + sent, err
+    events = [(e["event"], e["step"]) for e in log(tmp_path / "run")]
+    assert events == [("config", 0), ("train", 1), ("checkpoint", 1), ("final", 1)]
+    assert log(tmp_path / "run", "final")[0]["reason"] == "signal"
+    assert "--resume continues from here" in out
+    process = start(program, *options, "--eval-tokens", 80, "--resume")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert [e["step"] for e in log(tmp_path / "run", "eval")] == list(range(1, steps + 1))
+
+
+def test_sampling_is_interrupted(long_data, tmp_path, program, sent=signal.SIGINT):
+    """Of a model that says "a" and never the end of the text."""
+    options = [
+        "--no-tie-embeddings",
+        "--lr",
+        0.1,
+        "--sample-every",
+        1,
+        "--sample-tokens",
+        1_000_000,
+        "--temperature",
+        0,
+        "--steps",
+        1,
+        "--out",
+        tmp_path,
+    ]
+    process = start(program, *long_data[:2], *options)
+    wait_for(process, tmp_path, "checkpoint", 1)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + sent, err
+    assert not log(tmp_path, "sample") and len(checkpoints(tmp_path)) == 1
+
+
+# One step of so many micro-batches takes seconds.
+LONG_STEP = {"train_gpt2": 160 * 1500, "train_gpt2.py": 160 * 300}
+
+
+@pytest.mark.parametrize(("first", "second"), [(15, 15), (2, 15)])
+def test_a_repeated_signal_does_not_end_the_save(long_data, tmp_path, program, first, second):
+    """SLURM's slurmstepd sends SIGTERM twice within 0.4 s, torchrun turns the second Ctrl-C into SIGTERM."""
+    options = [*long_data[:2], "--total-batch-size", LONG_STEP[program], "--steps", 100, "--out", tmp_path]
+    process = start(program, *options)
+    wait_for(process, tmp_path, "train", 1)
+    process.send_signal(first)
+    time.sleep(0.4)
+    process.send_signal(second)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + first, err
+    assert checkpoints(tmp_path)[-1].name == f"step_{log(tmp_path, 'final')[0]['step']:08d}"
+
+
+def test_ctrl_c_three_times_ends_at_once(long_data, tmp_path, program):
+    """In a step that takes hours; the first one says so."""
+    options = [*long_data[:2], "--total-batch-size", 160 * 10**7, "--steps", 2, "--out", tmp_path]
+    process = start(program, *options)
+    lines = iter(process.stdout.readline, "")
+    assert next(line for line in lines if "micro-batch" in line)  # a piped run says where it is
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.count("Ctrl-C: stopping after this step; two more end at once, without saving\n") == 1
+    assert not checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("signals", "ends"),
+    [
+        ([(0, 15), (0.4, 15), (19.9, 15), (19.91, 2), (20, 15)], [False, False, False, False, True]),
+        # a launcher repeats each Ctrl-C at once
+        ([(0, 2), (0.01, 2), (0.02, 15), (1, 2), (1.01, 2), (2, 2)], [False, False, False, False, False, True]),
+    ],
+)
+def test_rules_of_repeated_signals(signals, ends):
+    times = iter([seconds for seconds, _ in signals])
+    stopping = Stopping(clock=lambda: next(times))
+    assert [stopping.ends_at_once(number) for _, number in signals] == ends
+
+
+def test_ranks_stop_together_in_an_evaluation(long_data, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = [*TINY, *long_data, "--eval-every", 1, "--steps", 3, "--checkpoint-every", 1, "--out", tmp_path]
+    process = subprocess.Popen(
+        [*command, str(ROOT / "train_gpt2.py"), *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(process, tmp_path, "checkpoint", 1)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=100)
+    assert log(tmp_path, "final")[0]["reason"] == "signal", out
+    assert checkpoints(tmp_path)[-1].name == "step_00000001"
+    assert "FutureWarning" not in out
