@@ -1,7 +1,9 @@
 """README and the other documents: their links, their options, the files they name, and the length of their lines."""
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +11,18 @@ from pathlib import Path
 import pytest
 from program import ROOT
 
+from llmc.mup import check_runs, sweep
+from llmc.mup.check_settings import read_settings
+from llmc.mup.sweep_jobs import make_plan
+from llmc.mup.transfer import environment
+
 DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("doc/*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = json.loads((ROOT / "python/llmc/options.json").read_text())["options"]
 # Options of the programs that are not in the table, and options of other commands that README shows.
 OTHERS = {"help", "config", "dry-run", "all", "print-config", "options-json", "prompt", "file", "out"}
 OTHERS |= {"slurm", "sbatch", "time", "mem", "partition", "gpus", "qos"}  # of llmc sweep
+OTHERS |= {"x", "last", "ylim"}  # of llmc plot loss
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -71,3 +79,38 @@ def test_readme_example_in_python_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     loss = float(done.stdout.split()[0])
     assert 1 < loss < 5
+
+
+def printed_commands():
+    """The commands of checks and sweeps that README.md, mup.md and their --help print."""
+    texts = [README, (ROOT / "mup.md").read_text(encoding="utf-8"), check_runs.__doc__, sweep.__doc__]
+    found = []
+    for text in texts:
+        for match in re.finditer(
+            r"(?:^|`)\s*((?:[A-Z_]+=(?:\"[^\"]*\"|\S+) )*scripts/mup_\w+\.sh[^`\n#]*)", text, re.M
+        ):
+            found.append(re.sub(r"   .*", "", match[1]).strip())
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("command", printed_commands())
+def test_printed_checks_and_sweeps_are_accepted(command, tmp_path, monkeypatch):
+    """Everything but the runs: variables and options are read, and the list of jobs is made."""
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    if any(word in command for word in ("my-scheme", "AXIS [", "--help")):
+        return  # not to be typed as printed
+    at = next(i for i, word in enumerate(words) if word.startswith("scripts/"))
+    env = {"OUT": str(tmp_path / "out")} | dict(word.split("=", 1) for word in words[:at])
+    assert os.access(words[at], os.X_OK)
+    if "coordinate_check" in words[at]:
+        assert len(words) == at + 1
+        check_runs.make_jobs(read_settings(env))
+        return
+    transfer = "transfer" in words[at]
+    args = sweep.parse((["lr", "--verdict"] if transfer else []) + words[at + 1 :], None)
+    make_plan(args.axis, env["OUT"], environment(env) if transfer else env, args.verdict)
+
+
+def test_commands_are_found_in_the_documents():
+    assert len(printed_commands()) > 10, printed_commands()

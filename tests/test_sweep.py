@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -709,3 +710,47 @@ def test_a_small_sweep_of_the_trainer(tmp_path):
     log_times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("log.jsonl")}
     sweep(env)
     assert log_times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("log.jsonl")}
+
+
+RECORD = """
+import re, subprocess, sys, time
+run, last = subprocess.Popen([{binary!r}, *sys.argv[1:]]), ""
+while run.poll() is None:
+    try:
+        found = re.search("Cpus_allowed_list:\\s*(\\S+)", open(f"/proc/{{run.pid}}/status").read())
+        last = found[1] if found else last
+    except OSError:
+        pass
+    time.sleep(0.01)
+open(sys.argv[sys.argv.index("--out") + 1] + "/cpus", "w").write(last)
+sys.exit(run.returncode)
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU")
+def test_runs_at_a_time_are_not_pinned_to_one_cpu(tmp_path):
+    """libgomp of GCC 12: with OMP_PROC_BIND=true the first thread of every run is pinned to the first CPU."""
+    if not (ROOT / "train_gpt2").exists():
+        pytest.skip("./train_gpt2 is not built: run make")
+    from shards import random_text, write_text_shards
+
+    data = write_text_shards(tmp_path / "data", random_text(20_000))
+    (tmp_path / "record.py").write_text(RECORD.format(binary=str(ROOT / "train_gpt2")))
+    (tmp_path / "tiny.toml").write_text(
+        f'train-data = "{data}"\ndepth = 1\nhead-dim = 8\nseq-len = 32\nbatch-size = 8\nsteps = 200\neval-every = 0\n'
+    )
+    env = {
+        "PROGRAM": f"{shlex.quote(sys.executable)} {tmp_path}/record.py",
+        "CONFIG": f"{tmp_path}/tiny.toml",
+        "OUT": f"{tmp_path}/out",
+        "SCALES": "16",
+        "VALUES": "2^-7",
+        "SEEDS": "1",
+        "JOBS": "2",
+        "LOSS": "train",
+        "OMP_PROC_BIND": "true",
+    }
+    done = sweep(env)
+    assert "OMP_PROC_BIND=true is not passed on" in done.stdout
+    mine = re.search(r"Cpus_allowed_list:\s*(\S+)", Path("/proc/self/status").read_text())[1]
+    assert {path.read_text() for path in (tmp_path / "out").rglob("cpus")} == {mine}
