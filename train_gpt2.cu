@@ -6,6 +6,7 @@
 #include "llmc/core/error.h"
 #include "llmc/mup/rule_table.h"
 #include "llmc/train/describe.h"
+#include "llmc/train/info_command.h"
 #include "llmc/train/options/command_line.h"
 #include "llmc/train/progress.h"
 #include "llmc/train/sample_command.h"
@@ -18,6 +19,10 @@ namespace {
 int run(int argc, char** argv) {
     using namespace llmc;
     const CommandLine line = parse_command_line(argc, argv);
+    if (line.command == CommandLine::Command::info) {
+        std::fputs(describe_checkpoint(line.checkpoint).c_str(), stdout);
+        return kExitOk;
+    }
     const bool sampling = line.command == CommandLine::Command::sample;
     if (!sampling && !line.dry_run) watch_signals();
     device::initialize(line.config.machine.threads);

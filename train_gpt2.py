@@ -45,6 +45,7 @@ from llmc.checkpoint import Rule, Rules, Shape, load_training_state, open_checkp
 from llmc.command_line import CommandLine, Program, parse_command_line
 from llmc.config import Config
 from llmc.errors import DataError, Error, ExitCode, UsageError
+from llmc.info import describe_checkpoint
 from llmc.options import Option
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
@@ -879,7 +880,10 @@ def sample(line: CommandLine) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         line = parse_command_line(PROGRAM, argv, world_size())
-        return sample(line) if line.checkpoint else train(line)
+        if line.command == "info":
+            print(describe_checkpoint(line.checkpoint))
+            return 0
+        return sample(line) if line.command == "sample" else train(line)
     except torch.OutOfMemoryError:
         error, code = "out of device memory: lower --batch-size (and keep --total-batch-size)", ExitCode.FAILED
     except (Error, OSError) as problem:  # OSError: a full disk, for example

@@ -42,7 +42,12 @@ LEVELS = [
         "llmc.sampling",
         "llmc.torch_profile",
     ],
-    ["llmc.batches", "llmc.check_writer", "llmc.run_log"],  # this line and the one above: used by train_gpt2.py
+    [
+        "llmc.batches",
+        "llmc.check_writer",
+        "llmc.info",
+        "llmc.run_log",
+    ],  # this line and the one above: used by train_gpt2.py
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts
     ["llmc.plot"],  # figures

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/core/threads.h"
 #include "llmc/train/optimizer.h"
 
@@ -18,12 +19,6 @@ struct MemoryNeeds {
 MemoryNeeds memory_needs(const Setup& s) {
     return {GPT2::memory(s.shape, gpt2_options(s.config)),
             Optimizer::state_bytes(s.shape, s.config.optimizer.kind, s.config.model.dtype)};
-}
-
-std::string with_commas(int64_t n) {
-    std::string digits = std::to_string(n);
-    for (int i = int(digits.size()) - 3; i > 0; i -= 3) digits.insert(size_t(i), ",");
-    return digits;
 }
 
 // 12.3 MiB, 5.82 GiB.

@@ -11,7 +11,7 @@ namespace llmc {
 
 int sample_command(const CommandLine& line) {
     const Config& c = line.config;
-    const std::unique_ptr<ModelFile> file = ModelFile::open(line.sample_checkpoint);
+    const std::unique_ptr<ModelFile> file = ModelFile::open(line.checkpoint);
     const std::string kind = c.data.tokenizer == TokenizerChoice::automatic ? file->tokenizer
                                                                             : name_of(c.data.tokenizer);
     std::string why;

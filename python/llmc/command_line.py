@@ -39,7 +39,8 @@ class CommandLine:
     extra: dict[str, Value] = field(default_factory=dict)  # options that only this program has
     dry_run: bool = False
     every_block: bool = False  # --dry-run --all: a row for every block
-    checkpoint: str = ""  # of the sample command
+    command: str = "train"  # or sample, info
+    checkpoint: str = ""  # of sample and info
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,29 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     Prints and raises SystemExit(0) for --help, --version, --print-config and --options-json. UsageError for invalid
     input. ranks: processes that share each step."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    sampling = argv[:1] == ["sample"]
-    scope = "sample" if sampling else "run"
+    command = argv[0] if argv[:1] in (["sample"], ["info"]) else "train"
+    scope = "run" if command == "train" else command
     table = {**OPTIONS, **{option.name: option for option in program.options}}
-    parser = _sample_parser(program) if sampling else _train_parser(program)
+    parser = _train_parser(program) if command == "train" else _checkpoint_parser(program, command)
     mine = {name: option for name, option in table.items() if scope in option.scope}
     _add_options(parser, mine)
-    taken, words = _take_values(argv[1:] if sampling else argv, parser, table)
-    if "sample" in words and not sampling:
-        raise UsageError(f"'sample' comes first: {program.name} sample CHECKPOINT, then its options")
+    taken, words = _take_values(argv if command == "train" else argv[1:], parser, table)
+    for word in ("sample", "info") if command == "train" else ():
+        if word in words:
+            raise UsageError(f"'{word}' comes first: {program.name} {word} CHECKPOINT, then its options")
     parsed, unknown = parser.parse_known_args(words)
     values = {**vars(parsed), **taken}
     settings = _settings(values, mine)
-    if sampling and values["checkpoint"] is None:
+    if command != "train" and values["checkpoint"] is None:
         raise UsageError("CHECKPOINT is required")
+    if unknown and command == "info":
+        raise UsageError(f"unknown argument: {unknown[0]}; info takes a checkpoint only")
     if unknown:
-        commands = [] if sampling else ["sample"]
+        commands = ["sample", "info"] if command == "train" else []
         raise UsageError(f"unknown argument: {unknown[0]}{nearest_argument(unknown[0], commands, table, scope)}")
-    if sampling:
+    if command != "train":
         config, extra, given = make_config(settings, program.options)
-        return CommandLine(config, given, extra, checkpoint=values["checkpoint"])
+        return CommandLine(config, given, extra, command=command, checkpoint=values["checkpoint"])
     if values["all"] and not values["dry_run"]:
         raise UsageError("--all needs --dry-run: it prints the rules of every block instead of one")
     if values["options_json"]:
@@ -115,8 +119,8 @@ def _train_parser(program: Program) -> argparse.ArgumentParser:
     return parser
 
 
-def _sample_parser(program: Program) -> argparse.ArgumentParser:
-    parser = _Parser(f"{program.name} sample", allow_abbrev=False, formatter_class=_FORMATTER)
+def _checkpoint_parser(program: Program, command: str) -> argparse.ArgumentParser:
+    parser = _Parser(f"{program.name} {command}", allow_abbrev=False, formatter_class=_FORMATTER)
     text = "checkpoint folder, .safetensors file, or a run's --out"
     parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help=text)
     return parser

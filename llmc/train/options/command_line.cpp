@@ -101,20 +101,22 @@ void add_once(std::map<const CLI::Option*, std::pair<std::string, std::string>>&
 // Rewrites the command line so that CLI11 reads it correctly. Otherwise it would use the word after "--lr=" as the
 // value, end the options at a "--" that is a value, accept "--shuffle=7" as --shuffle, "sample" in any place, and an
 // option twice.
-std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train, const CLI::App& sample) {
+std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train) {
     const std::vector<std::string> words(argv + 1, argv + argc);
-    const bool sampling = !words.empty() && words[0] == "sample";
+    const auto is_command = [](const std::string& word) { return word == "sample" || word == "info"; };
+    const bool commanded = !words.empty() && is_command(words[0]);
+    const CLI::App& app = commanded ? *train.get_subcommand(words[0]) : train;
     std::vector<std::string> out;
     std::map<const CLI::Option*, std::pair<std::string, std::string>> seen;
     for (size_t i = 0; i < words.size(); ++i) {
         if (words[i] == "--") fail_usage("unknown argument: --; --help lists the options");
-        if (words[i] == "sample" && !sampling)
-            fail_usage("'sample' comes first: train_gpt2 sample CHECKPOINT, then its options");
+        if (is_command(words[i]) && !commanded)
+            fail_usage("'", words[i], "' comes first: train_gpt2 ", words[i], " CHECKPOINT, then its options");
         const size_t equals = words[i].find('=');
         const bool joined = equals != std::string::npos;
         const std::string name = words[i].substr(0, equals);
         const CLI::Option* option = nullptr;
-        if (name.starts_with("--")) option = (sampling ? sample : train).get_option_no_throw(name);
+        if (name.starts_with("--")) option = app.get_option_no_throw(name);
         if (!option || option->get_expected_max() == 0) {
             if (option && joined) fail_usage(name, " takes no value");
             if (option) add_once(seen, option, name, "");
@@ -163,11 +165,13 @@ CommandLine parse_command_line(int argc, char** argv) {
     add_options(app, kRun, given);
     CLI::App* sample = app.add_subcommand(
         "sample", "generate text from a checkpoint: train_gpt2 sample CHECKPOINT --prompt TEXT");
-    sample->add_option("CHECKPOINT", line.sample_checkpoint, "checkpoint folder, .safetensors file, or a run's --out")
-        ->required();
+    CLI::App* info = app.add_subcommand("info", "what a checkpoint holds: train_gpt2 info CHECKPOINT");
+    for (CLI::App* command : {sample, info})
+        command->add_option("CHECKPOINT", line.checkpoint, "checkpoint folder, .safetensors file, or a run's --out")
+            ->required();
     add_options(*sample, kSample, given_to_sample);
     app.name(argv[0]);
-    std::vector<std::string> words = words_of(argc, argv, app, *sample);
+    std::vector<std::string> words = words_of(argc, argv, app);
     std::reverse(words.begin(), words.end());  // the order that CLI11 expects
     try {
         app.parse(words);
@@ -176,13 +180,18 @@ CommandLine parse_command_line(int argc, char** argv) {
     } catch (const CLI::ExtrasError&) {
         const std::string word = app.remaining(true).front();
         if (sample->parsed()) fail_usage("unknown argument: ", word, nearest_argument(word, {}, kSample));
-        fail_usage("unknown argument: ", word, nearest_argument(word, {"sample"}, kRun));
+        if (info->parsed()) fail_usage("unknown argument: ", word, "; info takes a checkpoint only");
+        fail_usage("unknown argument: ", word, nearest_argument(word, {"sample", "info"}, kRun));
     } catch (const CLI::ParseError& error) {
         fail_usage(error.what());
     }
     if (line.all_tensors && !line.dry_run)
         fail_usage("--all needs --dry-run: it prints the rules of every block instead of one");
     if (print_options) print_and_exit(options_json().dump(1) + "\n");
+    if (info->parsed()) {
+        line.command = CommandLine::Command::info;
+        return line;
+    }
     if (sample->parsed()) {
         line.command = CommandLine::Command::sample;
         line.config = make_config(given_to_sample, line.given);
