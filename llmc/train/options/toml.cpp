@@ -1,6 +1,6 @@
 // --config FILE.toml and --print-config.
 #include <stdexcept>
-// toml++ 3.3 ends the program with an assertion on input such as "[}" (findings/): an exception instead.
+// toml++ 3.3 ends the program with an assertion on some texts that are not TOML: an exception instead.
 constexpr void toml_assert(bool holds) {
     if (!holds) throw std::logic_error("toml++ does not know what this is");
 }
