@@ -318,7 +318,7 @@ def test_at_the_time_limit_every_run_saves(cluster, tmp_path):
     for name, program in PROGRAMS.items():
         for launcher in ("srun", "exec"):
             out = tmp_path / f"{launcher}_{name}"
-            command = [*program, *words.split(), "--total-batch-size", "65536", "--train-data", data, "--out", str(out)]
+            command = [*program, *words.split(), "--total-batch-size", "32768", "--train-data", data, "--out", str(out)]
             script = tmp_path / f"{launcher}_{name}.sh"
             script.write_text(f"#!/bin/bash\n{launcher} {shlex.join(command)}\n")
             limit = ["--time=1", f"--output={out}.txt", "--cpus-per-task=1", "--chdir", ROOT, "--oversubscribe"]
