@@ -121,15 +121,18 @@ NVCC ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>
                     $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu*/bin/nvcc))
 CUDA_ROOT = $(shell $(NVCC) --dryrun -x cu /dev/null 2>&1 | sed -n 's/^\#\$$ TOP=//p' | head -n 1)
 CUDA_LIB = $(dir $(firstword $(wildcard $(patsubst %,$(CUDA_ROOT)/%/libcudart_static.a,lib64 lib targets/*/lib))))
-# Architectures: CUDA_ARCH="80 90a"; by default that of the GPU in this machine, or both of these and code that the
-# driver compiles for newer GPUs.
-LOCAL_ARCH = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 \
-                     | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sed 's/^90$$/90a/')
-CUDA_ARCH ?= $(or $(LOCAL_ARCH),80 90a)
-GENCODE = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
-          $(if $(LOCAL_ARCH),,-gencode arch=compute_80,code=compute_80)
+# Architectures: CUDA_ARCH="80 90a". By default those of all GPUs in this machine that nvcc knows (CUDA orders GPUs in
+# another way than nvidia-smi, and CUDA_VISIBLE_DEVICES may choose another one later), or these two. Always with PTX, from
+# which the driver compiles for all others.
+KNOWN_ARCHS = $(shell $(NVCC) --list-gpu-arch 2>/dev/null | sed -n 's/^compute_//p')
+LOCAL_ARCHS = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null \
+                       | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sort -nu | awk '$$1 >= 80')
+USED_ARCHS = $(patsubst 90,90a,$(if $(KNOWN_ARCHS),$(filter $(KNOWN_ARCHS),$(LOCAL_ARCHS)),$(LOCAL_ARCHS)))
+CUDA_ARCH ?= $(if $(LOCAL_ARCHS),$(USED_ARCHS),80 90a)
+GENCODE = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_80,code=compute_80
 NVFLAGS = -std=c++20 -I. -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v -Xcompiler -fPIC -ccbin $(CXX) \
           $(GENCODE)
+$(CUDA_BUILD)/llmc/cuda/gpu_info.o: NVFLAGS += -DLLMC_CUDA_ARCH='"$(strip $(CUDA_ARCH))"'
 # The report of ptxas (registers, spills) is kept next to the object.
 $(CUDA_BUILD)/%.o: %.cu $(CUDA_BUILD)/flags | headers
 	@mkdir -p $(@D)
@@ -160,7 +163,9 @@ cuda-tests: $(CUDA_BUILD)/train_gpt2cu $(CUDA_BUILD)/conformance
 # Tests of every instruction wrapper, on the CPU and on a GPU
 $(foreach kind,emu asan tsan,$(eval $(BUILD)/$(kind)/conformance: $(BUILD)/$(kind)/tests/cuda/conformance.o \
     $(COMMON_OBJECTS) $(call objects,$(kind)/,$(KERNELS) $(EMULATOR))))
-$(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance:
+# Faults that the emulator must refuse (tests/test_emulator.py)
+$(BUILD)/emu/faults: $(BUILD)/emu/tests/cuda/faults.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
+$(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance $(BUILD)/emu/faults:
 	$(CXX) $(FLAGS) $(RUNTIME) $^ -o $@ -lpthread
 $(CUDA_BUILD)/conformance: $(CUDA_BUILD)/tests/cuda/conformance.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
@@ -229,7 +234,7 @@ run: venv             ## train a small muP GPT-2 on your Python's standard libra
 JOBS   ?= $(shell nproc)
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SANITIZED := $(foreach kind,emu asan tsan,$(BUILD)/$(kind)/conformance) module-asan module-tsan
-BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(SANITIZED)
+BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(BUILD)/emu/faults $(SANITIZED)
 CUDA_TESTS := CUDA_BUILD=$(BUILD)/cuda-tests CUDA_ARCH="80 90a"  # for tests/test_cuda_build.py
 test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on the CPU
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)

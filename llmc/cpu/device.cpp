@@ -68,6 +68,8 @@ size_t memory_available() { return memory_total(); }
 size_t logits_budget() { return size_t{128} << 20; }
 int vocabulary_tile() { return 32; }  // whole vectors in both element types
 
+double datasheet_flops(DType) { return 0; }
+
 double measure_matmul_flops(DType dtype) {
     constexpr int64_t n = 1024;
     Buffer a(n * n * size_of(dtype)), b(n * n * size_of(dtype)), c(n * n * size_of(dtype));

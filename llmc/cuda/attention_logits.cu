@@ -15,6 +15,7 @@ constexpr int kThreads = 128;
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     attention_logits_kernel(float* out, const T* qkv, int heads, int length, int size, float logit_scale) {
+    launch_bounds<kThreads>();
     const int64_t row = blockIdx.x, i = row % length, head = row / length, b = head / heads, C = int64_t(heads) * size;
     const T* q = qkv + (b * length + i) * 3 * C + (head % heads) * size;
     const T* k = qkv + b * length * 3 * C + C + (head % heads) * size;

@@ -8,6 +8,7 @@ namespace {
 
 template <class D, class S>
 __global__ void __launch_bounds__(kElementThreads) cast_kernel(D* dst, const S* src, int64_t n, bool aligned) {
+    launch_bounds<kElementThreads>();
     const int64_t i = first_element(), count = n - i;
     if (count <= 0) return;
     float x[kVec];

@@ -65,6 +65,7 @@ struct Row {
 
 template <class T, bool kStaged>
 __global__ void __launch_bounds__(kMaxThreads) classifier_kernel(Arguments<T> a, bool aligned) {
+    launch_bounds<kMaxThreads>();
     ClassifierShared& s = shared<ClassifierShared>();
     const int64_t n = blockIdx.x;
     T* const logits = a.logits + n * a.Vp;

@@ -23,6 +23,7 @@ struct SumColumnsShared {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_columns_kernel(float* parts, const T* inp, int64_t N, int C, bool aligned) {
+    launch_bounds<kThreads>();
     static_assert(kThreads == kColumns);
     SumColumnsShared& s = shared<SumColumnsShared>();
     const int first = int(blockIdx.x) * kColumns, c = first + lane_id() * kVec;
@@ -49,6 +50,7 @@ struct AddPartsShared {
 
 __global__ void __launch_bounds__(kThreads)
     add_parts_kernel(const float* parts, int blocks, ColumnSum first, ColumnSum second) {
+    launch_bounds<kThreads>();
     AddPartsShared& s = shared<AddPartsShared>();
     const int64_t columns = first.columns + second.columns, c = int64_t(blockIdx.x) * kWarp + lane_id();
     float sum = 0;

@@ -3,21 +3,47 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
 
 #include "llmc/core/alignment.h"
 #include "llmc/core/threads.h"
-#include "llmc/cuda/host.h"
+#include "llmc/cuda/gpu_info.h"
 #include "llmc/ops/ops.h"
+
+#ifdef __CUDACC__
+#include <cxxabi.h>
+#endif
 
 namespace llmc::cuda {
 namespace {
 
 constexpr double kGiB = 1 << 30;
 
-std::string version_string(int version) { return str(version / 1000, ".", version % 1000 / 10); }
+bool waits_for_kernels() {
+    static const bool waits = [] {
+        const char* text = std::getenv("LLMC_CUDA_SYNC");
+        return text && *text && std::string(text) != "0";
+    }();
+    return waits;
+}
+
+// "name ", or nothing where it is not known.
+std::string kernel_name([[maybe_unused]] const void* kernel) {
+#ifdef __CUDACC__
+    const char* mangled = nullptr;
+    if (cudaFuncGetName(&mangled, kernel) != cudaSuccess || !mangled) return "";
+    int status = 1;
+    char* readable = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+    const std::string name = readable ? readable : mangled;
+    std::free(readable);
+    return name.substr(0, name.find('(', 1)) + " ";
+#else
+    return "";
+#endif
+}
 
 // Two page-locked buffers: the host fills one while the device reads the other.
 class PinnedRing {
@@ -49,7 +75,7 @@ private:
 };
 
 struct State {
-    int threads = 1, driver = 0;
+    int threads = 1, driver = 0, runtime = 0;  // of CUDA's driver and runtime: versions
     cudaDeviceProp properties{};
     cudaStream_t stream{};
     PinnedRing ring;
@@ -61,20 +87,32 @@ struct State {
 
 [[noreturn]] void no_gpu(const char* reason) { throw Error(kExitNoGpu, str("no usable GPU: ", reason)); }
 
+// A word before the first start on a GPU that the program has no code for: the driver compiles in silence.
+void announce_compilation(const State& s) {
+    const int capability = s.properties.major * 10 + s.properties.minor;
+    std::fprintf(
+        stderr,
+        "note: this program has code for compute capabilities %s, not for %d.%d of this GPU: the driver compiles "
+        "the kernels now, which can take minutes, and keeps them in ~/.nv/ComputeCache for the next start; make "
+        "CUDA_ARCH=%d avoids it\n",
+        built_architectures(), s.properties.major, s.properties.minor, capability);
+}
+
 // The device, or an error that says what is missing: driver, version, GPU or compute capability.
 State open_device(int threads) {
     State s;
     s.threads = set_host_threads(threads);
-    int runtime = 0, count = 0;
-    cudaRuntimeGetVersion(&runtime);
-    cudaDriverGetVersion(&s.driver);
+    int count = 0;
+    check(cudaRuntimeGetVersion(&s.runtime), "cannot ask for the version of CUDA's runtime");
+    const cudaError_t driver_status = cudaDriverGetVersion(&s.driver);
     const cudaError_t status = cudaGetDeviceCount(&count);
-    if (s.driver == 0)
+    if (driver_status != cudaSuccess || s.driver == 0)
         no_gpu("this machine has no NVIDIA driver; run train_gpt2 (the CPU), or train_gpt2emu to try the kernels");
-    if (status == cudaErrorInsufficientDriver || s.driver / 1000 < runtime / 1000)
-        no_gpu(str("the NVIDIA driver supports CUDA ", version_string(s.driver), ", this program was built with ",
-                   version_string(runtime), ": update the driver, or build with an older toolkit")
-                   .c_str());
+    const auto need_driver = [&](bool needs_ptx) {
+        const std::string problem = driver_problem(s.driver, s.runtime, needs_ptx);
+        if (!problem.empty()) no_gpu(problem.c_str());
+    };
+    need_driver(false);
     if (status != cudaSuccess || count == 0)
         no_gpu(str(cudaGetErrorString(status), " (is CUDA_VISIBLE_DEVICES set to hide it?)").c_str());
     check(cudaSetDevice(0), "cannot use the GPU");
@@ -83,6 +121,10 @@ State open_device(int threads) {
         no_gpu(str(s.properties.name, " has compute capability ", s.properties.major, ".", s.properties.minor,
                    "; the kernels need 8.0 (Ampere) or newer")
                    .c_str());
+    if (!has_code_for(built_architectures(), s.properties.major * 10 + s.properties.minor)) {
+        need_driver(true);
+        announce_compilation(s);
+    }
     check(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking), "cannot make a stream");
     return s;
 }
@@ -96,8 +138,21 @@ State& state() {
 
 }  // namespace
 
-void check(cudaError_t status, const char* what) {
-    if (status != cudaSuccess) fail(what, ": ", cudaGetErrorString(status));
+void check(cudaError_t status, const std::string& what) {
+    if (status == cudaSuccess) return;
+    const std::string reason = cudaGetErrorString(status);
+    const bool named = (what + reason).find("launched at") != std::string::npos;
+    fail(what, ": ", reason, g_state ? remedy(status, g_state->driver, g_state->runtime, compute_capability()) : "",
+         is_of_kernel(status) && !named ? " (set LLMC_CUDA_SYNC=1 to see which kernel)" : "");
+}
+
+void check_launch(cudaError_t status, const void* kernel, const Launch& shape) {
+    const bool wait = waits_for_kernels() && !state().recording;
+    if (status == cudaSuccess && wait) status = cudaStreamSynchronize(stream());
+    if (status == cudaSuccess) return;
+    const auto dims = [](dim3 d) { return str(d.x, " x ", d.y, " x ", d.z); };
+    check(status, str("kernel ", kernel_name(kernel), "launched at ", shape.where.file_name(), ":", shape.where.line(),
+                      " with ", dims(shape.grid), " blocks of ", dims(shape.block), " threads failed"));
 }
 
 cudaStream_t stream() { return state().stream; }
@@ -143,6 +198,7 @@ std::string name() {
     return str(backend(), " (", p.name, ", compute capability ", p.major, ".", p.minor, ", ", p.multiProcessorCount,
                " multiprocessors, ", memory, ", CUDA ", cuda::version_string(state().driver), ")");
 }
+double datasheet_flops(DType dtype) { return cuda::datasheet_flops(state().properties.name, dtype); }
 std::string backend() { return gpu::kEmulated ? "emulated" : "cuda"; }
 int threads() { return state().threads; }
 size_t memory_total() { return state().properties.totalGlobalMem; }
@@ -253,6 +309,7 @@ Recording::~Recording() = default;
 
 void Recording::run(uint64_t key, const std::function<void()>& body) {
     State& s = *state_;
+    if (cuda::waits_for_kernels()) return body();  // a recorded kernel cannot be waited for
     if (s.key != key || s.generation != cuda::workspace_generation()) s.forget();
     if (!s.seen) {
         body();

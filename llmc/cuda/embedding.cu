@@ -25,6 +25,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     embedding_forward_kernel(T* out, const int32_t* tokens, const T* wte, const T* wpe, int64_t N, int length, int C,
                              float scale, bool aligned) {
+    launch_bounds<kThreads>();
     const int vectors = (C + kVec - 1) / kVec;
     const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x, n = i / vectors;
     if (n >= N) return;
@@ -58,6 +59,7 @@ GPU void load_digits(SortShared& s, const int32_t* tokens, const int32_t* order,
 // counts[digit][block]: thread d counts digit d.
 __global__ void __launch_bounds__(kDigits)
     count_digits_kernel(int32_t* counts, const int32_t* tokens, const int32_t* order, int64_t N, int shift) {
+    launch_bounds<kDigits>();
     SortShared& s = shared<SortShared>();
     load_digits(s, tokens, order, N, shift);
     const int digit = int(threadIdx.x);
@@ -68,6 +70,7 @@ __global__ void __launch_bounds__(kDigits)
 
 // Replaces the counts by the index at which each block's positions with each digit begin. One block.
 __global__ void __launch_bounds__(kDigits) scan_counts_kernel(int32_t* counts, int blocks) {
+    launch_bounds<kDigits>();
     SortShared& s = shared<SortShared>();
     const int digit = int(threadIdx.x);
     int32_t* row = counts + int64_t(digit) * blocks;
@@ -86,6 +89,7 @@ __global__ void __launch_bounds__(kDigits) scan_counts_kernel(int32_t* counts, i
 
 __global__ void __launch_bounds__(kDigits) scatter_kernel(int32_t* sorted, const int32_t* starts, const int32_t* tokens,
                                                           const int32_t* order, int64_t N, int shift) {
+    launch_bounds<kDigits>();
     SortShared& s = shared<SortShared>();
     load_digits(s, tokens, order, N, shift);
     const int digit = int(threadIdx.x);
@@ -114,6 +118,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_runs_kernel(float* dwte, Parts parts, const T* dout, const int32_t* tokens, const int32_t* sorted, int64_t N,
                     int C, float scale, bool aligned) {
+    launch_bounds<kThreads>();
     RunsShared& s = shared<RunsShared>();
     const int64_t piece = blockIdx.x, first = piece * kPiece;
     const int count = int(N - first < kPiece ? N - first : kPiece);
@@ -154,6 +159,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     join_runs_kernel(float* dwte, Parts parts, const int32_t* tokens, const int32_t* sorted, int64_t N, int C,
                      float scale, bool aligned) {
+    launch_bounds<kThreads>();
     const int64_t piece = blockIdx.x, begin = piece * kPiece, end = begin + kPiece;
     if (end >= N) return;
     const auto token_at = [&](int64_t at) { return tokens[sorted[at]]; };
@@ -184,6 +190,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_positions_kernel(float* dwpe, const T* dout, int B, int length, int C, float scale, bool aligned) {
+    launch_bounds<kThreads>();
     const int vectors = (C + kVec - 1) / kVec;
     const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x, t = i / vectors;
     if (t >= length) return;

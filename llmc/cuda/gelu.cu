@@ -13,6 +13,7 @@ namespace {
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
     gelu_forward_kernel(T* out, const T* inp, int64_t n, float scale, bool aligned) {
+    launch_bounds<kElementThreads>();
     const int64_t i = first_element(), count = n - i;
     if (count <= 0) return;
     float x[kVec];
@@ -25,6 +26,7 @@ __global__ void __launch_bounds__(kElementThreads)
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
     gelu_backward_kernel(T* dinp, const T* dout, const T* inp, int64_t n, float scale, bool aligned) {
+    launch_bounds<kElementThreads>();
     const int64_t i = first_element(), count = n - i;
     if (count <= 0) return;
     float x[kVec], d[kVec];

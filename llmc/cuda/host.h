@@ -1,19 +1,22 @@
 // Shared by the host code of the CUDA ops: launches, the stream, scratch memory.
 #pragma once
 #include <initializer_list>
+#include <source_location>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "llmc/core/error.h"
 #include "llmc/cuda/gpu.h"
 #ifndef __CUDACC__
+#include "llmc/emulator/limits.h"
 #include "llmc/emulator/runtime.h"
 #endif
 
 namespace llmc::cuda {
 
 // Throws Error with CUDA's reason; `what` says what failed: "cannot copy to the device".
-void check(cudaError_t status, const char* what);
+void check(cudaError_t status, const std::string& what);
 
 cudaStream_t stream();  // on which everything is enqueued, in order
 int multiprocessors();
@@ -24,7 +27,11 @@ struct Launch {
     dim3 grid, block;
     size_t shared = 0;  // bytes
     int cluster = 1;    // blocks
+    std::source_location where = std::source_location::current();
 };
+// Throws Error that names the launch. With LLMC_CUDA_SYNC=1 in the environment it waits for the kernel, so that an
+// error of the kernel names it too.
+void check_launch(cudaError_t status, const void* kernel, const Launch& shape);
 
 #ifdef __CUDACC__
 template <class... Parameters>
@@ -48,8 +55,8 @@ void launch(const Launch& shape, void (*kernel)(Parameters...), Arguments&&... a
     cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
     if (shape.cluster > 1) config.attrs = &cluster, config.numAttrs = 1;
     allow_shared(kernel, shape.shared);
-    check(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...),
-          "a kernel could not be launched");
+    check_launch(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...),
+                 reinterpret_cast<const void*>(kernel), shape);
 }
 
 // Blocks of this size that one multiprocessor runs at a time.
@@ -65,12 +72,18 @@ int blocks_per_multiprocessor(void (*kernel)(Parameters...), int threads, size_t
 template <class... Parameters, class... Arguments>
 void launch(const Launch& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
     auto call = [kernel, ... values = Parameters(std::forward<Arguments>(arguments))] { kernel(values...); };
-    check(emulator::enqueue_grid({shape.grid, shape.block, shape.shared, shape.cluster}, std::move(call)),
-          "a kernel could not be launched");
+    std::vector<const void*> pointers;
+    const auto add = [&]<class T>(const T& argument) {
+        if constexpr (std::is_pointer_v<T>) pointers.push_back(argument);
+    };
+    (add(Parameters(arguments)), ...);
+    check_launch(emulator::enqueue_grid({shape.grid, shape.block, shape.shared, shape.cluster, shape.where},
+                                        std::move(call), std::move(pointers)),
+                 reinterpret_cast<const void*>(kernel), shape);
 }
 template <class... Parameters>
-int blocks_per_multiprocessor(void (*)(Parameters...), int, size_t) {
-    return 2;
+int blocks_per_multiprocessor(void (*)(Parameters...), int threads, size_t shared) {
+    return emulator::resident_blocks(emulator::limits(compute_capability()), threads, shared);
 }
 #endif
 

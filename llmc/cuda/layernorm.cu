@@ -51,6 +51,7 @@ GPU void normalize(const Forward<T>& a, int64_t row, int c, float (&x)[kVec], fl
 
 template <int kVectors, class T>
 __global__ void __launch_bounds__(kThreads) forward_kernel(Forward<T> a) {
+    launch_bounds<kThreads>();
     const int64_t row = int64_t(blockIdx.x) * kWarps + warp_id();
     if (row >= a.N) return;
     float x[kVectors][kVec], sum = 0, squares = 0;
@@ -82,6 +83,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Forward<T> a) {
 // Any C: reads the row three times.
 template <class T>
 __global__ void __launch_bounds__(kThreads) forward_any_kernel(Forward<T> a) {
+    launch_bounds<kThreads>();
     const int64_t row = int64_t(blockIdx.x) * kWarps + warp_id();
     if (row >= a.N) return;
     const T* inp = a.inp + row * a.C;
@@ -151,6 +153,7 @@ GPU void store_parts(const Backward<T>& a, BackwardShared& s, int which, int i, 
 
 template <int kVectors, class T>
 __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<T> a) {
+    launch_bounds<kThreads>();
     float dweight[kVectors][kVec] = {}, dbias[kVectors][kVec] = {};
     for (int64_t row = int64_t(blockIdx.x) * kWarps + warp_id(); row < a.N; row += int64_t(gridDim.x) * kWarps) {
         const float mean = a.mean[row], rstd = a.rstd[row];
@@ -200,6 +203,7 @@ struct BackwardAnyShared {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) backward_any_kernel(Backward<T> a) {
+    launch_bounds<kThreads>();
     BackwardAnyShared& s = shared<BackwardAnyShared>();
     float *dweight = s.sums, *dbias = s.sums + a.C;
     for (int c = int(threadIdx.x); c < a.C; c += kThreads) dweight[c] = dbias[c] = 0;

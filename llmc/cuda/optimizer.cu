@@ -69,6 +69,7 @@ GPU void store_bf16(const Step& s, const Entry& e, int64_t i, const float (&w)[k
 
 template <bool kAdam>
 __global__ void __launch_bounds__(kListThreads) step_kernel(Step s, TensorList<Entry> list) {
+    launch_bounds<kListThreads>();
     int64_t i;
     const Entry& e = entry_of_block(list, i);
     const int64_t count = e.count - i;

@@ -10,6 +10,7 @@ constexpr int kThreads = 256;
 
 __global__ void __launch_bounds__(kThreads)
     pad_rows_kernel(bf16* out, const bf16* inp, int64_t rows, int64_t columns, int64_t stride) {
+    launch_bounds<kThreads>();
     const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x, vectors = stride / kVec, row = i / vectors;
     if (row >= rows) return;
     const int64_t column = i % vectors * kVec;

@@ -37,6 +37,7 @@ GPU double sum_parts(const float* parts, int64_t count, int64_t stride, SumShare
 
 __global__ void __launch_bounds__(kThreads)
     accumulate_sum_kernel(float* out, const float* inp, int64_t count, float scale) {
+    launch_bounds<kThreads>();
     const double sum = sum_parts(inp, count, 1, shared<SumShared>());
     if (threadIdx.x == 0) *out += float(double(scale) * sum);
 }
@@ -50,6 +51,7 @@ struct NormEntry {
 };
 
 __global__ void __launch_bounds__(kListThreads) sum_squares_kernel(float* parts, TensorList<NormEntry> list) {
+    launch_bounds<kListThreads>();
     int64_t i;
     const NormEntry& entry = entry_of_block(list, i);
     float x[kVec] = {}, sum = 0;
@@ -61,6 +63,7 @@ __global__ void __launch_bounds__(kListThreads) sum_squares_kernel(float* parts,
 }
 
 __global__ void __launch_bounds__(kThreads) norm_kernel(float* out, const float* parts, int64_t count) {
+    launch_bounds<kThreads>();
     const double sum = sum_parts(parts, count, 1, shared<SumShared>());
     if (threadIdx.x == 0) *out = float(sqrt(sum));
 }
@@ -78,6 +81,7 @@ GPU float max_with_nan(float a, float b) { return is_nan(a) || a > b ? a : b; } 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) statistics_kernel(StatisticsArguments<T> a, bool aligned) {
+    launch_bounds<kThreads>();
     ReduceScratch& s = shared<ReduceScratch>();
     const int64_t vectors = (a.columns + kVec - 1) / kVec, all = a.N * vectors;
     float absolute = 0, sum = 0, squares = 0, largest = 0;
@@ -109,6 +113,7 @@ __global__ void __launch_bounds__(kThreads) statistics_kernel(StatisticsArgument
 
 __global__ void __launch_bounds__(kThreads)
     finish_statistics_kernel(float* out, const float* parts, int blocks, double count) {
+    launch_bounds<kThreads>();
     SumShared& s = shared<SumShared>();
     const double absolute = sum_parts(parts, blocks, kStatistics, s);
     const double sum = sum_parts(parts + 1, blocks, kStatistics, s);

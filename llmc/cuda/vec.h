@@ -54,16 +54,17 @@ GPU void load_shared(float (&v)[kCount], const float* p) {
     static_assert(kCount % 4 == 0);
 #pragma unroll
     for (int i = 0; i < kCount; i += 4) {
-        const float4 x = *reinterpret_cast<const float4*>(p + i);
-        v[i] = x.x, v[i + 1] = x.y, v[i + 2] = x.z, v[i + 3] = x.w;
+        const uint4 bits = load_shared16(p + i);
+        v[i] = float_of(bits.x), v[i + 1] = float_of(bits.y), v[i + 2] = float_of(bits.z), v[i + 3] = float_of(bits.w);
     }
 }
-GPU void load_shared(float (&v)[8], const bf16* p) { unpack(v, *reinterpret_cast<const uint4*>(p)); }
+GPU void load_shared(float (&v)[8], const bf16* p) { unpack(v, load_shared16(p)); }
 template <int kCount>
 GPU void store_shared(float* p, const float (&v)[kCount]) {
     static_assert(kCount % 4 == 0);
 #pragma unroll
-    for (int i = 0; i < kCount; i += 4) *reinterpret_cast<float4*>(p + i) = {v[i], v[i + 1], v[i + 2], v[i + 3]};
+    for (int i = 0; i < kCount; i += 4)
+        store_shared16(p + i, {bits_of(v[i]), bits_of(v[i + 1]), bits_of(v[i + 2]), bits_of(v[i + 3])});
 }
 
 // The first `count` elements, one at a time, at the end of a row or if rows are not aligned. The rest of v is 0.

@@ -24,6 +24,7 @@ struct PendingProducts {
     std::vector<std::function<void()>> open;
     std::deque<std::vector<std::function<void()>>> groups;
     int64_t committed = 0, finished = 0;  // groups
+    bool fenced = false;                  // wgmma.fence since the kernel's start
     char order[2];
     bool empty() const { return open.empty() && groups.empty(); }
 };

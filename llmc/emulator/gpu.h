@@ -6,6 +6,8 @@
 #include "llmc/core/tensor.h"
 #include "llmc/emulator/async_copy.h"
 #include "llmc/emulator/language.h"
+#include "llmc/emulator/memory.h"
+#include "llmc/emulator/numerics.h"
 #include "llmc/emulator/tensor_core.h"
 #include "llmc/emulator/warp.h"
 
@@ -26,15 +28,44 @@ GPU uint32_t shared_address(const void* p) {
     return uint32_t(static_cast<const unsigned char*>(p) - emulator::self().block->shared);
 }
 
-GPU uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
-GPU void store16(void* p, const uint4& v) { *static_cast<uint4*>(p) = v; }
+// Word by word, which ThreadSanitizer sees: gcc does not show it the read of a structure that is passed on.
+GPU uint4 words_at(const void* p) {
+    const auto* words = static_cast<const uint32_t*>(p);
+    return {words[0], words[1], words[2], words[3]};
+}
+GPU uint4 load16(const void* p, Location where = Location::current()) {
+    emulator::check_global16(p, "load16", where);
+    return words_at(p);
+}
+GPU void store16(void* p, const uint4& v, Location where = Location::current()) {
+    emulator::check_global16(p, "store16", where);
+    *static_cast<uint4*>(p) = v;
+}
+GPU uint4 load_shared16(const void* p, Location where = Location::current()) {
+    emulator::check_shared16(p, "load_shared16", where);
+    return words_at(p);
+}
+GPU void store_shared16(void* p, const uint4& v, Location where = Location::current()) {
+    emulator::check_shared16(p, "store_shared16", where);
+    *static_cast<uint4*>(p) = v;
+}
 
-GPU float exp2_approx(float x) { return std::exp2(x); }
-GPU float tanh_approx(float x) { return std::tanh(x); }
-GPU float rsqrt_approx(float x) { return 1.0f / std::sqrt(x); }
-GPU float divide_approx(float a, float b) { return a / b; }
+template <int kThreads, int kBlocks = 1>
+GPU void launch_bounds(Location where = Location::current()) {
+    emulator::check_launch_bounds(kThreads, where);
+}
+
+GPU float exp2_approx(float x) { return emulator::hardware_numerics() ? emulator::hardware_exp2(x) : std::exp2(x); }
+GPU float tanh_approx(float x) { return emulator::hardware_numerics() ? emulator::hardware_tanh(x) : std::tanh(x); }
+GPU float rsqrt_approx(float x) {
+    return emulator::hardware_numerics() ? emulator::inexact(1 / std::sqrt(double(x)), x) : 1.0f / std::sqrt(x);
+}
+GPU float divide_approx(float a, float b) {
+    return emulator::hardware_numerics() ? emulator::inexact(double(a) / double(b), b) : a / b;
+}
 
 GPU uint32_t pack_bf16x2(float low, float high) { return to_bf16(low).bits | uint32_t{to_bf16(high).bits} << 16; }
+GPU uint32_t hidden(uint32_t x) { return x; }
 GPU float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 GPU uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
 GPU float low_of(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
@@ -44,23 +75,20 @@ GPU void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
                       Location where = Location::current()) {
     emulator::mma_m16n8k16_bf16(d, a, b, where);
 }
-GPU void check_row(const void* row) {
-    const uint32_t offset = shared_address(row);
-    if (offset % 16) emulator::fail("ldmatrix: a row is not 16-byte aligned");
-    if (offset + 16 > emulator::self().block->shared_bytes) emulator::fail("ldmatrix: a row is outside shared memory");
-}
 GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
-    check_row(row);
+    emulator::check_shared16(row, "ldmatrix", where);
     const auto* halves = static_cast<const uint64_t*>(row);
     emulator::distribute_rows(r, halves[0], halves[1], false, where);
 }
 GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
-    check_row(row);
+    emulator::check_shared16(row, "ldmatrix", where);
     const auto* halves = static_cast<const uint64_t*>(row);
     emulator::distribute_rows(r, halves[0], halves[1], true, where);
 }
 
 GPU void cp_async16(void* destination, const void* source, bool exists = true, Location where = Location::current()) {
+    emulator::check_shared16(destination, "the destination of cp.async", where);
+    if (exists) emulator::check_global16(source, "the source of cp.async", where);
     emulator::self().where = where;
     emulator::start_copy(destination, exists ? source : nullptr);
 }

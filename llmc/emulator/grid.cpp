@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "llmc/emulator/limits.h"
+
 namespace llmc::emulator {
 namespace {
 
@@ -163,6 +165,8 @@ void Worker::place_cluster(unsigned first_block) {
         cluster.alive += int(threads);
         b->barrier = {};
         for (Barrier& barrier : b->named) barrier = {};
+        b->unfenced_barriers = false;
+        b->registers.assign(b->warps.size(), registers_at_start(b->warps.size()));
         asan_unpoison(b->shared, launch.shared + kCanary);
         std::memset(b->shared, kPoison, launch.shared + kCanary);
         asan_poison(b->shared + launch.shared, kCanary);
@@ -177,6 +181,7 @@ void Worker::place_cluster(unsigned first_block) {
             t.waits_for = "start";
             t.where = {};
             t.products.committed = t.products.finished = 0;
+            t.products.fenced = false;
             ready.push_back(&t);
         }
     }
@@ -320,32 +325,37 @@ private:
     bool stop_ = false;
 };
 
-void check_limits(const Launch& l, unsigned threads) {
-    const size_t most_shared = size_t(options().capability >= 90 ? 227 : options().capability % 10 ? 99 : 163) << 10;
-    char text[256];
-    auto refuse = [&] { throw std::runtime_error(text); };
-    if (threads == 0 || threads > 1024 || l.block.z > 64)
-        std::snprintf(text, sizeof text, "a block has 1 to 1024 threads, not %u", threads), refuse();
-    if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.grid.y > 65535 || l.grid.z > 65535)
-        std::snprintf(text, sizeof text, "a grid of %u x %u x %u blocks is outside CUDA's limits", l.grid.x, l.grid.y,
-                      l.grid.z),
-            refuse();
-    if (l.shared > most_shared)
-        std::snprintf(text, sizeof text, "%zu bytes of shared memory, compute capability %d.%d has %zu", l.shared,
-                      options().capability / 10, options().capability % 10, most_shared),
-            refuse();
-    if (l.cluster < 1 || l.cluster > 8 || l.grid.x % unsigned(l.cluster))
-        std::snprintf(text, sizeof text, "clusters of %d do not divide a grid %u blocks wide", l.cluster, l.grid.x),
-            refuse();
-}
-
 }  // namespace
+
+std::string launch_problem(const Launch& l) {
+    const Limits most = limits(options().capability);
+    const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z;
+    const std::string gpu = "compute capability " + std::to_string(options().capability / 10) + "." +
+                            std::to_string(options().capability % 10);
+    char text[256] = "";
+    if (threads == 0 || threads > 1024 || l.block.z > 64)
+        std::snprintf(text, sizeof text, "a block has 1 to 1024 threads, not %llu",
+                      static_cast<unsigned long long>(threads));
+    else if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.grid.x > 0x7fffffffu || l.grid.y > 65535 ||
+             l.grid.z > 65535)
+        std::snprintf(text, sizeof text, "a grid of %u x %u x %u blocks is outside CUDA's limits", l.grid.x, l.grid.y,
+                      l.grid.z);
+    else if (l.shared > most.block_shared)
+        std::snprintf(text, sizeof text, "%zu bytes of shared memory, %s has %zu", l.shared, gpu.c_str(),
+                      most.block_shared);
+    else if (l.cluster != 1 && !most.clusters)
+        std::snprintf(text, sizeof text, "a cluster of %d blocks: %s has no clusters, they need 9.0", l.cluster,
+                      gpu.c_str());
+    else if (l.cluster < 1 || l.cluster > 8 || l.grid.x % unsigned(l.cluster))
+        std::snprintf(text, sizeof text, "clusters of %d do not divide a grid %u blocks wide", l.cluster, l.grid.x);
+    return text;
+}
 
 void run_grid(const Launch& launch, const std::function<void()>& body) {
     static Pool pool;
     static std::mutex one_at_a_time;
     Grid grid{.launch = launch, .body = body};
-    check_limits(launch, grid.threads());
+    if (const std::string problem = launch_problem(launch); !problem.empty()) throw std::runtime_error(problem);
     std::lock_guard lock(one_at_a_time);
     const unsigned clusters = grid.blocks() / unsigned(launch.cluster);
     int workers = options().workers ? options().workers : int(std::max(1u, std::thread::hardware_concurrency()));
@@ -354,7 +364,10 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
         own_worker().run(grid);
     else
         pool.run(grid, workers - 1);
-    if (!grid.failure.empty()) throw std::runtime_error(grid.failure);
+    if (grid.failure.empty()) return;
+    const Location& where = launch.where;
+    throw std::runtime_error(grid.failure + " (kernel launched at " + where.file_name() + ":" +
+                             std::to_string(where.line()) + ")");
 }
 
 Thread& self() { return *g_worker->running; }
@@ -370,6 +383,29 @@ void fail(const std::string& what) {
     Worker& w = *g_worker;
     w.grid->report(what + ": " + place_of(*w.running));
     w.switch_away_for_good();
+}
+
+void fail_at(const Location& where, const std::string& what) {
+    self().where = where;
+    fail(what);
+}
+
+void report(const std::string& what) {
+    g_worker->grid->report(what);
+    g_worker->failed = true;
+}
+
+void check_launch_bounds(int threads, const Location& where) {
+    const unsigned launched = g_worker->grid->threads();
+    if (launched <= unsigned(threads)) return;
+    fail_at(where, "the launch has blocks of " + std::to_string(launched) +
+                       " threads, the kernel's launch bounds are " + std::to_string(threads));
+}
+
+void need(bool available, const char* instruction, const Location& where) {
+    if (available) return;
+    fail_at(where, std::string(instruction) + " is not an instruction of compute capability " +
+                       std::to_string(options().capability / 10) + "." + std::to_string(options().capability % 10));
 }
 
 uint32_t random_bits() {

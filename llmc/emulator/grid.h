@@ -7,6 +7,7 @@
 // It cannot show speed, bank conflicts, register pressure, the memory model between blocks of a grid, or how tensor
 // cores round their sums.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <source_location>
@@ -64,7 +65,11 @@ struct Block {
     std::vector<Thread> threads;
     unsigned char* shared = nullptr;
     size_t shared_bytes = 0;
+    bool unfenced_barriers = false;  // an mbarrier was initialised, and no fence made it visible to others yet
+    std::vector<int> registers;      // of a thread of each warp, as setmaxnreg sets them
 };
+// Most registers that a thread of a block of so many warps can have: for setmaxnreg, which divides their sum anew.
+constexpr int registers_at_start(size_t warps) { return std::min(248, int(65536 / (32 * warps) / 8 * 8)); }
 
 struct Cluster {
     std::vector<Block*> blocks;
@@ -80,8 +85,11 @@ struct Options {
     uint64_t seed = 1;     // of that
     int multiprocessors = 3;
     int capability = 90;
-    size_t memory = 0;          // bytes of device memory; 0: the host's
-    std::string driver = "ok";  // or "none", "old": the driver that the runtime reports
+    std::string name = "emulated GPU";
+    size_t memory = 0;               // bytes of device memory; 0: the host's
+    std::string driver = "ok";       // or "none", "old", or the version of CUDA that it reports: 12040
+    int launch_error = 0;            // of every launch, for tests of messages
+    std::string numerics = "exact";  // or "hardware": tensor cores and approximations as inexact as a GPU's
 };
 Options& options();  // from the environment variable LLMC_EMULATOR ("shuffle=1 seed=7 ...") at first use
 
@@ -89,7 +97,10 @@ struct Launch {
     dim3 grid, block;
     size_t shared = 0;  // bytes
     int cluster = 1;
+    Location where = Location::current();  // of the launch
 };
+// What is wrong with a launch on this GPU, in a sentence; empty if it is right.
+std::string launch_problem(const Launch& launch);
 // Runs body() once per CUDA thread. Throws std::runtime_error with the place of the first failure.
 void run_grid(const Launch& launch, const std::function<void()>& body);
 
@@ -98,6 +109,11 @@ Thread& self();
 Cluster& cluster();
 const Launch& launch_shape();
 [[noreturn]] void fail(const std::string& what);  // ends the grid; names block, thread and line
+[[noreturn]] void fail_at(const Location& where, const std::string& what);
+void report(const std::string& what);  // the same, outside of a thread, which goes on until the end of the round
+void check_launch_bounds(int threads, const Location& where);
+// Fails below the compute capability that has an instruction.
+void need(bool available, const char* instruction, const Location& where);
 
 void yield();            // lets the other threads run
 void yield_at_random();  // in a shuffled schedule: lets the other threads run ahead for a while

@@ -2,16 +2,24 @@
 
 #include <cstring>
 
+#include "llmc/core/error.h"
+#include "llmc/emulator/limits.h"
+#include "llmc/emulator/memory.h"
+
 namespace llmc::emulator {
 namespace {
 
 constexpr int kWarpgroup = 128;
+
+Limits gpu() { return limits(options().capability); }
 
 struct MBarrier {
     uint32_t phase : 1, count : 15, pending : 16;
     int32_t bytes;  // expected and not yet arrived; negative: arrived before they were expected
 };
 static_assert(sizeof(MBarrier) == sizeof(uint64_t));
+constexpr int kMostArrivals = (1 << 15) - 1;  // 2^20 - 1 on a GPU
+constexpr int kMostBytes = (1 << 20) - 1;     // that a phase expects
 
 MBarrier& at(uint64_t* barrier) { return *reinterpret_cast<MBarrier*>(barrier); }
 
@@ -20,7 +28,11 @@ ptrdiff_t offset_of(const void* p) { return static_cast<const unsigned char*>(p)
 uint64_t* in_block(uint64_t* barrier, int rank) {
     if (rank < 0) return barrier;
     if (size_t(rank) >= cluster().blocks.size()) fail("mbarrier: the cluster has no block " + std::to_string(rank));
-    return reinterpret_cast<uint64_t*>(cluster().blocks[size_t(rank)]->shared + offset_of(barrier));
+    const Block& block = *cluster().blocks[size_t(rank)];
+    if (block.alive == 0) fail("mbarrier: block " + std::to_string(rank) + " of the cluster has ended, and its memory");
+    if (block.unfenced_barriers)
+        fail("mbarrier: no mbarrier_init_fence followed the initialisation in block " + std::to_string(rank));
+    return reinterpret_cast<uint64_t*>(block.shared + offset_of(barrier));
 }
 
 // The order token of a phase, one of the barrier's own bytes: a wait for a phase is ordered after the arrivals in it.
@@ -34,9 +46,25 @@ void finish_phase(MBarrier& m) {
 
 }  // namespace
 
-void mbarrier_initialise(uint64_t* barrier, int count) { at(barrier) = {0, uint32_t(count), uint32_t(count), 0}; }
+void mbarrier_initialise(uint64_t* barrier, int count, const Location& where) {
+    if (count < 1 || count > kMostArrivals)
+        fail_at(where, "mbarrier: a count of " + std::to_string(count) + ", 1 to " + std::to_string(kMostArrivals) +
+                           " are possible");
+    at(barrier) = {0, uint32_t(count), uint32_t(count), 0};
+    self().block->unfenced_barriers = true;
+}
 
-void mbarrier_arrive(uint64_t* barrier, int rank, int bytes) {
+void fence_barriers(const Location& where) {
+    need(gpu().clusters, "fence.mbarrier_init", where);
+    self().block->unfenced_barriers = false;
+}
+
+void mbarrier_arrive(uint64_t* barrier, int rank, int bytes, const Location& where) {
+    self().where = where;
+    if (rank >= 0) need(gpu().clusters, "an arrival at another block's mbarrier", where);
+    if (bytes < 0 || bytes > kMostBytes)
+        fail("mbarrier: " + std::to_string(bytes) + " expected bytes, a phase counts up to " +
+             std::to_string(kMostBytes));
     barrier = in_block(barrier, rank);
     MBarrier& m = at(barrier);
     if (m.pending == 0) fail("mbarrier: more arrivals than it was made for");
@@ -49,6 +77,7 @@ void mbarrier_arrive(uint64_t* barrier, int rank, int bytes) {
 }
 
 void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where) {
+    need(gpu().clusters, "mbarrier.try_wait", where);
     self().waits_for = "mbarrier";
     self().where = where;
     while (int(at(barrier).phase) == parity) yield();
@@ -57,8 +86,12 @@ void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where) {
 
 void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* barrier, int column, int row,
                      uint16_t ranks, const Location& where) {
+    need(gpu().bulk_copies, "cp.async.bulk.tensor", where);
     self().where = where;
     const ptrdiff_t to = offset_of(destination), barrier_at = offset_of(barrier);
+    if (self().block->unfenced_barriers) fail("TMA: no mbarrier_init_fence followed the initialisation of mbarriers");
+    if (!is_accessible(map.matrix, size_t((map.rows - 1) * map.stride + map.columns) * sizeof(bf16)))
+        fail("TMA: the tensor map's matrix is not in memory of the GPU");
     if (to % 1024) fail("TMA: the tile is not 1024-byte aligned");
     const int64_t bytes = int64_t{map.box_rows} * 128;
     if (to < 0 || to + bytes > int64_t(self().block->shared_bytes)) fail("TMA: the tile is outside shared memory");
@@ -70,6 +103,11 @@ void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* bar
              order_acquire(&copies.order);
              for (size_t rank = 0; rank < blocks.size(); ++rank) {
                  if (!(ranks >> rank & 1)) continue;
+                 if (blocks[rank]->alive == 0) {
+                     report("TMA: a copy arrives in block " + std::to_string(rank) +
+                            " of the cluster, which has ended, and its memory");
+                     return;
+                 }
                  unsigned char* shared = blocks[rank]->shared;
                  for (int i = 0; i < map.box_rows; ++i)
                      for (int j = 0; j < 64; ++j) {
@@ -89,9 +127,34 @@ void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* bar
          }});
 }
 
-void issue_product(const std::function<void()>& multiply) {
+void issue_product(const std::function<void()>& multiply, const Location& where) {
+    need(gpu().wgmma, "wgmma", where);
+    if (!self().products.fenced) fail_at(where, "wgmma: no wgmma_fence before the first product");
     const Quiet quiet;
     self().products.open.push_back(multiply);
+}
+
+void fence_products(const Location& where) {
+    need(gpu().wgmma, "wgmma.fence", where);
+    self().products.fenced = true;
+}
+
+void set_registers(int registers, const Location& where) {
+    need(gpu().clusters, "setmaxnreg", where);
+    Thread& me = self();
+    std::vector<int>& of_warp = me.block->registers;
+    const size_t mine = size_t(me.linear / 32);
+    const int all = int(of_warp.size()) * registers_at_start(of_warp.size());
+    me.where = where;
+    me.waits_for = "registers of other warps (setmaxnreg)";
+    const auto taken = [&] {
+        int sum = registers - of_warp[mine];
+        for (const int n : of_warp) sum += n;
+        return sum;
+    };
+    while (taken() > all) yield();
+    of_warp[mine] = registers;
+    made_progress();
 }
 
 void commit_products() {
@@ -130,3 +193,21 @@ void wait_for_products(int most_pending, const Location& where) {
 }
 
 }  // namespace llmc::emulator
+
+namespace llmc::gpu {
+
+TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
+    const auto refuse = [&](const auto&... why) {
+        fail("cannot make a tensor map of ", rows, " x ", columns, " (error 1): ", why...);
+    };
+    if (reinterpret_cast<uintptr_t>(matrix) % 16) refuse("the matrix does not start at a multiple of 16 bytes");
+    constexpr int64_t kMost = int64_t{1} << 32;
+    if (rows < 1 || columns < 1 || rows > kMost || columns > kMost) refuse("sizes are 1 to 2^32");
+    if (stride * 2 % 16) refuse("rows are ", stride * 2, " bytes apart, which is not a multiple of 16");
+    if (stride < columns || stride >= kMost * 128)
+        refuse("a stride of ", stride, " elements is too small or too large");
+    if (box_rows < 1 || box_rows > 256) refuse("a box has 1 to 256 rows, not ", box_rows);
+    return {matrix, rows, columns, stride, box_rows};
+}
+
+}  // namespace llmc::gpu

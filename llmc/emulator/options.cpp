@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 #include <sstream>
 #include <stdexcept>
@@ -28,10 +29,19 @@ Options from_environment() {
             o.memory = std::strtoull(value.c_str(), nullptr, 10) << 20;
         else if (key == "driver")
             o.driver = value;
+        else if (key == "launch_error")
+            o.launch_error = std::atoi(value.c_str());
+        else if (key == "numerics")
+            o.numerics = value;
+        else if (key == "name")
+            (o.name = value), std::replace(o.name.begin(), o.name.end(), '_', ' ');
         else
             throw std::runtime_error("LLMC_EMULATOR: unknown key '" + key +
-                                     "': workers, shuffle, seed, multiprocessors, capability, memory_mib, driver");
+                                     "': workers, shuffle, seed, multiprocessors, capability, memory_mib, driver, "
+                                     "launch_error, numerics, name");
     }
+    if (o.numerics != "exact" && o.numerics != "hardware")
+        throw std::runtime_error("LLMC_EMULATOR: numerics=" + o.numerics + ": exact or hardware");
     return o;
 }
 

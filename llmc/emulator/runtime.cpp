@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "llmc/core/alignment.h"
+#include "llmc/emulator/limits.h"
+#include "llmc/emulator/memory.h"
 
 using llmc::aligned, llmc::kAlignment;
 using Work = std::function<void()>;
@@ -32,7 +34,10 @@ namespace {
 struct State {
     std::deque<Work> queue;
     EmulatedGraph* capturing = nullptr;
-    std::string failure;
+    bool capture_invalid = false;
+    cudaError_t sticky = cudaSuccess;  // a kernel's failure, which every later call returns
+    cudaError_t last = cudaSuccess;    // for cudaGetLastError
+    std::string failure, launch_problem;
     std::map<void*, size_t> allocations;
     size_t allocated = 0;
 
@@ -46,8 +51,24 @@ State& state() {
     return s;
 }
 
+// What a call returns: the failure of a kernel before it, or its own status.
+cudaError_t result(cudaError_t status) {
+    State& s = state();
+    if (s.sticky != cudaSuccess) status = s.sticky;
+    if (status != cudaSuccess) s.last = status;
+    return status;
+}
+
+// For calls that a stream which is being captured does not allow: they end the capture.
+bool ends_capture() {
+    State& s = state();
+    if (s.capturing) s.capture_invalid = true;
+    return s.capturing;
+}
+
 cudaError_t enqueue(Work work) {
     State& s = state();
+    if (s.sticky != cudaSuccess) return s.sticky;
     if (s.capturing)
         s.capturing->work.push_back(std::move(work));
     else
@@ -55,11 +76,11 @@ cudaError_t enqueue(Work work) {
     return cudaSuccess;
 }
 
-// Does the enqueued work in order while unfinished() is true. The first failure drops the rest, and is reported once.
+// Does the enqueued work in order while unfinished() is true. The first failure drops the rest.
 template <class Unfinished>
 cudaError_t work_while(Unfinished&& unfinished) {
     State& s = state();
-    if (s.capturing) return cudaErrorInvalidValue;  // waiting inside a capture would invalidate it
+    if (ends_capture()) return result(cudaErrorStreamCaptureUnsupported);
     while (!s.queue.empty() && unfinished()) {
         const Work work = std::move(s.queue.front());
         s.queue.pop_front();
@@ -68,10 +89,10 @@ cudaError_t work_while(Unfinished&& unfinished) {
         } catch (const std::exception& error) {
             s.failure = error.what();
             s.queue.clear();
-            return cudaErrorLaunchFailure;
+            s.sticky = cudaErrorLaunchFailure;
         }
     }
-    return cudaSuccess;
+    return result(cudaSuccess);
 }
 cudaError_t finish_queue() {
     return work_while([] { return true; });
@@ -81,6 +102,7 @@ cudaError_t driver_status() {
     const std::string& driver = llmc::emulator::options().driver;
     return driver == "none" ? cudaErrorNoDevice : driver == "old" ? cudaErrorInsufficientDriver : cudaSuccess;
 }
+constexpr int kRuntime = 13000;  // the version of CUDA that this emulates
 
 }  // namespace
 
@@ -90,6 +112,16 @@ const char* cudaGetErrorString(cudaError_t error) {
             return "no error";
         case cudaErrorMemoryAllocation:
             return "out of memory";
+        case cudaErrorInvalidConfiguration:
+            return state().launch_problem.c_str();
+        case cudaErrorNoKernelImageForDevice:
+            return "no kernel image is available for execution on the device";
+        case cudaErrorUnsupportedPtxVersion:
+            return "the provided PTX was compiled with an unsupported toolchain.";
+        case cudaErrorStreamCaptureUnsupported:
+            return "operation not permitted when stream is capturing";
+        case cudaErrorStreamCaptureInvalidated:
+            return "operation failed due to a previous error during capture";
         case cudaErrorInsufficientDriver:
             return "CUDA driver version is insufficient for CUDA runtime version";
         case cudaErrorNoDevice:
@@ -108,20 +140,24 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaSetDevice(int) { return driver_status(); }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
     const llmc::emulator::Options& o = llmc::emulator::options();
-    std::snprintf(p->name, sizeof p->name, "emulated GPU");
+    std::snprintf(p->name, sizeof p->name, "%s", o.name.c_str());
     p->major = o.capability / 10;
     p->minor = o.capability % 10;
     p->multiProcessorCount = o.multiprocessors;
     p->totalGlobalMem = state().total_memory();
-    p->sharedMemPerBlockOptin = size_t(o.capability >= 90 ? 227 : o.capability == 80 ? 163 : 99) << 10;
+    p->sharedMemPerBlockOptin = llmc::emulator::limits(o.capability).block_shared;
     return driver_status();
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-    *version = driver_status() == cudaErrorNoDevice ? 0 : driver_status() == cudaSuccess ? 13000 : 11040;
+    const int reported = std::atoi(llmc::emulator::options().driver.c_str());
+    *version = driver_status() == cudaErrorNoDevice ? 0
+               : driver_status() != cudaSuccess     ? 11040
+               : reported > 0                       ? reported
+                                                    : kRuntime;
     return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
-    *version = 13000;
+    *version = kRuntime;
     return cudaSuccess;
 }
 
@@ -130,12 +166,14 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     return driver_status();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return finish_queue(); }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return result(std::exchange(state().last, cudaSuccess)); }
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     State& s = state();
+    if (ends_capture()) return result(cudaErrorStreamCaptureUnsupported);
+    if (s.sticky != cudaSuccess) return s.sticky;
     const size_t rounded = std::max(aligned(bytes), kAlignment);
-    if (s.allocated + rounded > s.total_memory()) return cudaErrorMemoryAllocation;
+    if (s.allocated + rounded > s.total_memory()) return result(cudaErrorMemoryAllocation);
 #if defined(__SANITIZE_ADDRESS__)
     const size_t taken = std::max<size_t>(bytes, 1);  // so that the first byte after it is out of bounds
     *pointer = nullptr;
@@ -148,6 +186,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     std::memset(*pointer, 0xFF, taken);
     s.allocations[*pointer] = rounded;
     s.allocated += rounded;
+    llmc::emulator::remember_allocation(*pointer, bytes);
     return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
@@ -157,22 +196,26 @@ cudaError_t cudaFree(void* pointer) {
     if (found == s.allocations.end()) return pointer ? cudaErrorInvalidValue : status;
     s.allocated -= found->second;
     s.allocations.erase(found);
+    llmc::emulator::forget_allocation(pointer);
     std::free(pointer);
     return status;
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+    if (ends_capture()) return result(cudaErrorStreamCaptureUnsupported);
     *pointer = std::aligned_alloc(kAlignment, std::max(aligned(bytes), kAlignment));
-    return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
+    if (*pointer) llmc::emulator::remember_allocation(*pointer, bytes);
+    return result(*pointer ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFreeHost(void* pointer) {
     const cudaError_t status = finish_queue();
+    llmc::emulator::forget_allocation(pointer);
     std::free(pointer);
     return status;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     *total = state().total_memory();
     *free = *total - state().allocated;
-    return driver_status();
+    return result(driver_status());
 }
 cudaError_t cudaMemcpyAsync(void* destination, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t) {
     return enqueue([=] { std::memcpy(destination, source, bytes); });
@@ -209,11 +252,15 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
     if (state().capturing) return cudaErrorInvalidValue;
     state().capturing = new EmulatedGraph;
-    return cudaSuccess;
+    state().capture_invalid = false;
+    return result(cudaSuccess);
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
     *graph = std::exchange(state().capturing, nullptr);
-    return *graph ? cudaSuccess : cudaErrorInvalidValue;
+    if (!*graph) return result(cudaErrorInvalidValue);
+    if (!state().capture_invalid) return result(cudaSuccess);
+    delete std::exchange(*graph, nullptr);
+    return result(cudaErrorStreamCaptureInvalidated);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
     *executable = new EmulatedGraph(*graph);
@@ -221,7 +268,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
     for (const Work& work : executable->work) enqueue(work);
-    return cudaSuccess;
+    return result(cudaSuccess);
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
     delete graph;
@@ -234,8 +281,18 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 
 namespace llmc::emulator {
 
-cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body) {
-    return enqueue([launch, body = std::move(body)] { run_grid(launch, body); });
+cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body, std::vector<const void*> pointers) {
+    if (options().launch_error) return result(cudaError_t(options().launch_error));
+    state().launch_problem = launch_problem(launch);
+    if (!state().launch_problem.empty()) return result(cudaErrorInvalidConfiguration);
+    return enqueue([launch, body = std::move(body), pointers = std::move(pointers)] {
+        for (const void* p : pointers)
+            if (p && !is_accessible(p, 0))
+                throw std::runtime_error(std::string("a pointer among the arguments of the kernel launched at ") +
+                                         launch.where.file_name() + ":" + std::to_string(launch.where.line()) +
+                                         " is not to memory of the GPU");
+        run_grid(launch, body);
+    });
 }
 
 }  // namespace llmc::emulator

@@ -1,7 +1,7 @@
 // The part of the CUDA runtime that this project uses, on the CPU, under CUDA's names. Work on a stream is not done
 // when it is enqueued but when the host waits for it, as late as a GPU may do it: host code that reads a result too
 // early, or reuses a buffer that a copy still needs, gets a wrong result here too. One device; all streams share one
-// queue.
+// queue. After a kernel's failure every call fails, as on a GPU, until the process ends.
 #pragma once
 #include <cstddef>
 #include <functional>
@@ -12,9 +12,16 @@ enum cudaError_t {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorUnsupportedPtxVersion = 222,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorMisalignedAddress = 716,
     cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
 };
 const char* cudaGetErrorString(cudaError_t error);
 
@@ -66,7 +73,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 namespace llmc::emulator {
 
-// Enqueues a kernel, for launch() of llmc/cuda/host.h.
-cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body);
+// Enqueues a kernel, for launch() of llmc/cuda/host.h. pointers: those among its arguments.
+cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body, std::vector<const void*> pointers);
 
 }  // namespace llmc::emulator

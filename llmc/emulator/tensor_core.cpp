@@ -1,5 +1,7 @@
 #include "llmc/emulator/tensor_core.h"
 
+#include "llmc/emulator/numerics.h"
+
 namespace llmc::emulator {
 namespace {
 
@@ -25,6 +27,16 @@ void multiply(void* const (&deposits)[32]) {
                 a[group + 8 * (r % 2)][2 * t + half + 8 * (r / 2)] = half_of(p.a[r], half);
         for (int r = 0; r < 2; ++r)
             for (int half = 0; half < 2; ++half) b[2 * t + half + 8 * r][group] = half_of(p.b[r], half);
+    }
+    if (hardware_numerics()) {
+        for (int lane = 0; lane < 32; ++lane) {
+            const Product& p = *static_cast<Product*>(deposits[lane]);
+            for (int r = 0; r < 4; ++r) {
+                const int i = lane / 4 + 8 * (r / 2), j = 2 * (lane % 4) + r % 2;
+                p.d[r] = tensor_core_sum(p.d[r], a[i], &b[0][j], 16, 1, 8);
+            }
+        }
+        return;
     }
     float d[16][8];
     for (int i = 0; i < 16; ++i) {

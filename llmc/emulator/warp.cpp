@@ -65,6 +65,8 @@ void sync_block(const Location& where) {
 
 void sync_named(int id, int threads, const Location& where) {
     if (id < 0 || id > 15 || threads % 32) fail("bar.sync: barrier 0 to 15, and a multiple of 32 threads");
+    // PTX counts whole warps: a warp of which only some lanes arrive would count as all of them.
+    join(kFullWarp, "bar.sync", where, false, [] {});
     wait_at(self().block->named[id], [=] { return threads; }, "bar.sync", where, true);
 }
 

@@ -27,6 +27,8 @@ size_t logits_budget();     // bytes of logits to keep at a time: enough rows fo
 int vocabulary_tile();      // rows of the head and columns of the logits are padded to a multiple of this
 // The rate of the backend's own matmul_forward on large square matrices, FLOP/s: the best of several calls.
 double measure_matmul_flops(DType dtype);
+// What the GPU's datasheet promises for products of this type, FLOP/s; 0 if it is not known, and on a CPU.
+double datasheet_flops(DType dtype);
 // The 100% of "percent of peak", FLOP/s: the rate above, measured once for each element type and kept (peak.cpp).
 // `seen` is a rate that something else reached. If it is higher, the machine was busy when the peak was measured: it is
 // measured again, and the result is at least `seen`.

@@ -80,9 +80,12 @@ void Trainer::announce(const std::string& command) {
                   config_.mup.scheme.c_str(), setup_.rules->width_mult(), double(setup_.rules->scales().attention),
                   double(setup_.rules->head().multiplier));
     Progress::note(rule);
-    std::snprintf(rule, sizeof rule,
-                  "peak    %.0f GFLOP/s: large %s matrix products of this program, measured just now",
-                  peak_flops_ / 1e9, name_of(config_.model.dtype));
+    int used = std::snprintf(rule, sizeof rule,
+                             "peak    %.0f GFLOP/s: large %s matrix products of this program, measured just now",
+                             peak_flops_ / 1e9, name_of(config_.model.dtype));
+    if (const double promised = device::datasheet_flops(config_.model.dtype); promised > 0)
+        std::snprintf(rule + used, sizeof rule - size_t(used), ", %.0f%% of the datasheet's %.0f",
+                      100 * peak_flops_ / promised, promised / 1e9);
     Progress::note(rule);
     for (const std::string& change : setup_.changed) Progress::note("changed since the checkpoint: " + change);
     if (setup_.resume_from)

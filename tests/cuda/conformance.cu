@@ -293,6 +293,8 @@ void test_transpose_quad() {
 }
 
 // --- Hopper: a product with all of it. 128 x 128 tiles, a cluster of two blocks shares B, a ring of two stages ---
+// __syncwarp stands wherever the lanes of a warp may have diverged before an instruction that is ".aligned": all of
+// cluster_sync, named_barrier, setmaxnreg and wgmma are.
 
 constexpr int kM = 128, kN = 128, kK = 64, kRing = 2, kCluster = 2;
 
@@ -305,6 +307,7 @@ struct HopperShared {
 template <bool kAByColumns, bool kBByRows>
 __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_constant__ TensorMap a_map,
                                                         const __grid_constant__ TensorMap b_map, int N, int K) {
+    launch_bounds<384, 1>();
 #if LLMC_HAS_HOPPER
     HopperShared& s = shared<HopperShared>();
     const int t = int(threadIdx.x), warpgroup = t / 128, rank = cluster_rank();
@@ -314,6 +317,7 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
             mbarrier_init(&s.full[i], 1);
             mbarrier_init(&s.empty[i], 2 * kCluster);
         }
+    __syncwarp();
     mbarrier_init_fence();
     cluster_sync();
     if (warpgroup == 0) {
@@ -335,6 +339,7 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
             else
                 tma_load_multicast(target, &b_map, &s.full[slot], k, n + 64 * rank, 3);
         }
+        __syncwarp();
     } else {
         raise_registers<232>();
         float acc[64] = {};
@@ -342,6 +347,7 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
         for (int k = 0, i = 0; k < K; k += kK, ++i) {
             const int slot = i % kRing;
             mbarrier_wait(&s.full[slot], i / kRing % 2);
+            __syncwarp();
             wgmma_fence();
 #pragma unroll
             for (int kk = 0; kk < kK; kk += 16) {
@@ -354,6 +360,7 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
             wgmma_commit();
             wgmma_wait<0>();
             if (t % 128 < kCluster) mbarrier_arrive_at(&s.empty[slot], t % 128);
+            __syncwarp();
         }
         named_barrier(1, 256);
         const int row = m + 64 * half + t % 128 / 32 * 16 + t % 32 / 4;

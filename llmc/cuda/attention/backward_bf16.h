@@ -3,7 +3,7 @@
 // which sums dq with atomics: five products instead of seven, but another order of summation in every run. Here each
 // gradient is summed by one warp in registers, in order: the same bits every time, and no scratch memory except delta.
 //
-// FLOPs 7 T C N (the necessary 5 T C N, and the scores and dout v^T a second time); bytes in bf16: 16 C N + 8 H N.
+// FLOPs 7 T C N (the necessary 5 T C N, and the scores and dout v^T a second time); bytes in bf16: 16 C N + 4 H N.
 // Bound: tensor cores and exponentials. Floor at N = 65,536, T = 1024, C = 768 (5 T C N): 326 us on an H200.
 #pragma once
 #include "llmc/cuda/attention/heads.h"
@@ -14,6 +14,7 @@ namespace llmc::cuda {
 template <int kSize, class T>
 __global__ void __launch_bounds__(256)
     attention_delta_kernel(float* delta, const T* dout, const T* out, Heads s, int64_t rows) {
+    launch_bounds<256>();
     constexpr int kLanes = kSize / kVec;
     const int64_t i = (int64_t(blockIdx.x) * 256 + threadIdx.x) / kLanes;  // of (B, T, H)
     const int column = int(threadIdx.x) % kLanes * kVec, count = s.size - column;
@@ -60,6 +61,7 @@ template <int kSize>
 __global__ void __launch_bounds__(QueryTraits<kSize>::kThreads)
     attention_dq_bf16_kernel(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
                              Heads heads, int tiles, BackwardScales scales) {
+    launch_bounds<QueryTraits<kSize>::kThreads>();
     using Traits = QueryTraits<kSize>;
     constexpr int kM16 = Traits::kM16, kKeys = Traits::kKeys, kPart = Traits::kPart, kThreads = Traits::kThreads;
     auto& s = shared<typename Traits::Shared>();
@@ -140,6 +142,7 @@ template <int kSize>
 __global__ void __launch_bounds__(KeyTraits<kSize>::kThreads, 1)
     attention_dkv_bf16_kernel(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
                               Heads heads, int tiles, BackwardScales scales) {
+    launch_bounds<KeyTraits<kSize>::kThreads, 1>();
     using Traits = KeyTraits<kSize>;
     constexpr int kQueries = Traits::kQueries, kPart = Traits::kPart, kThreads = Traits::kThreads;
     auto& s = shared<typename Traits::Shared>();

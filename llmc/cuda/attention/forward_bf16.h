@@ -66,6 +66,7 @@ template <int kSize>
 __global__ void __launch_bounds__(ForwardTraits<kSize>::kThreads)
     attention_forward_bf16_kernel(bf16* out, float* lse, const bf16* qkv, Heads heads, int tiles, float logit_scale,
                                   float out_scale) {
+    launch_bounds<ForwardTraits<kSize>::kThreads>();
     using Traits = ForwardTraits<kSize>;
     constexpr int kM16 = Traits::kM16, kKeys = Traits::kKeys, kThreads = Traits::kThreads;
     auto& s = shared<typename Traits::Shared>();

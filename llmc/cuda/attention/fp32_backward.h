@@ -49,6 +49,7 @@ GPU void score_gradients(Fp32BackwardShared& s, const Heads& heads, int query, i
 __global__ void __launch_bounds__(kFp32AttentionThreads)
     attention_dq_fp32_kernel(float* dqkv, const float* dout, const float* qkv, const float* lse, const float* delta,
                              Heads heads, int tiles, float logit_scale, float out_scale) {
+    launch_bounds<kFp32AttentionThreads>();
     auto& s = shared<Fp32BackwardShared>();
     const HeadTile at = head_tile(tiles);
     const int first = at.tile * kFp32Rows, rows = rows_from(first, heads.length);
@@ -69,6 +70,7 @@ __global__ void __launch_bounds__(kFp32AttentionThreads)
 __global__ void __launch_bounds__(kFp32AttentionThreads)
     attention_dkv_fp32_kernel(float* dqkv, const float* dout, const float* qkv, const float* lse, const float* delta,
                               Heads heads, int tiles, float logit_scale, float out_scale) {
+    launch_bounds<kFp32AttentionThreads>();
     auto& s = shared<Fp32BackwardShared>();
     const int head = int(blockIdx.x) / tiles, first = (int(blockIdx.x) - head * tiles) * kFp32Rows;
     const int rows = rows_from(first, heads.length);

@@ -13,6 +13,7 @@ struct Fp32ForwardShared {
 __global__ void __launch_bounds__(kFp32AttentionThreads)
     attention_forward_fp32_kernel(float* out, float* lse, const float* qkv, Heads heads, int tiles, float logit_scale,
                                   float out_scale) {
+    launch_bounds<kFp32AttentionThreads>();
     auto& s = shared<Fp32ForwardShared>();
     const HeadTile at = head_tile(tiles);
     const int first = (heads.first_tile + at.tile) * kFp32Rows, rows = rows_from(first, heads.length);

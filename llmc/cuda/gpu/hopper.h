@@ -45,11 +45,13 @@ GPU void mbarrier_arrive_expect(uint64_t* barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                  : "memory");
 }
-// Arrives at the barrier at the same offset in another block of the cluster.
+// Arrives at the barrier at the same offset in another block of the cluster. Without ".release.cluster", as CUTLASS does:
+// that compiles to a MEMBAR.ALL.GPU before every arrival, which only ordinary stores would need. Reads by wgmma are over
+// when wgmma_wait returns.
 GPU void mbarrier_arrive_at(uint64_t* barrier, int rank) {
     asm volatile(
         "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;"
-        "  mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }" ::"r"(shared_address(barrier)),
+        "  mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(shared_address(barrier)),
         "r"(rank)
         : "memory");
 }
@@ -126,7 +128,7 @@ GPU void lower_registers() {
 // cuTensorMapEncodeTiled comes from the driver by name: nothing has to be linked.
 inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
     void* function = nullptr;
-    cudaDriverEntryPointQueryResult found;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
     const cudaError_t status_of_search = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
                                                                           cudaEnableDefault, &found);
@@ -134,7 +136,10 @@ inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, i
     const cudaError_t status_of_search = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault,
                                                                  &found);
 #endif
-    cuda::check(status_of_search, "cannot find the driver's tensor maps");
+    cuda::check(status_of_search, "cannot find the driver's cuTensorMapEncodeTiled");
+    if (found != cudaDriverEntryPointSuccess || !function)
+        fail("the NVIDIA driver has no cuTensorMapEncodeTiled (query result ", int(found),
+             "): tensor maps need a driver for CUDA 12.0 or newer; update it");
     const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(stride) * 2};
     const cuuint32_t box[2] = {64, cuuint32_t(box_rows)}, steps[2] = {1, 1};
     TensorMap map;

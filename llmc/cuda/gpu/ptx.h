@@ -20,6 +20,15 @@ GPU T& shared() {
 }
 GPU uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
 
+// The kernel's __launch_bounds__, as its first statement: the emulator checks them (a macro before the kernel's name
+// tells another compiler nothing).
+template <int kThreads, int kBlocks = 1>
+GPU void launch_bounds() {}
+
+// 16 bytes, aligned.
+GPU uint4 load_shared16(const void* p) { return *static_cast<const uint4*>(p); }
+GPU void store_shared16(void* p, const uint4& v) { *static_cast<uint4*>(p) = v; }
+
 // --- Global memory, 16 bytes at a time ---
 
 // As PTX rather than by dereferencing a uint4: next to an element-wise path, nvcc merged the two and split the vector.
@@ -66,6 +75,12 @@ GPU float float_of(uint32_t bits) { return __uint_as_float(bits); }
 GPU uint32_t bits_of(float x) { return __float_as_uint(x); }
 GPU float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
 GPU float high_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// x, as a number of which the compiler knows nothing.
+GPU uint32_t hidden(uint32_t x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 // --- Tensor cores ---
 

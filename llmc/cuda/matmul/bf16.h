@@ -11,7 +11,7 @@
 // first stages are loaded during the epilogue of the tile before. Fragments are read half a stage ahead of their use.
 #pragma once
 #include "llmc/cuda/column_sums.h"
-#include "llmc/cuda/matmul/problem.h"
+#include "llmc/cuda/matmul/plan.h"
 #include "llmc/cuda/tile.h"
 
 namespace llmc::cuda {
@@ -69,6 +69,7 @@ struct WarpTile {
     static constexpr int kM16 = kWarpM / 16, kN8 = kWarpN / 8;
     // Sums over K of A's rows, as a product with ones: each warp computes its share of the 16-row fragments.
     static constexpr int kSums = kAByColumns ? kM16 / kWarpsN : 0;
+    static_assert(kM16 == 4 && (kWarpsN == 2 || kWarpsN == 4));
 
     float acc[kM16][kN8][4] = {};
     float sums[kSums ? kSums : 1][4] = {};
@@ -105,9 +106,13 @@ struct WarpTile {
         if constexpr (kSums > 0) {
             if (!with_sums) return;
             const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+            // Bit i: fragment i is this warp's. Hidden from the compiler: for sm_100 and newer it would otherwise make
+            // one product of the kM16 conditional ones, with `a` indexed at run time, and so in local memory.
+            const uint32_t every_nth = kWarpsN == 4 ? 0x1u : 0x5u;
+            const uint32_t mine = hidden(every_nth << (warp_id() % kWarpsN));
 #pragma unroll
             for (int i = 0; i < kM16; ++i)
-                if (i % kWarpsN == warp_id() % kWarpsN) mma_m16n8k16(sums[i / kWarpsN], a[kSet][i], ones);
+                if (mine >> i & 1) mma_m16n8k16(sums[i / kWarpsN], a[kSet][i], ones);
         }
     }
 
@@ -156,8 +161,9 @@ struct WarpTile {
 };
 
 template <bool kAByColumns, bool kBByRows, int kWarpsN, class Epilogue>
-__global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, 4 / kWarpsN)
+__global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWide : kNarrow).resident)
     matmul_bf16_kernel(Problem<bf16> p, Schedule schedule, Parts parts, ColumnSum column_sum, Epilogue epilogue) {
+    launch_bounds<kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWide : kNarrow).resident>();
     using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
     constexpr int kThreads = kWarpsM * kWarpsN * kWarp, kBlockN = Shared::kBlockN;
     Shared& s = shared<Shared>();

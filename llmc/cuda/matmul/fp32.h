@@ -4,7 +4,7 @@
 // 16 floats read from shared memory, where both operands are stored along M and N, in two buffers. The next step's
 // elements are loaded into registers while this step is multiplied: one barrier a step.
 #pragma once
-#include "llmc/cuda/matmul/problem.h"
+#include "llmc/cuda/matmul/plan.h"
 
 namespace llmc::cuda {
 
@@ -14,27 +14,31 @@ struct Fp32Shared {
     alignas(16) float a[2][kFp32K][kFp32Pitch], b[2][kFp32K][kFp32Pitch];
 };
 
-// This thread's part of one step of an operand: twice four elements that are neighbours in memory.
+// This thread's part of one step of an operand: twice four elements that are neighbours in memory. The thread's index is
+// hidden from the compiler so that it computes addresses in each step: kept over the loop, they do not fit into the
+// registers beside the accumulators.
 template <bool kAlongMn>
 struct Fp32Part {
     float v[2][4];
 
     // Elements [mn, mn + 128) x [k, k + 16) of a matrix (k_count, mn_count) if kAlongMn, else (mn_count, k_count).
-    GPU void fetch(const float* matrix, int64_t mn, int64_t k, int64_t mn_count, int64_t k_count, bool aligned) {
+    GPU void fetch(const float* matrix, int mn, int k, int mn_count, int k_count, bool aligned) {
+        const int thread = int(hidden(threadIdx.x));
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const int index = int(threadIdx.x) + i * kFp32Threads;
-            const int64_t row = kAlongMn ? k + index / 32 : mn + index / 4;
-            const int64_t column = kAlongMn ? mn + index % 32 * 4 : k + index % 4 * 4;
-            const int64_t rows = kAlongMn ? k_count : mn_count, columns = kAlongMn ? mn_count : k_count;
-            const int64_t count = row < rows ? columns - column : 0;
-            load_upto(v[i], matrix + (count > 0 ? row * columns + column : 0), count, aligned);
+            const int index = thread + i * kFp32Threads;
+            const int row = kAlongMn ? k + index / 32 : mn + index / 4;
+            const int column = kAlongMn ? mn + index % 32 * 4 : k + index % 4 * 4;
+            const int rows = kAlongMn ? k_count : mn_count, columns = kAlongMn ? mn_count : k_count;
+            const int count = row < rows ? columns - column : 0;
+            load_upto(v[i], matrix + (count > 0 ? int64_t(row) * columns + column : 0), count, aligned);
         }
     }
     GPU void put(float (&tile)[kFp32K][kFp32Pitch]) const {
+        const int thread = int(hidden(threadIdx.x));
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const int index = int(threadIdx.x) + i * kFp32Threads;
+            const int index = thread + i * kFp32Threads;
             if constexpr (kAlongMn) {
                 store_shared(&tile[index / 32][index % 32 * 4], v[i]);
             } else {
@@ -46,8 +50,9 @@ struct Fp32Part {
 };
 
 template <bool kAByColumns, bool kBByRows, class Epilogue>
-__global__ void __launch_bounds__(kFp32Threads)
+__global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
     matmul_fp32_kernel(Problem<float> p, Schedule schedule, Parts parts, bool aligned, Epilogue epilogue) {
+    launch_bounds<kFp32Threads, kFp32Tile.resident>();
     Fp32Shared& s = shared<Fp32Shared>();
     const int split = int(blockIdx.x) / (schedule.tiles_m * schedule.tiles_n);
     const TilePosition tile = tile_position(int(blockIdx.x) % (schedule.tiles_m * schedule.tiles_n), schedule.tiles_m,

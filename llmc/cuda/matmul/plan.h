@@ -13,7 +13,8 @@ struct Plan {
     double clocks;
 };
 
-// Tiles of 128 x block_n, `resident` of which a multiprocessor computes at a time. clocks_per_step: of one
+// Tiles of 128 x block_n, `resident` of which a multiprocessor computes at a time: the kernels' launch bounds make the
+// compiler keep to the registers that this leaves. clocks_per_step: of one
 // multiprocessor for a step of kTileK of all of them; clocks_per_tile: at the beginning and end of a tile, without
 // overlap.
 struct TileCost {

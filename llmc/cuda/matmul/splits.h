@@ -11,6 +11,7 @@ constexpr int kSplitThreads = 256;
 template <class Epilogue>
 __global__ void __launch_bounds__(kSplitThreads)
     finish_splits_kernel(Parts parts, ColumnSum column_sum, int M, int N, int splits, Epilogue epilogue) {
+    launch_bounds<kSplitThreads>();
     const int64_t i = int64_t(blockIdx.x) * kSplitThreads + threadIdx.x;
     const int vectors = (N + kVec - 1) / kVec;
     if (column_sum.out && i < M) {
