@@ -66,14 +66,34 @@ toolchain() {
     has_header dnnl.hpp || install_packages libdnnl-dev
 }
 
-cuda_toolkit() {
-    local found
-    found=$(command -v nvcc ||
+# A program of a newer toolkit than the driver's does not start (another major version), or only with code compiled for
+# this very GPU (the driver cannot compile newer PTX). PyPI's packages of CUDA 12 have no nvcc, so there is no choice.
+compare_with_driver() {
+    local driver release
+    driver=$(nvidia-smi 2>/dev/null | sed -nE 's/.*CUDA Version *: *([0-9]+\.[0-9]+).*/\1/p' | head -n 1) || true
+    release=$("$1" --version 2>/dev/null | sed -nE 's/.*release ([0-9]+\.[0-9]+).*/\1/p' | head -n 1) || true
+    if [[ -z $driver || -z $release ]]; then return; fi
+    if ((${driver%.*} < ${release%.*})); then
+        echo "setup: this machine's driver supports CUDA $driver, nvcc is $release: what it builds will not run here;" \
+            "update the driver (CUDA 13 needs 580 or newer), or install CUDA 12.4 to 12.9 from NVIDIA" >&2
+    elif ((${driver%.*} == ${release%.*} && ${driver#*.} < ${release#*.})); then
+        echo "setup: this machine's driver is for CUDA $driver, nvcc is $release: what it builds runs here only with" \
+            "code for this GPU (the default; or CUDA_ARCH), because the driver cannot compile newer PTX" >&2
+    fi
+}
+
+nvcc_here() {
+    command -v nvcc ||
         ls "${CUDA_HOME:-/nonexistent}/bin/nvcc" .venv/lib/python3*/site-packages/nvidia/cu*/bin/nvcc 2>/dev/null |
-        head -n 1 || true)
-    if [[ -n $found ]]; then return; fi
-    echo "setup: installing requirements-cuda.txt into .venv"
-    .venv/bin/pip install -q --disable-pip-version-check -r requirements-cuda.txt
+        head -n 1 || true
+}
+
+cuda_toolkit() {
+    if [[ -z $(nvcc_here) ]]; then
+        echo "setup: installing requirements-cuda.txt into .venv"
+        .venv/bin/pip install -q --disable-pip-version-check -r requirements-cuda.txt
+    fi
+    compare_with_driver "$(nvcc_here)"
 }
 
 venv() {

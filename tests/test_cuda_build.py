@@ -14,6 +14,7 @@ import pytest
 from program import ROOT
 
 ARCHITECTURES = ["sm_80", "sm_90a"]
+NEWER = ["89", "100", "120"]  # the tensor-core kernels only, each file for one architecture
 BUILD = ROOT / "build" / "cuda-tests"
 
 
@@ -132,6 +133,7 @@ MEMORY_BOUND = [
     r"sum_columns_kernel<",
     r"finish_splits_kernel<",
 ]
+FP32_PRODUCT = r"matmul_fp32_kernel<"
 READS_ONLY = [r"attention_delta_kernel<", r"sum_squares_kernel", r"::statistics_kernel<", r"sum_columns_kernel<"]
 
 
@@ -143,10 +145,100 @@ def test_everything_is_compiled_for_both_architectures(reports):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("pattern", TENSOR_CORE + MEMORY_BOUND)
+@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT])
 def test_no_spills_in_hot_kernels(reports, pattern):
     for kernel, used in matching(reports, pattern).items():
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
+
+
+# --- Architectures for which a build has code only on their own machines: one file, one architecture, no program ---
+
+
+def compile_for(architecture, source):
+    """What ptxas reports for the kernels of one file, and its cubin, kept in build/ until something changes."""
+    path = f"{BUILD.relative_to(ROOT)}/sm_{architecture}/{source.removesuffix('.cu')}"
+    command = ["make", f"CUDA_BUILD={BUILD.relative_to(ROOT)}/sm_{architecture}", f"CUDA_ARCH={architecture}",
+               f"NVCC={tool('nvcc')}", f"{path}.o"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    report = {kernel: used for kernel, used in resources((ROOT / f"{path}.ptxas").read_text()).items()}
+    return {name: used for (built, name), used in report.items() if built == f"sm_{architecture}"}, ROOT / f"{path}.o"
+
+
+def check_newer(architecture, source):
+    if (
+        f"compute_{architecture}"
+        not in subprocess.run([tool("nvcc"), "--list-gpu-arch"], capture_output=True, text=True).stdout.split()
+    ):
+        pytest.skip(f"this nvcc does not know compute capability {architecture}")
+    report, path = compile_for(architecture, source)
+    hot = {name: used for name, used in report.items() if re.search("|".join([*TENSOR_CORE, FP32_PRODUCT]), name)}
+    assert len(hot) >= 2
+    for name, used in hot.items():
+        assert used["spilled"] == 0 and used["stack"] == 0, f"{name}: {used}"
+    if tool("cuobjdump"):
+        for (built, name), opcodes in disassembly(path).items():
+            if built == f"sm_{architecture}" and name in hot:
+                assert total(opcodes, "LDL|STL") == 0, f"{name} uses local memory: {opcodes}"
+
+
+@needs_nvcc
+def test_weight_gradient_stays_in_registers_on_blackwell():
+    """Before, the wide kernel had a frame of 792 bytes there: products under conditions became an indexed array."""
+    check_newer("120", "llmc/cuda/matmul_backward.cu")
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["matmul_forward", "matmul_backward", "attention_forward", "attention_backward"])
+@pytest.mark.parametrize("architecture", NEWER)
+def test_no_local_memory_on_newer_architectures(architecture, source):
+    check_newer(architecture, f"llmc/cuda/{source}.cu")
+
+
+def tiles():
+    """{name: (columns, resident blocks)} of the cost model."""
+    text = (ROOT / "llmc/cuda/matmul/plan.h").read_text()
+    return {name: (int(n), int(blocks)) for name, n, blocks in re.findall(r"(k\w+)\{(\d+), (\d+), \d+, \d+\}", text)}
+
+
+@needs_nvcc
+def test_as_many_blocks_fit_as_the_cost_model_plans(reports):
+    """Of 65,536 registers on a multiprocessor, which a block gets in units of 256 a warp."""
+    kinds = {
+        "kWide": (r"matmul_bf16_kernel<\w+, \w+, 4,", 256),
+        "kNarrow": (r"matmul_bf16_kernel<\w+, \w+, 2,", 128),
+        "kFp32Tile": (FP32_PRODUCT, 256),
+    }
+    assert tiles().keys() == kinds.keys()
+    for name, (pattern, threads) in kinds.items():
+        for kernel, used in matching(reports, pattern).items():
+            of_block = threads * -(-used["registers"] // 8) * 8
+            assert 65536 // of_block >= tiles()[name][1], f"{kernel}: {used}, planned {tiles()[name][1]} blocks"
+
+
+@pytest.fixture(scope="module")
+def hopper_kernels(built):
+    if tool("cuobjdump") is None:
+        pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+    found = disassembly(built / "tests/cuda/conformance.o")
+    kernels = [opcodes for (built_for, name), opcodes in found.items()
+               if built_for == "sm_90a" and "hopper_kernel<" in name]  # fmt: skip
+    assert len(kernels) == 3
+    return kernels
+
+
+@needs_nvcc
+def test_an_arrival_at_another_block_waits_for_no_memory(hopper_kernels):
+    """The two that remain are those of the two cluster_sync."""
+    for opcodes in hopper_kernels:
+        assert total(opcodes, r"MEMBAR\.ALL\.GPU") <= 2, opcodes
+
+
+@needs_nvcc
+def test_warps_converge_before_aligned_instructions(hopper_kernels):
+    for opcodes in hopper_kernels:
+        assert total(opcodes, r"WARPSYNC") >= 5, opcodes
 
 
 @needs_nvcc

@@ -6,7 +6,10 @@ Tolerances against the CPU program: fp32 adds in another order, 1e-5 relative on
 """
 
 import itertools
+import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -151,12 +154,37 @@ def test_evaluation_between_micro_batches_changes_nothing(data, tmp_path):
         ("driver=none", ["no usable GPU", "no NVIDIA driver", "train_gpt2"]),
         ("driver=old", ["no usable GPU", "driver supports CUDA 11.4", "built with 13.0", "update the driver"]),
         ("capability=75", ["no usable GPU", "compute capability 7.5", "8.0"]),
+        ("driver=12080", ["no usable GPU", "driver supports CUDA 12.8", "built with 13.0", "580"]),
     ],
 )
 def test_no_usable_gpu(emulator, words):
     out, error = emulate("--preset", "gpt2", "--dry-run", emulator=emulator, expect=5)
     assert not out and len(error.splitlines()) == 1 and error.startswith("train_gpt2emu: ")
     assert all(word in error for word in words), error
+
+
+def test_the_first_start_on_a_gpu_without_code_is_announced():
+    """Compiled for 8.0 and 9.0a: that runs on 8.6 too; for 12.0 the driver compiles PTX first, in silence."""
+    for capability, announced in ((80, False), (86, False), (90, False), (100, True), (120, True)):
+        _, error = emulate("--preset", "gpt2", "--dry-run", emulator=f"capability={capability}")
+        assert ("note: this program has code for compute capabilities 80 90a" in error) == announced, error
+        assert not announced or (f"CUDA_ARCH={capability}" in error and "minutes" in error)
+
+
+@pytest.mark.parametrize(
+    "name, dtype, tflops",
+    [
+        ("NVIDIA_H100_80GB_HBM3", "bf16", 989.4),
+        ("NVIDIA_A100-SXM4-80GB", "fp32", 19.5),
+        ("NVIDIA_GeForce_RTX_4090_Laptop_GPU", "bf16", None),
+        ("NVIDIA_RTX_A1000", "bf16", None),
+    ],
+)
+def test_the_peak_is_compared_with_the_datasheet(data, name, dtype, tflops):
+    model = [*data, *TINY, "--dtype", dtype, "--steps", 1, "--eval-every", 0]
+    out, _ = emulate(*model, emulator=f"name={name}")
+    (peak,) = [line for line in out.splitlines() if line.startswith("peak")]
+    assert peak.endswith(f"% of the datasheet's {1000 * tflops:.0f}" if tflops else "measured just now"), peak
 
 
 def test_too_large_a_batch_says_which_would_fit(data, tmp_path):
@@ -181,3 +209,56 @@ def test_too_large_a_batch_says_which_would_fit(data, tmp_path):
 def test_an_unknown_emulator_option_is_refused():
     _, error = emulate("--preset", "gpt2", "--dry-run", emulator="sead=1", expect=1)
     assert "sead" in error and "seed" in error
+
+
+# --- Scratch memory: the ops' own, part of the estimate ---
+
+
+def test_a_batch_that_fits_also_runs(data):
+    """On 132 multiprocessors the parts of split products need more than what is left free for CUDA itself: before they
+    were part of the estimate, 29 sequences "fit" and ran out of memory at the first step."""
+    emulator = "memory_mib=64 multiprocessors=132"
+    options = [*data, *"--depth 1 --width 256 --heads 4 --seq-len 64 --dtype fp32 --threads 2 --eval-every 0".split()]
+    dry, _ = emulate(*options, "--dry-run", emulator=emulator)
+    fits = int(dry.split("batch size ")[1].split(" ")[0])
+    assert ", scratch " in dry and 1 < fits < 29
+    emulate(*options, "--batch-size", fits, "--steps", 1, emulator=emulator)
+    _, error = emulate(*options, "--batch-size", fits + 1, "--steps", 1, emulator=emulator, expect=1)
+    assert f"--batch-size {fits} fits" in error
+
+
+STEP = """
+import sys
+sys.path[:0] = ["python"]
+import json, numpy as np, llmc
+emulated, options = llmc.backend("emulated"), json.loads(sys.argv[1])
+model = emulated.GPT2(depth=1, vocab_size=300, **options)
+planned = emulated.scratch_reserved()
+for batch in (options["batch_size"], 1):
+    tokens, targets = np.random.default_rng(0).integers(0, 300, (2, batch, options["seq_len"]), dtype=np.int32)
+    model.forward(tokens, targets)
+    model.backward()
+    model.step()
+print(planned, emulated.scratch_reserved())
+"""
+# Each with another op whose scratch memory is the largest: products, copies of rows, attention's delta, embeddings, the
+# gradient norm.
+LARGEST = {
+    "split products": {"width": 64, "heads": 2, "seq_len": 32, "batch_size": 8},
+    "split products, bf16": {"width": 64, "heads": 2, "seq_len": 32, "batch_size": 8, "dtype": "bf16"},
+    "rows of 126 bytes": {"width": 63, "heads": 3, "seq_len": 17, "batch_size": 3, "dtype": "bf16"},
+    "many heads": {"width": 48, "heads": 48, "seq_len": 20, "batch_size": 2, "dtype": "bf16"},
+    "one token": {"width": 32, "heads": 2, "seq_len": 1, "batch_size": 1},
+    "few logits": {"width": 40, "heads": 5, "seq_len": 30, "batch_size": 2, "logits_rows": 7},
+}
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 132])
+@pytest.mark.parametrize("name", LARGEST)
+def test_a_step_takes_the_scratch_memory_that_was_planned(name, multiprocessors):
+    environment = dict(os.environ, LLMC_EMULATOR=f"multiprocessors={multiprocessors}")
+    command = [sys.executable, "-c", STEP, json.dumps(LARGEST[name])]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    planned, taken = map(int, done.stdout.split())
+    assert 0 < taken == planned

@@ -1,6 +1,6 @@
-"""What the emulator refuses, as a GPU would: small kernels with one fault each (tests/cuda/faults.cu), limits of
-compute capabilities, and numerics=hardware, in which tensor cores and approximate instructions are as inexact as a GPU's. That
-the real kernels pass is what all other tests of the emulated backend check.
+"""What the emulator refuses, as a GPU would: small kernels with one fault each (tests/cuda/faults.cu), and limits of
+compute capabilities. numerics=hardware: tensor cores and approximate instructions as inexact as a GPU's. That the real
+kernels pass is what all other tests of the emulated backend check.
 """
 
 import os

@@ -36,6 +36,8 @@ void bind_device(py::module_& m) {
         "What the control groups of this process allow: (CPUs, bytes of memory); infinity and 2^64-1 for no limit.",
         py::arg("root") = "");
     m.def("memory_total", &llmc::device::memory_total, "Bytes of memory of the device.");
+    m.def("scratch_reserved", &llmc::device::scratch_reserved,
+          "Bytes of scratch memory that ops share on a GPU; 0 on a CPU.");
     m.def(
         "peak_flops",
         [](const std::string& dtype, double seen) {

@@ -65,6 +65,9 @@ size_t memory_total() {
 
 size_t memory_available() { return memory_total(); }
 
+size_t scratch_bytes(const StepSizes&) { return 0; }
+void reserve_scratch(size_t) {}
+size_t scratch_reserved() { return 0; }
 size_t logits_budget() { return size_t{128} << 20; }
 int vocabulary_tile() { return 32; }  // whole vectors in both element types
 

@@ -2,6 +2,7 @@
 #include "llmc/cuda/attention/backward_bf16.h"
 #include "llmc/cuda/attention/dispatch.h"
 #include "llmc/cuda/attention/fp32_backward.h"
+#include "llmc/cuda/scratch.h"
 
 namespace llmc {
 
@@ -48,8 +49,7 @@ void attention_backward(const AttentionBackward& args) {
                            is_aligned(args.dqkv) && is_aligned(args.dout) && is_aligned(args.out));
     const bool is_bf16 = args.qkv.dtype == DType::bf16;
     const Rows qkv_rows = head_rows(args.qkv, shape), dout_rows = head_rows(args.dout, shape);
-    const Workspace memory(
-        {size_t(rows) * sizeof(float), is_bf16 ? padding_bytes(qkv_rows) : 0, is_bf16 ? padding_bytes(dout_rows) : 0});
+    const Workspace memory(attention_backward_scratch(rows, qkv_rows, dout_rows, is_bf16));
     float* delta = memory.part<float>(0);
     with_head_size(heads.size, [&]<int kSize>() {
         if (!is_bf16) {

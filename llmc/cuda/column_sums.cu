@@ -5,15 +5,15 @@
 
 #include <algorithm>
 
-#include "llmc/cuda/host.h"
+#include "llmc/cuda/scratch.h"
 #include "llmc/cuda/vec.h"
 #include "llmc/ops/checks.h"
 
 namespace llmc::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-constexpr int kColumns = kWarp * kVec;  // of a block
+constexpr int kWarps = kSumWarps, kThreads = kWarps * kWarp;
+constexpr int kColumns = kSumColumns;  // of a block
 
 struct SumColumnsShared {
     float of_warp[kWarps][kColumns];
@@ -76,8 +76,8 @@ void add_parts(const float* parts, int blocks, const ColumnSum& first, const Col
 void add_column_sums(const Tensor& inp, const ColumnSum& sum) {
     const int64_t N = inp.rows(), C = inp.last(), across = ceil_div(C, kColumns);
     if (N == 0) return;
-    const int64_t down = std::clamp<int64_t>(4 * multiprocessors() / across, 1, ceil_div(N, kWarps));
-    const Workspace memory({size_t(down * C) * sizeof(float)});
+    const int64_t down = sum_blocks(N, C);
+    const Workspace memory(column_sum_scratch(N, C));
     with_type("column sums", "inp", inp.dtype, [&]<class T>(T) {
         launch({dim3(unsigned(across), unsigned(down)), kThreads, sizeof(SumColumnsShared)}, sum_columns_kernel<T>,
                memory.part<float>(0), inp.as<T>(), N, int(C), rows_are_aligned(inp));

@@ -161,23 +161,26 @@ int compute_capability() { return state().properties.major * 10 + state().proper
 size_t shared_limit() { return state().properties.sharedMemPerBlockOptin; }
 uint64_t workspace_generation() { return state().workspace_generation; }
 
-Workspace::Workspace(std::initializer_list<size_t> bytes) {
+Workspace::Workspace(const std::vector<size_t>& bytes) {
     size_t total = 0;
     for (size_t part : bytes) {
         offsets_.push_back(total);
         total += aligned(part);
     }
+    reserve_workspace(total);
+    base_ = state().workspace;
+}
+
+void reserve_workspace(size_t bytes) {
     State& s = state();
-    if (total > s.workspace_bytes) {
-        if (s.recording) fail("an op needs more scratch memory when it is recorded than when it ran first");
-        if (s.workspace) check(cudaFree(s.workspace), "cannot free memory");
-        s.workspace = nullptr;
-        s.workspace_bytes = 0;
-        s.workspace = static_cast<char*>(device::allocate(total));
-        s.workspace_bytes = total;
-        ++s.workspace_generation;
-    }
-    base_ = s.workspace;
+    if (bytes <= s.workspace_bytes) return;
+    if (s.recording) fail("an op needs more scratch memory when it is recorded than when it ran first");
+    if (s.workspace) check(cudaFree(s.workspace), "cannot free memory");
+    s.workspace = nullptr;
+    s.workspace_bytes = 0;
+    s.workspace = static_cast<char*>(device::allocate(bytes));
+    s.workspace_bytes = bytes;
+    ++s.workspace_generation;
 }
 
 }  // namespace llmc::cuda
@@ -206,8 +209,10 @@ size_t memory_available() {
     size_t free = 0, total = 0;
     state();
     check(cudaMemGetInfo(&free, &total), "cannot ask for the GPU's memory");
-    return free - std::min(free, std::min(size_t{256} << 20, total / 16));  // for the ops' scratch memory
+    return free - std::min(free, std::min(size_t{256} << 20, total / 16));  // for CUDA itself: kernels, graphs, gaps
 }
+void reserve_scratch(size_t bytes) { cuda::reserve_workspace(bytes); }
+size_t scratch_reserved() { return state().workspace_bytes; }
 size_t logits_budget() { return size_t{gpu::kEmulated ? 128 : 1024} << 20; }
 int vocabulary_tile() { return 128; }
 

@@ -9,7 +9,7 @@
 // to N C of parts.
 //           dwpe[t] += dwpe_scale * sum over b of dout[b,t].  Bytes in bf16: 2 N C (again) + 8 T C.
 // Bound: memory; floor bytes / copy bandwidth, about 50 us each at N = 65,536, C = 768 on an H200.
-#include "llmc/cuda/host.h"
+#include "llmc/cuda/scratch.h"
 #include "llmc/cuda/vec.h"
 #include "llmc/ops/checks.h"
 
@@ -39,8 +39,6 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // --- Positions sorted by token: one pass of a radix sort per 8 bits of the token, stable ---
-
-constexpr int kDigits = 256, kSortBlock = 1024;  // positions of a block
 
 struct SortShared {
     int digit[kSortBlock];
@@ -103,10 +101,8 @@ __global__ void __launch_bounds__(kDigits) scatter_kernel(int32_t* sorted, const
 
 // --- Sums over runs of equal tokens ---
 
-constexpr int kPiece = 64;  // sorted positions of a block
-
 // The parts of runs that cross pieces: in the piece in which a run begins, and in those in which it continues.
-struct Parts {
+struct RunParts {
     float *begun, *continued;  // (pieces, C) each
 };
 
@@ -116,7 +112,7 @@ struct RunsShared {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    sum_runs_kernel(float* dwte, Parts parts, const T* dout, const int32_t* tokens, const int32_t* sorted, int64_t N,
+    sum_runs_kernel(float* dwte, RunParts parts, const T* dout, const int32_t* tokens, const int32_t* sorted, int64_t N,
                     int C, float scale, bool aligned) {
     launch_bounds<kThreads>();
     RunsShared& s = shared<RunsShared>();
@@ -157,7 +153,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Block i finishes the run that begins in piece i and continues in the next, if there is one.
 __global__ void __launch_bounds__(kThreads)
-    join_runs_kernel(float* dwte, Parts parts, const int32_t* tokens, const int32_t* sorted, int64_t N, int C,
+    join_runs_kernel(float* dwte, RunParts parts, const int32_t* tokens, const int32_t* sorted, int64_t N, int C,
                      float scale, bool aligned) {
     launch_bounds<kThreads>();
     const int64_t piece = blockIdx.x, begin = piece * kPiece, end = begin + kPiece;
@@ -243,9 +239,8 @@ void embedding_backward(const EmbeddingBackward& args) {
     const int64_t B = args.tokens.shape[0], length = args.tokens.shape[1], N = B * length, C = args.dout.last(),
                   pieces = ceil_div(N, kPiece), columns = ceil_div(C, kVec);
     if (N == 0) return;
-    const size_t part = size_t(pieces * C) * sizeof(float), positions = size_t(N) * sizeof(int32_t);
-    const Workspace memory({part, part, positions, positions, size_t(kDigits * ceil_div(N, kSortBlock)) * 4});
-    const Parts parts{memory.part<float>(0), memory.part<float>(1)};
+    const Workspace memory(embedding_scratch(N, C));
+    const RunParts parts{memory.part<float>(0), memory.part<float>(1)};
     const int32_t* tokens = args.tokens.as<int32_t>();
     const int32_t* sorted = sort_positions(memory.part<int32_t>(2), memory.part<int32_t>(3), memory.part<int32_t>(4),
                                            tokens, N, args.dwte.shape[0]);

@@ -94,7 +94,8 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // does.
 class Workspace {
 public:
-    explicit Workspace(std::initializer_list<size_t> bytes);  // of its parts
+    explicit Workspace(const std::vector<size_t>& bytes);  // of its parts
+    Workspace(std::initializer_list<size_t> bytes) : Workspace(std::vector<size_t>(bytes)) {}
     template <class T>
     T* part(int i) const {
         return reinterpret_cast<T*>(base_ + offsets_[size_t(i)]);
@@ -104,6 +105,7 @@ private:
     char* base_;
     std::vector<size_t> offsets_;
 };
-uint64_t workspace_generation();  // changes with each growth: recorded work may hold the old address
+void reserve_workspace(size_t bytes);  // so that it does not have to grow
+uint64_t workspace_generation();       // changes with each growth: recorded work may hold the old address
 
 }  // namespace llmc::cuda

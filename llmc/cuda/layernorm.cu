@@ -13,8 +13,8 @@
 #include <algorithm>
 
 #include "llmc/cuda/column_sums.h"
-#include "llmc/cuda/host.h"
 #include "llmc/cuda/reduce.h"
+#include "llmc/cuda/scratch.h"
 #include "llmc/cuda/vec.h"
 #include "llmc/ops/checks.h"
 
@@ -23,7 +23,7 @@ namespace cuda {
 namespace {
 
 constexpr float kEpsilon = 1e-5f;
-constexpr int kThreads = 256, kWarps = kThreads / kWarp;
+constexpr int kWarps = kNormWarps, kThreads = kWarps * kWarp;
 constexpr int kStride = kWarp * kVec;  // columns from a lane's vector to its next
 
 // --- Forward ---
@@ -286,8 +286,8 @@ void layernorm_backward(const LayerNormBackward& args) {
     const int64_t N = args.inp.rows(), C = args.inp.last();
     if (N == 0) return;
     const bool aligned = rows_are_aligned(args.dinp, args.dout, args.inp, args.weight, args.dskip);
-    const unsigned blocks = unsigned(std::min<int64_t>(ceil_div(N, kWarps), 2 * multiprocessors()));
-    const Workspace memory({size_t(blocks) * size_t(2 * C) * sizeof(float)});
+    const unsigned blocks = layernorm_blocks(N);
+    const Workspace memory(layernorm_scratch(N, C));
     with_type("layernorm_backward", "inp", args.inp.dtype, [&]<class T>(T) {
         launch_backward<T>({.dinp = args.dinp.as<T>(),
                             .parts = memory.part<float>(0),

@@ -12,19 +12,34 @@ GPT2::GPT2(const ModelShape& shape, const Parametrization& rules, const GPT2Opti
     if (options.seq_len > shape.max_seq_len)
         fail_usage("--seq-len ", options.seq_len, " is longer than the model's ", shape.max_seq_len,
                    " learned positions: shorten it, or train a model with more");
-    arena_ = device::Buffer(lay_out(acts_, shape, options, nullptr));
+    const Memory needed = memory(shape, options);
+    arena_ = device::Buffer(needed.activations);
     lay_out(acts_, shape, options, arena_.data());
+    device::reserve_scratch(needed.scratch);
 }
 
 GPT2::Memory GPT2::memory(const ModelShape& shape, const GPT2Options& options) {
     Activations activations;
     size_t values = 0, grads = 0;
+    int64_t count = 0, tensors = 0;
     for (const TensorSpec& spec : tensor_specs(shape)) {
         const size_t n = size_t(stored_count(spec, shape));
         values += n * size_of(options.dtype);
         grads += n * sizeof(float);
+        count += int64_t(n), ++tensors;
     }
-    return {values, options.train ? grads : 0, lay_out(activations, shape, options, nullptr)};
+    const size_t bytes = lay_out(activations, shape, options, nullptr);
+    if (!options.train) return {values, 0, bytes, 0};
+    return {values, grads, bytes,
+            device::scratch_bytes({.batch = options.batch_size,
+                                   .seq_len = options.seq_len,
+                                   .width = shape.width,
+                                   .heads = shape.heads,
+                                   .logits_rows = activations.logits.rows(),
+                                   .padded_vocab = shape.padded_vocab(),
+                                   .tensors = tensors,
+                                   .parameters = count,
+                                   .dtype = options.dtype})};
 }
 
 int GPT2::batch_that_fits(const ModelShape& shape, GPT2Options options, size_t state_bytes, size_t bytes) {
@@ -33,8 +48,7 @@ int GPT2::batch_that_fits(const ModelShape& shape, GPT2Options options, size_t s
     if (least.parameters + least.gradients + least.activations + state_bytes > bytes) return 0;
     const auto fits = [&](int batch_size) {
         options.batch_size = batch_size;
-        const Memory m = memory(shape, options);
-        return m.parameters + m.gradients + m.activations + state_bytes <= bytes;
+        return memory(shape, options).total() + state_bytes <= bytes;
     };
     int low = 0, high = 1;  // low fits, high does not
     for (; high < (1 << 24) && fits(high); high *= 2) low = high;

@@ -61,6 +61,8 @@ public:
 
     struct Memory {
         size_t parameters, gradients, activations;
+        size_t scratch;  // of the ops
+        size_t total() const { return parameters + gradients + activations + scratch; }
     };
     static Memory memory(const ModelShape& shape, const GPT2Options& options);  // before anything is allocated
     static double flops_per_token(const ModelShape& shape, int seq_len);        // llmc/ops/cost.h

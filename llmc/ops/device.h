@@ -23,6 +23,16 @@ std::string backend();  // "cpu", "cuda" or "emulated"
 int threads();
 size_t memory_total();      // bytes of memory of the device
 size_t memory_available();  // bytes that a model can take now: without what is in use and what ops need for themselves
+// Bytes of scratch memory that an op of a training step of these sizes needs at most, beside the model; 0 on a CPU, where
+// each thread has its own. reserve_scratch takes it at once, so that a step cannot fail for want of it.
+struct StepSizes {
+    int64_t batch, seq_len, width, heads, logits_rows, padded_vocab;
+    int64_t tensors, parameters;
+    DType dtype;
+};
+size_t scratch_bytes(const StepSizes& sizes);
+void reserve_scratch(size_t bytes);
+size_t scratch_reserved();  // reserved, or taken by the largest op so far
 size_t logits_budget();     // bytes of logits to keep at a time: enough rows for efficient products
 int vocabulary_tile();      // rows of the head and columns of the logits are padded to a multiple of this
 // The rate of the backend's own matmul_forward on large square matrices, FLOP/s: the best of several calls.

@@ -14,7 +14,7 @@ namespace {
 struct MemoryNeeds {
     GPT2::Memory model;
     size_t optimizer;
-    size_t total() const { return model.parameters + model.gradients + model.activations + optimizer; }
+    size_t total() const { return model.total() + optimizer; }
 };
 MemoryNeeds memory_needs(const Setup& s) {
     return {GPT2::memory(s.shape, gpt2_options(s.config)),
@@ -97,16 +97,17 @@ std::string describe(const Setup& s) {
     const size_t available = device::memory_available();
     const int fits = GPT2::batch_that_fits(s.shape, gpt2_options(c), needs.optimizer, available);
     char text[2048];
+    const std::string scratch = needs.model.scratch ? ", scratch " + bytes_text(needs.model.scratch) : "";
     int used = std::snprintf(
         text, sizeof text,
         "device  %s, %s\n"
         "model   depth %d, width %d, heads %d x %d, positions %d, vocabulary %d (padded %d), head %s: %s parameters\n"
-        "memory  %s: parameters %s, gradients %s, optimizer %s, activations %s (of %s; %s)\n",
+        "memory  %s: parameters %s, gradients %s, optimizer %s, activations %s%s (of %s; %s)\n",
         device::name().c_str(), name_of(c.model.dtype), s.shape.depth, s.shape.width, s.shape.heads, s.shape.head_dim(),
         s.shape.max_seq_len, s.shape.vocab_size, s.shape.padded_vocab(), s.shape.tie_embeddings ? "tied" : "untied",
         with_commas(count).c_str(), bytes_text(needs.total()).c_str(), bytes_text(needs.model.parameters).c_str(),
         bytes_text(needs.model.gradients).c_str(), bytes_text(needs.optimizer).c_str(),
-        bytes_text(needs.model.activations).c_str(), bytes_text(available).c_str(),
+        bytes_text(needs.model.activations).c_str(), scratch.c_str(), bytes_text(available).c_str(),
         fits > 0 ? str("batch size ", fits, " fits").c_str() : "too little for any batch size");
     std::string out(text, size_t(used));
     if (s.train)

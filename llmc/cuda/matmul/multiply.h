@@ -5,7 +5,7 @@
 #include "llmc/cuda/matmul/fp32.h"
 #include "llmc/cuda/matmul/plan.h"
 #include "llmc/cuda/matmul/splits.h"
-#include "llmc/cuda/pad.h"
+#include "llmc/cuda/scratch.h"
 
 namespace llmc::cuda {
 
@@ -39,7 +39,6 @@ void multiply(const Problem<T>& p, bool aligned, const Epilogue& epilogue, const
     const Plan plan = plan_matmul<T>(p.M, p.N, p.K, multiprocessors());
     const Schedule& schedule = plan.schedule;
     const bool split = schedule.splits > 1;
-    const size_t part_bytes = split ? size_t(schedule.splits) * size_t(p.M) * sizeof(float) : 0;
     const auto launch_all = [&](const Workspace& memory, auto&& launch_product) {
         const Parts parts = split ? Parts{memory.part<float>(0), memory.part<float>(1)} : Parts{};
         launch_product(parts);
@@ -49,14 +48,14 @@ void multiply(const Problem<T>& p, bool aligned, const Epilogue& epilogue, const
                column_sum, p.M, p.N, schedule.splits, epilogue);
     };
     if constexpr (sizeof(T) == 4) {
-        launch_all(Workspace({part_bytes * size_t(p.N), part_bytes}), [&](const Parts& parts) {
+        launch_all(Workspace(product_scratch(schedule, p.M, p.N, 0, 0)), [&](const Parts& parts) {
             launch({unsigned(schedule.items()), kFp32Threads, sizeof(Fp32Shared)},
                    matmul_fp32_kernel<kAByColumns, kBByRows, Epilogue>, p, schedule, parts, aligned, epilogue);
         });
     } else {
         const Rows a = kAByColumns ? Rows{p.a, p.K, p.M} : Rows{p.a, p.M, p.K};
         const Rows b = kBByRows ? Rows{p.b, p.K, p.N} : Rows{p.b, p.N, p.K};
-        const Workspace memory({part_bytes * size_t(p.N), part_bytes, padding_bytes(a), padding_bytes(b)});
+        const Workspace memory(product_scratch(schedule, p.M, p.N, padding_bytes(a), padding_bytes(b)));
         launch_all(memory, [&](const Parts& parts) {
             multiply_bf16<kAByColumns, kBByRows>(p, aligned_rows(a, memory.part<bf16>(2)),
                                                  aligned_rows(b, memory.part<bf16>(3)), plan, parts, column_sum,

@@ -23,6 +23,9 @@ struct TileCost {
 };
 constexpr TileCost kWide{256, 1, 790, 3000}, kNarrow{128, 2, 850, 2500}, kFp32Tile{128, 2, 8200, 3000};
 
+// Split parts larger than this cost more memory than the balance of multiprocessors is worth: K is not split then.
+constexpr int64_t kMostPartBytes = int64_t{128} << 20;
+
 constexpr double kBytesPerClock = 2200;  // of the GPU's memory, for writing and reading split parts
 
 inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int multiprocessors) {
@@ -31,6 +34,7 @@ inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int
     const int64_t steps = std::max<int64_t>(1, ceil_div(K, kTileK)), places = int64_t{multiprocessors} * cost.resident;
     for (int splits = 1; splits <= 32 && (splits == 1 || steps / splits >= 8); ++splits) {
         const int64_t per_split = ceil_div(steps, splits), used = ceil_div(steps, per_split);
+        if (used > 1 && used * M * N * int64_t{sizeof(float)} > kMostPartBytes) break;
         const int64_t waves = ceil_div(int64_t{tiles_m} * tiles_n * used, places);
         double clocks = double(waves) * (double(per_split) * cost.clocks_per_step + cost.clocks_per_tile);
         if (used > 1)
