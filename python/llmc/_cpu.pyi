@@ -44,6 +44,7 @@ __all__ = [
     "parametrization",
     "peak_flops",
     "plan_arena",
+    "scratch_reserved",
     "sgd_step",
     "statistics",
     "threads",
@@ -447,6 +448,11 @@ def plan_arena(
 ) -> dict[str, typing.Any]:
     """
     Offsets of buffers [(bytes, [(first, last moment), ...]), ...] in one arena: {offsets, bytes, most_alive}.
+    """
+
+def scratch_reserved() -> int:
+    """
+    Bytes of scratch memory that ops share on a GPU; 0 on a CPU.
     """
 
 def sgd_step(
