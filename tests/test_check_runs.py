@@ -13,6 +13,7 @@ import time
 import pytest
 from program import BINARY, ROOT
 
+from llmc.cpus import usable_cpus
 from llmc.errors import UsageError
 from llmc.mup import variables
 from llmc.mup.check_runs import run_checks
@@ -131,10 +132,7 @@ def test_finished_runs_are_kept(fake, capsys):
     assert len(runs(folder)) == 6
     capsys.readouterr()
     run_checks([], None, env)
-    assert (
-        capsys.readouterr().out
-        == f"6 runs of 4 steps, 6 of them done earlier, {len(os.sched_getaffinity(0))} at a time\n"
-    )
+    assert capsys.readouterr().out == f"6 runs of 4 steps, 6 of them done earlier, {usable_cpus()} at a time\n"
     run_checks([], None, env | {"WIDTHS": "64 128 256 512"})
     assert len(runs(folder)) == 6 + 2
     (folder / "out/runs/fake.py_mup_w128_d2_s1.csv").unlink()

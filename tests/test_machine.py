@@ -2,17 +2,18 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from program import BACKEND, ROOT
+from program import BACKEND, BINARY, ROOT
 
 import llmc
 import train_gpt2
-from llmc.cpus import cpu_quotas, usable_cpus
+from llmc.cpus import SPIN_COUNT, cpu_quotas, usable_cpus
 
 needs_module = pytest.mark.skipif("cpu" not in llmc.backends(), reason="not built: run make module")
 needs_cpu_program = pytest.mark.skipif(BACKEND != "cpu", reason="the device line of the CPU's program")
@@ -92,69 +93,116 @@ def test_no_control_groups(tmp_path):
 
 # --- Threads ---
 
+FIRST = min(os.sched_getaffinity(0))
+CPUS, MACHINE = usable_cpus(), os.cpu_count()
+FREE = "" if CPUS == MACHINE else f" by an affinity mask of {CPUS} of {MACHINE} CPUs"
 
-def device_line(*command, **variables):
+
+def clean_environment(**variables):
+    """Without what chooses the number of threads, their CPUs, or their spinning."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
-    words = [*command, "--dry-run", "--depth", 1, "--width", 64, "--heads", 1]
-    done = subprocess.run(
-        [str(word) for word in words], cwd=ROOT, env=kept | variables, capture_output=True, text=True, check=True
+    return kept | variables
+
+
+def dry_run(*command, cpus=None, **variables):
+    mask = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
+    words = [*mask, *command, "--dry-run", "--depth", 1, "--width", 64, "--heads", 1]
+    return subprocess.check_output(
+        [str(word) for word in words], cwd=ROOT, env=clean_environment(**variables), text=True
     )
-    return done.stdout
+
+
+def threads_of_the_program(*options, cpus=None, **variables):
+    """From the device line: "2 threads by --threads"."""
+    line = dry_run(BINARY, *options, cpus=cpus, **variables).splitlines()[0]
+    return re.search(r", (\d+ threads?( by .*)?), [^,]*\), fp32$", line)[1]
+
+
+def threads_of_the_package(wanted=0, cpus=None, **variables):
+    """The same of train_gpt2.py, without the seconds that PyTorch takes to start."""
+    code = f"from llmc import cpus; cpus.before_torch(); print(cpus.threads_text({wanted}))"
+    mask = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
+    return subprocess.check_output(
+        [*mask, sys.executable, "-c", code], cwd=ROOT, env=clean_environment(**variables), text=True
+    ).strip()
+
+
+def several(count):
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 @needs_cpu_program
-def test_the_first_line_says_how_many_threads_and_why():
-    from program import BINARY
-
-    one = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
-    assert "1 thread by OMP_NUM_THREADS," in device_line(BINARY, OMP_NUM_THREADS="1")
-    assert "1 thread by OMP_THREAD_LIMIT," in device_line(BINARY, "--threads", 2, OMP_THREAD_LIMIT="1")
-    assert "3 threads by --threads," in device_line(BINARY, "--threads", 3)
-    assert "cpu, 3 threads" in device_line(*TWIN, "--threads", 3)
-    assert "cpu, 1 thread," in device_line(*TWIN, OMP_NUM_THREADS="1")
-    assert "cpu, 1 thread," in device_line(*one, *TWIN)
-    if os.cpu_count() > 1:
-        assert f"1 thread by an affinity mask of 1 of {os.cpu_count()} CPUs," in device_line(*one, BINARY)
+@pytest.mark.parametrize(
+    "variables, wanted, expected",
+    [
+        ({}, 0, several(CPUS) + FREE),
+        ({"OMP_NUM_THREADS": "1"}, 0, "1 thread by OMP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "3,4"}, 0, "3 threads by OMP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "none"}, 0, several(CPUS) + FREE),
+        ({"OMP_NUM_THREADS": "0"}, 0, several(CPUS) + FREE),
+        ({"OMP_NUM_THREADS": "1"}, 3, "3 threads by --threads"),
+        ({"OMP_THREAD_LIMIT": "1", "OMP_NUM_THREADS": "2"}, 0, "1 thread by OMP_THREAD_LIMIT"),
+        ({"OMP_THREAD_LIMIT": "1"}, 2, "1 thread by OMP_THREAD_LIMIT"),
+        ({"OMP_THREAD_LIMIT": str(CPUS + 8)}, 0, several(CPUS) + FREE),
+    ],
+)
+def test_the_first_line_says_how_many_threads_and_why(variables, wanted, expected):
+    assert threads_of_the_program("--threads", wanted, **variables) == expected
+    assert threads_of_the_package(wanted, **variables) == expected
 
 
 @needs_cpu_program
 @two_cpus
-def test_bound_threads_are_counted_before_they_are_bound():
-    """libgomp with OMP_PROC_BIND binds the first thread to one CPU before main, and an affinity mask survives exec.
-    Both programs count the CPUs of the mask that they were started with."""
-    from program import BINARY
+@pytest.mark.parametrize(
+    "variables, cpus, expected",
+    [
+        ({}, [FIRST], f"1 thread by an affinity mask of 1 of {MACHINE} CPUs"),
+        ({"OMP_PROC_BIND": "true"}, None, several(CPUS) + FREE),
+        ({"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}, None, several(CPUS) + FREE),
+        ({"OMP_PROC_BIND": "false", "GOMP_CPU_AFFINITY": str(FIRST)}, None, several(CPUS) + FREE),
+        ({"OMP_PROC_BIND": "true"}, [FIRST], f"1 thread by an affinity mask of 1 of {MACHINE} CPUs"),
+        ({"GOMP_CPU_AFFINITY": str(FIRST)}, None, f"1 thread by an affinity mask of 1 of {MACHINE} CPUs"),
+        ({"GOMP_CPU_AFFINITY": f"0-{MACHINE - 1}:1"}, [FIRST], several(MACHINE)),  # overrides the mask of taskset
+    ],
+)
+def test_threads_follow_the_affinity_mask_and_openmp(variables, cpus, expected):
+    """libgomp of GCC 12 with OMP_PROC_BIND binds the first thread to one CPU before main, and an affinity mask survives
+    exec. Both programs count the CPUs of the mask that they were started with."""
+    assert threads_of_the_program(cpus=cpus, **variables) == expected
+    assert threads_of_the_package(cpus=cpus, **variables) == expected
 
-    free = device_line(BINARY)
-    assert "2 threads" in free or len(os.sched_getaffinity(0)) > 2
-    assert device_line(BINARY, OMP_PROC_BIND="true") == free
-    assert device_line(*TWIN, OMP_PROC_BIND="true") == device_line(*TWIN)
-    first, second = sorted(os.sched_getaffinity(0))[:2]
-    assert "2 threads" in device_line(
-        "taskset", "-c", f"{first},{second}", BINARY, OMP_PROC_BIND="true", OMP_PLACES="cores"
-    )
+
+@needs_cpu_program
+@two_cpus
+def test_the_reference_counts_before_pytorch_binds_its_thread():
+    """PyTorch 2.13: with OMP_PROC_BIND, `import torch` leaves an affinity mask of one CPU."""
+    out = dry_run(*TWIN, "--threads", 0, OMP_PROC_BIND="true")
+    assert out.startswith(f"device  cpu, {several(CPUS)}{FREE}, fp32\n")
 
 
 @needs_cpu_program
 def test_more_threads_than_cpus_get_a_warning():
-    from program import BINARY
+    count = CPUS + 1
+    text = (
+        f"warning {count} threads on {CPUS} CPU{'s' * (CPUS != 1)} wait for each other, which is many times slower "
+        f"than --threads {CPUS}\n"
+    )
+    assert text in dry_run(BINARY, "--threads", count)
+    assert text in dry_run(*TWIN, "--threads", count)
+    assert "warning" not in dry_run(BINARY, "--threads", 1)
 
-    count = len(os.sched_getaffinity(0))
-    assert f"note    {count + 1} threads on {usable_cpus()} CPU" in device_line(BINARY, "--threads", count + 1)
-    assert "note" not in device_line(BINARY, "--threads", 1)
 
-
-def spin_count(*command, **variables):
-    """libgomp's own report of GOMP_SPINCOUNT, of the last time that it was loaded."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+def spin_counts(*command, **variables):
+    """GOMP_SPINCOUNT of each libgomp that was loaded, in order, as libgomp itself reports it."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=ROOT,
-        env=kept | variables | {"OMP_DISPLAY_ENV": "verbose"},
+        env=clean_environment(OMP_DISPLAY_ENV="verbose", **variables),
         capture_output=True,
         text=True,
+        check=True,
     )
-    lines = [line for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
-    return lines[-1].split("'")[1]
+    return [line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
 
 
 @needs_module
@@ -163,16 +211,21 @@ def spin_count(*command, **variables):
 def test_threads_give_up_spinning(way):
     """libgomp's own count, 300,000 or without end, is milliseconds at each barrier: beside other work, threads then
     wait for one that cannot run. A count or policy in the environment is kept."""
-    from program import BINARY
-
     command = {
         "program": [BINARY, "--dry-run"],
         "module": [sys.executable, "-c", "import llmc; llmc.cpu.threads()"],
-        "twin": [*TWIN, "--dry-run"],
+        "twin": [sys.executable, "-c", "import train_gpt2"],
     }[way]
-    assert spin_count(*command) == "10000"
-    assert spin_count(*command, GOMP_SPINCOUNT="77") == "77"
-    assert spin_count(*command, OMP_WAIT_POLICY="passive") == "0"
+    assert spin_counts(*command)[-1] == SPIN_COUNT
+    assert set(spin_counts(*command, GOMP_SPINCOUNT="77")) == {"77"}
+    assert set(spin_counts(*command, OMP_WAIT_POLICY="passive")) == {"0"}
+
+
+@needs_module
+def test_loading_a_module_leaves_the_environment():
+    code = "import os, llmc; llmc.cpu.threads(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=clean_environment(), text=True)
+    assert out == "None\n"
 
 
 # --- The gradient norm at the size of real models ---

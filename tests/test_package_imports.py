@@ -11,14 +11,13 @@ from program import ROOT
 # A module imports modules of its own line and of the lines above. Its line is that of the longest matching name.
 LEVELS = [
     ["llmc.version"],
-    ["llmc.errors"],
+    ["llmc.cpus", "llmc.errors"],
     ["llmc.backend", "llmc.config"],  # the native modules; code generated from the table of options
     ["llmc", "llmc.model"],  # GPT2
     ["llmc.options", "llmc.command_line", "llmc.numbers", "llmc.precedence", "llmc.suggest", "llmc.toml_options"],
     ["llmc.wording"],
     [
         "llmc.atomic",
-        "llmc.cpus",
         "llmc.log",
         "llmc.outliers",
         "llmc.paths",

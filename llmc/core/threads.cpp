@@ -21,6 +21,7 @@ std::string g_reason;
 // The CPUs of OpenMP's places; empty without OMP_PROC_BIND, OMP_PLACES or GOMP_CPU_AFFINITY.
 std::vector<int> cpus_of_places() {
     std::vector<int> cpus;
+    if (omp_get_proc_bind() == omp_proc_bind_false) return cpus;
     for (int place = 0; place < omp_get_num_places(); ++place) {
         std::vector<int> ids(size_t(omp_get_place_num_procs(place)));
         omp_get_place_proc_ids(place, ids.data());
@@ -38,6 +39,13 @@ int cpus_of_mask() {
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : omp_get_num_procs();
 }
 
+// The first number of a list such as "4,2"; 0 without one.
+int number_in(const char* variable) {
+    const char* text = std::getenv(variable);
+    const long number = text ? std::strtol(text, nullptr, 10) : 0;
+    return number > 0 && number < 10'000'000 ? int(number) : 0;
+}
+
 }  // namespace
 
 int usable_cpus() {
@@ -47,16 +55,15 @@ int usable_cpus() {
 }
 
 int set_host_threads(int wanted) {
-    if (wanted < 0) fail_usage("the number of threads is ", wanted, ", it must be 0 (one per core) or more");
-    const bool by_openmp = std::getenv("OMP_NUM_THREADS") != nullptr;
+    if (wanted < 0) fail_usage("the number of threads is ", wanted, ", it must be 0 (one per CPU) or more");
+    const int by_openmp = number_in("OMP_NUM_THREADS");
     const int machine = int(sysconf(_SC_NPROCESSORS_ONLN)), mask = cpus_of_mask(), usable = usable_cpus();
     g_reason = wanted             ? "--threads"
                : by_openmp        ? "OMP_NUM_THREADS"
                : usable < mask    ? str("the container's quota of ", usable, usable == 1 ? " CPU" : " CPUs")
                : usable < machine ? str("an affinity mask of ", usable, " of ", machine, " CPUs")
                                   : "";
-    // An OMP_NUM_THREADS in the environment is already in omp_get_max_threads().
-    if (wanted == 0) wanted = by_openmp ? omp_get_max_threads() : usable;
+    if (wanted == 0) wanted = by_openmp ? by_openmp : usable;
     if (omp_get_thread_limit() < wanted) {
         wanted = omp_get_thread_limit();
         g_reason = "OMP_THREAD_LIMIT";
@@ -79,7 +86,8 @@ void unbind_first_thread() {
     if (cpus.empty()) return;
     cpu_set_t set;
     CPU_ZERO(&set);
-    for (int cpu : cpus) CPU_SET(cpu, &set);
+    for (int cpu : cpus)
+        if (cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
     sched_setaffinity(0, sizeof set, &set);  // if it fails, the mask is as libgomp left it
 }
 

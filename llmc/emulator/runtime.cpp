@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "llmc/core/alignment.h"
+#include "llmc/core/cgroup.h"
 #include "llmc/emulator/limits.h"
 #include "llmc/emulator/memory.h"
 
@@ -43,7 +44,8 @@ struct State {
 
     size_t total_memory() const {
         if (llmc::emulator::options().memory) return llmc::emulator::options().memory;
-        return size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGE_SIZE));
+        return std::min<uint64_t>(uint64_t(sysconf(_SC_PHYS_PAGES)) * uint64_t(sysconf(_SC_PAGE_SIZE)),
+                                  llmc::cgroup_limits().memory);
     }
 };
 State& state() {

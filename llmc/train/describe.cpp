@@ -5,7 +5,6 @@
 
 #include "llmc/core/error.h"
 #include "llmc/core/format.h"
-#include "llmc/core/threads.h"
 #include "llmc/train/optimizer.h"
 
 namespace llmc {
@@ -131,7 +130,6 @@ std::string describe(const Setup& s) {
                   GPT2::flops_per_token(s.shape, c.model.seq_len) * double(tokens));
     out += text;
     for (const std::string& warning : s.warnings) out += "warning " + warning + "\n";
-    if (const std::string warning = threads_warning(); !warning.empty()) out += "note    " + warning + "\n";
     for (const std::string& note : s.notes) out += "note    " + note + "\n";
     return out;
 }

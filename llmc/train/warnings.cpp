@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "llmc/core/error.h"
+#include "llmc/core/threads.h"
 
 namespace llmc {
 namespace {
@@ -40,7 +41,7 @@ std::string of_resumed_rate(const Setup& s) {
 
 std::vector<std::string> warnings_of(const Setup& setup) {
     std::vector<std::string> warnings;
-    for (const std::string& warning : {of_warmup(setup), of_resumed_rate(setup)})
+    for (const std::string& warning : {threads_warning(), of_warmup(setup), of_resumed_rate(setup)})
         if (!warning.empty()) warnings.push_back(warning);
     return warnings;
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
 from types import ModuleType
+
+from llmc.cpus import short_spinning
 
 MODULES = {"cpu": "_cpu", "cuda": "_cuda", "emulated": "_emu"}
 TARGETS = {"cpu": "module", "cuda": "module-cuda", "emulated": "module-emu"}
@@ -29,21 +29,6 @@ def backend(name: str) -> ModuleType:
         )
     with short_spinning():
         return importlib.import_module(f"llmc.{MODULES[name]}")
-
-
-@contextlib.contextmanager
-def short_spinning() -> Iterator[None]:
-    """For loading a library that brings libgomp along. Its threads would spin for milliseconds at each barrier, which
-    beside other work keeps the thread they wait for from running. libgomp reads the variable once, when it is loaded.
-    The program train_gpt2 does the same for itself (llmc/cpu/device.cpp)."""
-    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
-        yield
-        return
-    os.environ["GOMP_SPINCOUNT"] = "10000"
-    try:
-        yield
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
 
 
 def _load(full_name: str, path: str) -> ModuleType:

@@ -179,7 +179,7 @@ class Config:
     seed: int = 42
     """seed of initial weights, data order, rounding and samples"""
     threads: int = 0
-    """CPU threads; 0: one per core"""
+    """CPU threads; 0: one per CPU that it may use"""
 
 
 class ModelOptions(TypedDict, total=False):

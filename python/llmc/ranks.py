@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from llmc.cpus import usable_cpus
+from llmc import cpus
 from llmc.errors import UsageError
 
 
@@ -31,15 +31,8 @@ def pick_device(wanted: str, threads: int) -> torch.device:
     if wanted == "cuda" and not cuda:
         raise UsageError("--device cuda: PyTorch finds no CUDA device; use --device cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
-    if threads or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(threads or usable_cpus())
+    torch.set_num_threads(cpus.threads(threads)[0])
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and wanted != "cpu" else "cpu")
-
-
-def device_text(device: torch.device) -> str:
-    """ "cuda:0", or "cpu, 2 threads"."""
-    count = torch.get_num_threads()
-    return f"cpu, {count} thread{'s' * (count != 1)}" if device.type == "cpu" else str(device)
 
 
 @contextmanager

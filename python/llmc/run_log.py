@@ -18,7 +18,7 @@ from llmc.errors import Error
 from llmc.log_writer import LogWriter, provenance
 from llmc.options import stored_options
 from llmc.progress import duration
-from llmc.ranks import device_text, rank
+from llmc.ranks import rank
 from llmc.run_setup import Setup, describe, parameter_count
 from llmc.step_line import SCREEN, Status
 
@@ -66,7 +66,7 @@ class RunLog:
         self.file = self._open(step) if rank() == 0 and setup.config.out else None
         record |= {"parameters": parameter_count(rules), "command": shlex.join(sys.argv)}
         self.write("config", step, record | ({"resumed_from": str(setup.resume_from)} if setup.resume_from else {}))
-        self.note(describe(setup, rules, device_text(device) + (", compiled" if compiled else "")))
+        self.note(describe(setup, rules, f"{device}, compiled" if compiled else str(device)))
         for change in changed:
             self.note(f"changed since the checkpoint: {change}")
         if setup.resume_from:

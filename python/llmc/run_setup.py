@@ -20,6 +20,7 @@ from llmc.checkpoint import (
 )
 from llmc.command_line import CommandLine
 from llmc.config import Config
+from llmc.cpus import threads_text
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, UsageError
 from llmc.options import OPTIONS, Value, of_type, resolve_batch, resolve_heads, stored_options
@@ -250,11 +251,11 @@ def parameter_count(rules: Rules) -> int:
 
 
 def describe(setup: Setup, rules: Rules, device: str) -> str:
-    """Describes the run in five lines."""
+    """Describes the run in a few lines."""
     config, shape, scales = setup.config, setup.shape, rules["scales"]
     micro = f"{setup.micro_steps} x {config.batch_size} x {config.seq_len}"
     lines = [
-        f"device  {device}, {config.dtype}",
+        f"device  {device.replace('cpu', 'cpu, ' + threads_text(config.threads))}, {config.dtype}",
         f"model   depth {shape.depth}, width {shape.width}, heads {shape.heads} x {shape.head_dim}, positions "
         f"{shape.max_seq_len}, vocabulary {shape.vocab_size}, head {'tied' if shape.tie_embeddings else 'untied'}: "
         f"{parameter_count(rules):,} parameters",

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from llmc.checkpoint import Start
 from llmc.config import Config
+from llmc.cpus import threads_warning
 from llmc.options import OPTIONS, of_type
 from llmc.run_setup import Setup, length_in_steps
 
@@ -15,7 +16,8 @@ Factor = Callable[[Config, int, int], float]  # of the learning rate at a step, 
 
 def warnings_of(setup: Setup, factor: Factor) -> list[str]:
     """Of a setup that is complete. A sentence each."""
-    return [warning for warning in (_of_warmup(setup, factor), _of_resumed_rate(setup, factor)) if warning]
+    found = threads_warning(setup.config.threads), _of_warmup(setup, factor), _of_resumed_rate(setup, factor)
+    return [warning for warning in found if warning]
 
 
 def _of_warmup(setup: Setup, factor: Factor) -> str:

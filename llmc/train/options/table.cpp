@@ -254,7 +254,7 @@ std::vector<Option> machine_options() {
     return {
         {.name = "seed", .group = kMachine, .help = "seed of initial weights, data order, rounding and samples",
          .field = FIELD(machine.seed), .scope = kRun | kModel | kSample, .unit = "SEED", .low = 0},
-        {.name = "threads", .group = kMachine, .help = "CPU threads; 0: one per core", .field = FIELD(machine.threads),
+        {.name = "threads", .group = kMachine, .help = "CPU threads; 0: one per CPU that it may use", .field = FIELD(machine.threads),
          .scope = kRun | kSample, .unit = "THREADS", .low = 0, .high = 4096},
     };
 }

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 import llmc
 from llmc.bench.programs import tokens_per_second, train_command, write_random_shard
+from llmc.cpus import usable_cpus
 from llmc.errors import Error, ExitCode
 from llmc.log import read_events
 from llmc.paths import require_clone
@@ -199,7 +200,7 @@ def machine(root: Path, backend: Any) -> dict[str, Any]:
     commit = subprocess.run(describe, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cpus(),
         "host": platform.node(),
         "backend": backend.name(),
         "python": platform.python_version(),
@@ -213,7 +214,7 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
     parser.add_argument("--models", default=",".join(MODELS), help="(default %(default)s)")
     parser.add_argument("--dtypes", default="fp32,bf16", help="(default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each program (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default: all cores)")
+    parser.add_argument("--threads", type=int, default=usable_cpus(), help="(default: one per usable CPU)")
     args = parser.parse_args(argv)
     args.models, args.dtypes = args.models.split(","), args.dtypes.split(",")
     for name, known in (("models", list(MODELS)), ("dtypes", ["fp32", "bf16"])):

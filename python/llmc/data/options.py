@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from llmc.cpus import usable_cpus
 from llmc.data.shards import MAX_SHARD_TOKENS
 
 
@@ -69,7 +69,7 @@ def options(
         parser.add_argument(
             "--workers",
             type=count(1, 1024),
-            default=os.cpu_count() or 1,
+            default=usable_cpus(),
             metavar="PROCESSES",
             help="number of processes that tokenize [%(default)s]",
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmc.cpus import usable_cpus
 from llmc.errors import UsageError
 from llmc.mup.check_csv import LEAST_STEPS
 from llmc.mup.variables import (
@@ -68,7 +68,7 @@ def read_settings(env: Env, command: str = "llmc check") -> Settings:
     value = {name: env.get(name) or default for name, default in DEFAULTS[axis].items()}
     program = trainer(env)
     threads = whole_number(env, "THREADS", 1)
-    cores = 1 if program[-1].endswith("train_gpt2cu") else max(1, len(os.sched_getaffinity(0)) // threads)
+    cores = 1 if program[-1].endswith("train_gpt2cu") else max(1, usable_cpus() // threads)
     settings = Settings(
         widths=whole_numbers("WIDTHS", value["WIDTHS"]),
         depths=whole_numbers("DEPTHS", value["DEPTHS"]),

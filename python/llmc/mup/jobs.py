@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, Protocol, TypeVar
 
+from llmc.cpus import usable_cpus
 from llmc.errors import ExitCode, Stopped
 from llmc.progress import Progress
 from llmc.wording import plural
@@ -100,7 +101,7 @@ PINNING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 def share_cpus(at_once: int, threads: int) -> None:
     """Several runs at a time: warns of more threads than CPUs, and takes from this process's environment what would
     pin all runs to the same CPUs."""
-    cpus = len(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     if at_once * threads > cpus:
         print(
             f"warning: {plural(at_once, 'run')} at a time x {plural(threads, 'thread')} on {plural(cpus, 'CPU')}: runs "

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmc.atomic import lock_file
+from llmc.cpus import usable_cpus
 from llmc.data import pystdlib
 from llmc.errors import UsageError
 from llmc.mup import slurm
@@ -86,7 +87,7 @@ def run_sweep(argv: list[str] | None, prog: str | None, env: Env) -> Finished | 
     if loss not in ("train", "val", "auto"):
         raise UsageError(f"LOSS is {loss}: choose train or val")
     threads = whole_number(env, "THREADS", 1)
-    at_once = whole_number(env, "JOBS", max(1, len(os.sched_getaffinity(0)) // threads))
+    at_once = whole_number(env, "JOBS", max(1, usable_cpus() // threads))
     out = Path(env.get("OUT") or f"runs/sweep_{args.axis}_{env.get('SCALE') or 'width'}")
     plan = make_plan(args.axis, str(out), env, verdict=args.verdict)
     array = slurm.options_of(args)
