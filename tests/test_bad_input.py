@@ -112,7 +112,7 @@ def test_missing_data(tmp_path, text):
     refuse(DATA, [f"{tmp_path}/none*.bin", "matches no file"], "--train-data", tmp_path / "none*.bin", "--steps", 1)
     refuse(DATA, ["--val-data", "matches no file"], *text, "--val-data", tmp_path / "v.bin", *TINY, "--steps", 1)
     (tmp_path / "folder.bin").mkdir()
-    refuse(DATA, ["folder.bin", "not a token shard"], "--train-data", tmp_path / "folder.bin", *TINY, "--steps", 1)
+    refuse(DATA, ["folder.bin", "is a folder without"], "--train-data", tmp_path / "folder.bin", *TINY, "--steps", 1)
 
 
 def test_token_beyond_the_vocabulary(tmp_path):

@@ -270,7 +270,7 @@ def test_resume_names_what_changed(data, tmp_path, capsys):
     assert out.count("changed since") == 2
     assert f"resumed from {tmp_path}/checkpoints/step_00000001 at step 1\n" in out
     assert main([*data, *TINY, "--steps", "1", "--out", str(tmp_path), "--resume"]) == 2
-    assert "the checkpoint is at step 2, beyond the 1 steps asked for" in capsys.readouterr().err
+    assert "the checkpoint is at step 2, beyond the 1 step asked for" in capsys.readouterr().err
 
 
 def test_profile(data, tmp_path, capsys):

@@ -1,42 +1,17 @@
 #include "llmc/data/dataset.h"
 
-#include <glob.h>
-
 #include <algorithm>
 #include <numeric>
-#include <set>
 
 #include "llmc/core/error.h"
+#include "llmc/data/shard_paths.h"
 
 namespace llmc {
-namespace {
-
-std::vector<std::string> expand(const std::string& pattern, const std::string& option) {
-    glob_t found;
-    std::vector<std::string> paths;
-    if (glob(pattern.c_str(), 0, nullptr, &found) == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-    globfree(&found);
-    if (paths.empty())
-        fail_data(option, " '", pattern,
-                  "' matches no file: make shards with dev/data/*.py, or correct the pattern (quoted, so that the "
-                  "shell leaves it alone)");
-    return paths;
-}
-
-std::vector<std::string> expand_all(const std::vector<std::string>& patterns, const std::string& option) {
-    if (patterns.empty())
-        fail_usage(option,
-                   " is missing: name token shards, such as 'data/pystdlib/*_train_*.bin' (dev/data/*.py make them)");
-    std::set<std::string> paths;
-    for (const std::string& pattern : patterns)
-        for (const std::string& path : expand(pattern, option)) paths.insert(path);
-    return {paths.begin(), paths.end()};
-}
-
-}  // namespace
 
 Dataset::Dataset(const std::vector<std::string>& patterns, const std::string& option, int seq_len) : seq_len_(seq_len) {
-    for (const std::string& path : expand_all(patterns, option)) shards_.emplace_back(path);
+    ShardPaths found = find_shards(patterns, option);
+    for (const std::string& path : found.paths) shards_.emplace_back(path);
+    notes_ = std::move(found.notes);
     for (size_t i = 0; i < shards_.size(); ++i) {
         windows_ += windows_of(i);
         if (shards_[i].vocab_size != shards_[0].vocab_size || shards_[i].tokenizer != shards_[0].tokenizer)
@@ -47,6 +22,16 @@ Dataset::Dataset(const std::vector<std::string>& patterns, const std::string& op
         fail_data(option, " '", shards_[0].path, shards_.size() > 1 ? "', ..." : "'", " holds ", tokens(),
                   " tokens, fewer than one sequence of ", seq_len,
                   " and its target: shorten --seq-len or use more text");
+}
+
+std::vector<SharedShard> shared_shards(const Dataset& train, const Dataset& val) {
+    std::vector<SharedShard> shared;
+    for (const Shard& v : val.shards()) {
+        const auto same = std::find_if(train.shards().begin(), train.shards().end(),
+                                       [&](const Shard& t) { return t.has_the_tokens_of(v); });
+        if (same != train.shards().end()) shared.push_back({v.path, same->path});
+    }
+    return shared;
 }
 
 int64_t Dataset::tokens() const {

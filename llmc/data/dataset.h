@@ -25,9 +25,8 @@ struct Segment {
 
 class Dataset {
 public:
-    // The shards that the patterns match, each once, sorted by path: the order does not depend on how they were named.
-    // `option` names the patterns in errors. Usage error without a pattern; data error if one matches nothing, for a
-    // damaged shard, for shards of several tokenizers, and for less than one window.
+    // The shards that the patterns name (shard_paths.h), sorted by path. `option` names the patterns in errors. Data
+    // error for a damaged shard, for shards of several tokenizers, and for less than one window.
     Dataset(const std::vector<std::string>& patterns, const std::string& option, int seq_len);
 
     int64_t windows() const { return windows_; }
@@ -38,6 +37,7 @@ public:
     std::string tokenizer() const;   // "byte", "gpt2" or "unknown"
     const std::string& source_sha256() const { return shards_[0].source_sha256; }
     const std::vector<Shard>& shards() const { return shards_; }
+    const std::vector<std::string>& notes() const { return notes_; }  // what was taken of folders
     int seq_len() const { return seq_len_; }
     // Reading a token that is not below this is a data error.
     void set_vocab_size(int64_t vocab_size) { checked_vocab_size_ = vocab_size; }
@@ -60,9 +60,16 @@ private:
     void add_segments(size_t shard, int64_t end, int rows, std::vector<Segment>& segments) const;
 
     std::vector<Shard> shards_;
+    std::vector<std::string> notes_;
     int seq_len_;
     int64_t windows_ = 0;
     int64_t checked_vocab_size_ = INT64_MAX;
 };
+
+// A validation shard with the tokens of a training shard.
+struct SharedShard {
+    std::string val, train;  // paths
+};
+std::vector<SharedShard> shared_shards(const Dataset& train, const Dataset& val);
 
 }  // namespace llmc

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 
 #include "llmc/core/error.h"
 
@@ -51,6 +52,14 @@ void Shard::read(int64_t begin, int64_t count, int64_t vocab, int32_t* out) cons
                       " entries: give the --vocab-size that the shard was made with");
         out[i] = int32_t(token);
     }
+}
+
+// Shards with other tokens usually differ in the first ones.
+bool Shard::has_the_tokens_of(const Shard& other) const {
+    if (tokens != other.tokens || wide_ != other.wide_) return false;
+    const size_t header = kHeaderInts * sizeof(int32_t);
+    return path == other.path ||
+           std::memcmp(file_.data() + header, other.file_.data() + header, file_.size() - header) == 0;
 }
 
 }  // namespace llmc

@@ -15,6 +15,8 @@ public:
     // Tokens [begin, begin + count), each checked against vocab_size.
     void read(int64_t begin, int64_t count, int64_t vocab_size, int32_t* out) const;
 
+    bool has_the_tokens_of(const Shard& other) const;
+
     std::string path;
     int64_t tokens = 0;
     int vocab_size = 0;         // 0: unknown

@@ -110,17 +110,17 @@ std::string describe(const Setup& s) {
         fits > 0 ? str("batch size ", fits, " fits").c_str() : "too little for any batch size");
     std::string out(text, size_t(used));
     if (s.train)
-        out += str("data    ", with_commas(s.train->tokens()), " training tokens in ", s.train->shards().size(),
-                   " shard(s), tokenizer ", s.tokenizer,
+        out += str("data    ", with_commas(s.train->tokens()), " training tokens in ",
+                   plural(int64_t(s.train->shards().size()), "shard"), ", tokenizer ", s.tokenizer,
                    s.val ? str("; ", with_commas(s.val->tokens()), " validation tokens") : "; no validation data",
                    "\n");
     // Steps before a --resume may have had another batch size.
     const int64_t to_do = std::max<int64_t>(0, s.steps - s.start.step), B = c.run.total_batch_size;
     const int64_t tokens = s.start.tokens + to_do * B;
-    out += str("run     ", with_commas(s.steps), " steps of ", with_commas(B), " tokens (", c.micro_steps(), " x ",
-               c.run.batch_size, " x ", c.model.seq_len, ") = ", with_commas(tokens), " tokens");
+    out += str("run     ", plural(s.steps, "step"), " of ", plural(B, "token"), " (", c.micro_steps(), " x ",
+               c.run.batch_size, " x ", c.model.seq_len, ") = ", plural(tokens, "token"));
     if (s.start.tokens != s.start.step * B)
-        out += str(" (", with_commas(s.start.tokens), " in the ", with_commas(s.start.step), " steps done)");
+        out += str(" (", with_commas(s.start.tokens), " in the ", plural(s.start.step, "step"), " done)");
     if (s.train) {
         const int64_t sequences = s.start.samples + to_do * (B / c.model.seq_len);
         std::snprintf(text, sizeof text, " = %.2f epochs", double(sequences) / double(s.train->windows()));

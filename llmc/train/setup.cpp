@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/train/warnings.h"
 
 namespace llmc {
@@ -29,8 +30,8 @@ void compare_with_checkpoint(Setup& s) {
             s.changed.push_back(str(key, ": ", then.at(key).dump(), " -> ", value.dump()));
     }
     if (s.weights->step > s.steps)
-        fail_usage("--resume: the checkpoint is at step ", s.weights->step, ", beyond the ", s.steps,
-                   " steps asked for: raise --steps");
+        fail_usage("--resume: the checkpoint is at step ", s.weights->step, ", beyond the ", plural(s.steps, "step"),
+                   " asked for: raise --steps");
 }
 
 void open_data(Setup& s, bool required) {
@@ -38,6 +39,8 @@ void open_data(Setup& s, bool required) {
     const int seq_len = s.config.model.seq_len;
     if (!d.train_data.empty() || required) s.train = std::make_unique<Dataset>(d.train_data, "--train-data", seq_len);
     if (!d.val_data.empty()) s.val = std::make_unique<Dataset>(d.val_data, "--val-data", seq_len);
+    for (const Dataset* data : {s.train.get(), s.val.get()})
+        if (data) s.notes.insert(s.notes.end(), data->notes().begin(), data->notes().end());
     if (s.train && s.val &&
         (s.train->vocab_size() != s.val->vocab_size() || s.train->tokenizer() != s.val->tokenizer()))
         fail_data("--train-data and --val-data were made with different tokenizers or vocabularies (",

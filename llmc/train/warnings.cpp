@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/core/threads.h"
 
 namespace llmc {
@@ -17,8 +18,8 @@ std::string short_rate(double value) {
 std::string of_warmup(const Setup& s) {
     const int64_t warmup = s.config.run.schedule.warmup_steps;
     if (warmup == 0 || s.steps == 0 || warmup < s.steps) return "";
-    return str("--warmup-steps ", warmup, " is not shorter than the run of ", s.steps,
-               " steps: the learning rate still rises when it ends, at ",
+    return str("--warmup-steps ", warmup, " is not shorter than the run of ", plural(s.steps, "step"),
+               ": the learning rate still rises when it ends, at ",
                short_rate(schedule_factor(s.config.run.schedule, s.steps - 1, s.steps)), " of --lr");
 }
 
@@ -33,15 +34,28 @@ std::string of_resumed_rate(const Setup& s) {
     const double now = s.config.optimizer.lr * schedule_factor(s.config.run.schedule, step, s.steps);
     if (now <= 1.5 * then || step < s.config.run.schedule.warmup_steps) return "";
     return str("--resume: the learning rate jumps from ", short_rate(then), " to ", short_rate(now), " at step ",
-               step + 1, ", because the schedule is now one of ", s.steps, " steps, not ", steps,
+               step + 1, ", because the schedule is now one of ", plural(s.steps, "step"), ", not ", with_commas(steps),
                ": --schedule constant and wsd can be extended without a jump");
+}
+
+std::string of_shared_shards(const Setup& s) {
+    if (!s.train || !s.val) return "";
+    const std::vector<SharedShard> shared = shared_shards(*s.train, *s.val);
+    if (shared.empty()) return "";
+    const auto& [val, train] = shared[0];
+    return str("--val-data: ", val, " is in --train-data too", val == train ? "" : ", as " + train,
+               shared.size() > 1 ? str(" (and ", shared.size() - 1, " more of ",
+                                       plural(int64_t(s.val->shards().size()), "shard"), ")")
+                                 : "",
+               ": the validation loss says nothing about text that the model has not seen");
 }
 
 }  // namespace
 
 std::vector<std::string> warnings_of(const Setup& setup) {
     std::vector<std::string> warnings;
-    for (const std::string& warning : {threads_warning(), of_warmup(setup), of_resumed_rate(setup)})
+    for (const std::string& warning :
+         {threads_warning(), of_shared_shards(setup), of_warmup(setup), of_resumed_rate(setup)})
         if (!warning.empty()) warnings.push_back(warning);
     return warnings;
 }

@@ -12,9 +12,9 @@ class Config:
 
     # Data
     train_data: tuple[str, ...] = ()
-    """token shards to train on (dev/data/*.py make them): patterns or files, one or several"""
+    """token shards to train on (dev/data/*.py make them): files, folders or patterns, one or several"""
     val_data: tuple[str, ...] = ()
-    """token shards to evaluate on: patterns or files; without it nothing is evaluated"""
+    """token shards to evaluate on: files, folders or patterns; without it nothing is evaluated"""
     tokenizer: Literal["auto", "byte", "gpt2"] = "auto"
     """how tokens become text; auto: that of the shards or the checkpoint"""
     shuffle: bool = True

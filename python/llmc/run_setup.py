@@ -25,6 +25,7 @@ from llmc.data.windows import Dataset
 from llmc.errors import DataError, UsageError
 from llmc.options import OPTIONS, Value, of_type, resolve_batch, resolve_heads, stored_options
 from llmc.tokenizer import GPT2_VOCAB_SIZE, UNKNOWN
+from llmc.wording import plural
 
 FIXED = ("optimizer", "dtype", "seq_len", "parametrization")  # must be the same as in the checkpoint of a resumed run
 FREE = ("resume", "overwrite", "out", "init", "threads")  # changes of these are not reported
@@ -76,6 +77,7 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
             "(dev/data/*.py make them)"
         )
     train, val = _open_data(config)
+    notes += [note for data in (train, val) if data for note in data.notes]
     if weights is None:
         config = resolve_heads(config)
         vocab_size = config.vocab_size or (train.vocab_size if train else 0) or GPT2_VOCAB_SIZE
@@ -240,7 +242,7 @@ def check_weights(setup: Setup, rules: Rules) -> list[str]:
             changed.append(f"{key}: {json.dumps(then)} -> {json.dumps(now)}")
     if weights.step > setup.steps:
         raise UsageError(
-            f"--resume: the checkpoint is at step {weights.step}, beyond the {setup.steps} steps asked for: "
+            f"--resume: the checkpoint is at step {weights.step}, beyond the {plural(setup.steps, 'step')} asked for: "
             "raise --steps"
         )
     return changed
@@ -262,10 +264,10 @@ def describe(setup: Setup, rules: Rules, device: str) -> str:
     ]
     if setup.train:
         train = setup.train
-        shards = f"{len(train.shards)} shard(s)"
+        shards = plural(len(train.shards), "shard")
         lines.append(f"data    {train.tokens:,} training tokens in {shards}, tokenizer {setup.tokenizer}")
     lines.append(
-        f"run     {setup.steps:,} steps of {config.total_batch_size:,} tokens ({micro}"
+        f"run     {plural(setup.steps, 'step')} of {plural(config.total_batch_size, 'token')} ({micro}"
         + (f" x {setup.ranks} ranks) = " if setup.ranks > 1 else ") = ")
         + _tokens_text(setup)
     )
@@ -281,9 +283,9 @@ def describe(setup: Setup, rules: Rules, device: str) -> str:
 def _tokens_text(setup: Setup) -> str:
     """4,300,800 tokens = 0.38 epochs. Steps before a --resume may have had another batch size."""
     start, batch, to_do = setup.start, setup.config.total_batch_size, max(0, setup.steps - setup.start.step)
-    text = f"{start.tokens + to_do * batch:,} tokens"
+    text = plural(start.tokens + to_do * batch, "token")
     if start.tokens != start.step * batch:
-        text += f" ({start.tokens:,} in the {start.step:,} steps done)"
+        text += f" ({start.tokens:,} in the {plural(start.step, 'step')} done)"
     if setup.train:
         samples = start.samples + to_do * (batch // setup.config.seq_len)
         text += f" = {samples / setup.train.windows:.2f} epochs"

@@ -33,9 +33,9 @@ std::vector<std::string> preset_names() {
 // clang-format off
 std::vector<Option> data_options() {
     return {
-        {.name = "train-data", .group = kData, .help = "token shards to train on (dev/data/*.py make them): patterns or files, one or several",
+        {.name = "train-data", .group = kData, .help = "token shards to train on (dev/data/*.py make them): files, folders or patterns, one or several",
          .field = FIELD(data.train_data), .unit = "GLOB"},
-        {.name = "val-data", .group = kData, .help = "token shards to evaluate on: patterns or files; without it nothing is evaluated",
+        {.name = "val-data", .group = kData, .help = "token shards to evaluate on: files, folders or patterns; without it nothing is evaluated",
          .field = FIELD(data.val_data), .unit = "GLOB"},
         {.name = "tokenizer", .group = kData,
          .help = "how tokens become text; auto: that of the shards or the checkpoint", .field = FIELD(data.tokenizer),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from llmc.atomic import locked, write_atomically
 from llmc.data.shards import HEADER_BYTES, ShardWriter
 from llmc.data.tokenizers import Gpt2Tokenizer, Tokenizer, make_tokenizer, write_tokenizer_bin
 from llmc.errors import DataError
+from llmc.wording import plural
 
 Json = dict[str, Any]
 
@@ -209,12 +211,12 @@ def report(out: Path, manifest: Json, there_already: bool, about: str = "") -> N
     for split in ("train", "val"):
         mine = [shard for shard in shards if shard["split"] == split]
         if mine:
-            files = mine[0]["file"] if len(mine) == 1 else f"{name}_{split}_*.bin ({len(mine)} shards)"
+            files = mine[0]["file"] if len(mine) == 1 else f"{name}_{split}_*.bin ({plural(len(mine), 'shard')})"
             text_bytes = sum(shard["bytes"] for shard in mine)
             print(
                 f"{split:<5} {sum(shard['tokens'] for shard in mine):>15,} tokens"
                 + (f"{text_bytes:>17,} bytes" if text_bytes else "")
                 + f"  {out / files}"
             )
-            flags.append(f"--{split}-data '{out}/{name}_{split}_*.bin'")
+            flags.append(f"--{split}-data {shlex.quote(f'{out}/{name}_{split}_*.bin')}")
     print("train with:", *flags)

@@ -18,6 +18,7 @@ from llmc.data.dataset import Piece, report, write_dataset
 from llmc.data.download import download, fetch_json, require_network
 from llmc.data.options import count, options
 from llmc.errors import DataError, ExitCode
+from llmc.wording import plural
 
 HOST = "https://huggingface.co"
 REPOSITORIES = {"classic": "HuggingFaceFW/fineweb", "edu": "HuggingFaceFW/fineweb-edu"}
@@ -118,5 +119,5 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     )
     if not any(shard["split"] == "train" for shard in manifest["shards"]):
         print("note: all the text is in the first shard, which is for validation: give a smaller --shard-tokens")
-    report(out, manifest, there, f"{source['corpus']}: {manifest['documents']:,} documents")
+    report(out, manifest, there, f"{source['corpus']}: {plural(manifest['documents'], 'document')}")
     return ExitCode.DONE

@@ -22,6 +22,7 @@ from llmc.data.dataset import Piece, report, write_dataset
 from llmc.data.files import split_by_name
 from llmc.data.options import options
 from llmc.errors import DataError, ExitCode
+from llmc.wording import plural
 
 EXCLUDED_FOLDERS = {
     "test",
@@ -77,7 +78,7 @@ def read_library(stdlib: Path) -> tuple[dict[str, bytes], Counter[str]]:
     size = sum(map(len, texts.values()))
     if size < LEAST_BYTES:
         raise DataError(
-            f"{stdlib} has {len(texts)} usable .py files with {size:,} bytes, which is no whole standard "
+            f"{stdlib} has {plural(len(texts), 'usable .py file')} with {size:,} bytes, which is no whole standard "
             f"library: install it (Debian: apt install python3), run another Python, or give --stdlib "
             f"FOLDER; python dev/data/text.py makes a data set of any other text"
         )
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         args.out,
         manifest,
         there,
-        f"standard library of {library}: {len(texts)} files, {sum(map(len, texts.values())):,} bytes"
+        f"standard library of {library}: {plural(len(texts), 'file')}, {sum(map(len, texts.values())):,} bytes"
         + (f" (left out: {skipped})" if skipped else ""),
     )
     return ExitCode.DONE

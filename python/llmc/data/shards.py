@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from llmc.atomic import write_atomically
 from llmc.errors import DataError
+from llmc.wording import plural
 
 if TYPE_CHECKING:  # readers of shards, such as train_gpt2.py, do not need the packages of the tokenizers
     from llmc.data.tokenizers import Tokenizer
 
 MAGIC, HEADER_BYTES = 20240520, 1024
 MAX_SHARD_TOKENS = 2_000_000_000  # the count in the header is an int32
+
+COMPARED = 1 << 16  # tokens compared at a time
 
 
 @dataclass
@@ -89,6 +92,14 @@ def read_shard(path: Path) -> ShardContent:
     return ShardContent(tokens, int(header[3]), int(header[4]), text_bytes, header[8:16].tobytes().hex())
 
 
+def same_tokens(a: ShardContent, b: ShardContent) -> bool:
+    """Shards with other tokens usually differ in the first ones."""
+    if (len(a.tokens), a.tokens.dtype) != (len(b.tokens), b.tokens.dtype):
+        return False
+    starts = range(0, len(a.tokens), COMPARED)
+    return all(np.array_equal(a.tokens[i : i + COMPARED], b.tokens[i : i + COMPARED]) for i in starts)
+
+
 # --- A data set ---
 
 
@@ -144,7 +155,9 @@ class ShardWriter:
         if self.committed or self.resume_options is None or not self.shards:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
-            print(f"{len(self.shards)} complete shards are kept in {self.folder}; the same command continues there")
+            print(
+                f"kept in {self.folder}: {plural(len(self.shards), 'complete shard')}; the same command continues there"
+            )
 
     def write(self, split: str, tokens: NDArray[np.uint16], piece: int = 0, before: int = 0) -> None:
         """Appends tokens. For resuming: `piece`, its number in the source, and `before`, the total at its start."""

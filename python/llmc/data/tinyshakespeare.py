@@ -15,6 +15,7 @@ from llmc.data.download import download
 from llmc.data.files import scan
 from llmc.data.options import options
 from llmc.errors import DataError, ExitCode
+from llmc.wording import plural
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 VAL_TOKENS = 32_768
@@ -49,5 +50,5 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     )
     if not any(shard["split"] == "train" for shard in manifest["shards"]):
         print(f"note: {path} is too short: all its tokens are among the first {VAL_TOKENS:,}, which are for validation")
-    report(args.out, manifest, there, f"Tiny Shakespeare: {len(documents):,} documents")
+    report(args.out, manifest, there, f"Tiny Shakespeare: {plural(len(documents), 'document')}")
     return ExitCode.DONE

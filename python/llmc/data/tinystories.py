@@ -18,6 +18,7 @@ from llmc.data.dataset import Piece, report, write_dataset
 from llmc.data.download import download, require_network
 from llmc.data.options import options
 from llmc.errors import DataError, ExitCode
+from llmc.wording import plural
 
 URL = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyStories_all_data.tar.gz"
 HINT = "give a copy with --file, or "
@@ -47,10 +48,12 @@ def stories(path: Path) -> Iterator[Piece]:
     except (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not the TinyStories archive or a folder of its JSON files ({error!r} after "
-            f"{number} files): remove it and download it again, or give another --file"
+            f"{plural(number, 'file')}): remove it and download it again, or give another --file"
         ) from None
     if number < 2:
-        raise DataError(f"{path} has {number} JSON files: at least two are needed, the first is for validation")
+        raise DataError(
+            f"{path} has {plural(number, 'JSON file')}: at least two are needed, the first is for validation"
+        )
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:

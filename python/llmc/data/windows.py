@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterable
 from functools import lru_cache
-from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmc.data.shards import read_shard
+from llmc.data.shard_paths import Patterns, find_shards
+from llmc.data.shards import read_shard, same_tokens
 from llmc.errors import DataError
 from llmc.random import SHARD_ORDER, WINDOW_ORDER, random_order
 
 TOKENIZERS = {1: "byte", 2: "gpt2"}
-
-
-def _expand(patterns: str | PathLike[str] | Iterable[str | PathLike[str]], option: str) -> list[str]:
-    """The files that match, each once, sorted. DataError for a pattern that matches nothing."""
-    paths: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, (str, PathLike)) else patterns:
-        found = glob.glob(fspath(pattern))
-        if not found:
-            raise DataError(
-                f"{option} '{pattern}' matches no file: make shards with dev/data/*.py, or correct the pattern "
-                "(quoted, so that the shell leaves it alone)"
-            )
-        paths.update(found)
-    return sorted(paths)
 
 
 class Segment(NamedTuple):
@@ -47,23 +31,22 @@ class Segment(NamedTuple):
 
 
 class Dataset:
-    """All shards that match the glob patterns, each once, sorted by path, as windows of seq_len tokens and their
-    successors.
+    """All shards that the patterns name, each once, sorted by path, as windows of seq_len tokens and their successors.
 
-    patterns    one or several: the value of the option `option`, which error messages name
+    patterns    files, folders or patterns: the value of the option `option`, which error messages name
     shuffle     visit shards and windows in an order that depends on the seed and the epoch
     """
 
     def __init__(
         self,
-        patterns: str | PathLike[str] | Iterable[str | PathLike[str]],
+        patterns: Patterns,
         seq_len: int,
         option: str = "--train-data",
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
         self.seq_len, self.seed, self.shuffle = seq_len, seed, shuffle
-        self.paths = _expand(patterns, option)
+        self.paths, self.notes = find_shards(patterns, option)  # notes: what was taken of folders
         self.shards = [read_shard(Path(path)) for path in self.paths]
         first = self.shards[0]
         for path, shard in zip(self.paths, self.shards, strict=True):
@@ -150,3 +133,14 @@ class Dataset:
             shard, window = self.locate(sample)
             row[:] = self._checked(shard, window * self.seq_len, self.seq_len + 1, vocab_size)
         return rows
+
+
+def shared_shards(train: Dataset, val: Dataset) -> list[tuple[str, str]]:
+    """Validation shards with the tokens of a training shard: the paths of both."""
+    shared = []
+    for path, shard in zip(val.paths, val.shards, strict=True):
+        for other_path, other in zip(train.paths, train.shards, strict=True):
+            if path == other_path or same_tokens(shard, other):
+                shared.append((path, other_path))
+                break
+    return shared

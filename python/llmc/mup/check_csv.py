@@ -11,6 +11,7 @@ from typing import NamedTuple
 from llmc.errors import DataError
 from llmc.mup.findings import Verdict
 from llmc.mup.theory import GRADIENT_STEP, SCHEMES
+from llmc.wording import plural
 
 COLUMNS = (
     "program,parametrization,base_width,width,base_depth,depth,heads,seed,lr,step,kind,tensor,role,multiplier,"
@@ -185,7 +186,7 @@ def require_complete(group: list[Row], name: str, axis: str, sizes: list[int], s
     steps = max(row.step for row in group)
     if steps < LEAST_STEPS:
         raise DataError(
-            f"{name} has {steps} steps: a head and queries that start at zero need {LEAST_STEPS} steps "
+            f"{name} has {plural(steps, 'step')}: a head and queries that start at zero need {LEAST_STEPS} steps "
             f"until everything changes; run at least that many"
         )
     for size in sizes:

@@ -57,7 +57,7 @@ def print_wider(sweep: Sweep, curves: dict[str, Wider], tolerance: float) -> Non
     window = max(w.window for w in curves.values())
     print(
         f"\nwider is always better, at the transferred {sweep.axis}: worst rise of the training loss to the next "
-        f"{sweep.scale_axis}, over windows of {window} steps (allowed: {tolerance:g})"
+        f"{sweep.scale_axis}, over windows of {plural(window, 'step')} (allowed: {tolerance:g})"
     )
     table: list[Sequence[str]] = [("scheme", "step up", "worst rise", "at steps", "")]
     for scheme, w in curves.items():

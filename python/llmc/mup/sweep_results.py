@@ -13,6 +13,7 @@ from typing import Any
 from llmc.log import Event, read_events
 from llmc.mup.jobs import FINISHED
 from llmc.mup.sweep_run import SweepJob, number
+from llmc.wording import plural
 
 COLUMNS = (
     "parametrization scale_axis scale axis value seed status steps tokens train_loss val_loss seconds width "
@@ -38,7 +39,7 @@ def report(jobs: Sequence[SweepJob]) -> int:
         )
     left = sum(state not in FINISHED for state in states)
     print(
-        f"{len(jobs)} runs: {states.count('done')} done, {states.count('diverged')} diverged, "
+        f"{plural(len(jobs), 'run')}: {states.count('done')} done, {states.count('diverged')} diverged, "
         f"{states.count('failed')} failed, {left - states.count('failed')} not run to the end"
         + ("; the same command again runs only what is left" if left else "")
     )

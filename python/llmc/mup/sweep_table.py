@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from llmc.errors import DataError
+from llmc.wording import plural
 
 LOSSES = {"val": "val_loss", "train": "train_loss"}
 
@@ -95,7 +96,7 @@ def read_sweep(path: Path, loss: str = "auto") -> Sweep:
                 point.logs[row["seed"]] = path.parent / row["log"]
     missing = sum(row["status"] not in ("done", "diverged") for row in rows)
     if missing:
-        sweep.warnings.append(f"{missing} of {len(rows)} runs failed or were not run to the end: they are left out")
+        sweep.warnings.append(f"{missing} of {plural(len(rows), 'run')} failed or were not run to the end: left out")
     if not any(p.losses for scales in sweep.points.values() for grid in scales.values() for p in grid.values()):
         raise DataError(f"{path} has no run that is done: there is nothing to compare")
     return sweep

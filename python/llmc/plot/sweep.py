@@ -27,6 +27,7 @@ from llmc.mup.sweep_table import LOSSES, Grid, Point, Sweep, Value, ordered, sho
 from llmc.mup.sweep_verdict import Analysis, Outcome, Results, Wider, analyse
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import DARK, ENDINGS, pyplot, save, scheme_colour, scheme_title
+from llmc.wording import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -359,7 +360,7 @@ def draw_last(panel: Axes, sweep: Sweep, curves: dict[str, Wider]) -> None:
             label=scheme_title(scheme),
         )
     window = next(iter(curves.values())).window
-    panel.set_title(f"Last {window} steps", loc="left", fontweight="bold")
+    panel.set_title(f"Last {plural(window, 'step')}", loc="left", fontweight="bold")
     panel.set_ylabel("training loss (nats/token)")
     scale_ticks(panel, sweep)
     panel.grid(True)
