@@ -124,6 +124,42 @@ def test_indices_outside_are_refused(backend):
             backend.classifier(ones, np.array([bad, 0, 0, 0, 0], np.int32), vocab_size=4)
 
 
+@pytest.mark.parametrize("bad", [2**32, -(2**40), 0.9, 1 + 2j, True, "1"])
+def test_token_ids_are_not_cast_in_silence(backend, bad):
+    """NumPy would make 0 of 2^32 and of 0.9."""
+    ones = np.ones((5, 4), np.float32)
+    for call, name in (
+        (lambda: backend.embedding_forward(np.array([[bad, bad]]), ones, ones), "tokens"),
+        (lambda: backend.embedding_backward(np.ones((1, 2, 4)), [[bad, bad]], ones, ones), "tokens"),
+        (lambda: backend.classifier(ones, [bad] * 5, vocab_size=4), "targets"),
+    ):
+        with pytest.raises(llmc.UsageError, match=f"{name} (have the type|range from) .*(give integers|are int32)"):
+            call()
+
+
+def test_arrays_that_are_not_real_numbers_are_refused(backend):
+    ones, entry = np.ones((5, 4), np.float32), {"param": np.ones(3), "grad": np.ones(3), "m": np.ones(3)}
+    for call in (
+        lambda: backend.gelu_forward(ones * 1j),
+        lambda: backend.gelu_forward(np.array([["1", "2"]])),
+        lambda: backend.matmul_forward(ones, ones, residual=ones * 1j),
+        lambda: backend.global_norm([ones, ones * 1j]),
+        lambda: backend.sgd_step([entry | {"grad": np.ones(3) * 1j}], step=1, momentum=0.9),
+    ):
+        with pytest.raises(llmc.UsageError, match="give real numbers"):
+            call()
+    with pytest.raises(llmc.UsageError, match="an entry has no 'grad'"):
+        backend.sgd_step([{"param": np.ones(3), "m": np.ones(3)}], step=1, momentum=0.9)
+    np.testing.assert_array_equal(backend.gelu_forward(ones.astype(int)), backend.gelu_forward(ones))
+
+
+@pytest.mark.parametrize("heads", [-1, 0])
+def test_the_number_of_heads_is_checked(backend, heads):
+    for op in (backend.attention_forward, backend.attention_logits):
+        with pytest.raises(llmc.UsageError, match=f"{op.__name__}: num_heads is {heads}"):
+            op(np.ones((1, 2, 12), np.float32), num_heads=heads, logit_scale=1.0)
+
+
 def test_device(backend):
     assert backend.backend() in backend.name() or backend.backend() != "cpu"
     assert backend.threads() >= 1

@@ -29,3 +29,23 @@ def test_classifier(backend, dtype, N, V, Vp):
     np.testing.assert_array_equal(
         evaluated["logits"], double(logits).to(torch.bfloat16 if dtype == "bf16" else torch.float32).float()
     )
+
+
+@pytest.mark.parametrize("V,Vp", [(11, 16), (257, 320), (60_001, 60_032)])
+def test_rows_without_a_target(backend, dtype, V, Vp):
+    """Target -100, PyTorch's default ignore_index: loss 0 and gradient 0, whatever the logits are."""
+    data = Data(14, dtype)
+    logits, targets = data.normal(6, Vp, scale=2.0), data.integers(V, 6)
+    targets[[0, 3]] = -100
+    logits[3] = np.inf
+    x = double(logits, True)
+    losses = F.cross_entropy(x[:, :V], torch.from_numpy(targets).long(), reduction="none")
+    losses[torch.from_numpy(targets) != -100].sum().backward()
+    evaluated = backend.classifier(logits, targets, vocab_size=V, dtype=dtype)
+    trained = backend.classifier(logits, targets, vocab_size=V, dloss=1.0, dtype=dtype)
+    for result in (evaluated, trained):
+        assert (result["losses"][[0, 3]] == 0).all()
+        assert_close(result["losses"], losses, 1e-5)
+    assert (trained["logits"][[0, 3]] == 0).all()
+    rest = [1, 2, 4, 5]
+    assert_close(trained["logits"][rest], x.grad[rest], TOLERANCE[dtype])

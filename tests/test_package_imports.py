@@ -13,6 +13,7 @@ LEVELS = [
     ["llmc.version"],
     ["llmc.cpus", "llmc.errors"],
     ["llmc.backend", "llmc.config"],  # the native modules; code generated from the table of options
+    ["llmc.cpu", "llmc.cuda", "llmc.emulated"],  # the native modules under their public names
     ["llmc", "llmc.model"],  # GPT2
     ["llmc.options", "llmc.command_line", "llmc.numbers", "llmc.precedence", "llmc.suggest", "llmc.toml_options"],
     ["llmc.wording"],

@@ -40,8 +40,12 @@ def test_without_a_build_the_package_says_what_to_run(unbuilt):
     for use in ("llmc.GPT2()", "llmc.parametrization()", "llmc.load('x')", "llmc.backend('cpu')", "llmc.cpu"):
         _, error = python(f"import llmc; print(llmc.backends()); {use}", unbuilt)
         assert "make module" in error.splitlines()[-1] and "pip install ." in error.splitlines()[-1], error
-    out, _ = python("import llmc; print(llmc.backends(), llmc.__version__)", unbuilt)
-    assert out == "[] 0.1.0"
+    for name, target in (("cpu", "module"), ("cuda", "module-cuda"), ("emulated", "module-emu")):
+        for use in (f"from llmc import {name}", f"import llmc.{name}"):
+            _, error = python(use, unbuilt)
+            assert f"ImportError: the {name} backend of llmc is not built: run `make {target}`" in error, error
+    out, _ = python("import llmc; print(llmc.backends(), llmc.__version__, hasattr(llmc, 'cuda'))", unbuilt)
+    assert out == "[] 0.1.0 False"
 
 
 def test_import_from_the_folder_of_the_clone_finds_the_package(unbuilt):
@@ -105,8 +109,11 @@ def test_a_missing_or_foreign_checkpoint_is_a_data_error(tmp_path):
 
 
 def test_numpy_numbers_none_and_paths_are_taken(tmp_path):
-    model = llmc.GPT2(**(SHAPE | {"width": np.int64(64), "lr": np.float32(0.5), "attn_mult": None, "scale_eps": False}))
-    assert model.config["width"] == 64 and model.config["lr"] == 0.5 and model.config["scale_eps"] is False
+    numbers = {"width": np.int64(64), "depth": np.array(1), "lr": np.float32(0.5), "scale_eps": np.bool_(False)}
+    model = llmc.GPT2(**(SHAPE | numbers | {"attn_mult": None, "optimizer": np.str_("sgd"), "seed": np.uint8(7)}))
+    config = model.config
+    assert (config["width"], config["depth"], config["lr"], config["seed"]) == (64, 1, 0.5, 7)
+    assert config["scale_eps"] is False and config["optimizer"] == "sgd"
 
 
 def test_head_dim_and_preset():
@@ -120,16 +127,35 @@ def test_head_dim_and_preset():
     [
         ([[0.7, 1.0]], "type float64: give integers"),
         ([[1 + 2j]], "type complex128"),
-        ([[2**32 + 1]], "token ids are int32"),
-        ([[-1]], "token ids are int32"),
+        ([[2**32 + 1]], "token ids are int32, at least 0"),
+        ([[-1]], "token -1 is outside the vocabulary of 257"),
         ([[257]], "outside the vocabulary of 257"),
         ([1, 2], "have the shape (2,): give (B, T)"),
+        ([[1, 2], [3]], "tokens are not an array: give rows of integers of the same length"),
+        (np.array([[True]]), "type bool: give integers"),
+        (np.array([["1"]]), "give integers"),
+        (np.array([[2**32]], np.uint64), "range from 4294967296 to 4294967296: token ids are int32"),
+        (np.array([[-(2**40)]]), "token ids are int32"),
     ],
 )
 def test_tokens_are_checked(tokens, says):
-    with pytest.raises(llmc.Error, match=None) as error:
-        llmc.GPT2(**SHAPE).forward(tokens)
-    assert says in str(error.value)
+    model = llmc.GPT2(**SHAPE)
+    for call in (
+        lambda: model.forward(tokens),
+        lambda: model._model.forward(tokens),
+        lambda: model.activations(tokens, tokens),
+    ):
+        with pytest.raises(llmc.UsageError) as error:
+            call()
+        assert says in str(error.value)
+    with pytest.raises(llmc.UsageError, match="targets"):
+        model.forward([[1, 2]], [[1, 2, 3]])
+
+
+@pytest.mark.parametrize("ids", [[0.7], [2**32], [1 + 2j], [[1]], ["a"]])
+def test_tokens_to_continue_from_are_checked(ids):
+    with pytest.raises(llmc.UsageError, match="tokens"):
+        llmc.GPT2(**SHAPE).generate(ids, 1)
 
 
 # --- A model trained in Python; loading a checkpoint of the program ---------------------------------------------------
@@ -184,7 +210,10 @@ def test_help_and_completion_list_every_option():
     assert max(map(len, (llmc.GPT2.__doc__ or "").splitlines())) <= 120
     for name in ("forward", "backward", "step", "parameters", "gradients", "generate", "load"):
         assert inspect.getdoc(getattr(llmc.GPT2, name))
-    assert {"GPT2", "load", "parametrization", "cpu", "backends"} <= set(dir(llmc))
+    assert {"GPT2", "load", "parametrization", "cpu", "backends", "options"} <= set(dir(llmc))
+    code = "import llmc, llmc.model, llmc.cpu; print(*dir(llmc))"
+    names = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "python", capture_output=True, text=True).stdout
+    assert set(names.split()) == {*llmc.__all__, "options", "__version__"}  # no imports such as os and sys
 
 
 # --- Stubs ------------------------------------------------------------------------------------------------------------
@@ -232,13 +261,14 @@ def with_targets(**options):
         lambda model: model.generate([1, 2], 3),
         lambda model: model.forward(np.zeros((1, 4), int)),
         lambda model: model.set_parameter("h.0.ln_1.weight", np.ones(32)),
-        lambda model: model.step(),
+        lambda model: model.load(model.save(model.scratch)),
         lambda model: refused(model, np.zeros((3, 16), int)),
         lambda model: refused(model, np.full((2, 16), 50)),
     ],
 )
-def test_backward_needs_the_forward_pass_of_its_batch_and_weights(between):
+def test_backward_needs_the_forward_pass_of_its_batch_and_weights(between, tmp_path):
     model, tokens = with_targets()
+    model.scratch = tmp_path
     between(model)
     with pytest.raises(llmc.UsageError, match="forward"):
         model.backward()
@@ -269,7 +299,14 @@ def test_refused_activations_leave_no_observer():
         (lambda m: m.step(-1), "schedule is -1"),
         (lambda m: m.step(float("nan")), "schedule is nan"),
         (lambda m: m.step(float("inf")), "schedule is inf"),
+        (lambda m: m.step(), "step\\(\\) needs a backward\\(\\) before it"),
+        (lambda m: (m.backward() and m.zero_grad()) or m.step(), "step\\(\\) needs a backward\\(\\) before it"),
         (lambda m: m.load(None), "checkpoint is None"),
+        (lambda m: m.save(None), "folder is None"),
+        (lambda m: m.save(""), "folder is empty"),
+        (lambda m: m.set_parameter("h.0.ln_1.weight", np.ones(32) * 1j), "type complex128: give real numbers"),
+        (lambda m: m.set_parameter("h.0.ln_1.weight", "ones"), "give real numbers"),
+        (lambda m: m.set_parameter("h.0.ln_1.weight", [[1], [1, 2]]), "is not an array"),
         (lambda m: llmc.load(None), "checkpoint is None"),
         (lambda m: llmc.load("runs", init="x"), "init: llmc.load takes"),
         (lambda m: llmc.load("runs", preset="gpt2"), "preset: llmc.load takes"),

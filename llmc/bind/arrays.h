@@ -3,9 +3,11 @@
 #pragma once
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 #include "llmc/core/error.h"
 #include "llmc/core/tensor.h"
@@ -15,9 +17,43 @@ namespace llmc::python {
 
 namespace py = pybind11;
 
-using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+// Numbers as float32. Usage error for complex numbers, texts and dates, which NumPy would cast without a word.
+struct Floats : py::array_t<float, py::array::c_style | py::array::forcecast> {
+    using py::array_t<float, py::array::c_style | py::array::forcecast>::array_t;
+};
+// The number of elements in memory is that of the shape.
 using Ints = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+// A text as a template argument.
+template <size_t kSize>
+struct Name {
+    char text[kSize];
+    constexpr Name(const char (&from)[kSize]) { std::copy_n(from, kSize, text); }  // NOLINT: implicit
+};
+// Token ids as int32. Usage error, with the argument's name, for other numbers than integers and for those beyond
+// int32, which NumPy would cast without a word.
+template <Name kName>
+struct TokenIds : Ints {
+    using Ints::Ints;
+};
 using Shape = std::vector<int64_t>;
+
+// An array of any type, or null if NumPy makes none of the object.
+inline py::array any_array(const py::handle& object) {
+    try {
+        return py::array::ensure(object);
+    } catch (const py::error_already_set&) {
+        return py::reinterpret_steal<py::array>(nullptr);
+    }
+}
+inline std::string type_name(const py::array& array) { return py::str(py::object(array.dtype())); }
+
+inline Floats real_numbers(const py::handle& object) {
+    const py::array any = any_array(object);
+    if (any && std::string_view("cUSMm").find(any.dtype().kind()) != std::string_view::npos)
+        fail_usage("an array has the type ", type_name(any), ": give real numbers");
+    return py::reinterpret_steal<Floats>(any ? Floats::ensure(any).release() : py::handle());
+}
 
 inline DType parse_dtype(const std::string& name) {
     if (name == "fp32") return DType::f32;
@@ -93,3 +129,44 @@ inline DeviceArray accumulated(const std::optional<Floats>& initial, const Shape
 }
 
 }  // namespace llmc::python
+
+namespace pybind11::detail {
+
+template <>
+struct pyobject_caster<llmc::python::Floats> {
+    bool load(handle source, bool) {
+        value = llmc::python::real_numbers(source);
+        return bool(value);  // false: a TypeError that names the function
+    }
+    static handle cast(const handle& source, return_value_policy, handle) { return source.inc_ref(); }
+    PYBIND11_TYPE_CASTER(llmc::python::Floats, handle_type_name<array_t<float>>::name);
+};
+
+template <llmc::python::Name kName>
+struct pyobject_caster<llmc::python::TokenIds<kName>> {
+    using Type = llmc::python::TokenIds<kName>;
+    bool load(handle source, bool) {
+        const char* name = kName.text;
+        const array any = llmc::python::any_array(source);
+        if (!any) llmc::fail_usage(name, " are not an array: give rows of integers of the same length");
+        const char kind = any.dtype().kind();
+        if (any.size() && kind != 'i' && kind != 'u')  // NumPy's type of [] is float64
+            llmc::fail_usage(name, " have the type ", llmc::python::type_name(any), ": give integers");
+        if (any.size()) check_range(any, name);
+        value = reinterpret_steal<Type>(llmc::python::Ints::ensure(any).release());
+        return bool(value);
+    }
+    static handle cast(const handle& source, return_value_policy, handle) { return source.inc_ref(); }
+    PYBIND11_TYPE_CASTER(Type, handle_type_name<array_t<int32_t>>::name);
+
+private:
+    static void check_range(const array& any, const char* name) {
+        const object low = any.attr("min")(), high = any.attr("max")();
+        if (int_(low) < int_(std::numeric_limits<int32_t>::min()) ||
+            int_(high) > int_(std::numeric_limits<int32_t>::max()))
+            llmc::fail_usage(name, " range from ", std::string(str(low)), " to ", std::string(str(high)),
+                             ": token ids are int32, at least 0");
+    }
+};
+
+}  // namespace pybind11::detail

@@ -8,6 +8,7 @@
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/benchmark_ops.h"
 #include "llmc/bind/bind.h"
+#include "llmc/bind/turn.h"
 
 namespace llmc {
 namespace {
@@ -42,7 +43,8 @@ std::vector<double> time_op(const std::string& op, const Sizes& sizes, const std
 void bind_benchmarks(pybind11::module_& m) {
     m.def("time_op", &time_op,
           "Times an op on the device: seconds per call, `repeats` values, each the mean over `sets` sets of arguments.",
-          py::arg("op"), py::arg("sizes"), py::arg("dtype") = "bf16", py::arg("sets") = 4, py::arg("repeats") = 10);
+          py::arg("op"), py::arg("sizes"), py::arg("dtype") = "bf16", py::arg("sets") = 4, py::arg("repeats") = 10,
+          py::call_guard<TurnWithGil>());
 }
 
 }  // namespace llmc

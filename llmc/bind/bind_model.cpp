@@ -1,33 +1,66 @@
 // GPT2 and the parametrization's rule table, for Python.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"
 #include "llmc/bind/keywords.h"
+#include "llmc/bind/turn.h"
 #include "llmc/core/error.h"
 #include "llmc/gpt2/arena.h"
 #include "llmc/train/checkpoint/checkpoint.h"
+#include "llmc/train/provenance.h"
 #include "llmc/train/sampler.h"
 
 namespace py = pybind11;
+namespace fs = std::filesystem;
 
 namespace llmc {
 namespace {
 
+using python::Floats;
+using python::Ints;
 using python::model_parts;
 using python::ModelParts;
 using python::to_python;
-using Tokens = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
-using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using python::Turn;
+using Tokens = python::TokenIds<"tokens">;
+using Targets = python::TokenIds<"targets">;
 
-Floats array(const std::vector<float>& values, const std::vector<int64_t>& shape) {
-    Floats out(shape);
-    std::copy(values.begin(), values.end(), out.mutable_data());
+// Values on the host and their shape, made without Python objects.
+struct Values {
+    std::vector<float> values;
+    std::vector<int64_t> shape;
+    Floats array() const {
+        Floats out(shape);
+        std::copy(values.begin(), values.end(), out.mutable_data());
+        return out;
+    }
+};
+using NamedValues = std::vector<std::pair<std::string, Values>>;
+
+py::dict arrays(NamedValues named) {
+    py::dict out;
+    for (auto& [name, values] : named) {
+        out[py::str(name)] = values.array();
+        values = {};  // so that not everything is in memory twice
+    }
     return out;
 }
+
+// A batch on the host: copies, so that other threads cannot change what was checked.
+struct HostBatch {
+    int B = 0, T = 0;
+    std::vector<int32_t> tokens, targets;  // targets: empty without
+};
+
+std::string shape_text(const py::array& array) { return py::str(array.attr("shape")); }
 
 // As the command line checks --temperature and --top-k.
 void check_sampling(double temperature, int top_k) {
@@ -41,103 +74,155 @@ public:
         : config_(parts.config),
           model_(parts.shape, make_rules(parts.config, parts.shape), options_of(parts.config, logits_rows)),
           optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
-        if (parts.weights)
+        if (parts.weights) {
             load_weights(*parts.weights, model_);
-        else
+            tokenizer_ = parts.weights->tokenizer;
+            tokenizer_path_ = parts.weights->tokenizer_path;
+        } else {
             model_.parameters.initialise(uint64_t(config_.machine.seed));
+        }
         optimizer_.masters_from_parameters();
     }
 
-    py::object forward(const Tokens& tokens, const std::optional<Tokens>& targets) {
-        set_batch(tokens, targets);
-        if (targets) return py::float_(model_.mean_loss());
-        model_.forward();
-        return array(model_.logits(0, int64_t{B_} * T_), {B_, T_, model_.shape.vocab_size});
+    py::object forward(const Tokens& tokens, const std::optional<Targets>& targets) {
+        const HostBatch batch = host_batch(tokens, targets);
+        float loss = 0;
+        Values logits;
+        {
+            const Turn turn;
+            set_batch(batch);
+            if (targets) {
+                loss = model_.mean_loss();
+            } else {
+                model_.forward();
+                logits = {model_.logits(0, int64_t{batch.B} * batch.T), {batch.B, batch.T, model_.shape.vocab_size}};
+            }
+        }
+        if (targets) return py::float_(loss);
+        return logits.array();
     }
     double backward(int64_t total_tokens) {
+        const Turn turn;
         if (!has_targets_) fail_usage("backward() needs a forward() with targets before it");
-        if (total_tokens < 0) fail_usage("total_tokens is ", total_tokens, ": give at least 1, or 0 for B*T");
+        if (total_tokens < 0)
+            fail_usage("total_tokens is ", total_tokens, ": give at least 1, or 0 for the number of targets");
         model_.zero_loss();
-        model_.loss_and_head_backward(float(1.0 / double(total_tokens > 0 ? total_tokens : int64_t{B_} * T_)));
+        model_.loss_and_head_backward(float(1.0 / double(total_tokens > 0 ? total_tokens : model_.target_count())));
         model_.backward();
         has_targets_ = false;  // the backward pass has overwritten what another backward() would need
+        has_gradients_ = true;
+        state_.samples += model_.batch_size();
+        state_.tokens += int64_t{model_.batch_size()} * model_.seq_len();
         return model_.loss();
     }
     double step(double schedule) {
+        const Turn turn;
         if (!(schedule >= 0) || !std::isfinite(schedule))
             fail_usage("schedule is ", schedule, ": give a finite factor of the learning rates, at least 0");
+        if (!has_gradients_) fail_usage("step() needs a backward() before it: there are no gradients");
         has_targets_ = false;  // the activations are those of the weights before the step
         optimizer_.compute_grad_norm();
-        optimizer_.step(schedule, ++steps_);
+        state_.step = ++state_.updates;
+        optimizer_.step(schedule, state_.updates);
         return optimizer_.grad_norm();
     }
     py::dict parameters() {
-        py::dict out;
-        for (Parameter& p : model_.parameters.all())
-            out[py::str(p.spec.name)] = array(Parameters::get(p), p.spec.shape);
-        return out;
+        return arrays(collect([&](NamedValues& out) {
+            for (Parameter& p : model_.parameters.all())
+                out.push_back({p.spec.name, {Parameters::get(p), p.spec.shape}});
+        }));
     }
     py::dict gradients() {
-        py::dict out;
-        for (Parameter& p : model_.parameters.all())
-            out[py::str(p.spec.name)] = array(download(p.grad, p.spec.count()), p.spec.shape);
-        return out;
+        return arrays(collect([&](NamedValues& out) {
+            for (Parameter& p : model_.parameters.all())
+                out.push_back({p.spec.name, {download(p.grad, p.spec.count()), p.spec.shape}});
+        }));
     }
     py::dict state() {
-        py::dict out;
-        for (const Optimizer::State& s : optimizer_.state())
-            out[py::str(s.name)] = array(download(s.value, s.parameter->spec.count()), s.parameter->spec.shape);
-        return out;
+        return arrays(collect([&](NamedValues& out) {
+            for (const Optimizer::State& s : optimizer_.state()) {
+                const TensorSpec& spec = s.parameter->spec;
+                out.push_back({s.name, {download(s.value, spec.count()), spec.shape}});
+            }
+        }));
     }
     void set_parameter(const std::string& name, const Floats& values) {
         Parameter& p = model_.parameters.find(name);
         if (std::vector<int64_t>(values.shape(), values.shape() + values.ndim()) != p.spec.shape)
             fail_usage(name, " does not have the shape of the array given");
+        const std::vector<float> copy(values.data(), values.data() + values.size());
+        const Turn turn;
         has_targets_ = false;
-        Parameters::set(p, std::vector<float>(values.data(), values.data() + values.size()));
+        Parameters::set(p, copy);
         optimizer_.masters_from_parameters();
     }
     // Every activation of one forward pass by name, (rows, channels). "logits" arrives in chunks.
-    py::dict activations(const Tokens& tokens, const Tokens& targets) {
-        std::map<std::string, std::pair<std::vector<float>, int64_t>> seen;
-        model_.observer = [&](const std::string& name, Tensor value) {
-            const std::vector<float> values = download(value, value.numel());
-            auto& [all, columns] = seen[name];
-            all.insert(all.end(), values.begin(), values.end());
-            columns = value.last();
-        };
-        try {
-            forward(tokens, targets);
-        } catch (...) {
-            model_.observer = nullptr;  // it refers to `seen`
-            throw;
-        }
-        model_.observer = nullptr;
-        py::dict out;
-        for (auto& [name, values] : seen)
-            out[py::str(name)] = array(values.first, {int64_t(values.first.size()) / values.second, values.second});
-        return out;
+    py::dict activations(const Tokens& tokens, const Targets& targets) {
+        const HostBatch batch = host_batch(tokens, targets);
+        return arrays(collect([&](NamedValues& out) {
+            std::map<std::string, Values> seen;
+            set_batch(batch);
+            model_.observer = [&](const std::string& name, Tensor value) {
+                const std::vector<float> values = download(value, value.numel());
+                std::vector<float>& all = seen[name].values;
+                all.insert(all.end(), values.begin(), values.end());
+                seen[name].shape = {int64_t(all.size()) / value.last(), value.last()};
+            };
+            try {
+                model_.mean_loss();
+            } catch (...) {
+                model_.observer = nullptr;  // it refers to `seen`
+                throw;
+            }
+            model_.observer = nullptr;
+            out.assign(seen.begin(), seen.end());
+        }));
     }
-    std::vector<int32_t> generate(std::vector<int32_t> tokens, int count, double temperature, int top_k, int64_t seed,
+    std::vector<int32_t> generate(const Tokens& given, int count, double temperature, int top_k, int64_t seed,
                                   bool cache) {
         check_sampling(temperature, top_k);
         if (count < 0) fail_usage("count is ", count, ": give the number of tokens, at least 0");
         if (seed < 0) fail_usage("seed is ", seed, ": give at least 0");
+        if (given.ndim() != 1) fail_usage("tokens have the shape ", shape_text(given), ": give a list");
+        std::vector<int32_t> tokens(given.data(), given.data() + given.size());
         if (tokens.empty()) fail_usage("there is no token to continue from: give at least one");
-        for (const int32_t token : tokens)
-            if (token < 0 || token >= model_.shape.vocab_size)
-                fail_usage("token ", token, " is outside the vocabulary of ", model_.shape.vocab_size);
+        for (const int32_t token : tokens) check_token(token);
+        const Turn turn;
         has_targets_ = false;  // sampling overwrites the batch and its activations
         return llmc::generate(
             model_, std::move(tokens), config_.model.seq_len, -1,
             {.temperature = temperature, .top_k = top_k, .count = count, .seed = uint64_t(seed), .cache = cache});
     }
-    void load(const std::string& path) {
+    void load(const std::string& path, bool resume) {
+        const Turn turn;
+        const auto file = ModelFile::open(path);
+        if (resume) check_resumable(*file);
         has_targets_ = false;
-        load_weights(*ModelFile::open(path), model_);
+        load_weights(*file, model_);
         optimizer_.masters_from_parameters();
+        if (resume) state_ = load_training_state(fs::path(file->path).parent_path().string(), optimizer_);
     }
-    void zero_grad() { model_.parameters.zero_grad(); }
+    std::string save(const std::string& folder, const std::string& tokenizer) {
+        if (folder.empty()) fail_usage("folder is empty: name the folder of a run");
+        std::string kind = tokenizer, path;
+        if (tokenizer.empty())
+            kind = tokenizer_, path = tokenizer_path_;
+        else if (tokenizer != "byte" && tokenizer != "unknown")
+            Tokenizer::load(tokenizer), kind = "gpt2", path = tokenizer;
+        const Turn turn;
+        if (const auto newest = newest_checkpoint(folder); newest && ModelFile::open(*newest)->step > state_.step)
+            fail_usage(folder, " holds the later checkpoint ", *newest, ", this model is at step ", state_.step,
+                       ": choose another folder");
+        const auto rules = model_.rules.to_json(tensor_specs(model_.shape));
+        return save_checkpoint(folder, std::numeric_limits<int>::max(), model_, optimizer_, state_,
+                               {to_json(config_), to_json(model_.shape), rules, provenance(""), kind, path});
+    }
+    void zero_grad() {
+        const Turn turn;
+        model_.parameters.zero_grad();
+        has_gradients_ = false;
+    }
+    int64_t steps() const { return state_.updates; }
     py::object config() const { return to_python(to_json(config_)); }
     py::object rules() const { return to_python(model_.rules.to_json(tensor_specs(model_.shape))); }
 
@@ -149,30 +234,67 @@ private:
         options.logits_rows = logits_rows;
         return options;
     }
-    void set_batch(const Tokens& tokens, const std::optional<Tokens>& targets) {
-        has_targets_ = false;
-        if (tokens.ndim() != 2)
-            fail_usage("tokens must have the shape (B, T), they have ", tokens.ndim(), " dimensions");
-        for (const Tokens* t : {&tokens, targets ? &*targets : nullptr}) {
-            if (!t) continue;
-            if (t->ndim() != 2 || t->shape(0) != tokens.shape(0) || t->shape(1) != tokens.shape(1))
-                fail_usage("targets must have the shape of tokens");
-            for (int64_t i = 0; i < t->size(); ++i)
-                if (t->data()[i] < 0 || t->data()[i] >= model_.shape.vocab_size)
-                    fail_usage("token ", t->data()[i], " is outside the vocabulary of ", model_.shape.vocab_size);
+    // The options that the optimizer's state depends on.
+    void check_resumable(const ModelFile& file) const {
+        const auto now = to_json(config_);
+        for (const char* key : {"optimizer", "dtype"})
+            if (file.config.is_object() && file.config.contains(key) && file.config.at(key) != now.at(key))
+                fail_data(file.path, " has ", key, " = ", file.config.at(key).dump(), ", this model ",
+                          now.at(key).dump(), ": give the same, or load only the weights (resume=False)");
+        if (!fs::exists(fs::path(file.path).parent_path() / "optimizer.safetensors"))
+            fail_data(file.path, " has no optimizer.safetensors beside it: load only the weights (resume=False)");
+    }
+    template <class Collect>
+    static NamedValues collect(Collect&& from) {
+        NamedValues values;
+        const Turn turn;
+        from(values);
+        return values;
+    }
+    void check_token(int32_t token) const {
+        if (token < 0 || token >= model_.shape.vocab_size)
+            fail_usage("token ", token, " is outside the vocabulary of ", model_.shape.vocab_size);
+    }
+    HostBatch host_batch(const Tokens& tokens, const std::optional<Targets>& targets) {
+        {
+            const Turn turn;
+            has_targets_ = false;  // after a refused batch, backward() must not take an earlier one
         }
-        const int B = int(tokens.shape(0)), T = int(tokens.shape(1));
-        model_.set_batch(tokens.data(), targets ? targets->data() : nullptr, B, T);
-        B_ = B, T_ = T;
-        has_targets_ = targets.has_value();
+        if (tokens.ndim() != 2) fail_usage("tokens have the shape ", shape_text(tokens), ": give (B, T)");
+        HostBatch batch{int(tokens.shape(0)), int(tokens.shape(1)), {}, {}};
+        batch.tokens.assign(tokens.data(), tokens.data() + tokens.size());
+        for (const int32_t token : batch.tokens) check_token(token);
+        if (!targets) return batch;
+        if (targets->ndim() != 2 || targets->shape(0) != batch.B || targets->shape(1) != batch.T)
+            fail_usage("targets have the shape ", shape_text(*targets), ", tokens ", shape_text(tokens),
+                       ": give the same");
+        batch.targets.assign(targets->data(), targets->data() + targets->size());
+        for (const int32_t token : batch.targets)
+            if (token != kNoTarget) check_token(token);
+        if (std::ranges::all_of(batch.targets, [](int32_t token) { return token == kNoTarget; }))
+            fail_usage("all targets are ", kNoTarget, ", which stands for none: there is no loss; leave the batch out");
+        return batch;
+    }
+    // Called in turn.
+    void set_batch(const HostBatch& batch) {
+        model_.set_batch(batch.tokens.data(), batch.targets.empty() ? nullptr : batch.targets.data(), batch.B, batch.T);
+        has_targets_ = !batch.targets.empty();
     }
 
     Config config_;
     GPT2 model_;
     Optimizer optimizer_;
-    int B_ = 0, T_ = 0;
-    int64_t steps_ = 0;
-    bool has_targets_ = false;
+    TrainingState state_;
+    std::string tokenizer_ = "unknown", tokenizer_path_;
+    bool has_targets_ = false, has_gradients_ = false;
+};
+
+// Deletes a model when no other thread uses the device.
+struct DeleteInTurn {
+    void operator()(PythonGPT2* model) const {
+        const Turn turn;
+        delete model;
+    }
 };
 
 }  // namespace
@@ -246,20 +368,23 @@ void bind_model(py::module_& m) {
         "The token that the sampler chooses from logits with a uniform number.", py::arg("logits"),
         py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
 
-    py::class_<PythonGPT2>(
+    py::class_<PythonGPT2, std::unique_ptr<PythonGPT2, DeleteInTurn>>(
         m, "GPT2",
         "GPT-2 with its optimizer. Keyword arguments are train_gpt2's long options with underscores (width=128, "
         "parametrization=\"mup\", ...); "
         "batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at a time (0: automatic).")
         .def(py::init([](int64_t logits_rows, const py::kwargs& options) {
-                 return std::make_unique<PythonGPT2>(model_parts(options), logits_rows);
+                 const ModelParts parts = model_parts(options);
+                 const Turn turn;
+                 return std::unique_ptr<PythonGPT2, DeleteInTurn>(new PythonGPT2(parts, logits_rows));
              }),
              py::arg("logits_rows") = 0)
         .def("forward", &PythonGPT2::forward,
              "tokens (B, T) -> logits (B, T, V), or with targets (B, T) the mean loss in nats.", py::arg("tokens"),
              py::arg("targets") = py::none())
         .def("backward", &PythonGPT2::backward,
-             "Adds the gradients of the last forward()'s loss, sum / total_tokens (default: B*T), and returns that "
+             "Adds the gradients of the last forward()'s loss, sum / total_tokens (default: number of targets), and "
+             "returns that "
              "loss.",
              py::arg("total_tokens") = 0)
         .def("step", &PythonGPT2::step,
@@ -278,7 +403,15 @@ void bind_model(py::module_& m) {
              "`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token.",
              py::arg("tokens"), py::arg("count"), py::arg("temperature") = 0.8, py::arg("top_k") = 0,
              py::arg("seed") = 42, py::arg("cache") = true)
-        .def("load", &PythonGPT2::load, "Loads the weights of a checkpoint.", py::arg("checkpoint"))
+        .def("load", &PythonGPT2::load,
+             "Loads the weights of a checkpoint, and with `resume` the optimizer's state and the number of steps.",
+             py::arg("checkpoint"), py::arg("resume") = false)
+        .def("save", &PythonGPT2::save,
+             "Writes FOLDER/checkpoints/step_XXXXXXXX and returns its path. tokenizer: \"byte\", \"unknown\", the path "
+             "of "
+             "a tokenizer.bin, or \"\" for that of the checkpoint that the model was made from.",
+             py::arg("folder"), py::arg("tokenizer") = "")
+        .def_property_readonly("steps", &PythonGPT2::steps, "Number of steps of the optimizer.")
         .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.")
         .def_property_readonly("config", &PythonGPT2::config, "All resolved options, by name with underscores.")
         .def_property_readonly("backend", [](const PythonGPT2&) { return device::backend(); });

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"
+#include "llmc/bind/turn.h"
 #include "llmc/ops/ops.h"
 
 namespace llmc {
@@ -16,6 +17,12 @@ namespace {
 
 constexpr DType f32 = DType::f32;
 
+// An op of the module. Calls of several Python threads take turns.
+template <class Function, class... Extra>
+void def(py::module_& m, const char* name, Function&& function, const char* doc, const Extra&... extra) {
+    m.def(name, std::forward<Function>(function), doc, extra..., py::call_guard<TurnWithGil>());
+}
+
 // The extent of dimension i, negative from the end, with a readable error.
 int64_t extent(const py::array& a, int i, const char* name) {
     int at = i < 0 ? int(a.ndim()) + i : i;
@@ -26,11 +33,15 @@ int64_t rows_of(const py::array& a, const char* name) {
     int64_t last = extent(a, -1, name);
     return last ? a.size() / last : 0;
 }
+void require_heads(const char* op, int num_heads) {
+    if (num_heads < 1) fail_usage(op, ": num_heads is ", num_heads, ": give at least 1");
+}
 
 void bind_embedding(py::module_& m) {
-    m.def(
-        "embedding_forward",
-        [](const Ints& tokens, const Floats& wte, const Floats& wpe, float scale, const std::string& dtype) {
+    def(
+        m, "embedding_forward",
+        [](const TokenIds<"tokens">& tokens, const Floats& wte, const Floats& wpe, float scale,
+           const std::string& dtype) {
             DType type = parse_dtype(dtype);
             DeviceArray d_tokens = input(tokens), d_wte = input(wte, type), d_wpe = input(wpe, type);
             DeviceArray out = output({extent(tokens, 0, "tokens"), extent(tokens, 1, "tokens"), extent(wte, -1, "wte")},
@@ -41,10 +52,10 @@ void bind_embedding(py::module_& m) {
         "out (B,T,C) = scale * (wte[tokens] + wpe[t]); tokens (B,T), wte (Vp,C), wpe (maxT,C).", "tokens"_a, "wte"_a,
         "wpe"_a, py::kw_only(), "scale"_a = 1.0f, "dtype"_a = "fp32");
 
-    m.def(
-        "embedding_backward",
-        [](const Floats& dout, const Ints& tokens, const Floats& dwte, const Floats& dwpe, float dwte_scale,
-           float dwpe_scale, const std::string& dtype) {
+    def(
+        m, "embedding_backward",
+        [](const Floats& dout, const TokenIds<"tokens">& tokens, const Floats& dwte, const Floats& dwpe,
+           float dwte_scale, float dwpe_scale, const std::string& dtype) {
             DeviceArray d_dout = input(dout, parse_dtype(dtype)), d_tokens = input(tokens), d_dwte = input(dwte, f32),
                         d_dwpe = input(dwpe, f32);
             embedding_backward({.dwte = d_dwte,
@@ -62,8 +73,8 @@ void bind_embedding(py::module_& m) {
 }
 
 void bind_layernorm(py::module_& m) {
-    m.def(
-        "layernorm_forward",
+    def(
+        m, "layernorm_forward",
         [](const Floats& inp, const Floats& weight, const Floats& bias, float weight_scale, float bias_scale,
            const std::string& dtype) {
             DType type = parse_dtype(dtype);
@@ -85,8 +96,8 @@ void bind_layernorm(py::module_& m) {
         "inp"_a, "weight"_a, "bias"_a, py::kw_only(), "weight_scale"_a = 1.0f, "bias_scale"_a = 1.0f,
         "dtype"_a = "fp32");
 
-    m.def(
-        "layernorm_backward",
+    def(
+        m, "layernorm_backward",
         [](const Floats& dout, const Floats& inp, const Floats& weight, const Floats& mean, const Floats& rstd,
            const Optional& dskip, bool dinp_is_dskip, const Optional& dweight, const Optional& dbias,
            float weight_scale, float skip_scale, float dinp_scale, float dweight_scale, float dbias_scale,
@@ -125,8 +136,8 @@ void bind_layernorm(py::module_& m) {
 }
 
 void bind_matmul(py::module_& m) {
-    m.def(
-        "matmul_forward",
+    def(
+        m, "matmul_forward",
         [](const Floats& inp, const Floats& weight, const Optional& bias, bool with_gelu, const Optional& residual,
            float scale, float bias_scale, float skip_scale, float gelu_scale, const std::string& dtype) {
             DType type = parse_dtype(dtype);
@@ -154,8 +165,8 @@ void bind_matmul(py::module_& m) {
         "inp"_a, "weight"_a, "bias"_a = py::none(), py::kw_only(), "with_gelu"_a = false, "residual"_a = py::none(),
         "scale"_a = 1.0f, "bias_scale"_a = 1.0f, "skip_scale"_a = 1.0f, "gelu_scale"_a = 1.0f, "dtype"_a = "fp32");
 
-    m.def(
-        "matmul_backward",
+    def(
+        m, "matmul_backward",
         [](const Floats& dout, const Optional& inp, const Optional& weight, const Optional& pre_gelu,
            const Optional& dweight, const Optional& dbias, float dinp_scale, float dweight_scale, float dbias_scale,
            float gelu_scale, bool overwrite_dweight, const std::string& dtype) {
@@ -192,10 +203,11 @@ void bind_matmul(py::module_& m) {
 }
 
 void bind_attention(py::module_& m) {
-    m.def(
-        "attention_forward",
+    def(
+        m, "attention_forward",
         [](const Floats& qkv, int num_heads, float logit_scale, float out_scale, int64_t first_query,
            const std::string& dtype) {
+            require_heads("attention_forward", num_heads);
             DType type = parse_dtype(dtype);
             int64_t B = extent(qkv, 0, "qkv"), T = extent(qkv, 1, "qkv"), C = extent(qkv, 2, "qkv") / 3;
             DeviceArray d_qkv = input(qkv, type), out = output({B, T, C}, type), lse = output({B, num_heads, T}, f32);
@@ -212,9 +224,10 @@ void bind_attention(py::module_& m) {
         "qkv"_a, py::kw_only(), "num_heads"_a, "logit_scale"_a, "out_scale"_a = 1.0f, "first_query"_a = 0,
         "dtype"_a = "fp32");
 
-    m.def(
-        "attention_logits",
+    def(
+        m, "attention_logits",
         [](const Floats& qkv, int num_heads, float logit_scale, const std::string& dtype) {
+            require_heads("attention_logits", num_heads);
             const int64_t T = extent(qkv, 1, "qkv");
             DeviceArray d_qkv = input(qkv, parse_dtype(dtype)),
                         out = output({extent(qkv, 0, "qkv"), num_heads, T * (T + 1) / 2}, f32);
@@ -224,8 +237,8 @@ void bind_attention(py::module_& m) {
         "(B,H,T(T+1)/2): logit_scale * q_i k_j for j <= i, row i after row i-1; qkv (B,T,3C).", "qkv"_a, py::kw_only(),
         "num_heads"_a, "logit_scale"_a, "dtype"_a = "fp32");
 
-    m.def(
-        "attention_backward",
+    def(
+        m, "attention_backward",
         [](const Floats& dout, const Floats& out, const Floats& lse, const Floats& qkv, float logit_scale,
            float out_scale, const std::string& dtype) {
             DType type = parse_dtype(dtype);
@@ -245,8 +258,8 @@ void bind_attention(py::module_& m) {
 }
 
 void bind_gelu_and_classifier(py::module_& m) {
-    m.def(
-        "gelu_forward",
+    def(
+        m, "gelu_forward",
         [](const Floats& inp, float gelu_scale, const std::string& dtype) {
             DeviceArray d_inp = input(inp, parse_dtype(dtype)), out = output(shape_of(inp), parse_dtype(dtype));
             gelu_forward({.out = out, .inp = d_inp, .gelu_scale = gelu_scale});
@@ -255,8 +268,8 @@ void bind_gelu_and_classifier(py::module_& m) {
         "out (N,C) = u(gelu_scale * inp) / gelu_scale, u the tanh form of GELU.", "inp"_a, py::kw_only(),
         "gelu_scale"_a = 1.0f, "dtype"_a = "fp32");
 
-    m.def(
-        "gelu_backward",
+    def(
+        m, "gelu_backward",
         [](const Floats& dout, const Floats& inp, bool dinp_is_dout, float gelu_scale, const std::string& dtype) {
             DType type = parse_dtype(dtype);
             DeviceArray d_dout = input(dout, type), d_inp = input(inp, type), own = output(shape_of(inp), type);
@@ -267,9 +280,9 @@ void bind_gelu_and_classifier(py::module_& m) {
         "dinp (N,C) = dout * gelu'(inp). dinp_is_dout: written into dout's memory.", "dout"_a, "inp"_a, py::kw_only(),
         "dinp_is_dout"_a = false, "gelu_scale"_a = 1.0f, "dtype"_a = "fp32");
 
-    m.def(
-        "classifier",
-        [](const Floats& logits, const Ints& targets, int vocab_size, float logit_scale, float dloss,
+    def(
+        m, "classifier",
+        [](const Floats& logits, const TokenIds<"targets">& targets, int vocab_size, float logit_scale, float dloss,
            const std::string& dtype) {
             DeviceArray d_logits = input(logits, parse_dtype(dtype)), d_targets = input(targets),
                         losses = output({rows_of(logits, "logits")}, f32);
@@ -289,8 +302,8 @@ void bind_gelu_and_classifier(py::module_& m) {
 }
 
 void bind_reductions(py::module_& m) {
-    m.def(
-        "accumulate_sum",
+    def(
+        m, "accumulate_sum",
         [](const Floats& inp, float out, float scale) {
             DeviceArray d_inp = input(inp, f32), d_out({1}, f32);
             d_out.upload(&out);
@@ -300,8 +313,8 @@ void bind_reductions(py::module_& m) {
         "out (1) += scale * sum(inp); `out` is the value before.", "inp"_a, py::kw_only(), "out"_a = 0.0f,
         "scale"_a = 1.0f);
 
-    m.def(
-        "statistics",
+    def(
+        m, "statistics",
         [](const Floats& inp, const std::optional<Floats>& minus, int64_t first_column, int64_t columns,
            const std::string& dtype) {
             DeviceArray d_inp = input(inp, parse_dtype(dtype)), d_minus = input(minus, parse_dtype(dtype)),
@@ -314,8 +327,8 @@ void bind_reductions(py::module_& m) {
         "columns); 0 columns: all from the first on.",
         "inp"_a, py::kw_only(), "minus"_a = py::none(), "first_column"_a = 0, "columns"_a = 0, "dtype"_a = "fp32");
 
-    m.def(
-        "global_norm",
+    def(
+        m, "global_norm",
         [](const std::vector<Floats>& tensors) {
             std::vector<DeviceArray> arrays;
             std::vector<Tensor> views;
@@ -327,8 +340,8 @@ void bind_reductions(py::module_& m) {
         },
         "out (1) = sqrt(sum of all squared elements of all tensors).", "tensors"_a);
 
-    m.def(
-        "cast",
+    def(
+        m, "cast",
         [](const Floats& src, const std::string& src_dtype, const std::string& dst_dtype) {
             DeviceArray d_src = input(src, parse_dtype(src_dtype)), dst = output(shape_of(src), parse_dtype(dst_dtype));
             cast(dst, d_src);
@@ -342,14 +355,18 @@ void bind_reductions(py::module_& m) {
 struct UpdateArrays {
     DeviceArray param, master, grad, m, v;
     UpdateArrays(const py::dict& entry, DType dtype)
-        : param(input(entry["param"].cast<Floats>(), dtype)),
+        : param(input(array(entry, "param"), dtype)),
           master(optional(entry, "master")),
-          grad(input(entry["grad"].cast<Floats>(), f32)),
-          m(input(entry["m"].cast<Floats>(), f32)),
+          grad(input(array(entry, "grad"), f32)),
+          m(input(array(entry, "m"), f32)),
           v(optional(entry, "v")) {}
 
+    static Floats array(const py::dict& entry, const char* key) {
+        if (!entry.contains(key)) fail_usage("parameters: an entry has no '", key, "': each has param, grad and m");
+        return real_numbers(entry[key]);
+    }
     static DeviceArray optional(const py::dict& entry, const char* key) {
-        return entry.contains(key) ? input(entry[key].cast<Floats>(), f32) : DeviceArray();
+        return entry.contains(key) ? input(real_numbers(entry[key]), f32) : DeviceArray();
     }
     static float number(const py::dict& entry, const char* key) {
         return entry.contains(key) ? entry[key].cast<float>() : 0.0f;
@@ -396,8 +413,8 @@ py::list run_optimizer(const std::vector<py::dict>& parameters, int64_t step, co
 }
 
 void bind_optimizers(py::module_& m) {
-    m.def(
-        "adamw_step",
+    def(
+        m, "adamw_step",
         [](const std::vector<py::dict>& parameters, int64_t step, float beta1, float beta2,
            std::optional<float> grad_norm, float grad_clip, bool stochastic_rounding, uint64_t seed,
            const std::string& dtype) {
@@ -409,8 +426,8 @@ void bind_optimizers(py::module_& m) {
         "parameters"_a, py::kw_only(), "step"_a, "beta1"_a, "beta2"_a, "grad_norm"_a = py::none(), "grad_clip"_a = 0.0f,
         "stochastic_rounding"_a = false, "seed"_a = 0, "dtype"_a = "fp32");
 
-    m.def(
-        "sgd_step",
+    def(
+        m, "sgd_step",
         [](const std::vector<py::dict>& parameters, int64_t step, float momentum, std::optional<float> grad_norm,
            float grad_clip, bool stochastic_rounding, uint64_t seed, const std::string& dtype) {
             return run_optimizer(parameters, step, grad_norm, grad_clip, stochastic_rounding, seed, dtype,

@@ -6,6 +6,7 @@
 #include <utility>
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"
+#include "llmc/bind/turn.h"
 #include "llmc/core/cgroup.h"
 #include "llmc/core/error.h"
 #include "llmc/ops/device.h"
@@ -23,7 +24,8 @@ namespace {
 
 void bind_device(py::module_& m) {
     m.def("initialize", &llmc::device::initialize,
-          "Chooses the device and the number of host threads (0: one per usable core).", py::arg("threads") = 0);
+          "Chooses the device and the number of host threads (0: one per usable core).", py::arg("threads") = 0,
+          py::call_guard<llmc::python::TurnWithGil>());
     m.def("name", &llmc::device::name, "The device's name.");
     m.def("backend", &llmc::device::backend, "\"cpu\", \"cuda\" or \"emulated\".");
     m.def("threads", &llmc::device::threads, "Host threads in use.");
@@ -46,7 +48,7 @@ void bind_device(py::module_& m) {
         "The rate of the backend's own matmul on large square matrices, FLOP/s, measured once. If `seen`, a rate "
         "reached "
         "elsewhere, is higher, it is measured again; the result is at least `seen`.",
-        py::arg("dtype") = "fp32", py::arg("seen") = 0.0);
+        py::arg("dtype") = "fp32", py::arg("seen") = 0.0, py::call_guard<llmc::python::TurnWithGil>());
 }
 
 // llmc::Error as the package's exceptions: UsageError, DataError, or Error with the exit code.
@@ -73,7 +75,8 @@ void bind_emulator(py::module_& m) {
             o.shuffle = shuffle, o.seed = seed, o.workers = workers;
         },
         "Sets the order in which CUDA threads run (in order or random) and the number of host threads (0: all).",
-        py::arg("shuffle") = false, py::arg("seed") = 1, py::arg("workers") = 0);
+        py::arg("shuffle") = false, py::arg("seed") = 1, py::arg("workers") = 0,
+        py::call_guard<llmc::python::TurnWithGil>());
 }
 #endif
 

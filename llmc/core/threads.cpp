@@ -91,4 +91,6 @@ void unbind_first_thread() {
     sched_setaffinity(0, sizeof set, &set);  // if it fails, the mask is as libgomp left it
 }
 
+void use_host_threads(int count) { omp_set_num_threads(count); }
+
 }  // namespace llmc

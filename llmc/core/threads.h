@@ -22,4 +22,7 @@ std::string threads_warning();
 // to the first place before main, and a program that starts again would have that CPU only.
 void unbind_first_thread();
 
+// OpenMP's number belongs to the calling thread: for further threads of this process that call kernels.
+void use_host_threads(int count);
+
 }  // namespace llmc

@@ -18,6 +18,11 @@ template <class T>
 void classify_row(const Classifier& args, int64_t n) {
     int64_t Vp = args.logits.last(), V = args.vocab_size, target = args.targets.as<int32_t>()[n];
     T* logits = args.logits.as<T>() + n * Vp;
+    if (target == kNoTarget) {
+        args.losses.as<float>()[n] = 0;
+        if (args.dloss != 0) std::fill(logits, logits + Vp, from_float<T>(0));
+        return;
+    }
     const float scale = args.logit_scale * kLog2e;  // everything in units of log 2
     Vector top = all(-std::numeric_limits<float>::infinity()), added{};
     for_vectors(V, [&](int64_t v, auto count) {
@@ -45,7 +50,7 @@ void classify_row(const Classifier& args, int64_t n) {
 void classifier(const Classifier& args) {
     check(args);
     int64_t N = args.logits.rows(), Vp = args.logits.last();
-    require_indices("classifier", "targets", args.targets, args.vocab_size);
+    require_indices("classifier", "targets", args.targets, args.vocab_size, kNoTarget);
     with_type("classifier", "logits", args.logits.dtype, [&]<class T>(T) {
         parallel_for(N, row_grain(Vp), [&](int64_t begin, int64_t end) {
             for (int64_t n = begin; n < end; ++n) classify_row<T>(args, n);

@@ -70,7 +70,9 @@ __global__ void __launch_bounds__(kMaxThreads) classifier_kernel(Arguments<T> a,
     const int64_t n = blockIdx.x;
     T* const logits = a.logits + n * a.Vp;
     const int target = a.targets[n];
-    const float k2 = a.logit_scale * kLog2e, target_logit = load1(logits + target);  // before anything is overwritten
+    const bool counts = target != kNoTarget;
+    const float k2 = a.logit_scale * kLog2e;
+    const float target_logit = counts ? load1(logits + target) : 0;  // before anything is overwritten
     Row<T, kStaged> row{logits, reinterpret_cast<T*>(s.row), a.Vp, aligned};
     row.stage();
 
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(kMaxThreads) classifier_kernel(Arguments<T> a,
             if (c + k < a.V) sum += exp2_approx(k2 * x[k] - largest);
     }
     sum = block_sum(sum, s.reduce);
-    if (threadIdx.x == 0) a.losses[n] = logf(sum) + (largest - k2 * target_logit) / kLog2e;
+    if (threadIdx.x == 0) a.losses[n] = counts ? logf(sum) + (largest - k2 * target_logit) / kLog2e : 0;
     if (a.dloss == 0) return;
 
     const float factor = a.dloss * a.logit_scale, probability = factor / sum;
@@ -98,7 +100,7 @@ __global__ void __launch_bounds__(kMaxThreads) classifier_kernel(Arguments<T> a,
         row.read(x, c);
 #pragma unroll
         for (int k = 0; k < kVec; ++k) {
-            x[k] = c + k < a.V ? probability * exp2_approx(k2 * x[k] - largest) : 0.0f;
+            x[k] = counts && c + k < a.V ? probability * exp2_approx(k2 * x[k] - largest) : 0.0f;
             if (c + k == target) x[k] -= factor;
         }
         store_upto(logits + c, x, a.Vp - c, aligned);

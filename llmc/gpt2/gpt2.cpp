@@ -85,7 +85,8 @@ void GPT2::set_batch(const int32_t* tokens, const int32_t* targets, int B, int T
         fail("a batch of ", B, " x ", T, " tokens does not fit the model's activations for ", options_.batch_size,
              " x ", options_.seq_len);
     B_ = B, T_ = T, first_ = 0;
-    const size_t bytes = size_t(B) * T * sizeof(int32_t);
+    const size_t count = size_t(B) * size_t(T), bytes = count * sizeof(int32_t);
+    targets_ = targets ? std::count_if(targets, targets + count, [](int32_t t) { return t != kNoTarget; }) : 0;
     device::copy_to_device(acts_.tokens.data, tokens, bytes);
     if (targets) device::copy_to_device(acts_.targets.data, targets, bytes);
 }
@@ -105,7 +106,7 @@ Tensor GPT2::qkv_of(int layer) const {
 float GPT2::mean_loss() {
     zero_loss();
     forward();
-    evaluate(1.0f / float(B_ * T_));
+    evaluate(1.0f / float(targets_));
     return loss();
 }
 

@@ -22,7 +22,7 @@ public:
     GPT2(const ModelShape& shape, const Parametrization& rules, const GPT2Options& options);
 
     // The batch that all functions below work on: B*T token ids on the host, every one below vocab_size. targets may be
-    // null for inference.
+    // null for inference; one that is kNoTarget does not count.
     void set_batch(const int32_t* tokens, const int32_t* targets, int B, int T);
 
     // tokens -> ln_f's output, of rows [first, T); keys and values of earlier rows come from the cache (cache_keys; one
@@ -36,7 +36,7 @@ public:
     // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, added to those of the
     // step's earlier micro-batches. `first`: the step's first micro-batch, which starts from zero.
     void train_micro_batch(int64_t total_tokens, bool first);
-    // Mean loss of the current batch, nats per token, without gradients; waits for the device.
+    // Mean loss of the current batch's targets, nats per token, without gradients; waits for the device.
     float mean_loss();
     // Host copy of logits[n, :V], as used by the loss, of `count` rows of the last forward() from row `begin` on.
     std::vector<float> logits(int64_t begin, int64_t count);
@@ -46,6 +46,7 @@ public:
 
     int batch_size() const { return B_; }  // of the current batch
     int seq_len() const { return T_; }
+    int64_t target_count() const { return targets_; }  // of the current batch, without kNoTarget
 
     void zero_loss();
     float loss();  // waits for the device
@@ -96,6 +97,7 @@ private:
 
     GPT2Options options_;
     int B_ = 0, T_ = 0;
+    int64_t targets_ = 0;
     bool overwrite_ = false;  // products overwrite gradients instead of adding to them
     int64_t first_ = 0;       // row of the current batch; 0 unless text is continued
     device::Buffer cache_;    // (depth, seq_len, 3C), or nothing

@@ -153,10 +153,12 @@ void gelu_backward(const GeluBackward& args);
 
 // losses[n] = -log softmax(logit_scale * logits[n, :vocab_size])[targets[n]]; columns from vocab_size on are ignored.
 // If dloss is not 0, logits is overwritten by d(dloss * sum of losses)/d(logits), padding columns by 0.
+// A row whose target is kNoTarget has the loss 0 and the gradient 0, whatever its logits are.
+constexpr int32_t kNoTarget = -100;  // PyTorch's ignore_index
 struct Classifier {
     Tensor losses;   // (N) fp32
     Tensor logits;   // (N, Vp), in and out
-    Tensor targets;  // (N) int32
+    Tensor targets;  // (N) int32, each in [0, vocab_size) or kNoTarget
     int vocab_size;
     float logit_scale = 1;
     float dloss = 0;

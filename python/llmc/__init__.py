@@ -23,9 +23,7 @@ from llmc.errors import DataError, Error, UsageError
 from llmc.version import VERSION
 
 if TYPE_CHECKING:
-    from llmc import _cpu as cpu
-    from llmc import _cuda as cuda
-    from llmc import _emu as emulated
+    from llmc import cpu, cuda, emulated
     from llmc.model import GPT2, load, parametrization
 
 __version__ = VERSION
@@ -63,4 +61,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_BACKENDS})
+    return sorted([*__all__, "options", "__version__"])

@@ -68,7 +68,8 @@ class GPT2:
         """
     def backward(self, total_tokens: typing.SupportsInt | typing.SupportsIndex = 0) -> float:
         """
-        Adds the gradients of the last forward()'s loss, sum / total_tokens (default: B*T), and returns that loss.
+        Adds the gradients of the last forward()'s loss, sum / total_tokens (default: number of targets), and returns
+        that loss.
         """
     def forward(
         self,
@@ -80,7 +81,7 @@ class GPT2:
         """
     def generate(
         self,
-        tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
         count: typing.SupportsInt | typing.SupportsIndex,
         temperature: typing.SupportsFloat | typing.SupportsIndex = 0.8,
         top_k: typing.SupportsInt | typing.SupportsIndex = 0,
@@ -94,9 +95,9 @@ class GPT2:
         """
         Copies of all gradients by name, accumulated since zero_grad().
         """
-    def load(self, checkpoint: str) -> None:
+    def load(self, checkpoint: str, resume: bool = False) -> None:
         """
-        Loads the weights of a checkpoint.
+        Loads the weights of a checkpoint, and with `resume` the optimizer's state and the number of steps.
         """
     def optimizer_state(self) -> dict[str, typing.Any]:
         """
@@ -105,6 +106,11 @@ class GPT2:
     def parameters(self) -> dict[str, typing.Any]:
         """
         Copies of all parameters by name, (out, in), without padding rows.
+        """
+    def save(self, folder: str, tokenizer: str = "") -> str:
+        """
+        Writes FOLDER/checkpoints/step_XXXXXXXX and returns its path. tokenizer: "byte", "unknown", the path of a
+        tokenizer.bin, or "" for that of the checkpoint that the model was made from.
         """
     def set_parameter(self, name: str, values: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
         """
@@ -129,6 +135,11 @@ class GPT2:
     def parametrization(self) -> typing.Any:
         """
         The resolved rule table.
+        """
+    @property
+    def steps(self) -> int:
+        """
+        Number of steps of the optimizer.
         """
 
 def accumulate_sum(

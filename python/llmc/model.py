@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from os import PathLike, fsdecode
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -46,23 +47,23 @@ def _native(name: str | None) -> ModuleType:
     raise ImportError(reasons[0])
 
 
-def _tokens(values: ArrayLike, name: str) -> NDArray[np.int32]:
-    """(B, T) token ids. UsageError for other dimensions, types other than integers, and numbers beyond int32."""
-    array = np.asarray(values)
-    if array.size and array.dtype.kind not in "iu":  # NumPy's type of [] is float64
-        raise UsageError(f"{name} have the type {array.dtype}: give integers")
-    if array.ndim != 2:
-        raise UsageError(f"{name} have the shape {array.shape}: give (B, T)")
-    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max):
-        raise UsageError(f"{name} range from {array.min()} to {array.max()}: token ids are int32, at least 0")
-    return array.astype(np.int32)
-
-
-def _path(checkpoint: str | PathLike[str]) -> str:
+def _numbers(values: ArrayLike, name: str) -> Floats:
+    """float32. UsageError for complex numbers, texts, and lists of different lengths."""
     try:
-        return fsdecode(checkpoint)
+        array = np.asarray(values)
+        if array.dtype.kind not in "cUSMm":
+            return array.astype(np.float32)
+        problem = f"has the type {array.dtype}"
+    except (TypeError, ValueError) as error:
+        problem = f"is not an array ({error})"
+    raise UsageError(f"{name} {problem}: give real numbers")
+
+
+def _path(path: str | PathLike[str], name: str = "checkpoint") -> str:
+    try:
+        return fsdecode(path)
     except TypeError:
-        raise UsageError(f"checkpoint is {checkpoint!r}: give a path") from None
+        raise UsageError(f"{name} is {path!r}: give a path") from None
 
 
 class GPT2:
@@ -77,6 +78,9 @@ class GPT2:
             loss = model.forward(tokens, targets)            # nats per token
             model.backward()
             norm = model.step(schedule=1 - step / steps)     # lr of every tensor times this factor
+        model.save("runs/mine")                              # llmc.load("runs/mine") makes the model again
+
+    Calls from several threads take turns; other threads run while the model computes.
 
     The keyword arguments are train_gpt2's options with underscores, checked by the same code. UsageError for an unknown
     name, a value out of range, or a combination without a meaning; DataError for a checkpoint that cannot be used.
@@ -88,21 +92,27 @@ class GPT2:
         self._model = _native(backend).GPT2(logits_rows=logits_rows, **options)
 
     def forward(self, tokens: ArrayLike, targets: ArrayLike | None = None) -> Floats | float:
-        """tokens (B, T) -> logits (B, T, V) as in the loss; with targets (B, T) the mean loss, nats per token."""
-        if targets is None:
-            logits: Floats = self._model.forward(_tokens(tokens, "tokens"))
-            return logits
-        return float(self._model.forward(_tokens(tokens, "tokens"), _tokens(targets, "targets")))
+        """tokens (B, T) -> logits (B, T, V) as in the loss; with targets (B, T) the mean loss, nats per token.
+
+        A target of -100 (PyTorch's ignore_index) stands for none: the mean and the gradients are those of the others.
+        UsageError if no target is left, and for tokens that are not integers of the vocabulary.
+        """
+        result: Floats | float = self._model.forward(tokens, targets)
+        return result
 
     def backward(self, total_tokens: int = 0) -> float:
         """Adds the gradients of (sum of losses) / total_tokens of the last forward() with targets. Returns that loss.
 
-        total_tokens: 0 for B*T; with several micro-batches per step, the tokens of the whole step.
+        total_tokens: 0 for the number of targets other than -100; with several micro-batches per step, that of all of
+        them.
         """
         return float(self._model.backward(total_tokens))
 
     def step(self, schedule: float = 1.0) -> float:
-        """One update with every learning rate times `schedule`. Returns the gradient norm before clipping."""
+        """One update with every learning rate times `schedule`. Returns the gradient norm before clipping.
+
+        UsageError without a backward() since the model was made or zero_grad() was called.
+        """
         return float(self._model.step(schedule))
 
     def zero_grad(self) -> None:
@@ -123,15 +133,15 @@ class GPT2:
 
     def set_parameter(self, name: str, values: ArrayLike) -> None:
         """Overwrites one parameter; UsageError for another shape."""
-        self._model.set_parameter(name, np.asarray(values, dtype=np.float32))
+        self._model.set_parameter(name, _numbers(values, name))
 
     def activations(self, tokens: ArrayLike, targets: ArrayLike) -> dict[str, Floats]:
         """Every activation of one forward pass by name (doc/formats.md, "Coordinate check"), (B*T, columns)."""
-        return dict(self._model.activations(_tokens(tokens, "tokens"), _tokens(targets, "targets")))
+        return dict(self._model.activations(tokens, targets))
 
     def generate(
         self,
-        tokens: Sequence[int],
+        tokens: Sequence[int] | NDArray[Any],
         count: int,
         *,
         temperature: float = 0.8,
@@ -140,12 +150,32 @@ class GPT2:
         cache: bool = True,
     ) -> list[int]:
         """`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token."""
-        ids = _tokens([list(tokens)], "tokens")[0].tolist()
-        return list(self._model.generate(ids, count, temperature, top_k, seed, cache))
+        return list(self._model.generate(tokens, count, temperature, top_k, seed, cache))
 
-    def load(self, checkpoint: str | PathLike[str]) -> None:
-        """Loads weights from a checkpoint of the same shape and parametrization. llmc.load makes a model from one."""
-        self._model.load(_path(checkpoint))
+    def save(self, folder: str | PathLike[str], *, tokenizer: str | PathLike[str] | None = None) -> Path:
+        """Writes the checkpoint FOLDER/checkpoints/step_XXXXXXXX, complete or not at all, and returns its path.
+
+        It contains weights, moments, options and the number of steps, not the gradients. llmc.load(FOLDER) and the
+        programs' --init FOLDER take the weights; llmc.load(FOLDER, resume=True) and --out FOLDER --resume continue the
+        training. tokenizer: "byte", "unknown", or the path of a tokenizer.bin, for `train_gpt2 sample FOLDER`
+        (default: that of the checkpoint that the model was made from). Earlier checkpoints stay. UsageError if FOLDER
+        has a later one.
+        """
+        return Path(
+            self._model.save(_path(folder, "folder"), "" if tokenizer is None else _path(tokenizer, "tokenizer"))
+        )
+
+    def load(self, checkpoint: str | PathLike[str], *, resume: bool = False) -> None:
+        """Loads weights from a checkpoint of the same shape and parametrization. llmc.load makes a model from one.
+
+        resume: also the optimizer's state and the number of steps, so that training continues with the same bits.
+        """
+        self._model.load(_path(checkpoint), resume)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the optimizer."""
+        return int(self._model.steps)
 
     @property
     def parametrization(self) -> dict[str, Any]:
@@ -160,14 +190,22 @@ class GPT2:
     def __repr__(self) -> str:
         c = self.config
         return (
-            f"llmc.GPT2(depth={c['depth']}, width={c['width']}, heads={c['heads']}, vocab_size={c['vocab_size']}, "
-            f"parametrization={c['parametrization']!r}, dtype={c['dtype']!r}, backend={self._model.backend!r})"
+            f"llmc.GPT2(depth={c['depth']}, width={c['width']}, heads={c['heads']}, seq_len={c['seq_len']}, "
+            f"batch_size={c['batch_size']}, vocab_size={c['vocab_size']}, parametrization={c['parametrization']!r}, "
+            f"dtype={c['dtype']!r}, backend={self._model.backend!r}) at step {self.steps}"
         )
 
 
-def load(checkpoint: str | PathLike[str], *, backend: str | None = None, **options: Unpack[ModelOptions]) -> GPT2:
+def load(
+    checkpoint: str | PathLike[str],
+    *,
+    resume: bool = False,
+    backend: str | None = None,
+    **options: Unpack[ModelOptions],
+) -> GPT2:
     """A model with the weights of a checkpoint: a run's folder, one of its checkpoints, or a .safetensors file.
 
+    resume: also the optimizer's state and the number of steps, so that training continues with the same bits.
     The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). A file of
     Hugging Face's GPT-2 does not contain heads and lr: give them.
     """
@@ -181,7 +219,10 @@ def load(checkpoint: str | PathLike[str], *, backend: str | None = None, **optio
     taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
     if "head_dim" in options:
         taken.pop("heads", None)
-    return GPT2(backend=backend, **(taken | dict(options) | {"init": path}))
+    model = GPT2(backend=backend, **(taken | dict(options) | {"init": path}))
+    if resume:
+        model.load(path, resume=True)
+    return model
 
 
 def parametrization(*, backend: str | None = None, **options: Unpack[ModelOptions]) -> dict[str, Any]:
