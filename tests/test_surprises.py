@@ -5,20 +5,29 @@ test names the library's version; other such tests stand beside what they belong
     torch's norm on the CPU     test_machine.py
     GNU parallel, xargs         test_jobs.py
     libgomp                     test_machine.py
+    SciPy's fits                test_check.py
     float64 sums of OpenBLAS    test_measures.py
     TOML and decimals           test_options.py
     SLURM                       test_slurm.py
 """
 
 import itertools
+import os
+import platform
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from program import BACKEND, BINARY, ROOT
 from reference_tools import initialise, model_with
 
 import llmc
 import train_gpt2
+from llmc.cpus import usable_cpus
+from llmc.mup.check import fit, t_quantile
 
 needs_module = pytest.mark.skipif("cpu" not in llmc.backends(), reason="not built: run make module")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -126,3 +135,97 @@ def test_products_without_inner_dimension_are_refused():
     """oneDNN 2.6.3 leaves the destination of a product with K = 0 unwritten: such products do not reach it."""
     with pytest.raises((llmc.Error, ValueError)):
         llmc.cpu.matmul_forward(np.zeros((3, 0)), np.zeros((2, 0)))
+
+
+@needs_module
+def test_rows_of_a_product_agree_but_not_by_bits():
+    """oneDNN 2.6.3: with two threads a row of a product has other bits in a product of one row than in one of eight.
+    doc/kernels.md says so; losses of the same text at other batch sizes are compared with a tolerance."""
+    generator = np.random.default_rng(0)
+    inp = generator.standard_normal((64, 48), dtype=np.float32)
+    weight = generator.standard_normal((96, 48), dtype=np.float32)
+    exact = inp.astype(np.float64) @ weight.T.astype(np.float64)
+    for rows in (1, 2, 4, 5, 8, 64):
+        out = llmc.cpu.matmul_forward(inp[:rows], weight)["out"]
+        assert np.abs(out - exact[:rows]).max() < 1e-5
+
+
+@needs_module
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2")
+def test_bf16_products_without_avx512():
+    """oneDNN 2.6.3 (and 3.2.0) creates no bf16 product on AVX2. Ours are computed there, from fp32 products."""
+    code = """if True:
+        import numpy as np, llmc
+        generator = np.random.default_rng(0)
+        inp, weight = (generator.standard_normal(shape, dtype=np.float32) for shape in ((64, 48), (96, 48)))
+        inp, weight = ((x.view(np.uint32) & 0xFFFF0000).view(np.float32) for x in (inp, weight))
+        out = llmc.cpu.matmul_forward(inp, weight, dtype="bf16")["out"]
+        print(np.abs(out - inp.astype(np.float64) @ weight.T.astype(np.float64)).max(), llmc.cpu.name())
+    """
+    environment = dict(os.environ, ONEDNN_MAX_CPU_ISA="AVX2", LLMC_CPU_ISA="avx2")
+    words = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True).split()
+    assert words[-1] == "avx2)"
+    assert float(words[0]) < 0.1  # half a unit in the last place of bf16 at 16
+
+
+def test_gelu_is_not_finite_where_its_cube_is_not(backend):
+    """torch 2.13.0: the backward pass of GELU's tanh form is NaN at 1e20, where x^3 is infinite, although the
+    derivative is 1. Ours is NaN at the same values: a run that gets there has diverged, and says so."""
+    x = np.array([-1e20, -1e10, -50, -5, 0, 5, 50, 1e10, 1e20], np.float32)
+    theirs = torch.tensor(x, requires_grad=True)
+    torch.nn.functional.gelu(theirs, approximate="tanh").sum().backward()
+    ours = np.asarray(backend.gelu_backward(np.ones_like(x), x))
+    assert (np.isnan(ours) == np.isnan(theirs.grad.numpy())).all()
+    assert np.isnan(ours).tolist() == [True, *[False] * 7, True]
+    assert np.nanmax(np.abs(ours - theirs.grad.numpy())) < 1e-5
+
+
+def test_no_query_is_without_keys(backend):
+    """torch 2.13.0: attention of a row whose mask hides every key is 0 with a mask of booleans or of -inf, and the mean
+    of the values with one of finfo.min. With causal attention there is no such row: the first query sees itself."""
+    generator = np.random.default_rng(0)
+    qkv = (1e4 * generator.standard_normal((1, 5, 3 * 8))).astype(np.float32)  # one score is far above the others
+    out = backend.attention_forward(qkv, num_heads=2, logit_scale=0.5)["out"]
+    assert (out[0, 0] == qkv[0, 0, 16:]).all()
+    q, k, v = (torch.from_numpy(qkv[..., i : i + 8]).view(1, 5, 2, 4).transpose(1, 2) for i in (0, 8, 16))
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert torch.isfinite(theirs).all()
+    assert torch.equal(theirs[0, :, 0].flatten(), v[0, :, 0].flatten())
+
+
+def test_mean_losses_of_many_tokens_are_right():
+    """torch 2.13.0, CPU: its fp32 norm of many numbers is wrong, the mean of its cross entropy is not."""
+    logits = torch.randn(1 << 18, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(1 << 18) % 8
+    ours = torch.nn.functional.cross_entropy(logits, targets).item()
+    exact = torch.nn.functional.cross_entropy(logits.double(), targets).item()
+    assert ours == pytest.approx(exact, rel=1e-6)
+
+
+def test_intervals_over_few_seeds_use_students_t():
+    """SciPy 1.17.1: a bootstrap of 3 values covers 71 to 74% at a nominal 95%. With two degrees of freedom Student's
+    interval is 4.3 standard errors wide on each side, not 1.96."""
+    assert t_quantile(2) == pytest.approx(4.3027, abs=1e-4)
+    slope = fit([(1, 1.0), (2, 2.0), (4, 4.0 * 2**0.1), (8, 8.0)])
+    assert slope.high - slope.value == pytest.approx(4.3027 * slope.error, rel=1e-4)
+
+
+def open_mpi():
+    if not shutil.which("mpirun") or BACKEND != "cpu" or usable_cpus() < 2:
+        return False
+    return "Open MPI" in subprocess.run(["mpirun", "--version"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(not open_mpi(), reason="needs Open MPI, two CPUs and the CPU's program")
+def test_open_mpi_binds_one_or_two_processes_to_a_core():
+    """Open MPI 4.1.4: `mpirun -np 1` leaves one CPU. Two threads would share it; doc/performance.md names
+    --bind-to none."""
+
+    def device_line(*options):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+        variables = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        command = ["mpirun", "-np", "1", *options, str(BINARY), "--dry-run"]
+        return subprocess.check_output(command, cwd=ROOT, env=kept | variables, text=True).splitlines()[0]
+
+    assert ", 1 thread by an affinity mask of 1 of " in device_line()
+    assert f", {usable_cpus()} threads" in device_line("--bind-to", "none")
