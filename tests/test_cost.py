@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from program import ROOT
+from program import BACKEND, ROOT, log, run
 
 import llmc
 
@@ -95,6 +95,24 @@ def test_flops_of_a_step(cost):
     per_token = backend.flops_per_token(depth=L, width=C, seq_len=T, vocab_size=V)
     assert per_token * N == matrices + 6 * 2 * B * T * T * C * L
     assert per_token == 6 * (12 * L * C * C + V * C) + 12 * L * C * T
+
+
+@pytest.mark.parametrize("recompute", ["none", "gelu", "block"])
+@pytest.mark.parametrize("tied", ["--tie-embeddings", "--no-tie-embeddings"])
+def test_executed_flops_are_those_of_the_ops(data, tmp_path, recompute, tied):
+    """Percent of peak counts what the profile counts op by op."""
+    model = ["--depth", 3, "--width", 32, "--heads", 2, "--seq-len", 24, "--batch-size", 2, "--threads", 1, tied]
+    run(*data, *model, "--steps", 2, "--recompute", recompute, "--profile", "--out", tmp_path)
+    (event,) = log(tmp_path, "profile")
+    executed = sum(op["gflops"] * op["ms"] * 1e6 for op in event["ops"]) / (2 * 24)
+    backend = llmc.backend(BACKEND)
+    tile = 32 if BACKEND == "cpu" else 128
+    padded = -(-257 // tile) * tile
+    per_token = backend.executed_flops_per_token(
+        depth=3, width=32, seq_len=24, padded_vocab=padded, recompute_blocks=recompute == "block"
+    )
+    assert per_token == pytest.approx(executed, rel=1e-6)
+    assert per_token != pytest.approx(backend.flops_per_token(depth=3, width=32, seq_len=24, vocab_size=257), rel=0.01)
 
 
 def test_wrong_arguments_are_named(cost):

@@ -25,6 +25,11 @@ void bind_cost(py::module_& m) {
           "FLOPs of a training step per token: 6 (12 L C^2 + V C) + 12 L C T, attention counted as if it were not "
           "causal (PaLM, appendix B).",
           py::arg("depth"), py::arg("width"), py::arg("seq_len"), py::arg("vocab_size"));
+    m.def("executed_flops_per_token", &executed_flops_per_token,
+          "What the ops of such a step cost together: causal attention, the head with its padding rows, and with "
+          "recompute_blocks the products that the backward pass computes again. Percent of peak uses it.",
+          py::arg("depth"), py::arg("width"), py::arg("seq_len"), py::arg("padded_vocab"),
+          py::arg("recompute_blocks") = false);
 }
 
 }  // namespace llmc

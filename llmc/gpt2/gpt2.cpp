@@ -80,6 +80,11 @@ double GPT2::flops_per_token(const ModelShape& s, int seq_len) {
     return llmc::flops_per_token(s.depth, s.width, seq_len, s.vocab_size);
 }
 
+double GPT2::executed_flops_per_token(int seq_len) const {
+    return llmc::executed_flops_per_token(shape.depth, shape.width, seq_len, shape.padded_vocab(),
+                                          options_.recompute == Recompute::block);
+}
+
 void GPT2::set_batch(const int32_t* tokens, const int32_t* targets, int B, int T) {
     if (B < 1 || T < 1 || B > options_.batch_size || T > options_.seq_len)
         fail("a batch of ", B, " x ", T, " tokens does not fit the model's activations for ", options_.batch_size,

@@ -67,6 +67,7 @@ public:
     };
     static Memory memory(const ModelShape& shape, const GPT2Options& options);  // before anything is allocated
     static double flops_per_token(const ModelShape& shape, int seq_len);        // llmc/ops/cost.h
+    double executed_flops_per_token(int seq_len) const;                         // llmc/ops/cost.h
 
     // The largest batch size whose training needs at most `bytes`, optimizer state of `state_bytes` included; 0: none.
     static int batch_that_fits(const ModelShape& shape, GPT2Options options, size_t state_bytes, size_t bytes);

@@ -133,4 +133,12 @@ double flops_per_token(int64_t depth, int64_t width, int64_t seq_len, int64_t vo
     return 6 * (12 * L * C * C + V * C) + 12 * L * C * T;
 }
 
+double executed_flops_per_token(int64_t depth, int64_t width, int64_t seq_len, int64_t padded_vocab,
+                                bool recompute_blocks) {
+    const double L = double(depth), C = double(width), V = double(padded_vocab);
+    const double keys = causal_pairs(seq_len) / double(seq_len);                   // of a query, on average
+    const double again = recompute_blocks ? 2 * 8 * C * C + 2 * 2 * C * keys : 0;  // without mlp.c_proj
+    return 6 * (12 * L * C * C + V * C) + L * ((2 + 5) * 2 * C * keys + again);
+}
+
 }  // namespace llmc

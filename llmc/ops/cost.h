@@ -60,4 +60,9 @@ std::string label(const OptimizerStep& args, float momentum);            // sgd_
 // (Chowdhery et al., 2022) counts: attention as if it were not causal, so that a step needs fewer FLOPs than this.
 double flops_per_token(int64_t depth, int64_t width, int64_t seq_len, int64_t vocab_size);
 
+// What the ops of such a step cost together: attention up to the diagonal, the head with its padding rows, and with
+// `recompute_blocks` the products that the backward pass computes again. Percent of peak uses it.
+double executed_flops_per_token(int64_t depth, int64_t width, int64_t seq_len, int64_t padded_vocab,
+                                bool recompute_blocks);
+
 }  // namespace llmc

@@ -195,7 +195,7 @@ void Trainer::show(const StepResult& r) {
     // the first step includes first accesses to memory and oneDNN's planning
     const double mean_rate = double((later ? later : 1) * config_.run.total_batch_size) /
                              (training_seconds_ - (later ? first_step_seconds_ : 0));
-    const double flops = mean_rate * GPT2::flops_per_token(setup_.shape, config_.model.seq_len);
+    const double flops = mean_rate * model_.executed_flops_per_token(config_.model.seq_len);
     if (flops > peak_flops_)
         peak_flops_ = device::peak_flops(config_.model.dtype, flops);  // the measured peak was too low
     Status status{.step = state_.step,

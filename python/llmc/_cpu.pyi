@@ -30,6 +30,7 @@ __all__ = [
     "embedding_backward",
     "embedding_forward",
     "encode",
+    "executed_flops_per_token",
     "flops_per_token",
     "gelu_backward",
     "gelu_forward",
@@ -302,6 +303,18 @@ def embedding_forward(
 def encode(text: str, tokenizer: str = "") -> list[int]:
     """
     Tokens of a text: its bytes, or those of a tokenizer.bin.
+    """
+
+def executed_flops_per_token(
+    depth: typing.SupportsInt | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    seq_len: typing.SupportsInt | typing.SupportsIndex,
+    padded_vocab: typing.SupportsInt | typing.SupportsIndex,
+    recompute_blocks: bool = False,
+) -> float:
+    """
+    What the ops of such a step cost together: causal attention, the head with its padding rows, and with
+    recompute_blocks the products that the backward pass computes again. Percent of peak uses it.
     """
 
 def flops_per_token(
