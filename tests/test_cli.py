@@ -1,6 +1,7 @@
 """The command `llmc`, and how errors end a command."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,20 @@ def test_help_lists_the_commands_with_a_line_each():
 @pytest.mark.parametrize("name", [f"{group} {name}" for group, names in cli.GROUPS.items() for name in names])
 def test_every_command_of_a_group_has_help(name):
     assert llmc(*name.split(), "--help").stdout.startswith(f"usage: llmc {name} ")
+
+
+@pytest.mark.parametrize("name", cli.GROUPS["bench"])
+def test_an_installed_package_says_that_benchmarks_need_a_clone(name, tmp_path):
+    shutil.copytree(ROOT / "python" / "llmc", tmp_path / "llmc", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "llmc", "bench", name]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "needs files that are not installed: run it in a clone of the project\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = subprocess.run([*command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: llmc bench {name} ")
+    assert "in a clone of the project" in llmc("--help").stdout
 
 
 @pytest.mark.parametrize("name", ["check", "verdict", "sweep", "transfer"])

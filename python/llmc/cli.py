@@ -109,7 +109,7 @@ GROUPS = {
 GROUP_SUMMARIES = {
     "data": "make token shards",
     "plot": "draw losses, coordinate checks and sweeps",
-    "bench": "measure speed",
+    "bench": "measure speed, in a clone of the project",
 }
 COMMANDS = {
     "train": Command("train a model: the native program with its options", train),

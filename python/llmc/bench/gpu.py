@@ -264,9 +264,10 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     options = parse(argv, prog)
+    root = require_clone("the benchmark")
     if options.backend not in llmc.backends():
         raise Error(f"no {options.backend} backend here: not built, or no GPU", ExitCode.NO_GPU)
-    bench = Bench(options, require_clone("the benchmark"))
+    bench = Bench(options, root)
     device, version, limits = bench.backend.name(), bench.torch.__version__, bench.limits
     print(
         f"{device}, PyTorch {version}: copy {limits.bytes_per_second / 1e12:.2f} TB/s, "

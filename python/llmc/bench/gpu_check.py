@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from llmc.errors import Error, ExitCode
-from llmc.paths import require_clone
+from llmc.paths import clone, require_clone
 
 PROGRAM = {"cuda": "train_gpt2cu", "emulated": "train_gpt2emu"}
 
@@ -196,7 +196,7 @@ def benchmark(backend: str, quick: bool, report: Report, folder: Path) -> tuple[
     return figures, done.stdout
 
 
-def parse(argv: list[str] | None, prog: str | None, root: Path) -> argparse.Namespace:
+def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--budget", type=float, default=470, help="seconds for all of it (default %(default)s)")
     parser.add_argument(
@@ -207,7 +207,8 @@ def parse(argv: list[str] | None, prog: str | None, root: Path) -> argparse.Name
     )
     parser.add_argument("--quick", action="store_true", help="a few tests of each kind, a tiny model in the benchmark")
     parser.add_argument("--no-bench", action="store_true")
-    parser.add_argument("--out", type=Path, default=root / "bench" / "results", help="folder of the result files")
+    results = (clone() or Path()) / "bench" / "results"
+    parser.add_argument("--out", type=Path, default=results, help="folder of the result files")
     return parser.parse_args(argv)
 
 
@@ -225,8 +226,8 @@ def write_results(folder: Path, about: dict[str, Any], report: Report, figures: 
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    options = parse(argv, prog)
     root = require_clone("the check of a GPU")
-    options = parse(argv, prog, root)
     about = machine(options.backend, root)
     if options.backend == "cuda" and about["gpu"] is None:
         raise Error(
