@@ -67,7 +67,7 @@ def test_fineweb_reads_parquet(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     table = sys.modules["pyarrow"].table({"text": ["one", "two"], "id": [1, 2]})
     parquet.write_table(table, tmp_path / "a.parquet")
-    assert list(fineweb.texts(tmp_path / "a.parquet")) == ["one", "two"]
+    assert list(fineweb.texts(tmp_path / "a.parquet", "text")) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("line", ["{", '{"txt": 1}', "[]"])

@@ -22,6 +22,7 @@ TABLE = json.loads((ROOT / "python/llmc/options.json").read_text())["options"]
 # Options of the programs that are not in the table, and options of other commands that README shows.
 OTHERS = {"help", "config", "dry-run", "all", "print-config", "options-json", "prompt", "file", "out"}
 OTHERS |= {"slurm", "sbatch", "time", "mem", "partition", "gpus", "qos"}  # of llmc sweep
+OTHERS |= {"pattern", "separator", "field"}  # of llmc data text
 OTHERS |= {"x", "last", "ylim"}  # of llmc plot loss
 
 
@@ -75,6 +76,7 @@ def test_readme_lists_the_rooms_and_the_files_it_names_exist():
 def test_readme_example_in_python_runs(tmp_path):
     code = README.split("```python")[1].split("```")[0]
     code = code.replace('"mup.md"', repr(str(ROOT / "mup.md"))).replace("range(200)", "range(20)")
+    code = code.replace('"runs/notes"', repr(str(tmp_path / "notes")))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     loss = float(done.stdout.split()[0])

@@ -33,6 +33,18 @@ def scan(path: Path) -> tuple[str, str]:
     return ("", sha256.hexdigest()) if size else ("empty", "")
 
 
+def sha256_of(path: Path) -> tuple[str, str]:
+    """As scan, of a file of any kind."""
+    sha256 = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                sha256.update(block)
+        return ("", sha256.hexdigest()) if path.stat().st_size else ("empty", "")
+    except OSError:
+        return "unreadable", ""
+
+
 def cut_before(data: bytes) -> int:
     """Where `data`, which continues, can be cut: after its last line, or at least between characters. Never 0."""
     newline = data.rfind(b"\n") + 1

@@ -9,14 +9,13 @@ OUT/download again for their SHA-256, but does not tokenize them again. Remove O
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from llmc.data.dataset import Piece, report, write_dataset
 from llmc.data.download import download, fetch_json, require_network
 from llmc.data.options import count, options
+from llmc.data.records import import_pyarrow, texts
 from llmc.errors import DataError, ExitCode
 from llmc.wording import plural
 
@@ -36,39 +35,10 @@ def parquet_urls(kind: str, version: str) -> list[str]:
     return [f"{HOST}/datasets/{repository}/resolve/main/{name}" for name in names]
 
 
-def texts(path: Path) -> Iterator[str]:
-    """The documents of a parquet file (column `text`), or of a .jsonl file (field "text")."""
-    if path.suffix == ".jsonl":
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield json.loads(line)["text"]
-                except (ValueError, KeyError, TypeError):
-                    raise DataError(f'{path}, line {number}: not a JSON object with a "text"') from None
-        return
-    parquet = import_parquet()
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024, columns=["text"]):
-            yield from batch.column(0).to_pylist()
-    except (ValueError, IndexError) as error:  # ArrowInvalid is a ValueError
-        raise DataError(
-            f"{path} is not a parquet file with a column `text` ({error}): remove it, or give other files with --file"
-        ) from None
-
-
-def import_parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError("parquet files need the package pyarrow: pip install pyarrow") from None
-    return pyarrow.parquet
-
-
 def documents(files: Iterator[Path]) -> Iterator[Piece]:
     for path in files:
-        for text in texts(path):
-            if text:
-                yield Piece("train", text.encode("utf-8", "replace"))
+        for text in texts(path, "text"):
+            yield Piece("train", text)
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
@@ -95,7 +65,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         if args.file:
             return documents(iter(args.file))
         urls = parquet_urls(args.type, args.version)
-        import_parquet()  # fails before 2 GB are downloaded
+        import_pyarrow("pyarrow.parquet")  # fails before 2 GB are downloaded
         return documents(download(url, out / "download" / Path(url).name, HINT) for url in urls)
 
     source = {

@@ -1,21 +1,27 @@
-"""Token shards from your own text files.
+"""Token shards from your own text files, JSON lines and Parquet files.
 
 Source: files and folders (read recursively, without hidden ones): all UTF-8 text files, or those that match --pattern.
 Licence: that of your text. Format: token shards (doc/formats.md) in data/text. Several files: each is a document, and a
 hash of its name decides whether it is for training or validation. One file: its last part is the validation text.
+Several documents in a file: --separator, a line that stands between them, such as '<|endoftext|>'; --field, the text of
+each record of .jsonl, .ndjson, .json (JSON lines, also .gz and .zst) and .parquet files. Then a hash of each document
+decides.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 from llmc.data.dataset import Piece, report, write_dataset
-from llmc.data.files import pieces_of, scan, split_by_name, tail_start
+from llmc.data.documents import Reader, check_separator, split_documents
+from llmc.data.files import pieces_of, scan, sha256_of, split_by_name, tail_start
 from llmc.data.options import options
+from llmc.data.records import has_records
 from llmc.errors import DataError, ExitCode
+from llmc.wording import plural
 
 NOTES = 5  # number of files named in notes; the others are counted
 
@@ -46,13 +52,15 @@ def find_files(paths: list[Path], patterns: list[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def usable(files: dict[str, Path]) -> tuple[dict[str, Path], list[str]]:
-    """The files with text, without duplicates, and a note about each of the others."""
+def usable(files: dict[str, Path], reader: Reader) -> tuple[dict[str, Path], list[str]]:
+    """The files with text or records, without duplicates, and a note about each of the others."""
     good: dict[str, Path] = {}
     notes = []
     first: dict[str, str] = {}
     for name, path in files.items():
-        problem, sha256 = scan(path)
+        problem, sha256 = sha256_of(path) if reader.takes_records(path) else scan(path)
+        if problem == "binary" and has_records(path):
+            problem = "binary: --field takes a text field of its records"
         if not problem and sha256 in first:
             problem = f"same text as {first[sha256]}"
         if problem:
@@ -80,35 +88,60 @@ def pieces(files: dict[str, Path], val_fraction: float) -> Iterator[Piece]:
         yield from pieces_of(path, splits[name])
 
 
+def documents(files: dict[str, Path], reader: Reader, val_fraction: float) -> tuple[str, Callable[[], Iterator[Piece]]]:
+    """What was found, and a function that reads it."""
+    taken = plural(len(files), "file")
+    if reader.separator is None and not any(map(reader.takes_records, files.values())):
+        return taken, lambda: pieces(files, val_fraction)
+    if reader.separator is not None:
+        check_separator([path for path in files.values() if not reader.takes_records(path)], reader.separator)
+    count, read = split_documents(list(files.values()), reader, val_fraction)
+    if not count:
+        raise DataError(f"no text in {taken}: every document is empty")
+    return f"{plural(count, 'document')} in {taken}", read
+
+
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     parser = options(__doc__, "text", prog, val_fraction=0.05)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
     parser.add_argument(
         "--pattern", default="*", metavar="PATTERNS", help="file names to use, like '*.txt,*.md' [any text]"
     )
+    parser.add_argument("--separator", metavar="LINE", help="line between documents; '': blank lines [none]")
+    parser.add_argument("--field", metavar="NAME", help="field of JSON lines, column of Parquet files [none]")
     parser.add_argument("--name", default="text", help="beginning of the shards' names [%(default)s]")
     args = parser.parse_args(argv)
     if not args.name.replace("-", "").replace("_", "").replace(".", "").isalnum() or args.name.startswith("."):
         parser.error(f"argument --name: {args.name!r} is not of letters, digits, '-', '_' and '.'")
+    if args.separator is not None and set(args.separator) & {"\n", "\r"}:
+        parser.error(f"argument --separator: {args.separator!r} is more than one line")
+    reader = Reader(None if args.separator is None else os.fsencode(args.separator), args.field)
     files = find_files(args.paths, args.pattern.split(","))
-    good, notes = usable(files)
+    where = ", ".join(map(str, args.paths))
+    if args.field is not None and not any(map(has_records, files.values())):
+        raise DataError(
+            f"--field {args.field}: no file of {where} has records: they are in .jsonl, .ndjson, .json (also .gz, "
+            ".zst) and .parquet files"
+        )
+    good, notes = usable(files, reader)
     for note in notes[:NOTES]:
         print(f"left out {note}")
     if len(notes) > NOTES:
-        print(f"left out {len(notes) - NOTES} more files")
-    where = ", ".join(map(str, args.paths))
+        print(f"left out {plural(len(notes) - NOTES, 'more file')}")
     if not good:
         raise DataError(
-            f"no text in {where}: {len(files)} files match {args.pattern!r}, {len(notes)} of them are "
+            f"no text in {where}: {plural(len(files), 'file')} match {args.pattern!r}, {len(notes)} of them are "
             f"empty or not UTF-8 text; give other paths or another --pattern"
         )
+    plain = [] if args.field is not None else [name for name in good if has_records(good[name])]
+    if plain:
+        more = f" and {plural(len(plain) - 1, 'more file')}" if len(plain) > 1 else ""
+        print(f"note: {plain[0]}{more}: the lines are taken as they are; --field takes a text field of each")
+    found, read = documents(good, reader, args.val_fraction)
+    source = {"corpus": "files", "val_fraction": args.val_fraction, "files": list(good)}
+    given = {name: getattr(args, name) for name in ("separator", "field") if getattr(args, name) is not None}
     manifest, there = write_dataset(
-        args.out,
-        args.name,
-        args.tokenizer,
-        lambda: pieces(good, args.val_fraction),
-        {"corpus": "files", "val_fraction": args.val_fraction, "files": list(good)},
-        shard_tokens=args.shard_tokens,
+        args.out, args.name, args.tokenizer, read, source | given, shard_tokens=args.shard_tokens
     )
-    report(args.out, manifest, there, f"{where}: {len(good)} files ({len(notes)} left out)")
+    report(args.out, manifest, there, f"{where}: {found} ({len(notes)} left out)")
     return ExitCode.DONE
