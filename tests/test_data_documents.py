@@ -7,8 +7,10 @@ import random
 import numpy as np
 import pytest
 from data_tools import documents_of, some_text, tokens_of
+from program import snapshot
 
 from llmc.data import documents, files, records, text
+from llmc.data.dataset import BATCH_BYTES, Piece, _next_batch
 from llmc.errors import DataError
 
 EOT = "<|endoftext|>"
@@ -51,6 +53,16 @@ def test_blank_lines_divide_with_an_empty_separator(tmp_path):
     (tmp_path / "a.txt").write_text("one\n1\n\n\ntwo\n\nthree")
     train, val = make(tmp_path / "out", tmp_path / "a.txt", "--separator", "", "--val-fraction", "0.3")
     assert sorted(train + val) == ["one\n1\n", "three", "two\n"] and len(val) >= 1
+
+
+def test_separators_in_a_text_without_the_option_are_said(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text(f"one\n{EOT}\ntwo\n" * 20)
+    make(tmp_path / "out", tmp_path / "a.txt")
+    printed = capsys.readouterr().out
+    assert f"a.txt: {EOT} is taken as text; --separator '{EOT}' divides documents there" in printed
+    assert "a.txt: 1 file (0 left out)\n" in printed
+    make(tmp_path / "out", tmp_path / "a.txt", "--separator", EOT)
+    assert "is taken as text" not in capsys.readouterr().out
 
 
 def test_a_separator_that_is_nowhere_is_an_error(tmp_path):
@@ -115,6 +127,16 @@ def test_equal_documents_are_on_one_side_and_others_do_not_move(tmp_path):
 def test_each_side_gets_a_document(tmp_path, count, fraction, sides):
     path = lines(tmp_path / "a.jsonl", texts(count))
     assert tuple(map(len, make(tmp_path / "out", path, "--field", "text", "--val-fraction", fraction))) == sides
+
+
+def test_one_document_cannot_be_divided(tmp_path):
+    path = lines(tmp_path / "a.jsonl", ["the same"] * 5)
+    with pytest.raises(DataError, match=r"a\.jsonl: a single document cannot be for training and for validation"):
+        make(tmp_path / "out", path, "--field", "text")
+    assert make(tmp_path / "out", path, "--field", "text", "--val-fraction", "0") == [["the same"] * 5, []]
+    for fraction in ("0", "0.1"):
+        with pytest.raises(DataError, match="every document is empty"):
+            make(tmp_path / "no", lines(tmp_path / "b.jsonl", [""]), "--field", "text", "--val-fraction", fraction)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +229,32 @@ def test_without_pyarrow_a_sentence_says_what_is_missing(tmp_path, monkeypatch, 
     (tmp_path / name).write_bytes(b"PAR1")
     with pytest.raises(DataError, match="files need the package pyarrow: pip install pyarrow"):
         make(tmp_path / "out", tmp_path / name, "--field", "text")
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_large_records_are_encoded_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK_BYTES", 100)
+    large = "é日" * 500
+    assert max(map(len, files.cut(large.encode()))) <= 100
+    assert [part.decode() for part in files.cut(b"")] == [""]
+    assert "".join(part.decode() for part in files.cut(large.encode())) == large  # nothing was cut within a character
+    train, val = make(tmp_path / "out", lines(tmp_path / "a.jsonl", [large, "b"]), "--field", "text")
+    assert sorted(train + val) == ["b", large]
+
+
+def test_processes_get_a_few_megabytes_at_a_time():
+    pieces = iter([Piece("train", bytes(BATCH_BYTES))] * 3 + [Piece("train", b"a")] * 300)
+    assert [len(_next_batch(pieces)) for _ in range(7)] == [1, 1, 1, 128, 128, 44, 0]
+
+
+def test_several_processes_make_the_same(tmp_path):
+    path = lines(tmp_path / "a.jsonl", texts(300))
+    assert make(tmp_path / "1", path, "--field", "text") == make(
+        tmp_path / "2", path, "--field", "text", "--workers", 2
+    )
+    assert snapshot(tmp_path / "1") == snapshot(tmp_path / "2")
 
 
 # --- The split --------------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from data_tools import documents_of, some_text, tokens_of
 from program import snapshot
 from script_tools import run_script
 
-from llmc.data import files, pystdlib, text
+from llmc.data import files, options, pystdlib, text
 from llmc.errors import DataError
 
 # --- Files ---
@@ -92,6 +94,17 @@ def test_text_leaves_out_what_is_no_text(tmp_path, capsys):
         assert note in printed
     manifest = json.loads((tmp_path / "out" / "text.json").read_text())
     assert manifest["documents"] == 4
+
+
+def test_numbers_of_data_scripts_are_those_of_the_programs():
+    parse = options.count(2, 2_000_000_000)
+    assert [parse(text) for text in ("1e6", "1_000", "1,000", "2", "1.5e3")] == [1_000_000, 1000, 1000, 2, 1500]
+    for wrong in ("1e-3", "x", "", "0x10", "1.5"):
+        with pytest.raises(ValueError):
+            parse(wrong)
+    for wrong in ("1", "-5", "3e9", "1e99"):
+        with pytest.raises(argparse.ArgumentTypeError, match=re.escape(f"{wrong} is not in [2, 2,000,000,000]")):
+            parse(wrong)
 
 
 def test_text_patterns(tmp_path):

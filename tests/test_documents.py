@@ -22,7 +22,7 @@ TABLE = json.loads((ROOT / "python/llmc/options.json").read_text())["options"]
 # Options of the programs that are not in the table, and options of other commands that README shows.
 OTHERS = {"help", "config", "dry-run", "all", "print-config", "options-json", "prompt", "file", "out"}
 OTHERS |= {"slurm", "sbatch", "time", "mem", "partition", "gpus", "qos"}  # of llmc sweep
-OTHERS |= {"pattern", "separator", "field"}  # of llmc data text
+OTHERS |= {"pattern", "separator", "field", "workers"}  # of llmc data text
 OTHERS |= {"x", "last", "ylim"}  # of llmc plot loss
 
 

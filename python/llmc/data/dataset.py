@@ -29,6 +29,7 @@ from llmc.errors import DataError
 from llmc.wording import plural
 
 Json = dict[str, Any]
+BATCH_BYTES = 4 << 20  # of text for a process
 
 
 class Piece(NamedTuple):
@@ -162,7 +163,7 @@ def _encode_all(
     try:
         waiting: deque[tuple[list[Piece], Future[list[NDArray[np.uint16]]]]] = deque()
         while True:
-            while len(waiting) < 3 * workers and (batch := list(islice(pieces, 128))):
+            while len(waiting) < 3 * workers and (batch := _next_batch(pieces)):
                 waiting.append((batch, pool.submit(_encode_batch, batch)))
             if not waiting:
                 return
@@ -170,6 +171,16 @@ def _encode_all(
             yield from zip(batch, future.result(), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _next_batch(pieces: Iterator[Piece]) -> list[Piece]:
+    """Up to 128 pieces, or fewer with a few megabytes."""
+    batch: list[Piece] = []
+    size = 0
+    while len(batch) < 128 and size < BATCH_BYTES and (piece := next(pieces, None)):
+        batch.append(piece)
+        size += len(piece.text)
+    return batch
 
 
 _worker_tokenizer: Tokenizer

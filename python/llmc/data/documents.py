@@ -17,7 +17,7 @@ from llmc.data.records import has_records, texts
 from llmc.errors import DataError
 
 HASHED_BYTES = 1 << 16
-Part = tuple[bool, bytes]  # whether it begins a document; a part of at most files.BLOCK_BYTES, or a record
+Part = tuple[bool, bytes]  # whether it begins a document; a part of at most files.BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Reader:
 
     def parts(self, path: Path) -> Iterator[Part]:
         if self.field is not None and has_records(path):
-            return ((True, text) for text in texts(path, self.field))
+            return (
+                (number == 0, part) for text in texts(path, self.field) for number, part in enumerate(files.cut(text))
+            )
         if self.separator is not None:
             return separated(path, self.separator)
         return ((number == 0, block) for number, block in enumerate(files.blocks(path)))
@@ -86,15 +88,20 @@ def split_documents(
     paths: list[Path], reader: Reader, val_fraction: float
 ) -> tuple[int, Callable[[], Iterator[Piece]]]:
     """Reads everything once: DataError for what cannot be read, before anything is written. Returns the number of
-    documents, and a function that reads them again, about val_fraction of them for validation. With at least two
-    different documents, and val_fraction above 0, each side gets at least one."""
+    documents, and a function that reads them again, about val_fraction of them for validation. With val_fraction above
+    0, each side gets at least one; DataError if all documents are equal."""
     count, lowest, highest = 0, 1 << 64, -1
     for begins, text in all_parts(paths, reader):
         if begins:
             count += 1
             lowest, highest = min(lowest, rank(text)), max(highest, rank(text))
     limit = round(val_fraction * (1 << 64))
-    if val_fraction > 0:
+    if val_fraction > 0 and count:
+        if lowest == highest:
+            raise DataError(
+                f"{paths[0]}: a single document cannot be for training and for validation: give more documents, or "
+                "--val-fraction 0"
+            )
         limit = min(max(limit, lowest + 1), highest)
 
     def pieces() -> Iterator[Piece]:

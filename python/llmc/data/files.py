@@ -6,43 +6,52 @@ import codecs
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from llmc.data.dataset import Piece
 
 BLOCK_BYTES = 4 << 20
+END_OF_TEXT = b"<|endoftext|>"  # usual in files with many documents
 
 
-def scan(path: Path) -> tuple[str, str]:
-    """("", SHA-256 of the contents), or (why the file is not usable text, "")."""
+class Scan(NamedTuple):
+    problem: str  # why the file is not usable; "": it is
+    sha256: str = ""
+    marked: bool = False  # text with END_OF_TEXT
+
+
+def scan(path: Path) -> Scan:
+    """Reads a text file."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     sha256 = hashlib.sha256()
-    size = 0
+    size, marked = 0, False
     try:
         with open(path, "rb") as file:
             while block := file.read(BLOCK_BYTES):
                 if b"\0" in block:
-                    return "binary", ""
+                    return Scan("binary")
                 decoder.decode(block)
+                marked = marked or END_OF_TEXT in block
                 sha256.update(block)
                 size += len(block)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        return "not UTF-8", ""
+        return Scan("not UTF-8")
     except OSError:
-        return "unreadable", ""
-    return ("", sha256.hexdigest()) if size else ("empty", "")
+        return Scan("unreadable")
+    return Scan("", sha256.hexdigest(), marked) if size else Scan("empty")
 
 
-def sha256_of(path: Path) -> tuple[str, str]:
+def sha256_of(path: Path) -> Scan:
     """As scan, of a file of any kind."""
     sha256 = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             while block := file.read(BLOCK_BYTES):
                 sha256.update(block)
-        return ("", sha256.hexdigest()) if path.stat().st_size else ("empty", "")
+        return Scan("", sha256.hexdigest()) if path.stat().st_size else Scan("empty")
     except OSError:
-        return "unreadable", ""
+        return Scan("unreadable")
 
 
 def cut_before(data: bytes) -> int:
@@ -55,6 +64,15 @@ def cut_before(data: bytes) -> int:
         if data[end - back] & 0xC0 != 0x80:
             return end - back
     return end
+
+
+def cut(text: bytes) -> Iterator[bytes]:
+    """A text in memory in blocks of a few megabytes, cut between lines if possible."""
+    while len(text) > BLOCK_BYTES:
+        end = cut_before(text[:BLOCK_BYTES])
+        yield text[:end]
+        text = text[end:]
+    yield text
 
 
 def blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from llmc.data.dataset import Piece, report, write_dataset
 from llmc.data.download import download, fetch_json, require_network
 from llmc.data.options import count, options
-from llmc.data.records import import_pyarrow, texts
+from llmc.data.records import has_records, import_pyarrow, texts
 from llmc.errors import DataError, ExitCode
 from llmc.wording import plural
 
@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     for path in args.file or []:
         if not path.is_file():
             raise DataError(f"{path} does not exist: give --file parquet or .jsonl files")
+        if not has_records(path):
+            raise DataError(f"{path} is neither a parquet nor a .jsonl file: for other files, use dev/data/text.py")
 
     def pieces() -> Iterator[Piece]:
         if args.file:

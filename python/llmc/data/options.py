@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmc.cpus import usable_cpus
 from llmc.data.shards import MAX_SHARD_TOKENS
+from llmc.numbers import whole
 
 
 def fraction(text: str) -> float:
@@ -19,10 +20,12 @@ def fraction(text: str) -> float:
 
 
 def count(low: int, high: int) -> Callable[[str], int]:
-    """A parser of whole numbers from `low` to `high`; commas and underscores are allowed."""
+    """A parser of whole numbers from `low` to `high`, also as 1e6, 1_000 or 1,000."""
 
     def parse(text: str) -> int:
-        value = int(text.replace(",", "").replace("_", ""))
+        value = whole(text.replace(",", ""))
+        if value is None:
+            raise ValueError
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"{text} is not in [{low:,}, {high:,}]")
         return value

@@ -52,13 +52,14 @@ def find_files(paths: list[Path], patterns: list[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def usable(files: dict[str, Path], reader: Reader) -> tuple[dict[str, Path], list[str]]:
-    """The files with text or records, without duplicates, and a note about each of the others."""
+def usable(files: dict[str, Path], reader: Reader) -> tuple[dict[str, Path], list[str], list[Path]]:
+    """The files with text or records, without duplicates; a note about each of the others; those with <|endoftext|>."""
     good: dict[str, Path] = {}
     notes = []
     first: dict[str, str] = {}
+    marked = []
     for name, path in files.items():
-        problem, sha256 = sha256_of(path) if reader.takes_records(path) else scan(path)
+        problem, sha256, mark = sha256_of(path) if reader.takes_records(path) else scan(path)
         if problem == "binary" and has_records(path):
             problem = "binary: --field takes a text field of its records"
         if not problem and sha256 in first:
@@ -68,7 +69,8 @@ def usable(files: dict[str, Path], reader: Reader) -> tuple[dict[str, Path], lis
         else:
             first[sha256] = name
             good[name] = path
-    return good, notes
+            marked += [path] if mark else []
+    return good, notes, marked
 
 
 def pieces(files: dict[str, Path], val_fraction: float) -> Iterator[Piece]:
@@ -102,14 +104,19 @@ def documents(files: dict[str, Path], reader: Reader, val_fraction: float) -> tu
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
-    parser = options(__doc__, "text", prog, val_fraction=0.05)
+    parser = options(__doc__, "text", prog, val_fraction=0.05, workers=True)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
     parser.add_argument(
         "--pattern", default="*", metavar="PATTERNS", help="file names to use, like '*.txt,*.md' [any text]"
     )
-    parser.add_argument("--separator", metavar="LINE", help="line between documents; '': blank lines [none]")
+    parser.add_argument(
+        "--separator",
+        metavar="LINE",
+        help="line between documents, such as '<|endoftext|>', or with '=': --separator=---; '': blank lines [none]",
+    )
     parser.add_argument("--field", metavar="NAME", help="field of JSON lines, column of Parquet files [none]")
     parser.add_argument("--name", default="text", help="beginning of the shards' names [%(default)s]")
+    parser.set_defaults(workers=1)
     args = parser.parse_args(argv)
     if not args.name.replace("-", "").replace("_", "").replace(".", "").isalnum() or args.name.startswith("."):
         parser.error(f"argument --name: {args.name!r} is not of letters, digits, '-', '_' and '.'")
@@ -123,25 +130,33 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
             f"--field {args.field}: no file of {where} has records: they are in .jsonl, .ndjson, .json (also .gz, "
             ".zst) and .parquet files"
         )
-    good, notes = usable(files, reader)
+    good, notes, marked = usable(files, reader)
     for note in notes[:NOTES]:
         print(f"left out {note}")
     if len(notes) > NOTES:
         print(f"left out {plural(len(notes) - NOTES, 'more file')}")
     if not good:
         raise DataError(
-            f"no text in {where}: {plural(len(files), 'file')} match {args.pattern!r}, {len(notes)} of them are "
+            f"no text in {where}: {plural(len(files), 'file')} for the pattern {args.pattern!r}, {len(notes)} of them "
             f"empty or not UTF-8 text; give other paths or another --pattern"
         )
     plain = [] if args.field is not None else [name for name in good if has_records(good[name])]
     if plain:
         more = f" and {plural(len(plain) - 1, 'more file')}" if len(plain) > 1 else ""
         print(f"note: {plain[0]}{more}: the lines are taken as they are; --field takes a text field of each")
+    if marked and args.separator is None:
+        print(f"note: {marked[0]}: <|endoftext|> is taken as text; --separator '<|endoftext|>' divides documents there")
     found, read = documents(good, reader, args.val_fraction)
     source = {"corpus": "files", "val_fraction": args.val_fraction, "files": list(good)}
     given = {name: getattr(args, name) for name in ("separator", "field") if getattr(args, name) is not None}
     manifest, there = write_dataset(
-        args.out, args.name, args.tokenizer, read, source | given, shard_tokens=args.shard_tokens
+        args.out,
+        args.name,
+        args.tokenizer,
+        read,
+        source | given,
+        shard_tokens=args.shard_tokens,
+        workers=args.workers,
     )
     report(args.out, manifest, there, f"{where}: {found} ({len(notes)} left out)")
     return ExitCode.DONE

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     path = args.file or download(URL, args.out / "download" / "input.txt", "give a copy with --file, or ")
     if not path.is_file():
         raise DataError(f"{path} does not exist: give --file a copy of {URL}")
-    problem, _ = scan(path)
+    problem = scan(path).problem
     if problem:
         raise DataError(f"{path} is {problem}: give --file a copy of {URL}")
     documents = paragraphs(path.read_bytes())
