@@ -35,6 +35,10 @@ int run(int argc, char** argv) {
         llmc::checked_memory(setup);  // what does not fit fails here, too
         return kExitOk;
     }
+    if (!setup.finished.empty()) {
+        std::printf("%s\n", setup.finished.c_str());
+        return kExitOk;
+    }
     std::string command;
     for (int i = 0; i < argc; ++i) command += (i ? " " : "") + std::string(argv[i]);
     return Trainer(std::move(setup), command).run();

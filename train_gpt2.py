@@ -41,7 +41,7 @@ from torch import Tensor
 from llmc.batches import Batches
 from llmc.bpe_table import find_table
 from llmc.check_writer import CheckWriter
-from llmc.checkpoint import Rule, Rules, Shape, load_training_state, open_checkpoint, save_checkpoint
+from llmc.checkpoint import Rule, Rules, Shape, load_training_state, open_checkpoint
 from llmc.command_line import CommandLine, Program, parse_command_line
 from llmc.config import Config
 from llmc.errors import DataError, Error, ExitCode, UsageError
@@ -51,10 +51,12 @@ from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import data_parallel, exit_process, largest, pick_device, process_group, rank, world_size
 from llmc.rule_table import table_lines
+from llmc.run_folder import stored_config
 from llmc.run_log import RunLog
-from llmc.run_setup import Setup, assumed_heads, check_weights, describe, prepare, take_shape
+from llmc.run_setup import Setup, assumed_heads, check_weights, describe, open_folder, prepare, take_shape
 from llmc.run_warnings import warnings_of
 from llmc.sampling import generate, open_tokenizer
+from llmc.saver import Saver
 from llmc.signals import Received, stop_signals
 from llmc.step_line import SCREEN
 from llmc.tokenizer import UNKNOWN
@@ -670,8 +672,9 @@ class Trainer:
     def __init__(self, setup: Setup, rules: Rules, device: torch.device, compiled: bool, begin: float) -> None:
         self.setup, self.rules, self.device, self.rank = setup, rules, device, rank()
         self.config = config = setup.config
-        self.step, self.saved_at, self.evaluated_at, self.sampled_at = 0, -1, -1, -1
+        self.step, self.saved_at = 0, -1
         changed = check_weights(setup, rules)
+        open_folder(setup)
         self.tokenizer = open_tokenizer(setup.tokenizer, setup.tokenizer_file) if config.sample_every else None
         self.model = GPT2(config, setup.shape, rules).to(device)
         initial = functools.partial(initial_value, config.seed)
@@ -689,6 +692,7 @@ class Trainer:
         self.loss_outliers = Outliers(config.skip_loss_zscore, state["outlier"]["loss"])
         self.norm_outliers = Outliers(config.skip_grad_zscore, state["outlier"]["grad_norm"])
         self.log = RunLog(setup, rules, self.step, device, compiled, changed, begin)
+        self.saver = Saver(setup, rules, self.log, state)
         self.batches = Batches(setup, device)
         self.stream = self.batches.training(self.step, self.samples)
         self.batch: Any = next(self.stream, None)
@@ -739,7 +743,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        if not self.setup.val or self.evaluated_at == self.step:
+        if not self.setup.val or self.log.evaluated_at == self.step:
             return
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for done, rounds, own in self.batches.validation():
@@ -750,11 +754,16 @@ class Trainer:
                 total += self.network(*batch).double() * part
         if self.setup.ranks > 1:
             dist.all_reduce(total)
-        self.evaluated_at = self.step
         self.log.eval(self.step, total.item())
+        self.judge(total.item())
+
+    def judge(self, val_loss: float) -> None:
+        if self.saver.judge(self.step, val_loss):
+            self.checkpoint()
+            self.saver.keep_as_best(self.step)
 
     def sample_text(self) -> None:
-        if not self.tokenizer or self.sampled_at == self.step or self.rank:
+        if not self.tokenizer or self.log.sampled_at == self.step or self.rank:
             return
 
         def go_on(done: int) -> bool:
@@ -764,25 +773,16 @@ class Trainer:
         vocab_size = self.setup.shape.vocab_size
         text = generate(self.model.next_logits, self.tokenizer, vocab_size, self.config, self.step, go_on)
         if text is not None:
-            self.sampled_at = self.step
             self.log.sample(self.step, text)
 
     def checkpoint(self) -> None:
-        config = self.config
-        if not config.out or self.saved_at == self.step:
+        if not self.config.out or self.saved_at == self.step:
             return
-        self.saved_at, self.saved_time = self.step, time.monotonic()
-        if self.rank:
-            return
+        self.saved_at = self.step
         weights = dict(self.model.named_parameters()) | {name: copy for name, _, copy in self.model.copies}
         windows = {"loss": self.loss_outliers.window, "grad_norm": self.norm_outliers.window}
         state = {"samples": self.samples, "tokens": self.tokens_done, "updates": self.optimizer.updates}
-        state |= {"seed": config.seed, "optimizer": config.optimizer, "outlier": windows}
-        moments, metadata, tokenizer_file = self.optimizer.state(), self.log.metadata, self.setup.tokenizer_file
-        path = save_checkpoint(
-            config.out, config.keep, self.step, self.rules, weights, moments, metadata, state, tokenizer_file
-        )
-        self.log.write("checkpoint", self.step, {"path": path})
+        self.saver.save(self.step, weights, self.optimizer.state(), state | {"outlier": windows})
 
     def do_what_is_due(self, stepped: bool) -> None:
         """After a step, or without one. The checkpoint comes first: evaluation and sample may take longer than the time
@@ -792,31 +792,32 @@ class Trainer:
         def due(every: int) -> bool:
             return last or (every > 0 and self.step % every == 0)
 
-        minutes = 15.0 if config.checkpoint_minutes is None else config.checkpoint_minutes
-        old = 0 < minutes * 60 <= time.monotonic() - self.saved_time
-        if not self.stopping() and (due(config.checkpoint_every) or old):
+        if not self.stopping() and (last or self.saver.due(self.step)):
             self.checkpoint()
         if due(config.eval_every):
             self.evaluate()
         if stepped:
             self.log.show(self.step, stopping=self.stop > 0)
-        if config.sample_every and due(config.sample_every) and not self.stop:
+        if config.sample_every and (due(config.sample_every) or self.saver.stopped_early) and not self.stop:
             self.sample_text()
 
     def run(self, received: Received) -> int:
         """Trains to the end or to a signal; returns the exit code."""
-        self.received, self.stop, self.saved_time, first_step = received, 0, time.monotonic(), self.step
+        self.received, self.stop, first_step = received, 0, self.step
         profiler = StepProfiler(self.config.profile)
-        if self.step == self.setup.steps:
+        if self.log.evaluated_at == self.step != self.saver.evaluated_at:  # after the checkpoint of this step
+            self.judge(self.log.last["val_loss"])
+        if self.step == self.setup.steps or self.setup.resume_from:
             self.do_what_is_due(stepped=False)
-        while self.step < self.setup.steps and not self.stopping():
+        while self.step < self.setup.steps and not self.stopping() and not self.saver.stopped_early:
             profiler.before_step(self.step - first_step)
             self.train_step()
             self.do_what_is_due(stepped=True)
         self.log.note(profiler.table(self.device))
         self.checkpoint()
         stop = self.stopping()
-        self.log.finish(self.step, "signal" if stop else "done", stop)
+        reason = "signal" if stop else "early_stop" if self.saver.stopped_early else "done"
+        self.log.finish(self.step, reason, stop, self.saver.best)
         return 128 + stop if stop else 0
 
 
@@ -828,6 +829,7 @@ PROGRAM = Program(
     version=f"llmc-mup train_gpt2.py, PyTorch {torch.__version__}",
     description="Trains a GPT-2 with muP in PyTorch; 'train_gpt2.py sample CHECKPOINT' generates text.",
     grad_clips={name: scheme.grad_clip for name, scheme in SCHEMES.items()},
+    stored_config=stored_config,
     options=(
         Option("device", "choice", "auto", "auto: cuda if there is one", scope=("run", "sample"), choices=DEVICES),
         Option("compile", "flag", False, "torch.compile the forward and backward pass"),
@@ -855,9 +857,14 @@ def train(line: CommandLine) -> int:
             if rank() == 0:
                 print(describe(setup, rules, str(device)), table_lines(rules, line.every_block), sep="\n")
             return 0
-        trainer = Trainer(setup, rules, device, compiled, begin)
-        with stop_signals() as received:
-            return trainer.run(received)
+        if setup.finished:
+            if rank() == 0:
+                print(setup.finished)
+            return 0
+        with contextlib.closing(setup.lock):
+            trainer = Trainer(setup, rules, device, compiled, begin)
+            with stop_signals() as received:
+                return trainer.run(received)
 
 
 def sample(line: CommandLine) -> int:

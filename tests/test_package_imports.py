@@ -36,6 +36,8 @@ LEVELS = [
         "llmc.checkpoint",
         "llmc.log_writer",
         "llmc.ranks",
+        "llmc.resume",
+        "llmc.run_folder",
         "llmc.rule_table",
         "llmc.run_setup",
         "llmc.run_warnings",
@@ -47,6 +49,7 @@ LEVELS = [
         "llmc.check_writer",
         "llmc.info",
         "llmc.run_log",
+        "llmc.saver",
     ],  # this line and the one above: used by train_gpt2.py
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts

@@ -56,7 +56,7 @@ def long_data(tmp_path_factory):
     return ["--train-data", folder / "train.bin", "--val-data", folder / "val.bin", "--eval-tokens", 0]
 
 
-@pytest.mark.parametrize(("when", "sent"), [("at its end", 15), ("at its end", 2)])
+@pytest.mark.parametrize(("when", "sent"), [("within the run", 15), ("at its end", 2)])
 def test_evaluation_is_interrupted_and_repeated_by_resume(long_data, tmp_path, program, sent, when):
     """The checkpoint of the step is written before; what the evaluation would have said comes after --resume."""
     steps = 1 if when == "at its end" else 3

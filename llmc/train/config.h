@@ -54,6 +54,7 @@ constexpr int64_t kEvalTokens = 81920;
 
 struct EvaluationOptions {
     int64_t every = 100;
+    int64_t early_stop = 0;
     std::optional<int64_t> tokens;   // 0: all; without --eval-batches kEvalTokens
     std::optional<int64_t> batches;  // micro-batches, 0: all: another text at another batch size or sequence length
 };
@@ -68,10 +69,11 @@ struct SamplingOptions {
 
 struct OutputOptions {
     std::string out;
-    bool overwrite = false, resume = false;
+    bool overwrite = false, resume = false, allow_data_change = false;
     int64_t checkpoint_every = 0;
     std::optional<double> checkpoint_minutes;  // not given: 15
     int keep = 2;
+    bool keep_best = false;
     std::string coord_check;  // CSV of a coordinate check: coord_check.h
     bool profile = false;
 };

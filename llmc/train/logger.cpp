@@ -18,7 +18,9 @@ Logger::Logger(const std::string& out, int64_t resume_step) : path_(out + "/log.
         for (std::string line; std::getline(in, line);) {
             const ordered_json event = ordered_json::parse(line, nullptr, false);
             const bool whole = event.is_object() && event.contains("step") && event.contains("event");
-            if (whole && event["event"] != "final" && event["step"].get<int64_t>() <= resume_step) kept += line + "\n";
+            if (!whole || event["event"] == "final" || event["step"].get<int64_t>() > resume_step) continue;
+            kept += line + "\n";
+            if (event["step"] == resume_step) at_resume_[event["event"].get<std::string>()] = event;
         }
     }
     const std::string temporary = path_ + ".tmp";

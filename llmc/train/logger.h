@@ -16,9 +16,15 @@ public:
     // Adds "event" and "step" in front, writes the line and flushes.
     void write(const std::string& event, int64_t step, const nlohmann::ordered_json& fields);
     const std::string& path() const { return path_; }
+    // The event of this kind at the step that the run continues from.
+    // {} if there was none.
+    nlohmann::ordered_json at_resume(const std::string& event) const {
+        return at_resume_.value(event, nlohmann::ordered_json::object());
+    }
 
 private:
     std::string path_;
+    nlohmann::ordered_json at_resume_ = nlohmann::ordered_json::object();
     std::ofstream file_;
 };
 

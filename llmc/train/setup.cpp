@@ -5,6 +5,7 @@
 
 #include "llmc/core/error.h"
 #include "llmc/core/format.h"
+#include "llmc/train/resume.h"
 #include "llmc/train/warnings.h"
 
 namespace llmc {
@@ -32,6 +33,35 @@ void compare_with_checkpoint(Setup& s) {
     if (s.weights->step > s.steps)
         fail_usage("--resume: the checkpoint is at step ", s.weights->step, ", beyond the ", plural(s.steps, "step"),
                    " asked for: raise --steps");
+}
+
+void find_checkpoint(Setup& s) {
+    const std::string& out = s.config.output.out;
+    const IntactCheckpoint found = newest_intact_checkpoint(out);
+    s.resume_from = found.folder;
+    s.damaged = found.damaged;
+    if (s.damaged.empty()) return;
+    const DamagedCheckpoint& newest = s.damaged.front();
+    if (!found.folder)
+        fail_data("--resume: no checkpoint in ", out, " is intact: ", newest.reason, "; delete ", newest.folder,
+                  " to start at step 0");
+    for (const DamagedCheckpoint& d : s.damaged)
+        s.warnings.push_back(
+            str("the checkpoint ", d.folder, " is damaged (", d.reason, "): going on from ", *found.folder));
+}
+
+// Another data set has another order: the position in it would mean other text.
+void compare_data(Setup& s) {
+    const std::pair<const char*, std::string> changes[] = {
+        {"training", difference(s.start.train_data, fingerprint(s.train.get()))},
+        {"validation", difference(s.start.val_data, fingerprint(s.val.get()))}};
+    for (const auto& [which, change] : changes) {
+        if (change.empty()) continue;
+        if (!s.config.output.allow_data_change)
+            fail_data("--resume: the ", which, " data is not that of the checkpoint ", *s.resume_from, ": ", change,
+                      "; give the same data, or --allow-data-change to go on with this");
+        s.changed.push_back(str(which, " data: ", change));
+    }
 }
 
 void open_data(Setup& s, bool required) {
@@ -97,12 +127,22 @@ std::vector<Segment> evaluation_segments(const Dataset& val, const Config& confi
     return e.batches ? val.first_windows(*e.batches * B, B) : val.first_targets(e.tokens.value_or(kEvalTokens), B);
 }
 
+void check_unused(const Config& config) {
+    const std::string& out = config.output.out;
+    const bool used = fs::exists(fs::path(out) / "log.jsonl") || newest_checkpoint(out);
+    if (!out.empty() && used && !config.output.resume && !config.output.overwrite)
+        fail_usage("--out ", out,
+                   " holds an earlier run: continue it (--resume), delete it (--overwrite), or choose "
+                   "another folder");
+}
+
 Setup prepare(const CommandLine& line) {
     Setup s;
     s.config = line.config;
     Config& c = s.config;
     const std::string& out = c.output.out;
-    if (c.output.resume) s.resume_from = newest_checkpoint(out);
+    if (!line.dry_run) s.lock.take_existing(out);
+    if (c.output.resume) find_checkpoint(s);
     if (s.resume_from)
         s.weights = ModelFile::open(*s.resume_from);
     else if (!c.model.init.empty())
@@ -120,14 +160,14 @@ Setup prepare(const CommandLine& line) {
     choose_tokenizer(s);
     if (s.resume_from) s.start = read_training_state(*s.resume_from);
     s.steps = length_in_steps(c, s.train.get(), s.start);
-    if (s.resume_from) compare_with_checkpoint(s);
+    if (s.resume_from) {
+        s.finished = why_finished(out, c, s.weights->step, s.steps);
+        compare_with_checkpoint(s);
+        if (s.finished.empty()) compare_data(s);
+    }
     s.rules = std::make_unique<Parametrization>(make_rules(c, s.shape));
-    const bool used = fs::exists(fs::path(out) / "log.jsonl") || newest_checkpoint(out);
-    if (!line.dry_run && !out.empty() && used && !c.output.resume && !c.output.overwrite)
-        fail_usage("--out ", out,
-                   " holds an earlier run: continue it (--resume), delete it (--overwrite), or choose "
-                   "another folder");
-    s.warnings = warnings_of(s);
+    if (!line.dry_run) check_unused(c);
+    for (const std::string& warning : warnings_of(s)) s.warnings.push_back(warning);
     return s;
 }
 

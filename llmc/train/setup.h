@@ -7,6 +7,7 @@
 
 #include "llmc/data/dataset.h"
 #include "llmc/data/tokenizer.h"
+#include "llmc/train/checkpoint/run_folder.h"
 #include "llmc/train/model_setup.h"
 #include "llmc/train/options/command_line.h"
 
@@ -15,7 +16,10 @@ namespace llmc {
 struct Setup {
     Config config;  // completed: shape of --init, batch, tokenizer
     ModelShape shape;
+    RunLock lock;                            // of --out, if the folder exists
     std::optional<std::string> resume_from;  // checkpoint folder
+    std::vector<DamagedCheckpoint> damaged;  // newer than that
+    std::string finished;                    // of --resume: why there is nothing to do; empty if there is
     std::unique_ptr<ModelFile> weights;      // of --resume or --init; null: initialise
     std::unique_ptr<Dataset> train, val;     // null if not given
     TrainingState start;                     // of the checkpoint of --resume
@@ -33,6 +37,8 @@ int64_t length_in_steps(const Config& config, const Dataset* train, const Traini
 // What --eval-tokens or --eval-batches choose of the validation data.
 std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config);
 
+// Usage error if --out holds an earlier run and neither --resume nor --overwrite is given.
+void check_unused(const Config& config);
 // Throws usage and data errors before anything is written.
 Setup prepare(const CommandLine& line);
 

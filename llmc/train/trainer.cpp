@@ -8,6 +8,7 @@
 #include "llmc/ops/profile.h"
 #include "llmc/train/describe.h"
 #include "llmc/train/provenance.h"
+#include "llmc/train/resume.h"
 #include "llmc/train/sampler.h"
 #include "llmc/train/schedule.h"
 #include "llmc/train/signals.h"
@@ -24,6 +25,7 @@ Trainer::Trainer(Setup setup, const std::string& command)
     : setup_(std::move(setup)),
       model_(setup_.shape, *setup_.rules, checked_memory(setup_)),
       optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
+    open_folder();
     if (setup_.weights)
         load_weights(*setup_.weights, model_);
     else
@@ -36,6 +38,8 @@ Trainer::Trainer(Setup setup, const std::string& command)
         saved_at_ = state_.step;
     }
     first_step_ = state_.step;
+    state_.train_data = fingerprint(setup_.train.get());
+    state_.val_data = fingerprint(setup_.val.get());
     if (setup_.train)
         loader_ = std::make_unique<TrainLoader>(
             *setup_.train,
@@ -55,12 +59,24 @@ Trainer::Trainer(Setup setup, const std::string& command)
     announce(command);
 }
 
+// Creates --out and takes its lock. Another run may have come first since prepare() looked.
+void Trainer::open_folder() {
+    const std::string& out = config_.output.out;
+    if (out.empty()) return;
+    std::error_code error;
+    fs::create_directories(out, error);
+    if (error) fail("cannot create --out ", out, ": ", error.message());
+    const std::string warning = setup_.lock.take(out);
+    if (!warning.empty()) setup_.warnings.push_back(warning);
+    check_unused(config_);
+    if (config_.output.resume && newest_intact_checkpoint(out).folder != setup_.resume_from)
+        fail("--out ", out, ": another run wrote a checkpoint meanwhile: start again");
+}
+
 void Trainer::announce(const std::string& command) {
     if (!config_.output.out.empty()) {
-        std::error_code error;
-        fs::create_directories(config_.output.out, error);
-        if (error) fail("cannot create --out ", config_.output.out, ": ", error.message());
         if (config_.output.overwrite) fs::remove_all(fs::path(config_.output.out) / "checkpoints");
+        tidy_checkpoints(config_.output.out, setup_.damaged);
         logger_ = Logger(config_.output.out, setup_.resume_from ? state_.step : -1);
     }
     ordered_json line = {{"config", metadata_.config},
@@ -87,6 +103,8 @@ void Trainer::announce(const std::string& command) {
         std::snprintf(rule + used, sizeof rule - size_t(used), ", %.0f%% of the datasheet's %.0f",
                       100 * peak_flops_ / promised, promised / 1e9);
     Progress::note(rule);
+    if (config_.output.out.empty())
+        Progress::note("no --out: nothing of this run is kept, neither log nor checkpoints");
     for (const std::string& change : setup_.changed) Progress::note("changed since the checkpoint: " + change);
     if (setup_.resume_from)
         Progress::note(str("resumed from ", *setup_.resume_from, " at step ", state_.step));
@@ -98,8 +116,9 @@ void Trainer::announce(const std::string& command) {
 
 int Trainer::run() {
     saved_time_ = std::chrono::steady_clock::now();
-    if (state_.step == setup_.steps) do_what_is_due(nullptr);
-    while (state_.step < setup_.steps && !received_signal()) {
+    continue_evaluations();
+    if (state_.step == setup_.steps || setup_.resume_from) do_what_is_due(nullptr);
+    while (state_.step < setup_.steps && !received_signal() && !stopped_early()) {
         const StepResult result = train_step();
         state_.step++;
         log(result);
@@ -108,7 +127,7 @@ int Trainer::run() {
     }
     const int signal = received_signal();
     checkpoint();
-    finish(signal ? "signal" : "done");
+    finish(signal ? "signal" : stopped_early() ? "early_stop" : "done");
     if (signal)
         Progress::note(
             str("stopped by signal ", signal, " after step ", state_.step,
@@ -136,7 +155,47 @@ void Trainer::do_what_is_due(const StepResult* result) {
     if (!received_signal() && (last || checkpoint_due())) checkpoint();
     if (last || due(config_.evaluation.every)) evaluate();
     if (result) show(*result);
-    if (config_.sampling.every > 0 && (last || due(config_.sampling.every))) sample_text();
+    const bool end = last || stopped_early();
+    if (config_.sampling.every > 0 && (end || due(config_.sampling.every))) sample_text();
+}
+
+// After --resume: the checkpoint may have been written before the evaluation and the sample of its step, whose results
+// are then in the log, or still to do.
+void Trainer::continue_evaluations() {
+    if (!setup_.resume_from) return;
+    if (!logger_.at_resume("sample").empty()) sampled_at_ = state_.step;
+    if (config_.output.keep_best && state_.best.step >= 0 &&
+        !fs::exists(fs::path(config_.output.out) / "checkpoints" / checkpoint_name(state_.best.step))) {
+        Progress::note(
+            str("the checkpoint of step ", state_.best.step, ", the best, is gone: the next counts as best"));
+        state_.best = {};
+    }
+    const ordered_json evaluation = logger_.at_resume("eval");
+    if (!evaluation.value("val_loss", ordered_json()).is_number()) return;
+    evaluated_at_ = state_.step;
+    for (const char* key : {"val_loss", "bits_per_byte"})
+        if (evaluation.contains(key)) last_[key] = evaluation[key];
+    if (state_.evaluated_at != state_.step) judge_evaluation(evaluation["val_loss"].get<double>());
+}
+
+// Remembers the best evaluation, for --early-stop and --keep-best.
+void Trainer::judge_evaluation(double val_loss) {
+    state_.evaluated_at = state_.step;
+    if (!(val_loss < state_.best.val_loss)) {
+        ++state_.best.evaluations_since;
+        return;
+    }
+    state_.best = {state_.step, val_loss, 0};
+    if (!config_.output.keep_best || logger_.at_resume("best").value("step", int64_t{-1}) == state_.step) return;
+    checkpoint();
+    mark_best_checkpoint(config_.output.out, state_.step);
+    prune_checkpoints(config_.output.out, config_.output.keep, state_.step);
+    const fs::path folder = fs::path(config_.output.out) / "checkpoints" / checkpoint_name(state_.step);
+    logger_.write("best", state_.step, {{"val_loss", val_loss}, {"path", folder.string()}});
+}
+
+bool Trainer::stopped_early() const {
+    return config_.evaluation.early_stop > 0 && state_.best.evaluations_since >= config_.evaluation.early_stop;
 }
 
 Trainer::StepResult Trainer::train_step() {
@@ -244,6 +303,7 @@ void Trainer::evaluate() {
     for (auto& [key, value] : line.items()) last_[key] = value;
     line["elapsed"] = elapsed();
     logger_.write("eval", state_.step, line);
+    judge_evaluation(loss);
 }
 
 void Trainer::sample_text() {
@@ -271,8 +331,8 @@ void Trainer::checkpoint() {
     if (config_.output.out.empty() || saved_at_ == state_.step) return;
     state_.loss_window = loss_outliers_.window();
     state_.grad_norm_window = norm_outliers_.window();
-    const std::string folder = save_checkpoint(config_.output.out, config_.output.keep, model_, optimizer_, state_,
-                                               metadata_);
+    const std::string folder = save_checkpoint(config_.output.out, model_, optimizer_, state_, metadata_);
+    prune_checkpoints(config_.output.out, config_.output.keep, config_.output.keep_best ? state_.best.step : -1);
     saved_at_ = state_.step;
     saved_time_ = std::chrono::steady_clock::now();
     logger_.write("checkpoint", state_.step, {{"path", folder}});
@@ -301,6 +361,8 @@ void Trainer::finish(const char* reason) {
     report_profile();
     last_["elapsed"] = elapsed();
     last_["reason"] = reason;
+    if (state_.best.step >= 0) last_["best"] = {{"step", state_.best.step}, {"val_loss", state_.best.val_loss}};
+    if (reason == std::string("early_stop")) last_["early_stop"] = config_.evaluation.early_stop;
     logger_.write("final", state_.step, last_);
     if (last_.contains("val_loss") && reason == std::string("done")) {
         char text[200];
@@ -310,6 +372,12 @@ void Trainer::finish(const char* reason) {
             std::snprintf(text + n, sizeof text - n, ", %.4f bits/byte", last_["bits_per_byte"].get<double>());
         Progress::note(text);
     }
+    if (reason == std::string("early_stop"))
+        Progress::note(str("stopped early at step ", state_.step, ": ", state_.best.evaluations_since,
+                           state_.best.evaluations_since == 1 ? " evaluation" : " evaluations", " without a validation loss below that of step ", state_.best.step));
+    if (config_.output.keep_best && state_.best.step >= 0)
+        Progress::note(str("best    validation loss ", decimals(state_.best.val_loss, 4), " at step ", state_.best.step,
+                           ": ", config_.output.out, "/checkpoints/best"));
     if (saved_at_ >= 0)
         Progress::note(
             str("log ", logger_.path(), ", checkpoint ", newest_checkpoint(config_.output.out).value_or("none")));

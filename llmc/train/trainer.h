@@ -22,7 +22,11 @@ private:
         bool skipped;
     };
 
+    void open_folder();
     void announce(const std::string& command);
+    void continue_evaluations();
+    void judge_evaluation(double val_loss);
+    bool stopped_early() const;
     StepResult train_step();
     void log(const StepResult& result);
     [[noreturn]] void diverged(const StepResult& result);

@@ -98,14 +98,64 @@ class Checkpoint:
         return from_stored(self.files.read(name, stored_shape(rule)), rule).float()
 
 
+def checkpoints_in(out: str | Path) -> list[Path]:
+    """Folders OUT/checkpoints/step_00000010, oldest first."""
+    found = Path(out).glob("checkpoints/step_*") if out else []
+    return sorted(path for path in found if path.name[5:].isdecimal() and path.is_dir())
+
+
 def newest_checkpoint(out: str | Path) -> Path | None:
     """The checkpoint OUT/checkpoints/step_* of the latest step."""
-    found = sorted(Path(out).glob("checkpoints/step_*")) if out else []
+    found = checkpoints_in(out)
     return found[-1] if found else None
 
 
+class Damaged(NamedTuple):
+    folder: Path
+    reason: str
+
+
+def newest_intact_checkpoint(out: str | Path, before: str = "") -> tuple[Path | None, list[Damaged]]:
+    """The newest intact checkpoint, and the damaged ones that are newer, newest first. before: only those older than
+    the folder of this name."""
+    damaged = list[Damaged]()
+    for folder in reversed(checkpoints_in(out)):
+        if before and folder.name >= before:
+            continue
+        reason = _damage_of(folder)
+        if not reason:
+            return folder, damaged
+        damaged.append(Damaged(folder, reason))
+    return None, damaged
+
+
+def _damage_of(folder: Path) -> str:
+    """Why a checkpoint cannot be resumed from; "" if it can. Looks at headers, sizes and metadata of both files."""
+    try:
+        model, start = open_file(folder), read_start(folder)
+    except Error as error:
+        return str(error)
+    return "" if model.step == start.step else f"its files are of the steps {model.step} and {start.step}"
+
+
 def open_checkpoint(given: str | Path) -> Checkpoint:
-    """given: a checkpoint's folder, a model file, or a run's folder, for its newest checkpoint."""
+    """given: a checkpoint's folder, a model file, or a run's folder, for its newest checkpoint. If it is a damaged
+    checkpoint of a run, the error names an older one that is intact."""
+    try:
+        return open_file(given)
+    except DataError as error:
+        folder = Path(given)
+        if not folder.exists():
+            raise
+        folder = folder if folder.is_dir() else folder.parent
+        run = (folder / "checkpoints").exists()
+        intact, _ = newest_intact_checkpoint(*((folder, "") if run else (folder.parent.parent, folder.name)))
+        if intact is None:
+            raise
+        raise DataError(f"{error}; the checkpoint {intact} is intact") from None
+
+
+def open_file(given: str | Path) -> Checkpoint:
     path = Path(given)
     if not path.exists():
         raise DataError(f"there is no checkpoint at {path}")
@@ -213,7 +263,6 @@ def _standard_rules(rules: Rules, attention: float) -> Rules:
 
 def save_checkpoint(
     out: str,
-    keep: int,
     step: int,
     rules: Rules,
     weights: Tensors,
@@ -222,8 +271,7 @@ def save_checkpoint(
     state: dict[str, Any],
     tokenizer_file: Path | None = None,
 ) -> str:
-    """Writes a temporary folder, syncs it to disk, then renames it: a folder named step_* is complete. Deletes all but
-    the newest `keep` checkpoints. Returns the folder.
+    """Writes a temporary folder, syncs it to disk, then renames it: a folder named step_* is complete. Returns it.
 
     weights     by the names of the rules; moments: "m.NAME", "v.NAME", "master.NAME" (load_training_state)
     metadata    of the model file; state: of the optimizer file
@@ -252,15 +300,22 @@ def save_checkpoint(
         for path in [*temporary.iterdir(), temporary]:
             path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes files that only their owner can read
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        remove_checkpoint(final)
         temporary.rename(final)
         _sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise Error(f"cannot write the checkpoint {final}: {error}; free some space, or choose another --out") from None
-    for old in sorted(folder.glob("step_*"))[:-keep]:
-        shutil.rmtree(old)
     return str(final)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Renamed first: a checkpoint that is being deleted must not look like a whole one."""
+    if folder.exists():
+        leaving = folder.with_name(f".old-{folder.name}")
+        shutil.rmtree(leaving, ignore_errors=True)
+        folder.rename(leaving)
+        shutil.rmtree(leaving)
 
 
 def _sync(path: Path) -> None:
@@ -275,6 +330,7 @@ class Start(NamedTuple):
     step: int = 0
     samples: int = 0
     tokens: int = 0
+    data: Mapping[str, Any] = {}  # fingerprints of "train" and "val" (llmc.resume)
 
 
 def read_start(folder: Path) -> Start:
@@ -283,7 +339,7 @@ def read_start(folder: Path) -> Start:
     try:
         with open_safetensors(path) as file:
             state, step = json.loads(file.metadata()["state"]), int(file.metadata()["step"])
-            return Start(step, int(state["samples"]), int(state["tokens"]))
+            return Start(step, int(state["samples"]), int(state["tokens"]), state.get("data") or {})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is missing or damaged: {error}") from None
 

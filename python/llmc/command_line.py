@@ -6,7 +6,7 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -25,7 +25,7 @@ from llmc.options import (
     resolve_heads,
     shown,
 )
-from llmc.precedence import leave_out
+from llmc.precedence import leave_out, stored_settings
 from llmc.suggest import nearest_argument
 from llmc.toml_options import read_toml, to_toml
 
@@ -52,6 +52,8 @@ class Program:
     description: str
     grad_clips: Mapping[str, float]  # default of --grad-clip by scheme
     options: tuple[Option, ...] = ()
+    # --out -> the options of the run in this folder, and the file that they come from: --resume continues with them
+    stored_config: Callable[[str], tuple[dict[str, Any], str]] | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,8 +97,13 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     if values["config"]:
         kept, notes = leave_out(read_toml(values["config"], table), settings, f"--config {values['config']}")
         settings = kept + settings
-        for note in notes if os.environ.get("RANK", "0") == "0" else ():
-            print(f"note: {note}", file=sys.stderr)
+        _print_notes(notes)
+    given_values = {setting.option.name: setting.value for setting in settings}
+    if program.stored_config and given_values.get("resume") is True and isinstance(out := given_values.get("out"), str):
+        stored = stored_settings(*program.stored_config(out), table) if out else []
+        kept, notes = leave_out(stored, settings, "--resume")
+        settings = kept + settings
+        _print_notes(notes)
     config, extra, given = make_config(settings, program.options)
     from_checkpoint = config.init or config.resume  # the shape is not known yet
     if not from_checkpoint:
@@ -108,6 +115,11 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
         print(to_toml(config, changed), end="")
         raise SystemExit(0)
     return CommandLine(config, given, extra, values["dry_run"], values["all"])
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes if os.environ.get("RANK", "0") == "0" else ():
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _train_parser(program: Program) -> argparse.ArgumentParser:

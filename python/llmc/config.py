@@ -146,6 +146,8 @@ class Config:
     """validate on the first so many tokens of --val-data, at any batch size and length; 0: all [81920]"""
     eval_batches: int | None = None
     """instead: micro-batches, which are other text at another batch size or length; 0: all"""
+    early_stop: int = 0
+    """end the run after so many validations in a row without a lower loss; 0: never"""
     sample_every: int = 0
     """generate text every so many steps and at the end; 0: never"""
     prompt: str = ""
@@ -163,13 +165,17 @@ class Config:
     overwrite: bool = False
     """delete an earlier run's log and checkpoints in --out"""
     resume: bool = False
-    """continue from the newest checkpoint in --out; if there is none, start at step 0"""
+    """continue from the newest checkpoint in --out, with its options; without one start at step 0"""
+    allow_data_change: bool = False
+    """resume although the data is not that of the checkpoint"""
     checkpoint_every: int = 0
     """write a checkpoint every so many steps and at the end; 0: only at the end"""
     checkpoint_minutes: float | None = None
     """with --out, also write a checkpoint when the last one is this old; 0: never [15]"""
     keep: int = 2
     """number of checkpoints to keep"""
+    keep_best: bool = False
+    """also keep the checkpoint with the least validation loss: OUT/checkpoints/best"""
     coord_check: str = ""
     """write statistics of every activation, parameter and gradient at each step to this CSV"""
     profile: bool = False

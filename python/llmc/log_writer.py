@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmc.log import parse_event
+from llmc.log import Event, parse_event
 
 
 class LogWriter:
@@ -19,11 +19,14 @@ class LogWriter:
 
     def __init__(self, out: Path, resume_step: int | None) -> None:
         path, kept = out / "log.jsonl", ""
+        self.at_resume: dict[str, Event] = {}  # the events of the step that the run continues from, by kind
         if resume_step is not None and path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
                 event = parse_event(line) if line.endswith("\n") else None  # otherwise it is incomplete after a crash
                 if event and event["event"] != "final" and event["step"] <= resume_step:
                     kept += line
+                    if event["step"] == resume_step:
+                        self.at_resume[event["event"]] = event
         temporary = path.with_suffix(".tmp")
         temporary.write_text(kept, encoding="utf-8")
         temporary.rename(path)

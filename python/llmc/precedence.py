@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from llmc.options import Setting, has_effect, shown
+from llmc.options import Setting, Table, has_effect, shown
 
 OF_PRESET = ("depth", "width", "heads", "head-dim", "seq-len")
 
@@ -24,6 +25,23 @@ def leave_out(of_file: Sequence[Setting], given: Sequence[Setting], file: str) -
         else:
             kept.append(setting)
     return kept, [f"{file}: {', '.join(what)} left out: {why}" for why, what in left_out.items()]
+
+
+def stored_settings(config: Mapping[str, Any], source: str, table: Table) -> list[Setting]:
+    """The options of the run that --resume continues, as if they had been given."""
+    # one micro-batch is the default, also of another --batch-size
+    sizes: list[Any] = [config.get(key) for key in ("total_batch_size", "batch_size", "seq_len")]
+    default_total = all(isinstance(size, int) for size in sizes) and sizes[0] == sizes[1] * sizes[2]
+    own = {"out", "resume", "overwrite", "allow-data-change"} | ({"total-batch-size"} if default_total else set())
+    settings = []
+    for name, option in table.items():
+        value = config.get(option.key)
+        if name in own or not option.stored or value is None or value == "":
+            continue
+        if option.schemes and config.get("parametrization") not in option.schemes:
+            continue  # a default without a meaning
+        settings.append(Setting(option, value, f"{source}: --{name}"))
+    return settings
 
 
 def _reason(of_file: Setting, given: Setting) -> str:

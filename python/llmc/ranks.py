@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -59,6 +60,15 @@ def largest(value: float, device: torch.device) -> float:
     shared = torch.tensor(float(value), device=device)
     dist.all_reduce(shared, dist.ReduceOp.MAX)
     return float(shared.item())
+
+
+def of_first_rank(value: Any) -> Any:
+    """The value that rank 0 has, on all ranks."""
+    if world_size() == 1 or not dist.is_initialized():
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared)
+    return shared[0]
 
 
 def data_parallel(module: torch.nn.Module) -> torch.nn.Module:

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
-from llmc.checkpoint import Rules
+from llmc.checkpoint import Rules, newest_checkpoint
 from llmc.errors import Error
+from llmc.log import Event
 from llmc.log_writer import LogWriter, provenance
 from llmc.options import stored_options
 from llmc.progress import duration
-from llmc.ranks import rank
+from llmc.ranks import device_text, of_first_rank, rank
+from llmc.run_folder import tidy_checkpoints
 from llmc.run_setup import Setup, describe, parameter_count
 from llmc.step_line import SCREEN, Status
 
@@ -54,7 +56,7 @@ class RunLog:
     ) -> None:
         self.setup, self.first_step, self.begin = setup, step, begin
         self.last: dict[str, float] = {}  # newest value of each field, for the final event
-        self.evaluated_at = -1
+        self.evaluated_at = self.sampled_at = -1  # steps
         self.training_seconds = self.first_step_seconds = self.first_step_end = 0.0
         record: dict[str, Any] = {
             "config": stored_options(setup.config) | setup.extra,
@@ -64,15 +66,26 @@ class RunLog:
         }
         self.metadata = {key: json.dumps(value) for key, value in record.items()} | {"tokenizer": setup.tokenizer}
         self.file = self._open(step) if rank() == 0 and setup.config.out else None
+        # the events of the step that the run continues from, by kind
+        self.at_resume: dict[str, Event] = of_first_rank(self.file.at_resume if self.file else {})
+        if "eval" in self.at_resume and self.at_resume["eval"].get("val_loss") is not None:
+            self.evaluated_at = step
+            known = self.at_resume["eval"]
+            self.last |= {key: known[key] for key in ("val_loss", "bits_per_byte") if key in known}
+        self.sampled_at = step if "sample" in self.at_resume else -1
         record |= {"parameters": parameter_count(rules), "command": shlex.join(sys.argv)}
         self.write("config", step, record | ({"resumed_from": str(setup.resume_from)} if setup.resume_from else {}))
-        self.note(describe(setup, rules, f"{device}, compiled" if compiled else str(device)))
+        self.note(describe(setup, rules, device_text(device) + (", compiled" if compiled else "")))
+        if not setup.config.out:
+            self.note("no --out: nothing of this run is kept, neither log nor checkpoints")
         for change in changed:
             self.note(f"changed since the checkpoint: {change}")
         if setup.resume_from:
             self.note(f"resumed from {setup.resume_from} at step {step}")
         elif setup.config.resume:
             self.note(f"nothing to resume in {setup.config.out}: starting at step 0")
+        if compiled:
+            self.note("compiling at the first step and at the first evaluation: a minute or more each")
 
     def _open(self, step: int) -> LogWriter:
         config = self.setup.config
@@ -81,6 +94,7 @@ class RunLog:
             out.mkdir(parents=True, exist_ok=True)
             if config.overwrite:
                 shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            tidy_checkpoints(config.out, self.setup.damaged)
             return LogWriter(out, step if self.setup.resume_from else None)
         except OSError as error:
             raise Error(f"cannot write to --out {out}: {error.strerror}") from None
@@ -114,6 +128,7 @@ class RunLog:
 
     def sample(self, step: int, text: str) -> None:
         prompt = self.setup.config.prompt
+        self.sampled_at = step
         self.write("sample", step, {"prompt": prompt, "text": text})
         self.note(f"---- sample at step {step} ----\n{prompt}{text}\n----")
 
@@ -141,13 +156,29 @@ class RunLog:
             status = Status(step, self.setup.steps, self.last.get("loss"), activity=f"{what} {done}/{count}")
             SCREEN.step(status, "fleeting")
 
-    def finish(self, step: int, reason: str, stop: int = 0) -> None:
-        """reason: done, signal or diverged; stop: the signal."""
-        self.write("final", step, self.last | {"elapsed": self.elapsed(), "reason": reason})
-        if stop:
-            saved = "--resume continues from here" if self.setup.config.out else "nothing was saved (no --out)"
-            self.note(f"stopped by signal {stop} after step {step}; {saved}")
+    def finish(self, step: int, reason: str, stop: int = 0, best: dict[str, Any] | None = None) -> None:
+        """reason: done, early_stop, signal or diverged; stop: the signal; best: the best evaluation."""
+        config = self.setup.config
+        fields: dict[str, Any] = self.last | {"elapsed": self.elapsed(), "reason": reason}
+        if best:
+            fields["best"] = {key: best[key] for key in ("step", "val_loss")}
+        if reason == "early_stop":
+            fields["early_stop"] = config.early_stop
+        self.write("final", step, fields)
+        if reason == "early_stop" and best:
+            since = f"{best['evaluations_since']} evaluation{'s' * (best['evaluations_since'] != 1)}"
+            self.note(
+                f"stopped early at step {step}: {since} without a validation loss below that of step {best['step']}"
+            )
         elif reason == "done" and "val_loss" in self.last:
             bits = f", {self.last['bits_per_byte']:.4f} bits/byte" if "bits_per_byte" in self.last else ""
             took, loss = duration(self.elapsed()), self.last["val_loss"]
             self.note(f"done in {took}: validation loss {loss:.4f} nats/token{bits}")
+        if best and config.keep_best:
+            where = f"{config.out}/checkpoints/best"
+            self.note(f"best    validation loss {best['val_loss']:.4f} at step {best['step']}: {where}")
+        if newest := newest_checkpoint(config.out):
+            self.note(f"log {config.out}/log.jsonl, checkpoint {newest}")
+        if stop:
+            saved = "--resume continues from here" if config.out else "nothing was saved (no --out)"
+            self.note(f"stopped by signal {stop} after step {step}; {saved}")

@@ -10,11 +10,13 @@ from pathlib import Path
 from llmc.bpe_table import find_table
 from llmc.checkpoint import (
     Checkpoint,
+    Damaged,
     Rules,
     Shape,
     Start,
     check_rules,
     newest_checkpoint,
+    newest_intact_checkpoint,
     open_checkpoint,
     read_start,
 )
@@ -22,8 +24,11 @@ from llmc.command_line import CommandLine
 from llmc.config import Config
 from llmc.cpus import threads_text
 from llmc.data.windows import Dataset
-from llmc.errors import DataError, UsageError
+from llmc.errors import DataError, Error, UsageError
 from llmc.options import OPTIONS, Value, of_type, resolve_batch, resolve_heads, stored_options
+from llmc.ranks import rank
+from llmc.resume import compare_data, why_finished
+from llmc.run_folder import RunLock
 from llmc.tokenizer import GPT2_VOCAB_SIZE, UNKNOWN
 from llmc.wording import plural
 
@@ -49,6 +54,9 @@ class Setup:
     extra: dict[str, Value]  # options that only this program has
     warnings: list[str]
     notes: list[str]  # what was assumed or taken from a checkpoint, a sentence each
+    lock: RunLock  # of --out
+    damaged: list[Damaged]  # checkpoints newer than that of --resume
+    finished: str  # of --resume: why there is nothing to do; "" if there is
 
     @property
     def micro_steps(self) -> int:
@@ -62,7 +70,12 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
     ties, grad_clip     the scheme's defaults of --tie-embeddings and --grad-clip
     """
     config, weights, notes = line.config, None, []
-    resume_from = newest_checkpoint(config.out) if config.resume else None
+    lock, resume_from, damaged = RunLock(), None, list[Damaged]()
+    if not line.dry_run and rank() == 0:
+        lock.take_existing(config.out)
+    if config.resume:
+        resume_from, damaged = newest_intact_checkpoint(config.out)
+    warnings = _about_damage(config.out, resume_from, damaged)
     if source := resume_from or config.init:
         weights = open_checkpoint(source)
         if not resume_from:
@@ -91,16 +104,49 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
             + ", or choose other data"
         )
     tokenizer, tokenizer_file = _choose_tokenizer(config, train, weights)
+    if not line.dry_run:
+        check_unused(config)
+    start = read_start(resume_from) if resume_from else Start()
+    steps = length_in_steps(config, train, start)
+    finished = why_finished(config, start.step, steps) if resume_from else ""
+    setup = (config, shape, start, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file)
+    return Setup(*setup, line.extra, warnings, notes, lock, damaged, finished)
+
+
+def check_unused(config: Config) -> None:
+    """UsageError if --out holds an earlier run and neither --resume nor --overwrite is given."""
     used = config.out and (newest_checkpoint(config.out) or (Path(config.out) / "log.jsonl").exists())
-    if used and not (config.resume or config.overwrite or line.dry_run):
+    if used and not (config.resume or config.overwrite):
         raise UsageError(
             f"--out {config.out} holds an earlier run: continue it (--resume), delete it (--overwrite), or choose "
             "another folder"
         )
-    start = read_start(resume_from) if resume_from else Start()
-    steps = length_in_steps(config, train, start)
-    setup = (config, shape, start, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file)
-    return Setup(*setup, line.extra, [], notes)
+
+
+def open_folder(setup: Setup) -> None:
+    """Creates --out and takes its lock. Another run may have come first since prepare() looked."""
+    config = setup.config
+    if not config.out or rank():
+        return
+    try:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        warning = setup.lock.take(config.out)
+    except OSError as error:
+        raise Error(f"cannot write to --out {config.out}: {error.strerror}") from None
+    setup.warnings.extend([warning] if warning else [])
+    check_unused(config)
+    if config.resume and newest_intact_checkpoint(config.out)[0] != setup.resume_from:
+        raise Error(f"--out {config.out}: another run wrote a checkpoint meanwhile: start again")
+
+
+def _about_damage(out: str, resume_from: Path | None, damaged: list[Damaged]) -> list[str]:
+    """What to say of damaged checkpoints. DataError if none is intact."""
+    if damaged and not resume_from:
+        newest = damaged[0]
+        raise DataError(
+            f"--resume: no checkpoint in {out} is intact: {newest.reason}; delete {newest.folder} to start at step 0"
+        )
+    return [f"the checkpoint {d.folder} is damaged ({d.reason}): going on from {resume_from}" for d in damaged]
 
 
 def take_parametrization(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, list[str]]:
@@ -245,7 +291,9 @@ def check_weights(setup: Setup, rules: Rules) -> list[str]:
             f"--resume: the checkpoint is at step {weights.step}, beyond the {plural(setup.steps, 'step')} asked for: "
             "raise --steps"
         )
-    return changed
+    if setup.finished:
+        return []
+    return changed + compare_data(setup.config, resume_from, setup.start.data, setup.train, setup.val)
 
 
 def parameter_count(rules: Rules) -> int:

@@ -15,6 +15,7 @@
 #include "llmc/train/checkpoint/layout.h"
 #include "llmc/train/checkpoint/own_metadata.h"
 #include "llmc/train/checkpoint/plain_gpt2.h"
+#include "llmc/train/checkpoint/run_folder.h"
 #include "llmc/train/checkpoint/safetensors.h"
 
 namespace llmc {
@@ -53,15 +54,6 @@ void commit(const fs::path& temporary, const fs::path& final) {
     fs::remove_all(temporary);
 }
 
-std::vector<fs::path> checkpoints_of(const fs::path& folder) {  // complete ones, oldest first
-    std::vector<fs::path> found;
-    if (fs::is_directory(folder))
-        for (auto& entry : fs::directory_iterator(folder))
-            if (entry.path().filename().string().starts_with("step_")) found.push_back(entry.path());
-    std::sort(found.begin(), found.end());
-    return found;
-}
-
 void write_text(const fs::path& path, const std::string& text) {
     std::ofstream out(path);
     if (!(out << text << std::flush)) fail("cannot write ", path.string(), "; earlier checkpoints are intact");
@@ -87,6 +79,11 @@ void write_model(const fs::path& folder, GPT2& model, const TrainingState& state
                        {"provenance", metadata.provenance.dump()}});
 }
 
+json to_json(const Best& best) {
+    if (best.step < 0) return nullptr;
+    return {{"step", best.step}, {"val_loss", best.val_loss}, {"evaluations_since", best.evaluations_since}};
+}
+
 void write_optimizer(const fs::path& path, const Optimizer& optimizer, const TrainingState& state, const json& config) {
     std::vector<SafetensorsEntry> entries;
     for (const Optimizer::State& s : optimizer.state())
@@ -96,7 +93,10 @@ void write_optimizer(const fs::path& path, const Optimizer& optimizer, const Tra
                              {"updates", state.updates},
                              {"seed", config.at("seed")},
                              {"optimizer", config.at("optimizer")},
-                             {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}}};
+                             {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}},
+                             {"data", {{"train", state.train_data}, {"val", state.val_data}}},
+                             {"evaluated_at", state.evaluated_at},
+                             {"best", to_json(state.best)}};
     write_safetensors(
         path, entries,
         {{"format", kFormat}, {"writer", kWriter}, {"step", std::to_string(state.step)}, {"state", remembered.dump()}});
@@ -109,12 +109,10 @@ nlohmann::ordered_json to_json(const ModelShape& s) {
             {"max_seq_len", s.max_seq_len}, {"vocab_size", s.vocab_size}, {"tie_embeddings", s.tie_embeddings}};
 }
 
-std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer,
-                            const TrainingState& state, const CheckpointMetadata& metadata) {
-    char name[32];
-    std::snprintf(name, sizeof name, "step_%08lld", static_cast<long long>(state.step));
-    const fs::path folder = fs::path(out) / "checkpoints", final = folder / name,
-                   temporary = folder / (std::string(".tmp-") + name);
+std::string save_checkpoint(const std::string& out, GPT2& model, const Optimizer& optimizer, const TrainingState& state,
+                            const CheckpointMetadata& metadata) {
+    const std::string name = checkpoint_name(state.step);
+    const fs::path folder = fs::path(out) / "checkpoints", final = folder / name, temporary = folder / (".tmp-" + name);
     try {
         fs::create_directories(folder);
         fs::remove_all(temporary);
@@ -135,8 +133,6 @@ std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const
         fs::remove_all(temporary, ignored);
         throw;
     }
-    std::vector<fs::path> all = checkpoints_of(folder);
-    for (size_t i = 0; i + size_t(keep) < all.size(); ++i) fs::remove_all(all[i]);
     return final.string();
 }
 
@@ -152,6 +148,13 @@ TrainingState state_in(const SafetensorsFile& file) {
         state.updates = remembered.at("updates");
         state.loss_window = remembered.at("outlier").at("loss").get<std::vector<double>>();
         state.grad_norm_window = remembered.at("outlier").at("grad_norm").get<std::vector<double>>();
+        if (remembered.contains("data")) {  // checkpoints of earlier versions have none
+            state.train_data = remembered.at("data").at("train");
+            state.val_data = remembered.at("data").at("val");
+        }
+        state.evaluated_at = remembered.value("evaluated_at", int64_t{-1});
+        if (const json best = remembered.value("best", json()); !best.is_null())
+            state.best = {best.at("step"), best.at("val_loss"), best.at("evaluations_since")};
     } catch (const std::exception& error) {
         fail_data(file.path, " is damaged: its metadata 'state' is incomplete (", error.what(), ")");
     }
@@ -174,12 +177,6 @@ TrainingState load_training_state(const std::string& folder, Optimizer& optimize
         upload(s.value, from_stored(spec, file.read(s.name, stored_shape(spec))));
     }
     return state;
-}
-
-std::optional<std::string> newest_checkpoint(const std::string& out) {
-    std::vector<fs::path> all = checkpoints_of(fs::path(out) / "checkpoints");
-    if (all.empty()) return std::nullopt;
-    return all.back().string();
 }
 
 }  // namespace llmc

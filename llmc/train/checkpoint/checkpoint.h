@@ -1,6 +1,7 @@
 // Checkpoints (doc/formats.md): a folder with the model, the optimizer's state and the position in the data, committed
 // by one rename.
 #pragma once
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +12,13 @@
 
 namespace llmc {
 
+// The evaluation with the least validation loss.
+struct Best {
+    int64_t step = -1;  // -1: none
+    double val_loss = INFINITY;
+    int64_t evaluations_since = 0;
+};
+
 // The state of a training run besides its tensors.
 struct TrainingState {
     int64_t step = 0;     // optimizer steps done, skipped ones included
@@ -18,6 +26,9 @@ struct TrainingState {
     int64_t samples = 0;  // sequences consumed
     int64_t tokens = 0;
     std::vector<double> loss_window, grad_norm_window;  // of the outlier detectors
+    nlohmann::json train_data, val_data;                // fingerprints (resume.h); null: not known
+    int64_t evaluated_at = -1;                          // the step of the last evaluation
+    Best best;
 };
 
 // A model file that can be read: this project's checkpoint folder or .safetensors, Hugging Face's GPT-2, or llm.c's
@@ -25,7 +36,10 @@ struct TrainingState {
 class ModelFile {
 public:
     virtual ~ModelFile() = default;
+    // A checkpoint's folder, a file, or the folder of a run. If it is a damaged checkpoint of a run, the error names
+    // an older one that is intact.
     static std::unique_ptr<ModelFile> open(const std::string& path);
+    static std::unique_ptr<ModelFile> open_file(const std::string& path);
 
     ModelShape shape{};
     std::string path;
@@ -46,17 +60,13 @@ struct CheckpointMetadata {
     nlohmann::ordered_json config, model, parametrization, provenance;
     std::string tokenizer, tokenizer_path;
 };
-// Writes OUT/checkpoints/step_XXXXXXXX and removes all but the last `keep`. Returns the folder. If it fails, the
-// checkpoints are unchanged.
-std::string save_checkpoint(const std::string& out, int keep, GPT2& model, const Optimizer& optimizer,
-                            const TrainingState& state, const CheckpointMetadata& metadata);
+// Writes OUT/checkpoints/step_XXXXXXXX. Returns the folder. If it fails, the checkpoints are unchanged.
+std::string save_checkpoint(const std::string& out, GPT2& model, const Optimizer& optimizer, const TrainingState& state,
+                            const CheckpointMetadata& metadata);
 // The state without its tensors, from a checkpoint folder.
 TrainingState read_training_state(const std::string& folder);
 // Moments, masters and state, after load_weights.
 TrainingState load_training_state(const std::string& folder, Optimizer& optimizer);
-
-// The newest complete checkpoint of a run.
-std::optional<std::string> newest_checkpoint(const std::string& out);
 
 nlohmann::ordered_json to_json(const ModelShape& shape);
 std::unique_ptr<ModelFile> open_llmc_model(const std::string& path);  // llm_c_format.cpp

@@ -7,6 +7,7 @@
 #include "llmc/train/checkpoint/checkpoint.h"
 #include "llmc/train/checkpoint/layout.h"
 #include "llmc/train/checkpoint/own_metadata.h"
+#include "llmc/train/checkpoint/run_folder.h"
 #include "llmc/train/checkpoint/weight_files.h"
 
 namespace llmc {
@@ -124,6 +125,22 @@ void check_rules(const ModelFile& file, const GPT2& model) {
 }  // namespace
 
 std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
+    try {
+        return open_file(given);
+    } catch (const Error& error) {
+        if (error.exit_code != kExitData || !fs::exists(given)) throw;
+        fs::path folder = fs::path(given).lexically_normal();
+        if (!folder.has_filename()) folder = folder.parent_path();  // "step_00000010/"
+        if (!fs::is_directory(folder)) folder = folder.parent_path();
+        const bool run = fs::exists(folder / "checkpoints");
+        const fs::path out = run ? folder : folder.parent_path().parent_path();
+        const auto intact = newest_intact_checkpoint(out.string(), run ? "" : folder.string()).folder;
+        if (!intact) throw;
+        throw Error(kExitData, str(error.what(), "; the checkpoint ", *intact, " is intact"));
+    }
+}
+
+std::unique_ptr<ModelFile> ModelFile::open_file(const std::string& given) {
     const fs::path path = file_of(given);
     if (path.extension() == ".bin") return open_llmc_model(path.string());
     const auto files = std::make_shared<const WeightFiles>(path.string());

@@ -11,6 +11,7 @@
 #include "llmc/core/version.h"
 #include "llmc/train/options/numbers.h"
 #include "llmc/train/options/precedence.h"
+#include "llmc/train/resume.h"
 
 namespace llmc {
 namespace {
@@ -138,6 +139,22 @@ std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train) 
     return out;
 }
 
+// With --resume, the options of the run that is continued come first: those that are given win.
+void add_stored(std::vector<Setting>& settings) {
+    std::string out;
+    bool resume = false;
+    for (const Setting& s : settings) {
+        if (std::string(s.option->name) == "out" && s.value.is_string()) out = s.value.get<std::string>();
+        if (std::string(s.option->name) == "resume") resume = s.value == true;
+    }
+    if (!resume || out.empty()) return;
+    std::vector<Setting> all = stored_settings(out);
+    for (const std::string& note : leave_out(all, settings, "--resume"))
+        std::fprintf(stderr, "note: %s\n", note.c_str());
+    all.insert(all.end(), settings.begin(), settings.end());
+    settings = std::move(all);
+}
+
 void print_and_exit(const std::string& text) {
     std::fputs(text.c_str(), stdout);
     std::exit(kExitOk);
@@ -201,6 +218,7 @@ CommandLine parse_command_line(int argc, char** argv) {
     for (const std::string& note : leave_out(settings, given, "--config " + config_file))
         std::fprintf(stderr, "note: %s\n", note.c_str());
     settings.insert(settings.end(), given.begin(), given.end());
+    add_stored(settings);
     line.config = make_config(settings, line.given);
     const bool from_checkpoint = !line.config.model.init.empty() || line.config.output.resume;
     if (!from_checkpoint) resolve_heads(line.config);
