@@ -52,13 +52,12 @@ from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import data_parallel, exit_process, largest, pick_device, process_group, rank, world_size
 from llmc.rule_table import table_lines
 from llmc.run_folder import stored_config
-from llmc.run_log import RunLog
-from llmc.run_setup import Setup, assumed_heads, check_weights, describe, open_folder, prepare, take_shape
+from llmc.run_log import RunLog, report
+from llmc.run_setup import Setup, assumed_heads, check_weights, describe, prepare, take_shape
 from llmc.run_warnings import warnings_of
 from llmc.sampling import generate, open_tokenizer
 from llmc.saver import Saver
 from llmc.signals import Received, stop_signals
-from llmc.step_line import SCREEN
 from llmc.tokenizer import UNKNOWN
 from llmc.torch_profile import StepProfiler
 
@@ -674,7 +673,6 @@ class Trainer:
         self.config = config = setup.config
         self.step, self.saved_at = 0, -1
         changed = check_weights(setup, rules)
-        open_folder(setup)
         self.tokenizer = open_tokenizer(setup.tokenizer, setup.tokenizer_file) if config.sample_every else None
         self.model = GPT2(config, setup.shape, rules).to(device)
         initial = functools.partial(initial_value, config.seed)
@@ -755,12 +753,7 @@ class Trainer:
         if self.setup.ranks > 1:
             dist.all_reduce(total)
         self.log.eval(self.step, total.item())
-        self.judge(total.item())
-
-    def judge(self, val_loss: float) -> None:
-        if self.saver.judge(self.step, val_loss):
-            self.checkpoint()
-            self.saver.keep_as_best(self.step)
+        self.saver.judge(self.step, total.item(), self.checkpoint)
 
     def sample_text(self) -> None:
         if not self.tokenizer or self.log.sampled_at == self.step or self.rank:
@@ -806,7 +799,7 @@ class Trainer:
         self.received, self.stop, first_step = received, 0, self.step
         profiler = StepProfiler(self.config.profile)
         if self.log.evaluated_at == self.step != self.saver.evaluated_at:  # after the checkpoint of this step
-            self.judge(self.log.last["val_loss"])
+            self.saver.judge(self.step, self.log.last["val_loss"], self.checkpoint)
         if self.step == self.setup.steps or self.setup.resume_from:
             self.do_what_is_due(stepped=False)
         while self.step < self.setup.steps and not self.stopping() and not self.saver.stopped_early:
@@ -892,13 +885,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(describe_checkpoint(line.checkpoint))
             return 0
         return sample(line) if line.command == "sample" else train(line)
-    except torch.OutOfMemoryError:
-        error, code = "out of device memory: lower --batch-size (and keep --total-batch-size)", ExitCode.FAILED
-    except (Error, OSError) as problem:  # OSError: a full disk, for example
-        error, code = str(problem), getattr(problem, "code", ExitCode.FAILED)
-    SCREEN.close()
-    print(f"train_gpt2.py: {error}", file=sys.stderr)
-    return int(code)
+    except (torch.OutOfMemoryError, Error, OSError) as problem:  # OSError: a full disk, for example
+        return report(problem)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ Trainer::Trainer(Setup setup, const std::string& command)
     : setup_(std::move(setup)),
       model_(setup_.shape, *setup_.rules, checked_memory(setup_)),
       optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
-    open_folder();
     if (setup_.weights)
         load_weights(*setup_.weights, model_);
     else
@@ -74,6 +73,7 @@ void Trainer::open_folder() {
 }
 
 void Trainer::announce(const std::string& command) {
+    open_folder();
     if (!config_.output.out.empty()) {
         if (config_.output.overwrite) fs::remove_all(fs::path(config_.output.out) / "checkpoints");
         tidy_checkpoints(config_.output.out, setup_.damaged);

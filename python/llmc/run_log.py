@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from llmc.checkpoint import Rules, newest_checkpoint
-from llmc.errors import Error
+from llmc.errors import Error, ExitCode
 from llmc.log import Event
 from llmc.log_writer import LogWriter, provenance
 from llmc.options import stored_options
 from llmc.progress import duration
-from llmc.ranks import device_text, of_first_rank, rank
+from llmc.ranks import of_first_rank, rank
 from llmc.run_folder import tidy_checkpoints
-from llmc.run_setup import Setup, describe, parameter_count
+from llmc.run_setup import Setup, describe, open_folder, parameter_count
 from llmc.step_line import SCREEN, Status
 
 
@@ -58,6 +58,7 @@ class RunLog:
         self.last: dict[str, float] = {}  # newest value of each field, for the final event
         self.evaluated_at = self.sampled_at = -1  # steps
         self.training_seconds = self.first_step_seconds = self.first_step_end = 0.0
+        open_folder(setup)
         record: dict[str, Any] = {
             "config": stored_options(setup.config) | setup.extra,
             "model": setup.shape.to_json(),
@@ -75,7 +76,7 @@ class RunLog:
         self.sampled_at = step if "sample" in self.at_resume else -1
         record |= {"parameters": parameter_count(rules), "command": shlex.join(sys.argv)}
         self.write("config", step, record | ({"resumed_from": str(setup.resume_from)} if setup.resume_from else {}))
-        self.note(describe(setup, rules, device_text(device) + (", compiled" if compiled else "")))
+        self.note(describe(setup, rules, f"{device}, compiled" if compiled else str(device)))
         if not setup.config.out:
             self.note("no --out: nothing of this run is kept, neither log nor checkpoints")
         for change in changed:
@@ -182,3 +183,13 @@ class RunLog:
         if stop:
             saved = "--resume continues from here" if config.out else "nothing was saved (no --out)"
             self.note(f"stopped by signal {stop} after step {step}; {saved}")
+
+
+def report(problem: Exception) -> int:
+    """Prints why train_gpt2.py failed, on a line of its own; returns the exit code."""
+    text = str(problem)
+    if isinstance(problem, torch.OutOfMemoryError):
+        text = "out of device memory: lower --batch-size (and keep --total-batch-size)"
+    SCREEN.close()
+    print(f"train_gpt2.py: {text}", file=sys.stderr)
+    return int(getattr(problem, "code", ExitCode.FAILED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +50,22 @@ class Saver:
         prune_checkpoints(config.out, config.keep, best["step"] if best and config.keep_best else -1)
         log.write("checkpoint", step, {"path": path})
 
-    def judge(self, step: int, val_loss: float) -> bool:
-        """Remembers the best evaluation; whether its checkpoint is to be kept now, by --keep-best."""
+    def judge(self, step: int, val_loss: float, save: Callable[[], None]) -> None:
+        """Remembers the best evaluation, for --early-stop and --keep-best. save: writes the checkpoint of the step if
+        there is none."""
         self.evaluated_at = step
         if not val_loss < (self.best["val_loss"] if self.best else math.inf):
             if self.best:
                 self.best["evaluations_since"] += 1
-            return False
+            return
         self.best = {"step": step, "val_loss": val_loss, "evaluations_since": 0}
-        return self.config.keep_best and self.log.at_resume.get("best", {}).get("step") != step
-
-    def keep_as_best(self, step: int) -> None:
-        """After the checkpoint of this step was written."""
-        if self.best and rank() == 0:
+        if not self.config.keep_best or self.log.at_resume.get("best", {}).get("step") == step:
+            return
+        save()
+        if rank() == 0:
             mark_best_checkpoint(self.config.out, step)
             prune_checkpoints(self.config.out, self.config.keep, step)
-            self.log.write("best", step, {"val_loss": self.best["val_loss"], "path": str(self._folder(step))})
+            self.log.write("best", step, {"val_loss": val_loss, "path": str(self._folder(step))})
 
     @property
     def stopped_early(self) -> bool:
