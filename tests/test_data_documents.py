@@ -62,6 +62,8 @@ def test_separators_in_a_text_without_the_option_are_said(tmp_path, capsys):
     assert f"a.txt: {EOT} is taken as text; --separator '{EOT}' divides documents there" in printed
     assert "a.txt: 1 file (0 left out)\n" in printed
     make(tmp_path / "out", tmp_path / "a.txt", "--separator", EOT)
+    (tmp_path / "b.txt").write_text(f"within {EOT} a line\n" * 20)
+    make(tmp_path / "out", tmp_path / "b.txt")
     assert "is taken as text" not in capsys.readouterr().out
 
 

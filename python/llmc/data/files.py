@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +12,13 @@ from typing import NamedTuple
 from llmc.data.dataset import Piece
 
 BLOCK_BYTES = 4 << 20
-END_OF_TEXT = b"<|endoftext|>"  # usual in files with many documents
+END_OF_TEXT = re.compile(rb"^<\|endoftext\|>\r?$", re.MULTILINE)  # a line, usual in files with many documents
 
 
 class Scan(NamedTuple):
     problem: str  # why the file is not usable; "": it is
     sha256: str = ""
-    marked: bool = False  # text with END_OF_TEXT
+    marked: bool = False  # has END_OF_TEXT
 
 
 def scan(path: Path) -> Scan:
@@ -31,7 +32,7 @@ def scan(path: Path) -> Scan:
                 if b"\0" in block:
                     return Scan("binary")
                 decoder.decode(block)
-                marked = marked or END_OF_TEXT in block
+                marked = marked or END_OF_TEXT.search(block) is not None
                 sha256.update(block)
                 size += len(block)
         decoder.decode(b"", final=True)
