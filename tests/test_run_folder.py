@@ -12,6 +12,7 @@ import pytest
 from program import TINY, checkpoints, last_wins, log, losses, run, snapshot, tensors
 from shards import random_text, write_text_shards
 
+import llmc
 import train_gpt2
 
 RUN = [*TINY, "--lr", 0.01, "--eval-tokens", 400, "--schedule", "constant"]
@@ -322,3 +323,13 @@ def test_evaluation_events_are_not_repeated(data, tmp_path, call):
     shutil.rmtree(tmp_path / "checkpoints/step_00000004")
     call("--out", tmp_path, "--resume")
     assert events(tmp_path, *kinds) == before
+
+
+def test_python_saves_into_no_folder_of_a_running_program(data, tmp_path):
+    run(*data, *RUN, "--steps", 2, "--out", tmp_path)
+    model = llmc.load(tmp_path, resume=True)
+    with open(tmp_path / ".lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="is in use by process"):
+            model.save(tmp_path)
+    model.save(tmp_path)

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +14,7 @@
 #include "llmc/core/error.h"
 #include "llmc/gpt2/arena.h"
 #include "llmc/train/checkpoint/checkpoint.h"
+#include "llmc/train/checkpoint/run_folder.h"
 #include "llmc/train/provenance.h"
 #include "llmc/train/sampler.h"
 
@@ -210,11 +210,14 @@ public:
         else if (tokenizer != "byte" && tokenizer != "unknown")
             Tokenizer::load(tokenizer), kind = "gpt2", path = tokenizer;
         const Turn turn;
-        if (const auto newest = newest_checkpoint(folder); newest && ModelFile::open(*newest)->step > state_.step)
+        RunLock lock;
+        lock.take_existing(folder);  // of a run that is going on
+        const auto newest = newest_intact_checkpoint(folder).folder;
+        if (newest && ModelFile::open(*newest)->step > state_.step)
             fail_usage(folder, " holds the later checkpoint ", *newest, ", this model is at step ", state_.step,
                        ": choose another folder");
         const auto rules = model_.rules.to_json(tensor_specs(model_.shape));
-        return save_checkpoint(folder, std::numeric_limits<int>::max(), model_, optimizer_, state_,
+        return save_checkpoint(folder, model_, optimizer_, state_,
                                {to_json(config_), to_json(model_.shape), rules, provenance(""), kind, path});
     }
     void zero_grad() {
