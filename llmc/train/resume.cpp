@@ -44,7 +44,7 @@ std::vector<Setting> stored_settings(const std::string& out) {
         const std::string name = option.name;
         const bool own = name == "out" || name == "resume" || name == "overwrite" || name == "allow-data-change";
         if (own || !option.stored || !config.contains(option.key()) || config.at(option.key()).is_null()) continue;
-        if (config.at(option.key()) == "") continue;  // not given
+        if (config.at(option.key()) == "") continue;                     // not given
         if (option.meant && scheme && !option.meant(*scheme)) continue;  // a default without a meaning
         if (name == "total-batch-size" && default_total) continue;
         settings.push_back({&option, config.at(option.key()), str(source, ": --", name)});
@@ -84,7 +84,7 @@ std::string difference(const json& then, const json& now) {
 
 std::string why_finished(const std::string& out, const Config& config, int64_t step, int64_t steps) {
     const json last = last_event(out);
-    if (last.value("event", json()) != "final" || last.value("step", json()) != step) return "";
+    if (!last.is_object() || last.value("event", json()) != "final" || last.value("step", json()) != step) return "";
     const json reason = last.value("reason", json());
     if (reason == "done" && step == steps)
         return str("the run in ", out, " is finished: it did all of its ", steps, " steps; to go on, raise --steps");
