@@ -753,6 +753,9 @@ class Trainer:
         if self.setup.ranks > 1:
             dist.all_reduce(total)
         self.log.eval(self.step, total.item())
+        if not math.isfinite(total):
+            self.log.finish(self.step, "diverged")
+            raise Error(f"training diverged at step {self.step}: validation loss {total:.6g}", ExitCode.DIVERGED)
         self.saver.judge(self.step, total.item(), self.checkpoint)
 
     def sample_text(self) -> None:

@@ -293,6 +293,14 @@ def test_numbers_that_are_not_finite(evaluate, tmp_path, value, kind):
     assert "model.safetensors" in text
 
 
+def test_an_evaluation_that_is_not_finite_is_no_success(evaluate, tmp_path):
+    """Finite weights, but logits that overflow."""
+    weights = random_weights() | {"ln_f.weight": torch.full((WIDTH,), 3e38)}
+    code, _, text = evaluate(write(tmp_path / "model", weights, CONFIG))
+    assert code == 4
+    assert "training diverged at step 0: validation loss nan" in text
+
+
 # --- The header of a safetensors file: both programs accept and refuse what safetensors 0.8.0 does ---
 
 

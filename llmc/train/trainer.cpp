@@ -122,7 +122,9 @@ int Trainer::run() {
         const StepResult result = train_step();
         state_.step++;
         log(result);
-        if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) diverged(result);
+        if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm))
+            diverged(str("loss ", result.loss, ", gradient norm ", result.grad_norm,
+                         "; lower --lr or raise --warmup-steps"));
         do_what_is_due(&result);
     }
     const int signal = received_signal();
@@ -135,10 +137,9 @@ int Trainer::run() {
     return signal ? kExitSignal + signal : kExitOk;
 }
 
-void Trainer::diverged(const StepResult& r) {
+void Trainer::diverged(const std::string& numbers) {
     finish("diverged");
-    throw Error(kExitDiverged, str("training diverged at step ", state_.step, ": loss ", r.loss, ", gradient norm ",
-                                   r.grad_norm, "; lower --lr or raise --warmup-steps",
+    throw Error(kExitDiverged, str("training diverged at step ", state_.step, ": ", numbers,
                                    saved_at_ >= 0 ? str(" (the checkpoint of step ", saved_at_, " is intact)") : ""));
 }
 
@@ -303,6 +304,10 @@ void Trainer::evaluate() {
     for (auto& [key, value] : line.items()) last_[key] = value;
     line["elapsed"] = elapsed();
     logger_.write("eval", state_.step, line);
+    if (!std::isfinite(loss)) {
+        saved_at_ = -1;  // the weights of this step make such a loss
+        diverged(str("validation loss ", loss));
+    }
     judge_evaluation(loss);
 }
 
@@ -374,7 +379,8 @@ void Trainer::finish(const char* reason) {
     }
     if (reason == std::string("early_stop"))
         Progress::note(str("stopped early at step ", state_.step, ": ", state_.best.evaluations_since,
-                           state_.best.evaluations_since == 1 ? " evaluation" : " evaluations", " without a validation loss below that of step ", state_.best.step));
+                           state_.best.evaluations_since == 1 ? " evaluation" : " evaluations",
+                           " without a validation loss below that of step ", state_.best.step));
     if (config_.output.keep_best && state_.best.step >= 0)
         Progress::note(str("best    validation loss ", decimals(state_.best.val_loss, 4), " at step ", state_.best.step,
                            ": ", config_.output.out, "/checkpoints/best"));

@@ -29,7 +29,7 @@ private:
     bool stopped_early() const;
     StepResult train_step();
     void log(const StepResult& result);
-    [[noreturn]] void diverged(const StepResult& result);
+    [[noreturn]] void diverged(const std::string& numbers);
     void do_what_is_due(const StepResult* result);
     void show(const StepResult& result);
     void show_activity(const char* what, int64_t done, int64_t all);
