@@ -13,7 +13,7 @@ struct CommandLine {
     Given given;
     bool dry_run = false;
     bool all_tensors = false;  // --dry-run --all: a row for every block
-    std::string checkpoint;  // of sample and info
+    std::string checkpoint;    // of sample and info
 };
 
 // Parses and validates; the command line wins over --config. Prints and exits 0 for --help, --version, --print-config
