@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import random
 import re
 import shlex
 
@@ -55,7 +56,7 @@ def test_printed_command_finds_data_in_any_folder(tmp_path, folder):
 
 
 def test_what_exists_is_taken_literally(tmp_path):
-    sizes = {"a[12].bin": 50, "a1.bin": 60, "a2.bin": 70, "d[12]/x.bin": 80, "d1/x.bin": 90}
+    sizes = {"a[12].bin": 50, "a1.bin": 60, "a2.bin": 70, "d[12]/x.bin": 80, "d1/x.bin": 90, "aéé.bin": 100}
     for seed, (name, size) in enumerate(sizes.items()):
         shard(tmp_path / name, seed, size)
     for word, expected in {
@@ -69,6 +70,7 @@ def test_what_exists_is_taken_literally(tmp_path):
         "d?/../a1.bin": 60,
         "d1//x.bin": 90,
         "*/x.bin": 170,
+        "?é[è-ê].bin": 100,  # a character is one of UTF-8
     }.items():
         code, about, message = both("--train-data", tmp_path / "" / word if "//" not in word else f"{tmp_path}/{word}")
         assert (code, message, tokens_said(about)) == (0, "", expected), word
@@ -118,9 +120,21 @@ def test_a_folder_stands_for_its_shards(tmp_path):
         f"note    --train-data {tmp_path}/d is a folder: t_train_000001.bin to t_train_000002.bin are taken, 2 files",
         f"note    --val-data {tmp_path}/d is a folder: t_val_000001.bin is taken",
     ]
+    shard(tmp_path / "e" / "u_train_000001.bin", 9, 60)
+    code, about, message = both("--train-data", f"{tmp_path}//[de]/")  # a pattern may match folders
+    assert (code, message, tokens_said(about)) == (0, "", 160)
+    assert [line.split()[2] for line in about[1:]] == [f"{tmp_path}/d/", f"{tmp_path}/e/"]
+    (tmp_path / "f").mkdir()
+    assert both("--train-data", tmp_path / "?")[2].startswith(f"--train-data '{tmp_path}/f' is a folder without")
     for name in ("tiny_shakespeare_train.bin", "train.bin"):  # llm.c's and nanoGPT's names
         shard(tmp_path / name.removesuffix(".bin") / name)
         assert len(find_shards(tmp_path / name.removesuffix(".bin"), "--train-data")[0]) == 1
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.bin")
+    for name in (tmp_path / "pipe.bin", tmp_path / "*.bin", "/dev/null", "/dev/zero"):
+        assert both("--train-data", name)[0] == 3
 
 
 def test_messages_about_what_is_not_there(tmp_path):
@@ -174,3 +188,38 @@ def test_numbers_of_one_have_no_plural(tmp_path):
     for program in original, twin:
         out = program(["--train-data", str(tmp_path / "a.bin"), *map(str, MODEL)])[1]
         assert "\nrun     1 step of 8 tokens (1 x 1 x 8) = 8 tokens" in out
+
+
+NAMES = [
+    "a",
+    "b[1]",
+    "b1",
+    "*",
+    "c_train_1",
+    "[!a]",
+    "[^b]",
+    "\\x",
+    "x?",
+    "é",
+    ".h",
+    "d_val_2",
+    "[",
+    "]",
+    "[]",
+    "[z-a]",
+]
+PATTERNS = ["*", "?", "[a-c]*", "[^b]", "[!a]", "*.bin", "..", "", ".", "**", "[é]", "\\*"]
+
+
+def test_both_programs_take_the_same_files(tmp_path):
+    rng, codes = random.Random(0), set()
+    for number in range(3):
+        folder = tmp_path / str(number)
+        for count in range(50, 60):
+            path = folder.joinpath(*rng.choices(NAMES, k=rng.randint(1, 3))).with_suffix(rng.choice(["", ".bin"]))
+            if not path.exists() and not any(parent.is_file() for parent in path.parents):
+                shard(path, count, count)
+        for _ in range(30):
+            word = "/".join([str(folder), *rng.choices(NAMES + PATTERNS, k=rng.randint(1, 3))])
+            codes.add(both("--train-data", word + rng.choice(["", ".bin"]))[0])
+    assert codes == {0, 3}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import re
 import time
@@ -140,11 +141,12 @@ def test_blocks_are_cut_between_characters_and_lines():
     [
         (lambda p: p / "missing", "does not exist"),
         (lambda p: p, "no text in"),
+        (lambda p: os.mkfifo(p / "pipe") or p / "pipe", "is a pipe or device"),
         (lambda p: (p / "e.txt").write_bytes(b"") * 0 or p / "e.txt", "no text in"),
         (lambda p: (p / "b.bin").write_bytes(b"\0\1\2") * 0 or p / "b.bin", "no text in"),
         (lambda p: (p / "s.txt").write_bytes(b"ab") * 0 or p / "s.txt", "too short"),
     ],
-    ids=["missing", "empty folder", "empty file", "binary", "too short"],
+    ids=["missing", "empty folder", "pipe", "empty file", "binary", "too short"],
 )
 def test_text_without_text_is_an_error(tmp_path, make, message):
     folder = tmp_path / "in"

@@ -14,7 +14,7 @@
 namespace llmc {
 
 MappedFile::MappedFile(const std::string& path, const std::string& what) {
-    const int fd = open(path.c_str(), O_RDONLY);
+    const int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK);  // opening a pipe would wait for a writer
     if (fd < 0) fail_data("cannot open the ", what, " ", path, ": ", std::strerror(errno));
     struct stat info;
     if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) size_ = size_t(info.st_size);

@@ -7,7 +7,7 @@ namespace llmc {
 
 class MappedFile {
 public:
-    // Data error naming `what` and the path if it cannot be opened or mapped; a folder or device has size 0.
+    // Data error naming `what` and the path if it cannot be opened or mapped; a folder, device or pipe has size 0.
     MappedFile(const std::string& path, const std::string& what);
     MappedFile(MappedFile&& other) noexcept;
     ~MappedFile();

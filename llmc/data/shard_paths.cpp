@@ -3,6 +3,7 @@
 #include <glob.h>
 
 #include <algorithm>
+#include <clocale>
 #include <filesystem>
 #include <set>
 
@@ -27,6 +28,12 @@ bool is_folder(const std::string& path) {
     return fs::is_directory(path, error);
 }
 
+// As a pattern's matches have them in Python.
+std::string with_single_slashes(std::string path) {
+    path.erase(std::unique(path.begin(), path.end(), [](char a, char b) { return a == '/' && b == '/'; }), path.end());
+    return path;
+}
+
 bool is_pattern(const std::string& text) { return text.find_first_of("*?[") != std::string::npos; }
 
 // The length of the longest leading part, up to a slash or the end, that exists.
@@ -49,11 +56,16 @@ std::vector<std::string> matches(const std::string& word) {
         else
             pattern += c;
     }
+    // A character is one of UTF-8, as in Python; otherwise ? would be a byte.
+    static const locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+    const locale_t before = utf8 ? uselocale(utf8) : nullptr;
     glob_t found;
     std::vector<std::string> paths;
     if (glob((pattern + word.substr(literal)).c_str(), GLOB_NOESCAPE, nullptr, &found) == 0)
         paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
     globfree(&found);
+    if (before) uselocale(before);
+    std::sort(paths.begin(), paths.end());
     return paths;
 }
 
@@ -124,19 +136,22 @@ ShardPaths find_shards(const std::vector<std::string>& words, const std::string&
     const std::string split = option == "--val-data" ? "val" : "train";
     std::set<std::string> paths;
     ShardPaths found;
-    for (const std::string& word : words) {
-        if (is_folder(word)) {
-            const std::vector<std::string> names = shards_in(word, split);
-            if (names.empty()) fail_folder(word, option, split);
-            for (const std::string& name : names) paths.insert(joined(word, name));
-            found.notes.push_back(str(option, " ", word, " is a folder: ", names[0],
+    for (const std::string& given : words) {
+        const std::string word = with_single_slashes(given);
+        const std::vector<std::string> matching = matches(word);
+        if (matching.empty()) fail_pattern(word, option);
+        for (const std::string& path : matching) {
+            if (!is_folder(path)) {
+                paths.insert(path);
+                continue;
+            }
+            const std::vector<std::string> names = shards_in(path, split);
+            if (names.empty()) fail_folder(path, option, split);
+            for (const std::string& name : names) paths.insert(joined(path, name));
+            found.notes.push_back(str(option, " ", path, " is a folder: ", names[0],
                                       names.size() == 1 ? " is taken" : " to " + names.back() + " are taken, ",
                                       names.size() == 1 ? "" : plural(int64_t(names.size()), "file")));
-            continue;
         }
-        const std::vector<std::string> files = matches(word);
-        if (files.empty()) fail_pattern(word, option);
-        paths.insert(files.begin(), files.end());
     }
     found.paths = {paths.begin(), paths.end()};
     return found;

@@ -10,9 +10,9 @@ struct ShardPaths {
     std::vector<std::string> notes;  // what was taken of folders, a sentence each
 };
 
-// Each word is a file, a folder (its training or its validation shards, as `option` says) or a pattern. The longest
-// leading part that exists is taken literally, so that folders may have brackets in their names; only the rest is a
-// pattern. Usage error without a word; data error for a word that names no file.
+// Each word is a file, a folder (its training or its validation shards, as `option` says) or a pattern of these. The
+// longest leading part that exists is taken literally, so that folders may have brackets in their names; only the rest
+// is a pattern. Usage error without a word; data error for a word that names no file.
 ShardPaths find_shards(const std::vector<std::string>& words, const std::string& option);
 
 }  // namespace llmc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable
 from os import PathLike, fspath
 from typing import NoReturn
@@ -19,29 +20,30 @@ NAMED = 3  # files named in a message
 def find_shards(patterns: Patterns, option: str) -> tuple[list[str], list[str]]:
     """The files that the words name, each once, sorted, and what was taken of folders, a sentence each.
 
-    Each word is a file, a folder (its training or its validation shards, as `option` says) or a pattern. The longest
-    leading part that exists is taken literally, so that folders may have brackets in their names; only the rest is a
-    pattern. DataError for a word that names no file.
+    Each word is a file, a folder (its training or its validation shards, as `option` says) or a pattern of these. The
+    longest leading part that exists is taken literally, so that folders may have brackets in their names; only the rest
+    is a pattern. DataError for a word that names no file.
     """
     split = "val" if option == "--val-data" else "train"
     paths: set[str] = set()
     notes = []
     for pattern in [patterns] if isinstance(patterns, (str, PathLike)) else patterns:
-        word = fspath(pattern)
-        if os.path.isdir(word):
-            names = _shards_in(word, split)
-            if not names:
-                _fail_folder(word, option, split)
-            paths.update(os.path.join(word, name) for name in names)
-            taken = "is taken" if len(names) == 1 else f"to {names[-1]} are taken, {plural(len(names), 'file')}"
-            notes.append(f"{option} {word} is a folder: {names[0]} {taken}")
-            continue
+        word = re.sub("/+", "/", fspath(pattern))  # glob does this in some places
         literal = _literal_length(word)
         rest = word[literal:].replace("[^", "[!")  # as in C
-        found = glob.glob(glob.escape(word[:literal]) + rest)
+        found = sorted(glob.glob(glob.escape(word[:literal]) + rest), key=os.fsencode)
         if not found:
             _fail_pattern(word, option)
-        paths.update(found)
+        for path in found:
+            if not os.path.isdir(path):
+                paths.add(path)
+                continue
+            names = _shards_in(path, split)
+            if not names:
+                _fail_folder(path, option, split)
+            paths.update(os.path.join(path, name) for name in names)
+            taken = "is taken" if len(names) == 1 else f"to {names[-1]} are taken, {plural(len(names), 'file')}"
+            notes.append(f"{option} {path} is a folder: {names[0]} {taken}")
     return sorted(paths, key=os.fsencode), notes
 
 

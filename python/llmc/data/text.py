@@ -41,6 +41,8 @@ def find_files(paths: list[Path], patterns: list[str]) -> dict[str, Path]:
     for argument in paths:
         if not argument.exists():
             raise DataError(f"{argument} does not exist: give files or folders with text")
+        if not (argument.is_dir() or argument.is_file()):
+            raise DataError(f"{argument} is a pipe or device: text is read more than once, so write it to a file first")
         if not argument.is_dir():
             add(argument.name, argument)
         for folder, subfolders, files in os.walk(argument):
