@@ -9,12 +9,13 @@ from shards import random_text, write_text_shards
 import llmc
 from llmc.cpus import before_torch, usable_cpus
 
-# Several workers (pytest -n) share the CPUs, perhaps with other work: no more threads than CPUs. before_torch also
-# makes spinning short, in this process and in all programs that the tests start.
+# Several workers (pytest -n) share the CPUs, perhaps with other work: no more threads and compilers than CPUs.
+# before_torch also makes spinning short, in this process and in all programs that the tests start.
 before_torch()
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(
     max(1, usable_cpus() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 )
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", os.environ["OMP_NUM_THREADS"].split(",")[0])
 
 
 def unbuilt():
