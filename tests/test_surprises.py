@@ -9,6 +9,7 @@ test names the library's version; other such tests stand beside what they belong
     float64 sums of OpenBLAS    test_measures.py
     TOML and decimals           test_options.py
     SLURM                       test_slurm.py
+    tiktoken                    test_text.py
 """
 
 import itertools
@@ -229,3 +230,35 @@ def test_open_mpi_binds_one_or_two_processes_to_a_core():
 
     assert ", 1 thread by an affinity mask of 1 of " in device_line()
     assert f", {usable_cpus()} threads" in device_line("--bind-to", "none")
+
+
+@needs_module
+def test_sums_of_bf16_numbers_are_fp32(backend):
+    """ml_dtypes 0.6.0: np.sum of 1,000 bf16 ones is 256, their dot product 1,000. Ours: every op that sums rows."""
+    ones, gain = np.ones((1000, 8), np.float32), np.ones(8, np.float32)
+    total = backend.matmul_backward(ones, inp=ones, dweight=np.zeros((8, 8)), dbias=np.zeros(8), dtype="bf16")
+    assert (total["dbias"] == 1000).all() and (total["dweight"] == 1000).all()
+    norm = backend.layernorm_backward(ones, ones, gain, np.zeros(1000), np.ones(1000), dtype="bf16")
+    assert (norm["dbias"] == 1000).all() and (norm["dweight"] == 1000).all()
+    table = backend.embedding_backward(
+        ones.reshape(1, 1000, 8), np.zeros((1, 1000), int), np.zeros((2, 8)), np.zeros((1000, 8)), dtype="bf16"
+    )
+    assert (table["dwte"][0] == 1000).all()
+
+
+@needs_module
+def test_float64_becomes_bf16_by_way_of_fp32(backend):
+    """ml_dtypes 0.6.0 and torch 2.13.0 round float64 to bf16 twice: just above the middle between 1 and the next number
+    becomes 1. Ours does the same, so that both programs have the same weights."""
+    above_the_middle = 1 + 2.0**-8 + 2.0**-40
+    assert torch.tensor(above_the_middle, dtype=torch.float64).to(torch.bfloat16) == 1
+    assert backend.cast(np.array([[above_the_middle]]))[0, 0] == 1
+
+
+@needs_module
+def test_bf16_arrays_of_ml_dtypes_are_taken(backend):
+    """ml_dtypes 0.6.0: its arrays have NumPy's kind "V", that of raw bytes. Real numbers they are."""
+    bfloat16 = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16
+    assert (backend.cast(np.full((2, 3), 1.5, bfloat16)) == 1.5).all()
+    with pytest.raises(llmc.UsageError, match="tokens have the type bfloat16: give integers"):
+        backend.embedding_forward(np.ones((1, 2), bfloat16), np.ones((5, 4)), np.ones((5, 4)))

@@ -1,7 +1,9 @@
 """Text in the C++ program: both tokenizers, and the choice of a token from logits."""
 
 import json
+import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,30 @@ def test_gpt2_tokens_are_tiktokens(tokenizer_bin, text):
     tokens = llmc.cpu.encode(text, path)
     assert tokens == encoding.encode_ordinary(text)
     assert llmc.cpu.decode(tokens, path).decode() == text
+
+
+def codes_where_classes_change():
+    """Every code point below 0x3000, and those at which the category changes, by Python's Unicode and by our table."""
+    table = re.findall(r"\{0x(\w+), 0x(\w+)\}", (ROOT / "llmc/data/character_classes.h").read_text())
+    codes = {int(first, 16) - 1 for first, _ in table} | {int(number, 16) for row in table for number in row}
+    codes |= {int(last, 16) + 1 for _, last in table}
+    for code in range(1, 0x110000):
+        if unicodedata.category(chr(code)) != unicodedata.category(chr(code - 1)):
+            codes |= {code - 1, code}
+    return sorted(c for c in codes | set(range(0x3000)) if 0 <= c < 0x110000 and not 0xD800 <= c < 0xE000)
+
+
+@pytest.mark.parametrize("context", ["a{0}b", " {0}", "1{0}2", "{0} {0}'s"])
+def test_gpt2_tokens_of_every_kind_of_character(tokenizer_bin, context):
+    """tiktoken 0.14.0: letters, digits and spaces are those of Unicode, which are not those of the C library: there,
+    '²' is no digit, an Arabic digit is a letter, and U+2007 is no space."""
+    path, encoding = tokenizer_bin
+    texts = [context.format(chr(c)) for c in codes_where_classes_change()]
+    for begin in range(0, len(texts), 1000):
+        text = "\n".join(texts[begin : begin + 1000])
+        if llmc.cpu.encode(text, path) != encoding.encode_ordinary(text):
+            wrong = [t for t in texts[begin : begin + 1000] if llmc.cpu.encode(t, path) != encoding.encode_ordinary(t)]
+            pytest.fail(f"{[t.encode('unicode_escape').decode() for t in wrong[:20]]}")
 
 
 def test_gpt2_tokens_of_real_text(tokenizer_bin):

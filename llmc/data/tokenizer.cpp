@@ -1,9 +1,10 @@
 #include "llmc/data/tokenizer.h"
 
-#include <clocale>
-#include <cwctype>
+#include <algorithm>
+#include <cstdint>
 
 #include "llmc/core/error.h"
+#include "llmc/data/character_classes.h"
 
 namespace llmc {
 namespace {
@@ -15,16 +16,19 @@ struct Character {
     size_t bytes;
 };
 
-Kind kind_of(wint_t c) {
-    static const locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
-    if (c < 128 || !utf8) {
-        if ((c >= '0' && c <= '9')) return Kind::digit;
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return Kind::letter;
-        if (c == ' ' || (c >= 9 && c <= 13)) return Kind::space;
-        return Kind::other;
-    }
-    if (c == 0x85 || c == 0xA0 || iswspace_l(c, utf8)) return Kind::space;
-    return iswalpha_l(c, utf8) ? Kind::letter : iswdigit_l(c, utf8) ? Kind::digit : Kind::other;
+template <size_t kCount>
+bool is_in(const CodeRange (&ranges)[kCount], uint32_t c) {
+    const CodeRange* after = std::upper_bound(ranges, ranges + kCount, c,
+                                              [](uint32_t code, const CodeRange& r) { return code < r.first; });
+    return after != ranges && c <= after[-1].last;
+}
+
+// Not the C library's classes: those have digits and marks among the letters, and depend on its version.
+Kind kind_of(uint32_t c) {
+    return is_in(kLetters, c)  ? Kind::letter
+           : is_in(kDigits, c) ? Kind::digit
+           : is_in(kSpaces, c) ? Kind::space
+                               : Kind::other;
 }
 
 // The UTF-8 character at text[i]; a stray byte counts as one character of kind `other`.
@@ -32,7 +36,7 @@ Character character_at(const std::string& text, size_t i) {
     const unsigned char lead = text[i];
     const size_t bytes = lead < 0x80 ? 1 : lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
     if (bytes == 1 || i + bytes > text.size()) return {lead < 0x80 ? kind_of(lead) : Kind::other, 1};
-    wint_t code = lead & (0xFF >> (bytes + 1));
+    uint32_t code = lead & (0xFF >> (bytes + 1));
     for (size_t k = 1; k < bytes; ++k) code = code << 6 | (text[i + k] & 0x3F);
     return {kind_of(code), bytes};
 }
