@@ -137,7 +137,7 @@ def test_ctrl_c_three_times_kills(tmp_path):
 
 def test_a_signal_that_comes_twice_is_sent_on_once(tmp_path):
     """SLURM 22.05 at the time limit: SIGTERM twice within 0.4 s, while the run saves."""
-    command = "trap 'echo x >>got$$; sleep 1.5; exit 9' TERM; sleep 60 & touch ready$$; wait"
+    command = "trap 'echo x >>got$$; kill $!; sleep 1.5; exit 9' TERM; sleep 60 & touch ready$$; wait"
     returned, _ = interrupt(tmp_path, command, signal.SIGTERM, signal.SIGTERM)
     assert returned == 143
     assert sorted(path.name for path in tmp_path.glob("?.*")) == ["a.9", "b.9"]  # they ended by themselves
