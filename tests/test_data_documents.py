@@ -259,6 +259,28 @@ def test_several_processes_make_the_same(tmp_path):
     assert snapshot(tmp_path / "1") == snapshot(tmp_path / "2")
 
 
+# --- Made again -------------------------------------------------------------------------------------------------------
+
+
+def test_documents_that_end_elsewhere_are_another_data_set(tmp_path, capsys):
+    """Although all of their text, one after the other, is the same."""
+    for values, says in [
+        (["aa", "bb", "cc"], None),
+        (["aa", "bb", "cc"], "already there, made from the same text (nothing written)"),
+        (["aab", "b", "cc"], "replaced its data set text, whose text or options were others"),
+    ]:
+        made = make(tmp_path / "out", lines(tmp_path / "a.jsonl", values), "--field", "text", "--val-fraction", "0")
+        assert made == [values, []]
+        printed = capsys.readouterr().out
+        assert f"out: {says}\n" in printed if says else "already" not in printed and "replaced" not in printed
+    for moved in ("one\n", "one\ntwo\n"):  # between files
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / "a.txt").write_text(moved)
+        (tmp_path / "in" / "b.txt").write_text("one\ntwo\nthree\n".removeprefix(moved))
+        made = make(tmp_path / "files", tmp_path / "in", "--val-fraction", "0")
+        assert made[0][0] == moved
+
+
 # --- The split --------------------------------------------------------------------------------------------------------
 
 

@@ -71,23 +71,26 @@ def write_dataset(
     with locked(out):
         manifest_path = out / f"{name}.json"
         manifest = _complete_manifest(out, manifest_path, request, list(extra))
-        if manifest and (named or _sha256_of(pieces()) == manifest["sha256"]):
+        if manifest and (named or _digests_of(pieces()).equal(manifest)):
             return manifest, True
+        replaces = manifest_path.exists()
         stream = pieces()  # first, because it fails if there is no network
         if isinstance(tokenizer, str):
             tokenizer = make_tokenizer(tokenizer)
         resume = request | {"val_tokens": val_tokens, "max_tokens": max_tokens} if resumable else None
         with ShardWriter(out, name, tokenizer, shard_tokens, resume) as writer:
-            digest, documents = _write_pieces(writer, stream, val_tokens, max_tokens, workers)
+            digests = _write_pieces(writer, stream, val_tokens, max_tokens, workers)
             if not writer.total:
                 raise DataError(f"no text for {out}/{name}: the source is empty")
             manifest_path.unlink(missing_ok=True)
-            shards = writer.commit(digest)
+            shards = writer.commit(digests.text.digest())
+        if replaces:
+            print(f"{out}: replaced its data set {name}, whose text or options were others")
         _write_tokenizer(out, tokenizer)
         manifest = request | {
             "name": name,
-            "sha256": digest.hex(),
-            "documents": documents,
+            **digests.entries(),
+            "documents": digests.documents,
             "vocab_size": tokenizer.vocab_size,
             "shards": [asdict(shard) for shard in shards],
         }
@@ -109,27 +112,44 @@ def _complete_manifest(out: Path, path: Path, request: Json, extra: list[str]) -
     return manifest if same and whole and all((out / file).exists() for file in beside) else None
 
 
-def _sha256_of(pieces: Iterable[Piece]) -> str:
-    sha256 = hashlib.sha256()
+class _Digests:
+    """SHA-256 of the text, and of where documents begin in it and on which side of the split they are."""
+
+    def __init__(self) -> None:
+        self.text, self.layout = hashlib.sha256(), hashlib.sha256()
+        self.bytes = self.documents = 0
+
+    def add(self, piece: Piece) -> None:
+        self.text.update(piece.text)
+        if piece.starts_document:
+            self.layout.update(f"{self.bytes} {piece.split}\n".encode())
+            self.documents += 1
+        self.bytes += len(piece.text)
+
+    def entries(self) -> Json:
+        return {"sha256": self.text.hexdigest(), "layout_sha256": self.layout.hexdigest()}
+
+    def equal(self, manifest: Json) -> bool:
+        return all(manifest.get(key) == value for key, value in self.entries().items())
+
+
+def _digests_of(pieces: Iterable[Piece]) -> _Digests:
+    digests = _Digests()
     for piece in pieces:
-        sha256.update(piece.text)
-    return sha256.hexdigest()
+        digests.add(piece)
+    return digests
 
 
 def _write_pieces(
     writer: ShardWriter, pieces: Iterable[Piece], val_tokens: int, max_tokens: int | None, workers: int
-) -> tuple[bytes, int]:
-    """Returns the SHA-256 of the text and the number of documents."""
-    sha256 = hashlib.sha256()
-    documents = 0
+) -> _Digests:
+    digests = _Digests()
     stream = iter(pieces)
     first, skip = writer.position["piece"], writer.position["skip"]
     for piece in islice(stream, first):  # these are in complete shards
-        sha256.update(piece.text)
-        documents += piece.starts_document
+        digests.add(piece)
     for number, (piece, tokens) in enumerate(_encode_all(writer.tokenizer, stream, workers), start=first):
-        sha256.update(piece.text)
-        documents += piece.starts_document
+        digests.add(piece)
         before, tokens, skip = writer.total - skip, tokens[skip:], 0
         if max_tokens is not None:
             tokens = tokens[: max_tokens - writer.total]
@@ -141,7 +161,7 @@ def _write_pieces(
             writer.write(piece.split, tokens, number, before)
         if max_tokens is not None and writer.total >= max_tokens:
             break
-    return sha256.digest(), documents
+    return digests
 
 
 def _encode(tokenizer: Tokenizer, piece: Piece) -> NDArray[np.uint16]:
