@@ -333,3 +333,11 @@ def test_python_saves_into_no_folder_of_a_running_program(data, tmp_path):
         with pytest.raises(RuntimeError, match="is in use by process"):
             model.save(tmp_path)
     model.save(tmp_path)
+
+
+def test_resume_without_a_log(data, tmp_path, call):
+    """Of a checkpoint alone: the folder was copied, or Python saved it."""
+    call(*data, *RUN, "--steps", 2, "--out", tmp_path)
+    (tmp_path / "log.jsonl").unlink()
+    call("--out", tmp_path, "--resume", "--steps", 3)
+    assert names(tmp_path) == ["2", "3"]

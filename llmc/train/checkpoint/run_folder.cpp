@@ -157,7 +157,7 @@ json last_event(const std::string& out) {
     while (std::getline(in, line))
         if (!in.eof()) last = line;  // otherwise it is incomplete
     const json event = json::parse(last, nullptr, false);
-    return event.is_object() ? event : json();
+    return event.is_object() ? event : json::object();
 }
 
 json stored_config(const std::string& out, std::string& source) {

@@ -53,7 +53,7 @@ void tidy_checkpoints(const std::string& out, const std::vector<DamagedCheckpoin
 void mark_best_checkpoint(const std::string& out, int64_t step);
 std::string checkpoint_name(int64_t step);  // step_00000010
 
-// The last event in the log; null if there is none.
+// The last event in the log; {} if there is none.
 nlohmann::json last_event(const std::string& out);
 // The options of the run: of its newest intact checkpoint, without one of its log; null if there is neither. `source`:
 // the file they come from.
