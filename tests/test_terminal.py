@@ -119,3 +119,11 @@ def test_fields_are_dropped_by_importance():
     )
     assert status_line(Status(7, 100, 2.5, activity="evaluating 3/20"), 32) == "step   7/100 | evaluating 3/20"
     assert status_line(status, 5) == "step "
+
+
+@pytest.mark.parametrize(("term", "lines"), [("xterm", False), ("dumb", True)])
+def test_progress_of_several_runs(term, lines):
+    code = "from llmc.progress import Progress; p = Progress(2, 'begin', every=0); p.show(1, 'half'); p.close(2, 'end')"
+    output = on_terminal([sys.executable, "-c", f"import sys; sys.path.insert(0, 'python'); {code}"], term=term)
+    assert ("\r" not in output.replace("\r\n", "\n")) == lines
+    assert "end | 100% of the work" in output

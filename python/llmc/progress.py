@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
+
+
+def can_rewrite(file: TextIO) -> bool:
+    """A dumb terminal (Emacs, some CI systems) cannot rewrite a line."""
+    return file.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 class _Lines:
@@ -31,7 +37,7 @@ class Progress:
 
     def __init__(self, total: float, text: str, *, done: float = 0, every: float = 30, file: TextIO | None = None):
         file = file or sys.stdout
-        terminal = file.isatty()
+        terminal = can_rewrite(file)
         self.bar: tqdm[NoReturn] = tqdm(
             total=total,
             initial=done,

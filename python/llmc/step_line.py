@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-from llmc.progress import duration
+from llmc.progress import can_rewrite, duration
 
 
 @dataclass
@@ -52,11 +52,6 @@ def status_line(status: Status, width: int | None = None) -> str:
         if width is None or len(line) <= width:
             break
     return line[:width]
-
-
-def can_rewrite(file: TextIO) -> bool:
-    """A dumb terminal (Emacs, some CI systems) cannot rewrite a line."""
-    return file.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def _width(file: TextIO) -> int:
