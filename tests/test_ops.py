@@ -160,6 +160,12 @@ def test_the_number_of_heads_is_checked(backend, heads):
             op(np.ones((1, 2, 12), np.float32), num_heads=heads, logit_scale=1.0)
 
 
+def test_heads_without_channels_are_refused(backend):
+    """There would be nothing to compute, and lse would be what the memory held before."""
+    with pytest.raises(llmc.Error, match="attention_forward: 0 channels cannot be divided among 2 heads"):
+        backend.attention_forward(np.ones((1, 4, 0), np.float32), num_heads=2, logit_scale=1.0)
+
+
 def test_device(backend):
     assert backend.backend() in backend.name() or backend.backend() != "cpu"
     assert backend.threads() >= 1

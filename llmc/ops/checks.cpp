@@ -42,7 +42,7 @@ AttentionShape attention_shape(const char* op, const Tensor& out, const Tensor& 
     require_rank(op, "out", out, 3);
     require_rank(op, "lse", lse, 3);
     const int64_t B = out.shape[0], T = out.shape[1], C = out.shape[2], H = lse.shape[1];
-    if (H < 1 || C % H != 0)
+    if (H < 1 || C < 1 || C % H != 0)
         fail(op, ": ", C, " channels cannot be divided among ", H, " heads (out has shape ", out.shape_string(),
              ", lse ", lse.shape_string(), ")");
     require_float(op, "out", out);
