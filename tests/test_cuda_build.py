@@ -82,7 +82,7 @@ def disassembly(path):
 @pytest.fixture(scope="module")
 def reports(built):
     found = {}
-    for path in sorted(built.rglob("*.ptxas")):
+    for path in sorted(built.glob("llmc/cuda/*.ptxas")):
         found |= resources(path.read_text())
     return found
 
@@ -92,7 +92,7 @@ def sass(built):
     if tool("cuobjdump") is None:
         pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     found = {}
-    for path in sorted(built.rglob("llmc/cuda/*.o")):
+    for path in sorted(built.glob("llmc/cuda/*.o")):
         found |= disassembly(path)
     return found
 

@@ -34,13 +34,13 @@ std::string processor() {
 namespace device {
 
 // libgomp's threads spin for milliseconds at each barrier. If the machine has other work, that keeps the thread they
-// wait for from running. 1,000 rounds are 20 to 60 microseconds, longer than between two ops. libgomp reads the count
-// before main, so the program has to start again to lower it. The same count: python/llmc/cpus.py.
+// wait for from running: fewer rounds (doc/performance.md has what was measured). libgomp reads the count before main, so
+// the program has to start again to lower it. The same count: python/llmc/cpus.py.
 void prepare_process(char** argv) {
     if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
     char path[4096] = {};  // not /proc/self/exe itself: top and pkill show the name of the file that was started
     if (readlink("/proc/self/exe", path, sizeof path - 1) < 0) return;
-    setenv("GOMP_SPINCOUNT", "1000", 1);
+    setenv("GOMP_SPINCOUNT", "10000", 1);
     unbind_first_thread();
     execv(path, argv);  // returns only if it fails: then continue without
 }

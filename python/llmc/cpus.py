@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # libgomp's threads spin for up to 300,000 rounds, milliseconds, at each barrier, which beside other work keeps the
-# thread they wait for from running. 1,000 rounds are 20 to 60 microseconds, longer than between two ops. libgomp reads
-# the variable once, when it is loaded. The program train_gpt2 does the same for itself (llmc/cpu/device.cpp).
-SPIN_COUNT = "1000"
+# thread they wait for from running: fewer rounds (doc/performance.md has what was measured). libgomp reads the variable
+# once, when it is loaded. The program train_gpt2 does the same for itself (llmc/cpu/device.cpp).
+SPIN_COUNT = "10000"
 
 _mask = 0  # CPUs of the affinity mask before torch was imported
 
