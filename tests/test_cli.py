@@ -28,7 +28,7 @@ def test_help_lists_the_commands_with_a_line_each():
     for name in ("data", "check", "verdict", "sweep", "transfer", "plot", "bench", "train", "sample"):
         assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in lines), name
     lines = llmc("data", "--help").stdout.splitlines()
-    for name in ("pystdlib", "text", "tinyshakespeare", "tinystories", "fineweb", "synthetic"):
+    for name in ("pystdlib", "text", "tinyshakespeare", "tinystories", "fineweb", "synthetic", "tokenizer"):
         assert any(line.split()[:1] == [name] for line in lines), name
     assert llmc(expect=2).stdout == llmc("--help").stdout
 

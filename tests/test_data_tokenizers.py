@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data_tools import SHARED, pieces, some_text, tokens_of
 
-from llmc.data import shards, tinyshakespeare, tokenizers
+from llmc.data import shards, tinyshakespeare, tokenizer, tokenizers
 from llmc.data.dataset import write_dataset
 from llmc.errors import DataError
 
@@ -55,6 +55,18 @@ def test_gpt2_data_set_and_decoder_table(gpt2, tmp_path):
     assert sum(c.bytes for c in content) == sum(len(d.encode()) for d in documents)
     write_dataset(tmp_path, "d", "byte", pieces(*documents), {}, shard_tokens=100)
     assert not (tmp_path / "tokenizer.bin").exists()  # it would belong to other shards
+
+
+def test_the_vocabulary_alone(gpt2, tmp_path):
+    """dev/data/tokenizer.py writes the file that data scripts write."""
+    write_dataset(tmp_path / "data", "d", "gpt2", pieces(some_text(0)), {}, shard_tokens=100)
+    tokenizer.main([str(tmp_path)])
+    written = (tmp_path / "tokenizer.bin").read_bytes()
+    assert written == (tmp_path / "data/tokenizer.bin").read_bytes()
+    tokenizer.main([str(tmp_path / "data"), "--file", str(tmp_path / "tokenizer.bin")])
+    assert (tmp_path / "data/tokenizer.bin").read_bytes() == written
+    with pytest.raises(DataError, match="there is no folder"):
+        tokenizer.main([str(tmp_path / "gone")])
 
 
 def test_tinyshakespeare_has_the_token_counts_of_llmc(gpt2, tmp_path):

@@ -168,6 +168,9 @@ def test_unscaled_attention(evaluate, tokens, tmp_path):
         ({"n_head": 3}, "n_head = 3, which does not divide the width 128"),
         ({"n_head": "4"}, 'n_head = "4", which is not a whole number'),
         ({"n_head": 4.0}, "n_head = 4.0, which is not a whole number"),
+        ({"num_attention_heads": 8}, "n_head = 4 and num_attention_heads = 8, which are names of the same number"),
+        ({"n_positions": None, "n_ctx": 8}, "n_ctx = 8, the weights beside it have 16 positions"),
+        ({"model_type": None, "architectures": ["OPTForCausalLM"]}, "model_type = null"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings = false, but"),
         ({"tie_word_embeddings": "no"}, 'tie_word_embeddings = "no", which is not true or false'),
     ],
@@ -191,6 +194,36 @@ def test_the_same_model_in_other_words(evaluate, tokens, tmp_path):
         assert evaluate(model)[:2] == (0, pytest.approx(reference_loss(weights, tokens), abs=1e-4))
     (model / "config.json").write_text("{")
     assert "config.json is damaged" in evaluate(model)[2]
+
+
+def test_what_transformers_takes_for_granted(evaluate, tokens, tmp_path):
+    """transformers 4.57.1 and 5.24.0: other names of n_head and n_layer, 12 heads without n_head, n_ctx unused."""
+    weights = random_weights()
+
+    def without(*keys):
+        return {key: value for key, value in CONFIG.items() if key not in keys}
+
+    def loss_of(config):
+        code, loss, text = evaluate(write(tmp_path / "model", weights, config))
+        assert "assumed" not in text
+        return code, loss
+
+    wanted = 0, pytest.approx(reference_loss(weights, tokens, 8), abs=1e-4)
+    assert loss_of(without("n_head", "n_layer") | {"num_attention_heads": 8, "num_hidden_layers": DEPTH}) == wanted
+    assert loss_of(without("model_type") | {"n_ctx": 99})[0] == 0, "GPT2LMHeadModel, as files before model_type"
+    code, _, text = evaluate(write(tmp_path / "model", weights, without("n_head")))
+    assert "heads assumed 2 x 64" in text, "12 do not divide 128"
+    code, _, text = evaluate(
+        write(tmp_path / "model", weights, without("model_type") | {"architectures": ["OPTForCausalLM"]})
+    )
+    assert code == 3
+    assert 'architectures = ["OPTForCausalLM"]: this program has GPT-2' in text
+    narrow = {"wte.weight": torch.ones(9, 24), "wpe.weight": torch.ones(4, 24), "h.0.ln_1.weight": torch.ones(24)}
+    save_file(narrow | {"h.0.ln_1.bias": torch.ones(24)}, tmp_path / "narrow.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    out = run("info", tmp_path / "narrow.safetensors")[0]
+    assert "heads 12 x 2" in out
+    assert main(["info", str(tmp_path / "narrow.safetensors")]) == 0
 
 
 def test_forms_of_transformers_files(evaluate, tokens, tmp_path):
@@ -356,6 +389,18 @@ HEADERS = {
     "an unknown dtype": (PLAIN.replace("F32", "F33"), 8, False),
     "fp8": (PLAIN.replace("F32", "F8_E4M3").replace("[2]", "[8]"), 8, True),
     "a huge shape": (PLAIN.replace("[2]", "[4294967296,4294967296,2]"), 8, False),
+    "an overflowing shape of no elements": (
+        '{"a":{"dtype":"F64","shape":[18446744073709551615,18446744073709551615,0],"data_offsets":[0,0]}}',
+        0,
+        False,
+    ),
+    "a dtype twice": (PLAIN.replace('"dtype"', '"dtype":"F32","dtype"'), 8, False),
+    "metadata twice": (PLAIN.replace("{", '{"__metadata__":null,"__metadata__":{},', 1), 8, False),
+    "a key of the metadata twice": (PLAIN.replace("{", '{"__metadata__":{"dtype":"a","dtype":"b"},', 1), 8, True),
+    "an entry as an array": ('{"a":["F32",[2],[0,8]]}', 8, True),
+    "deep": (PLAIN.replace('"dtype"', f'"more":{"[" * 125}{"]" * 125},"dtype"'), 8, True),
+    "too deep": (PLAIN.replace('"dtype"', f'"more":{"[" * 126}{"]" * 126},"dtype"'), 8, False),
+    "far too deep": (PLAIN.replace('"dtype"', f'"more":{"[" * 1000000}{"]" * 1000000},"dtype"'), 8, False),
     "not UTF-8": (PLAIN.encode().replace(b'"a"', b'"\xff"'), 8, False),
     "an array": ("[]", 0, False),
 }

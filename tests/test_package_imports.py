@@ -30,7 +30,7 @@ LEVELS = [
     ],
     ["llmc.bpe_table"],
     ["llmc.data"],  # from text to token shards
-    ["llmc.config_json", "llmc.weight_files"],
+    ["llmc.config_json", "llmc.other_formats", "llmc.weight_files"],
     ["llmc.foreign"],
     [
         "llmc.checkpoint",

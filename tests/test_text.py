@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -106,6 +108,29 @@ def test_damaged_tokenizer(tmp_path):
             llmc.cpu.encode("x", str(path))
 
 
+def test_tokenizer_of_version_1(tokenizer_bin, tmp_path):
+    """llm.c's first form, which does not contain the end of a document."""
+    from llmc.bpe_table import read_table
+
+    path = tmp_path / "tokenizer.bin"
+    raw = Path(tokenizer_bin[0]).read_bytes()
+    path.write_bytes(np.array([20240328, 1, 50257, 0], dtype="<i4").tobytes() + raw[16:])
+    assert llmc.cpu.encode("hello world", str(path)) == [31373, 995]
+    assert read_table(path).end == 50256
+    read_table(path).save(path)
+    assert path.read_bytes() == raw
+
+
+def test_sample_of_llmcs_model_file(tokenizer_bin, tmp_path):
+    """gpt2_124M.bin and gpt2_tokenizer.bin, as llm.c names them, in one folder."""
+    from test_program import write_llmc_model
+
+    write_llmc_model(tmp_path / "gpt2_124M.bin", 3, (1, 1, 8, 32, 50257), np.random.default_rng(0))
+    shutil.copyfile(tokenizer_bin[0], tmp_path / "gpt2_tokenizer.bin")
+    text, _ = run("sample", tmp_path / "gpt2_124M.bin", "--prompt", "The", "--sample-tokens", 3)
+    assert text.startswith("The")
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_byte_tokens(text):
     assert llmc.cpu.encode(text) == list(text.encode())
@@ -202,14 +227,18 @@ def test_sample_of_transformers_weights(vocabularies, tokenizer_bin, tmp_path, c
         assert train_gpt2.main([str(word) for word in options]) == 0
         return here, capsys.readouterr().out
 
-    for name in ("vocab.json", "tokenizer.json", "tokenizer.bin"):
-        source = Path(tokenizer_bin[0]) if name == "tokenizer.bin" else vocabularies / name
+    for name in ("vocab.json", "tokenizer.json", "tokenizer.bin", "gpt2_tokenizer.bin"):
+        source = Path(tokenizer_bin[0]) if name.endswith(".bin") else vocabularies / name
         shutil.copyfile(source, tmp_path / name)
         here, there = texts()
         assert here == there
         assert here.startswith("The")
         (tmp_path / name).unlink()
-    assert "vocab.json or tokenizer.json" in run(*options, expect=3)[1]
+    assert "dev/data/tokenizer.py FOLDER" in run(*options, expect=3)[1]
+    done = [sys.executable, ROOT / "dev/data/tokenizer.py", tmp_path, "--file", vocabularies / "vocab.json"]
+    assert "tokenizer.bin: GPT-2's vocabulary, from" in subprocess.run(done, capture_output=True, text=True).stdout
+    assert texts()[0] == here
+    (tmp_path / "tokenizer.bin").unlink()
     (tmp_path / "vocab.json").write_text('{"a": 1}')
     assert "vocab.json is not GPT-2's vocabulary" in run(*options, expect=3)[1]
     assert train_gpt2.main([str(word) for word in options]) == 3

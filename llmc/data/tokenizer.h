@@ -1,6 +1,6 @@
 // Text to tokens and back, for prompts and samples. `byte`: the 256 byte values and 256 = end of document. `gpt2`:
 // GPT-2's byte-pair encoding, whose token numbers are the merge ranks, from one of these files: llm.c's tokenizer.bin
-// (doc/formats.md), or vocab.json or tokenizer.json, which transformers writes beside its weights.
+// or gpt2_tokenizer.bin (doc/formats.md), or vocab.json or tokenizer.json, which transformers writes beside its weights.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -16,7 +16,7 @@ public:
     static Tokenizer byte();
     static Tokenizer load(const std::string& path);  // tokenizer_files.cpp; data error naming the file
     void save(const std::string& path) const;        // tokenizer.bin
-    // The first of the three files that is in the folder; empty: none is.
+    // The first of these files that is in the folder; empty: none is.
     static std::string find(const std::string& folder);
 
     std::vector<int32_t> encode(const std::string& text) const;

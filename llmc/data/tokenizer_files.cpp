@@ -11,7 +11,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int32_t kMagic = 20240328, kVersion = 2;
+constexpr int32_t kMagic = 20240328, kVersion = 2;  // version 1 does not contain the end of a document
 constexpr const char* kEndOfText = "<|endoftext|>";
 
 // GPT-2 writes a byte as a character: itself if it is printable, else 256, 257, ... in the order of the bytes.
@@ -43,8 +43,8 @@ std::string bytes_of(const std::string& text, const std::string& path) {
 }  // namespace
 
 std::string Tokenizer::find(const std::string& folder) {
-    for (const char* name : {"tokenizer.bin", "vocab.json", "tokenizer.json"})
-        if (fs::exists(fs::path(folder) / name)) return (fs::path(folder) / name).string();
+    for (const char* name : {"tokenizer.bin", "gpt2_tokenizer.bin", "vocab.json", "tokenizer.json"})
+        if (fs::is_regular_file(fs::path(folder) / name)) return (fs::path(folder) / name).string();
     return "";
 }
 
@@ -56,12 +56,13 @@ Tokenizer Tokenizer::load_bin(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
     int32_t header[256] = {};
     if (!in.read(reinterpret_cast<char*>(header), sizeof header))
-        fail_data("cannot read the tokenizer ", path, ": make it with a dev/data script and --tokenizer gpt2");
-    if (header[0] != kMagic || header[1] != kVersion)
+        fail_data("cannot read the tokenizer ", path, ": make it with dev/data/tokenizer.py");
+    const bool old = header[1] == 1 && header[2] == kGpt2VocabSize;
+    if (header[0] != kMagic || (header[1] != kVersion && !old))
         fail_data(path, " is no tokenizer file of version 2 (magic ", header[0], ", version ", header[1],
-                  "): make it with a dev/data script and --tokenizer gpt2");
+                  "): make it with dev/data/tokenizer.py");
     Tokenizer t;
-    t.end_of_document_ = header[3];
+    t.end_of_document_ = old ? kGpt2VocabSize - 1 : header[3];
     for (int i = 0; i < header[2]; ++i) {
         const int length = in.get();
         std::string piece(length > 0 ? length : 0, '\0');

@@ -176,11 +176,11 @@ nlohmann::ordered_json rules_json(const Setup& s) { return s.rules->to_json(tens
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& kind, const std::string& path, std::string& why) {
     if (kind == "byte") return std::make_unique<Tokenizer>(Tokenizer::byte());
     if (kind == "gpt2" && !path.empty()) return std::make_unique<Tokenizer>(Tokenizer::load(path));
-    why =
-        kind == "gpt2"
-            ? "GPT-2's vocabulary is neither beside the training data nor beside the weights: put tokenizer.bin (made "
-              "by the dev/data scripts with --tokenizer gpt2), vocab.json or tokenizer.json there"
-            : "the data does not say which tokenizer made it (give --tokenizer)";
+    why = kind == "gpt2"
+              ? "GPT-2's vocabulary is neither beside the training data nor beside the weights: put tokenizer.bin "
+                "(.venv/bin/python dev/data/tokenizer.py FOLDER, or llmc data tokenizer FOLDER), vocab.json or "
+                "tokenizer.json there"
+              : "the data does not say which tokenizer made it (give --tokenizer)";
     return nullptr;
 }
 

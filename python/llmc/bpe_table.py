@@ -1,5 +1,5 @@
-"""GPT-2's vocabulary from a file: llm.c's tokenizer.bin (doc/formats.md), or vocab.json or tokenizer.json, which
-transformers writes beside its weights."""
+"""GPT-2's vocabulary from a file: llm.c's tokenizer.bin or gpt2_tokenizer.bin (doc/formats.md), or vocab.json or
+tokenizer.json, which transformers writes beside its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmc.errors import DataError
 from llmc.tokenizer import GPT2_VOCAB_SIZE
 
 MAGIC, VERSION, END_OF_TEXT = 20240328, 2, "<|endoftext|>"
-NAMES = ("tokenizer.bin", "vocab.json", "tokenizer.json")
+NAMES = ("tokenizer.bin", "gpt2_tokenizer.bin", "vocab.json", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class BpeTable:
 
 
 def find_table(folder: Path) -> Path | None:
-    """The first of the three files that is in the folder."""
-    return next((folder / name for name in NAMES if (folder / name).exists()), None)
+    """The first of these files that is in the folder."""
+    return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
 def read_table(path: Path) -> BpeTable:
@@ -53,11 +53,14 @@ def read_table(path: Path) -> BpeTable:
 
 def _read_bin(path: Path) -> BpeTable:
     raw = path.read_bytes()
-    header = np.frombuffer(raw[:1024], dtype="<i4") if len(raw) >= 1024 else np.zeros(256, dtype="<i4")
-    if (header[0], header[1]) != (MAGIC, VERSION):
+    if len(raw) < 1024:
+        raise DataError(f"cannot read the tokenizer {path}: make it with dev/data/tokenizer.py")
+    header = np.frombuffer(raw[:1024], dtype="<i4")
+    old = header[1] == 1 and header[2] == GPT2_VOCAB_SIZE  # it does not contain the end of a document
+    if header[0] != MAGIC or not (header[1] == VERSION or old):
         raise DataError(
             f"{path} is no tokenizer file of version {VERSION} (magic {header[0]}, version {header[1]}): make it with "
-            "a dev/data script and --tokenizer gpt2"
+            "dev/data/tokenizer.py"
         )
     pieces, at = [], 1024
     for i in range(int(header[2])):
@@ -66,7 +69,7 @@ def _read_bin(path: Path) -> BpeTable:
             raise DataError(f"{path} is truncated at token {i} of {header[2]}")
         pieces.append(raw[at + 1 : end])
         at = end
-    return BpeTable(pieces, int(header[3]))
+    return BpeTable(pieces, GPT2_VOCAB_SIZE - 1 if old else int(header[3]))
 
 
 def _byte_of_characters() -> dict[str, int]:

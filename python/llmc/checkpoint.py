@@ -23,6 +23,7 @@ from llmc.bpe_table import read_table
 from llmc.config_json import config_json, factors_outside
 from llmc.errors import DataError, Error
 from llmc.foreign import ForeignModel, read_foreign
+from llmc.other_formats import what_file_is, what_is_in
 from llmc.tokenizer import GPT2_VOCAB_SIZE
 from llmc.weight_files import WeightFiles, open_safetensors, read_finite
 
@@ -73,7 +74,7 @@ class Checkpoint:
         self.parametrization: Rules | None = None
         self.tokenizer, self.step = "unknown", 0
         self.foreign: ForeignModel | None = None
-        if "model" in self.files.metadata:
+        if any(self.files.metadata.get(key, "").startswith("llmc-mup") for key in ("writer", "format")):
             self._read_metadata(self.files.metadata)
         else:
             self.foreign = other = read_foreign(self.files)
@@ -161,12 +162,12 @@ def open_file(given: str | Path) -> Checkpoint:
         raise DataError(f"there is no checkpoint at {path}")
     if path.is_dir():
         found = [folder / name for folder in (path, newest_checkpoint(path)) if folder for name in MODEL_FILES]
-        path = next((file for file in found if file.exists()), path)
+        path = next((file for file in found if file.is_file()), path)
     if path.is_dir():
-        raise DataError(
-            f"the folder {path} holds no model.safetensors: name a checkpoint, such as OUT/checkpoints/step_00000100"
-        )
-    if path.suffix == ".bin":
+        raise DataError(f"the folder {path} holds no model.safetensors{what_is_in(path)}")
+    if not path.is_file():  # opening a pipe would wait for a writer
+        raise DataError(f"{given} is no checkpoint: it is neither a file nor a folder")
+    if path.suffix == ".bin" and not what_file_is(path):
         raise DataError(
             f"{path} is a model file of llm.c, which only train_gpt2 reads: make a checkpoint of it with "
             f"./train_gpt2 --init {path} --steps 0 --out OUT"

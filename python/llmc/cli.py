@@ -94,6 +94,9 @@ GROUPS = {
         "tinystories": Command("short stories in simple English, 1.6 GB", module("llmc.data.tinystories")),
         "fineweb": Command("English web pages, 10 or 100 billion tokens", module("llmc.data.fineweb")),
         "synthetic": Command("symbols from a random source with known entropy", module("llmc.data.synthetic")),
+        "tokenizer": Command(
+            "GPT-2's vocabulary, for samples of other projects' weights", module("llmc.data.tokenizer")
+        ),
     },
     "plot": {
         "loss": Command("the loss of runs from their logs", module("llmc.plot.loss")),
@@ -107,7 +110,7 @@ GROUPS = {
     },
 }
 GROUP_SUMMARIES = {
-    "data": "make token shards",
+    "data": "make token shards, and GPT-2's vocabulary",
     "plot": "draw losses, coordinate checks and sweeps",
     "bench": "measure speed, in a clone of the project",
 }

@@ -24,6 +24,14 @@ ONLY: dict[str, tuple[list[Any], str]] = {
     "add_cross_attention": ([False, None], "attention within one sequence"),
     "pruned_heads": ([{}, None], "all heads"),
 }
+# Other names of the same numbers, which transformers takes, too.
+ALIASES = {
+    "num_hidden_layers": "n_layer",
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
+DEFAULT_HEADS = 12  # transformers', without n_head
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | N
     sizes: n_layer, n_embd, n_positions, vocab_size
     """
     path = folder / "config.json"
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         said = json.loads(path.read_bytes())
@@ -52,12 +60,16 @@ def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | N
         said = None
     if not isinstance(said, dict):
         raise DataError(f"{path} is damaged: it is not a JSON object")
+    _resolve_aliases(path, said)
     for key, (allowed, have) in ONLY.items():
         if key in said and not any(said[key] == value and type(said[key]) is type(value) for value in allowed):
             raise DataError(
                 f"{path} says {key} = {_json(said[key])}: this program has {have} and would compute another function"
             )
-    what = {"n_layer": "blocks", "n_embd": "channels", "n_positions": "positions", "vocab_size": "rows of wte.weight"}
+    _check_architectures(path, said)
+    positions = "n_positions" if said.get("n_positions") is not None else "n_ctx"
+    sizes = sizes | {positions: sizes["n_positions"]}
+    what = {"n_layer": "blocks", "n_embd": "channels", positions: "positions", "vocab_size": "rows of wte.weight"}
     for key, noun in what.items():
         number = _whole(path, said, key)
         if number is not None and number != sizes[key]:
@@ -73,8 +85,35 @@ def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | N
         )
     if heads is not None and width % heads:
         raise DataError(f"{path} says n_head = {heads}, which does not divide the width {width}")
+    if heads is None and width % DEFAULT_HEADS == 0:
+        heads = DEFAULT_HEADS
     scaled = _flag(path, said, "scale_attn_weights")
     return PublishedConfig(path, heads, _flag(path, said, "tie_word_embeddings"), scaled is not False)
+
+
+def _resolve_aliases(path: Path, said: dict[str, Any]) -> None:
+    for alias, key in ALIASES.items():
+        value, other = said.get(alias), said.get(key)
+        if value is None:
+            continue
+        if other is not None and other != value:
+            raise DataError(
+                f"{path} says {key} = {_json(other)} and {alias} = {_json(value)}, which are names of the same number"
+            )
+        said[key] = value
+
+
+def _check_architectures(path: Path, said: dict[str, Any]) -> None:
+    """model_type decides where it is said."""
+    names = said.get("architectures")
+    if said.get("model_type") is not None or names is None:
+        return
+    if not all(
+        isinstance(name, str) and name.startswith("GPT2") for name in (names if isinstance(names, list) else [names])
+    ):
+        raise DataError(
+            f"{path} says architectures = {_json(names)}: this program has GPT-2 and would compute another function"
+        )
 
 
 def _json(value: Any) -> str:

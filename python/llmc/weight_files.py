@@ -4,6 +4,7 @@ of a tensor -> file beside the index), as transformers writes large models."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,39 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from llmc.errors import DataError
+from llmc.other_formats import what_file_is
 
 DTYPES = {"F32", "BF16", "F16"}
+LONGEST_HEADER = 100_000_000  # bytes, of the library
 _open: Any = safe_open  # it has no types
 
 
 def open_safetensors(path: Path) -> Any:
     """DataError if the file is missing or not in the format."""
+    _check_length(path)
     try:
         return _open(path, "pt")
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is no safetensors file, or damaged: {error}") from None
+
+
+def _check_length(path: Path) -> None:
+    """DataError for a file that cannot be in the format, with what else it is."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for a writer
+        with open(descriptor, "rb") as file:
+            beginning = file.read(8) or b""
+    except OSError as error:
+        raise DataError(f"cannot open the checkpoint {path}: {error.strerror}") from None
+    size, length = path.stat().st_size, int.from_bytes(beginning, "little")
+    if size < 8:
+        raise DataError(f"{path} is no safetensors file: it has {size} bytes{what_file_is(path)}")
+    if length > LONGEST_HEADER:
+        raise DataError(f"{path} is no safetensors file{what_file_is(path)}")
+    if length > size - 8:
+        raise DataError(
+            f"{path} is no safetensors file, or truncated: its header should have {length} bytes, the file has {size}"
+        )
 
 
 def read_finite(file: Any, path: Path, name: str, shape: list[int]) -> torch.Tensor:

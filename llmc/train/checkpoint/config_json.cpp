@@ -33,12 +33,26 @@ const std::vector<Only>& only() {
     return list;
 }
 
+// Other names of the same numbers, which transformers takes, too.
+constexpr std::pair<const char*, const char*> kAliases[] = {{"num_hidden_layers", "n_layer"},
+                                                            {"hidden_size", "n_embd"},
+                                                            {"num_attention_heads", "n_head"},
+                                                            {"max_position_embeddings", "n_positions"}};
+constexpr int kDefaultHeads = 12;  // transformers', without n_head
+
 class Reader {
 public:
     Reader(const std::string& path, const ModelShape& shape) : path_(path), shape_(shape) {
         std::ifstream in(path);
         root_ = json::parse(in, nullptr, false);
         if (!root_.is_object()) fail_data(path_, " is damaged: it is not a JSON object");
+        for (const auto& [alias, key] : kAliases) {
+            if (!has(alias)) continue;
+            if (has(key) && root_[key] != root_[alias])
+                fail_data(path_, " says ", key, " = ", root_[key].dump(), " and ", alias, " = ", root_[alias].dump(),
+                          ", which are names of the same number");
+            root_[key] = root_[alias];
+        }
     }
 
     PublishedConfig read() const {
@@ -46,9 +60,10 @@ public:
             if (root_.contains(o.key) && std::find(o.allowed.begin(), o.allowed.end(), root_[o.key]) == o.allowed.end())
                 fail_data(path_, " says ", o.key, " = ", root_[o.key].dump(), ": this program has ", o.have,
                           " and would compute another function");
+        check_architectures();
         agree("n_layer", shape_.depth, "blocks");
         agree("n_embd", shape_.width, "channels");
-        agree("n_positions", shape_.max_seq_len, "positions");
+        agree(has("n_positions") ? "n_positions" : "n_ctx", shape_.max_seq_len, "positions");
         agree("vocab_size", shape_.vocab_size, "rows of wte.weight");
         if (const std::optional<int> inner = whole("n_inner"); inner && *inner != 4 * shape_.width)
             fail_data(path_, " says n_inner = ", *inner, ": this program has MLPs of 4 x ", shape_.width,
@@ -57,6 +72,14 @@ public:
     }
 
 private:
+    // model_type decides where it is said.
+    void check_architectures() const {
+        if (has("model_type") || !has("architectures")) return;
+        for (const json& name : root_["architectures"])
+            if (!name.is_string() || !name.get<std::string>().starts_with("GPT2"))
+                fail_data(path_, " says architectures = ", root_["architectures"].dump(),
+                          ": this program has GPT-2 and would compute another function");
+    }
     bool has(const char* key) const { return root_.contains(key) && !root_[key].is_null(); }
     std::optional<int> whole(const char* key) const {
         if (!has(key)) return {};
@@ -79,6 +102,7 @@ private:
         const std::optional<int> heads = whole("n_head");
         if (heads && shape_.width % *heads)
             fail_data(path_, " says n_head = ", *heads, ", which does not divide the width ", shape_.width);
+        if (!heads && shape_.width % kDefaultHeads == 0) return kDefaultHeads;
         return heads;
     }
 
@@ -91,7 +115,7 @@ private:
 
 std::optional<PublishedConfig> read_config_json(const std::string& folder, const ModelShape& shape) {
     const fs::path path = fs::path(folder) / "config.json";
-    if (!fs::exists(path)) return {};
+    if (!fs::is_regular_file(path)) return {};
     return Reader(path.string(), shape).read();
 }
 

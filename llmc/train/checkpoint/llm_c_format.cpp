@@ -7,6 +7,7 @@
 
 #include "llmc/core/error.h"
 #include "llmc/train/checkpoint/checkpoint.h"
+#include "llmc/train/checkpoint/safetensors.h"
 
 namespace llmc {
 namespace {
@@ -44,6 +45,7 @@ public:
             for (int64_t i = 0; i < n; ++i) out[i] = to_float(raw[i]);
         }
         if (!in_) fail_data(path, " cannot be read at tensor ", spec.name);
+        check_finite(out, path, spec.name);
         return out;
     }
 

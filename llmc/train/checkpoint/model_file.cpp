@@ -6,6 +6,7 @@
 #include "llmc/data/tokenizer.h"
 #include "llmc/train/checkpoint/checkpoint.h"
 #include "llmc/train/checkpoint/layout.h"
+#include "llmc/train/checkpoint/other_formats.h"
 #include "llmc/train/checkpoint/own_metadata.h"
 #include "llmc/train/checkpoint/run_folder.h"
 #include "llmc/train/checkpoint/weight_files.h"
@@ -47,18 +48,18 @@ private:
 fs::path file_of(const std::string& given) {
     fs::path path = given;
     if (!fs::exists(path)) fail_data("there is no checkpoint at ", given);
+    if (!fs::is_directory(path) && !fs::is_regular_file(path))  // opening a pipe would wait for a writer
+        fail_data(given, " is no checkpoint: it is neither a file nor a folder");
     if (!fs::is_directory(path)) return path;
     const auto in = [](const fs::path& folder) {
         for (const char* name : {kModel, kIndex})
-            if (fs::exists(folder / name)) return folder / name;
+            if (fs::is_regular_file(folder / name)) return folder / name;
         return fs::path();
     };
     fs::path found = in(path);
     if (found.empty())  // the folder of a run
         if (const std::optional<std::string> newest = newest_checkpoint(given)) found = in(*newest);
-    if (found.empty())
-        fail_data("the folder ", given,
-                  " holds no model.safetensors: name a checkpoint, such as OUT/checkpoints/step_00000100");
+    if (found.empty()) fail_data("the folder ", given, " holds no model.safetensors", what_is_in(given));
     return found;
 }
 
@@ -142,13 +143,16 @@ std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
 
 std::unique_ptr<ModelFile> ModelFile::open_file(const std::string& given) {
     const fs::path path = file_of(given);
-    if (path.extension() == ".bin") return open_llmc_model(path.string());
-    const auto files = std::make_shared<const WeightFiles>(path.string());
     std::unique_ptr<ModelFile> model;
-    if (files->first().metadata().contains("model"))
-        model = std::make_unique<OwnModel>(files);
-    else
-        model = open_foreign_model(files, path.parent_path().string());
+    if (path.extension() == ".bin" && what_file_is(path.string()).empty()) {
+        model = open_llmc_model(path.string());
+    } else {
+        const auto files = std::make_shared<const WeightFiles>(path.string());
+        if (is_own(files->first()))
+            model = std::make_unique<OwnModel>(files);
+        else
+            model = open_foreign_model(files, path.parent_path().string());
+    }
     model->tokenizer_path = Tokenizer::find(path.parent_path().string());
     if (model->tokenizer == "unknown" && model->shape.vocab_size == kGpt2VocabSize) model->tokenizer = "gpt2";
     return model;

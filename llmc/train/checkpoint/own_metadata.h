@@ -8,6 +8,15 @@
 
 namespace llmc {
 
+// Whether this program wrote the file. (Other programs' metadata may have a key "model", too.)
+inline bool is_own(const SafetensorsFile& file) {
+    const auto says = [&](const char* key) {  // "format" in version 0.1.0
+        const auto found = file.metadata().find(key);
+        return found != file.metadata().end() && found->second.starts_with("llmc-mup");
+    };
+    return says("writer") || says("format");
+}
+
 inline nlohmann::json parse_metadata(const SafetensorsFile& file, const std::string& key) {
     nlohmann::json value = nlohmann::json::parse(file.metadata(key), nullptr, false);
     if (value.is_discarded()) fail_data(file.path, " is damaged: its metadata '", key, "' is not JSON");

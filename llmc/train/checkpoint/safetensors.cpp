@@ -8,13 +8,18 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "llmc/core/error.h"
+#include "llmc/train/checkpoint/other_formats.h"
 
 namespace llmc {
 namespace {
 
 using nlohmann::json;
+
+constexpr uint64_t kLongestHeader = 100'000'000;  // bytes
+constexpr int kDeepest = 127;                     // levels of nesting
 
 int64_t count_of(const std::vector<int64_t>& shape) {
     int64_t n = 1;
@@ -23,7 +28,7 @@ int64_t count_of(const std::vector<int64_t>& shape) {
 }
 
 // The formats' dtypes, with the bits of one number.
-const std::map<std::string, double> kBits = {
+const std::map<std::string, uint64_t> kBits = {
     {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
     {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
@@ -83,9 +88,10 @@ private:
 
 SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "checkpoint") {
     const size_t size = file_.size();
-    if (size < 8) fail_data(path, " is no safetensors file: it has ", size, " bytes");
+    if (size < 8) fail_data(path, " is no safetensors file: it has ", size, " bytes", what_file_is(path));
     uint64_t length;
     std::memcpy(&length, file_.data(), sizeof length);
+    if (length > kLongestHeader) fail_data(path, " is no safetensors file", what_file_is(path));
     if (length > size - 8)
         fail_data(path, " is no safetensors file, or truncated: its header should have ", length,
                   " bytes, the file has ", size);
@@ -95,6 +101,8 @@ SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "chec
 
 SafetensorsFile::Entry SafetensorsFile::parse_entry(const std::string& name, const json& value,
                                                     size_t data_bytes) const {
+    if (value.is_array() && value.size() == 3)  // the library reads this, too
+        return parse_entry(name, {{"dtype", value[0]}, {"shape", value[1]}, {"data_offsets", value[2]}}, data_bytes);
     const auto known = kBits.find(value.at("dtype").get<std::string>());
     if (known == kBits.end())
         fail_data(path, ": tensor ", name, " has the dtype ", value.at("dtype").dump(),
@@ -106,27 +114,51 @@ SafetensorsFile::Entry SafetensorsFile::parse_entry(const std::string& name, con
         fail_data(path, " is damaged: tensor ", name, " has the shape ", shape.dump(), " and the data_offsets ",
                   offsets.dump(), ", which must be whole numbers");
     Entry e{known->first, {}, offsets.at(0), offsets.at(1)};
-    const bool empty = std::any_of(shape.begin(), shape.end(), [](const json& d) { return d == 0; });
+    uint64_t bits = 1;
+    bool overflow = false;
     for (const json& d : shape) {
-        if (!empty && d.get<uint64_t>() > 8 * data_bytes)
-            fail_data(path, " is damaged: tensor ", name, " has the shape ", shape.dump());
+        overflow |= __builtin_mul_overflow(bits, d.get<uint64_t>(), &bits);
         e.shape.push_back(int64_t(d.get<uint64_t>()));
     }
+    if (overflow || __builtin_mul_overflow(bits, known->second, &bits))
+        fail_data(path, " is damaged: tensor ", name, " has the shape ", shape.dump());
     if (e.begin > e.end || e.end > data_bytes)
         fail_data(path, " is truncated or damaged: tensor ", name, " should be at bytes ", e.begin, " to ", e.end,
                   " of ", data_bytes);
-    double bits = known->second;  // exact below 2^53, and no overflow above
-    for (int64_t d : e.shape) bits *= double(d);
-    if (bits != 8.0 * double(e.end - e.begin))
+    if (bits % 8 != 0 || bits / 8 != e.end - e.begin)
         fail_data(path, " is damaged: tensor ", name, " with shape ", shape.dump(), " and dtype ", e.dtype,
                   " cannot have ", e.end - e.begin, " bytes");
     return e;
 }
 
+// nlohmann's parser takes a byte order mark, and a zero byte for the end of the text; the format has neither. The
+// library refuses deep nesting and keys of its own that come twice.
+json SafetensorsFile::parse_header(const std::string& header) const {
+    if (header.find('\0') != std::string::npos || header.starts_with("\xEF\xBB\xBF")) return {};
+    std::set<std::string> seen;  // keys of the current entry
+    std::string entry;
+    bool metadata_seen = false;
+    return json::parse(
+        header,
+        [&](int depth, json::parse_event_t event, json& value) {
+            const bool begins = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
+            if (begins && depth >= kDeepest) fail_data(path, " is damaged: its header is nested too deeply");
+            if (event != json::parse_event_t::key) return true;
+            const std::string key = value;
+            const bool metadata = depth == 1 && key == "__metadata__";
+            const bool field = depth == 2 && entry != "__metadata__" &&
+                               (key == "dtype" || key == "shape" || key == "data_offsets");
+            if ((metadata && metadata_seen) || (field && !seen.insert(key).second))
+                fail_data(path, " is damaged: its header has the key ", key, " twice", field ? " in " + entry : "");
+            metadata_seen |= metadata;
+            if (depth == 1) entry = key, seen.clear();
+            return true;
+        },
+        false);
+}
+
 void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
-    // nlohmann's parser takes a byte order mark, and a zero byte for the end of the text; the format has neither.
-    const bool strict = header.find('\0') == std::string::npos && !header.starts_with("\xEF\xBB\xBF");
-    const json root = strict ? json::parse(header, nullptr, false) : json();
+    const json root = parse_header(header);
     if (!root.is_object()) fail_data(path, " is no safetensors file, or damaged: its header is not a JSON object");
     std::vector<std::pair<size_t, size_t>> ranges;
     try {
@@ -173,12 +205,16 @@ std::vector<float> SafetensorsFile::read(const std::string& name, const std::vec
         convert<uint16_t>(data, values, half_to_float);
     else
         fail_data(path, ": tensor ", name, " has dtype ", e.dtype, "; this program reads F32, BF16 and F16");
-    const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
-    if (bad != values.end())
-        fail_data(path, ": tensor ", name, " has ", std::isnan(*bad) ? "NaN" : "infinity", " at element ",
-                  bad - values.begin(), " of ", values.size(),
-                  ": the run that wrote it had diverged, or the file is damaged; use an earlier checkpoint");
+    check_finite(values, path, name);
     return values;
+}
+
+void check_finite(const std::vector<float>& values, const std::string& path, const std::string& tensor) {
+    const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+    if (bad == values.end()) return;
+    fail_data(path, ": tensor ", tensor, " has ", std::isnan(*bad) ? "NaN" : "infinity", " at element ",
+              bad - values.begin(), " of ", values.size(),
+              ": the run that wrote it had diverged, or the file is damaged; use an earlier checkpoint");
 }
 
 void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,

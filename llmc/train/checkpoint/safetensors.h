@@ -34,12 +34,16 @@ public:
 
 private:
     void parse(const std::string& header, size_t data_bytes);
+    nlohmann::json parse_header(const std::string& header) const;
     Entry parse_entry(const std::string& name, const nlohmann::json& value, size_t data_bytes) const;
     MappedFile file_;
     size_t data_offset_ = 0;
     std::map<std::string, Entry> entries_;
     std::map<std::string, std::string> metadata_;
 };
+
+// Data error that names file and tensor for a number that is not finite.
+void check_finite(const std::vector<float>& values, const std::string& path, const std::string& tensor);
 
 struct SafetensorsEntry {
     std::string name;

@@ -1,0 +1,151 @@
+"""Files and folders that are given as a checkpoint and are none: both programs say what they are, in the same words."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from program import BINARY, ROOT, run
+from safetensors.torch import load_file
+from shards import write_shard
+from test_foreign_weights import CONFIG, LENGTH, VOCAB, random_weights, write
+
+import llmc
+from train_gpt2 import main
+
+pytestmark = pytest.mark.skipif(not BINARY.exists(), reason="train_gpt2 is not built: run make")
+CONVERT = 'convert it to safetensors: doc/formats.md, "Weights of other projects", has the command'
+
+
+@pytest.fixture
+def refused(capsys):
+    """What both programs say of --init PATH, without their names."""
+
+    def say(path, *options, code=3):
+        words = ["--init", path, "--steps", 0, *options]
+        here = run(*words, expect=code)[1].removeprefix("train_gpt2: ").strip()
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == code
+        assert capsys.readouterr().err.removeprefix("train_gpt2.py: ").strip() == here
+        return here
+
+    return say
+
+
+def old_torch_file(path):
+    torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
+
+
+KINDS = {
+    "model.pt": (lambda path: torch.save({"a": torch.ones(1)}, path), f": it was written by torch.save; {CONVERT}"),
+    "old.pt": (old_torch_file, f": it was written by torch.save; {CONVERT}"),
+    "pytorch_model.bin": (lambda p: torch.save({"a": torch.ones(1)}, p), f": it was written by torch.save; {CONVERT}"),
+    "pointer.safetensors": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        ": it is a pointer of Git LFS instead of the file: run git lfs pull in its folder",
+    ),
+    "a.gguf": (lambda path: path.write_bytes(b"GGUF\3\0\0\0" + bytes(90)), ": it is a GGUF file, llama.cpp's format"),
+    "tf_model.h5": (
+        lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(90)),
+        ": it is an HDF5 file, as TensorFlow and Keras write them",
+    ),
+    "page.safetensors": (
+        lambda path: path.write_text("<!DOCTYPE html><html></html>"),
+        ": it is a web page: download the file itself",
+    ),
+    "README.md": (lambda path: path.write_text("# Some text, longer than the header"), ""),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_of_another_format_is_named(refused, tmp_path, name):
+    make, words = KINDS[name]
+    make(tmp_path / name)
+    assert refused(tmp_path / name) == f"{tmp_path}/{name} is no safetensors file{words}"
+    assert main(["info", str(tmp_path / name)]) == 3
+
+
+def test_what_is_too_short_or_cut(refused, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"abc")
+    assert refused(path) == f"{path} is no safetensors file: it has 3 bytes"
+    path.write_bytes(np.array([500], "<u8").tobytes() + b"{}")
+    assert refused(path).endswith("or truncated: its header should have 500 bytes, the file has 10")
+    with open(path, "wb") as file:  # safetensors 0.8.0 reads headers of at most 100 MB
+        file.write(np.array([100_000_001], "<u8").tobytes() + b"{}")
+        file.truncate(100_000_100)
+    assert refused(path) == f"{path} is no safetensors file"
+
+
+def test_a_folder_without_a_model(refused, tmp_path):
+    none = f"the folder {tmp_path} holds no model.safetensors"
+    assert refused(tmp_path) == f"{none}: name a checkpoint, such as OUT/checkpoints/step_00000100"
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    assert refused(tmp_path) == f"{none}: the run in it has not saved one yet"
+    torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    assert refused(tmp_path) == f"{none}, but pytorch_model.bin: it was written by torch.save; {CONVERT}"
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    assert refused(tmp_path) == f"{none}, but other.safetensors: name the file"
+
+
+def test_pipes_are_not_waited_for(refused, tmp_path):
+    for name in ("a.bin", "a.safetensors", "model.safetensors"):
+        os.mkfifo(tmp_path / name)
+        assert refused(tmp_path / name) == f"{tmp_path}/{name} is no checkpoint: it is neither a file nor a folder"
+    assert "but a.safetensors" in refused(tmp_path)
+
+
+def test_the_command_that_converts(tmp_path):
+    """That of doc/formats.md, on a file of torch.save with shared and transposed tensors."""
+    lines = (ROOT / "doc/formats.md").read_text().splitlines()
+    begin = next(i for i, line in enumerate(lines) if "torch.load" in line)
+    command = "\n".join(lines[begin : begin + 2])
+    assert command.startswith(".venv/bin/python -c")
+    wte = torch.arange(6.0).view(2, 3)
+    (tmp_path / "FOLDER").mkdir()
+    torch.save({"wte.weight": wte, "lm_head.weight": wte, "b": wte.T}, tmp_path / "FOLDER/pytorch_model.bin")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    written = load_file(tmp_path / "FOLDER/model.safetensors")
+    assert set(written) == {"wte.weight", "lm_head.weight", "b"}
+    assert torch.equal(written["b"], wte.T)
+    assert torch.equal(written["lm_head.weight"], wte)
+
+
+def test_metadata_of_other_programs_may_have_our_keys(refused, tmp_path):
+    """It is not taken for a checkpoint of this project."""
+    model = write(tmp_path / "model", random_weights(), CONFIG, metadata={"model": "gpt2", "config": "{}"})
+    write_shard(tmp_path / "val.bin", np.arange(LENGTH + 1), VOCAB)
+    assert "a standard GPT-2" in run("info", model)[0]
+    assert main(["info", str(model)]) == 0
+
+
+def test_data_of_another_vocabulary_and_init(refused, tmp_path):
+    """--init and --vocab-size do not send from one to the other."""
+    model = write(tmp_path / "model", random_weights(), CONFIG)
+    shard = write_shard(tmp_path / "train.bin", np.arange(300), 50257)
+    text = refused(model, "--train-data", shard)
+    assert text == (
+        f"the training data has a vocabulary of 50257 tokens, the model of {VOCAB}: make the data with the tokenizer "
+        f"of {model}/model.safetensors, or choose other data"
+    )
+    assert "leave the option out, or choose another checkpoint" in refused(model, "--vocab-size", 50257)
+
+
+def test_numbers_that_are_not_finite_in_llmcs_files(tmp_path):
+    from test_program import write_llmc_model
+
+    shape = (2, 3, 48, 64, 300)
+    path = tmp_path / "gpt2.bin"
+    write_llmc_model(path, 3, shape, np.random.default_rng(0))
+    raw = bytearray(path.read_bytes())
+    raw[1024 + 4 * 7 : 1024 + 4 * 8] = np.float32(np.nan).tobytes()
+    path.write_bytes(raw)
+    error = run("--init", path, "--steps", 0, expect=3)[1]
+    assert f"{path}: tensor wte.weight has NaN at element 7" in error
+    with pytest.raises(llmc.DataError, match="has NaN"):
+        llmc.load(path)
