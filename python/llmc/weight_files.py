@@ -40,7 +40,8 @@ def _check_length(path: Path) -> None:
     if size < 8:
         raise DataError(f"{path} is no safetensors file: it has {size} bytes{what_file_is(path)}")
     if length > LONGEST_HEADER:
-        raise DataError(f"{path} is no safetensors file{what_file_is(path)}")
+        too_long = f": its header should have {length} bytes, more than the format allows"
+        raise DataError(f"{path} is no safetensors file{what_file_is(path) or too_long}")
     if length > size - 8:
         raise DataError(
             f"{path} is no safetensors file, or truncated: its header should have {length} bytes, the file has {size}"

@@ -91,7 +91,12 @@ SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "chec
     if (size < 8) fail_data(path, " is no safetensors file: it has ", size, " bytes", what_file_is(path));
     uint64_t length;
     std::memcpy(&length, file_.data(), sizeof length);
-    if (length > kLongestHeader) fail_data(path, " is no safetensors file", what_file_is(path));
+    if (length > kLongestHeader) {
+        const std::string what = what_file_is(path);
+        fail_data(
+            path, " is no safetensors file",
+            what.empty() ? str(": its header should have ", length, " bytes, more than the format allows") : what);
+    }
     if (length > size - 8)
         fail_data(path, " is no safetensors file, or truncated: its header should have ", length,
                   " bytes, the file has ", size);
