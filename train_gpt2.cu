@@ -6,6 +6,7 @@
 #include "llmc/core/error.h"
 #include "llmc/mup/rule_table.h"
 #include "llmc/train/describe.h"
+#include "llmc/train/eval_command.h"
 #include "llmc/train/info_command.h"
 #include "llmc/train/options/command_line.h"
 #include "llmc/train/progress.h"
@@ -23,10 +24,10 @@ int run(int argc, char** argv) {
         std::fputs(describe_checkpoint(line.checkpoint).c_str(), stdout);
         return kExitOk;
     }
-    const bool sampling = line.command == CommandLine::Command::sample;
-    if (!sampling && !line.dry_run) watch_signals();
+    const bool training = line.command == CommandLine::Command::train;
+    if (training && !line.dry_run) watch_signals();
     device::initialize(line.config.machine.threads);
-    if (sampling) return sample_command(line);
+    if (!training) return line.command == CommandLine::Command::eval ? eval_command(line) : sample_command(line);
 
     Setup setup = prepare(line);
     if (line.dry_run) {

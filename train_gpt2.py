@@ -20,7 +20,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -39,13 +38,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmc.batches import Batches
-from llmc.bpe_table import find_table
 from llmc.check_writer import CheckWriter
-from llmc.checkpoint import Rule, Rules, Shape, load_training_state, open_checkpoint
+from llmc.checkpoint import Rule, Rules, Shape, load_training_state
 from llmc.command_line import CommandLine, Program, parse_command_line
+from llmc.commands import run_command
 from llmc.config import Config
-from llmc.errors import DataError, Error, ExitCode, UsageError
-from llmc.info import describe_checkpoint
+from llmc.errors import Error, ExitCode, UsageError
 from llmc.options import Option
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
@@ -53,12 +51,11 @@ from llmc.ranks import data_parallel, exit_process, largest, pick_device, proces
 from llmc.rule_table import table_lines
 from llmc.run_folder import stored_config
 from llmc.run_log import RunLog, report
-from llmc.run_setup import Setup, assumed_heads, check_weights, describe, prepare, take_shape
+from llmc.run_setup import Setup, check_weights, describe, prepare
 from llmc.run_warnings import warnings_of
 from llmc.sampling import generate, open_tokenizer
 from llmc.saver import Saver
 from llmc.signals import Received, stop_signals
-from llmc.tokenizer import UNKNOWN
 from llmc.torch_profile import StepProfiler
 
 # --- Schemes: the numbers of a tensor as powers of m = width / base width, by role. The effective weight is A w with
@@ -819,15 +816,15 @@ class Trainer:
 
 # --- Main
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES, WITH_DEVICE = ("auto", "cpu", "cuda"), ("run", "sample", "eval")
 PROGRAM = Program(
     name="train_gpt2.py",
     version=f"llmc-mup train_gpt2.py, PyTorch {torch.__version__}",
-    description="Trains a GPT-2 with muP in PyTorch; 'train_gpt2.py sample CHECKPOINT' generates text.",
+    description="Trains a GPT-2 with muP in PyTorch; 'train_gpt2.py sample|eval|info CHECKPOINT' uses one.",
     grad_clips={name: scheme.grad_clip for name, scheme in SCHEMES.items()},
     stored_config=stored_config,
     options=(
-        Option("device", "choice", "auto", "auto: cuda if there is one", scope=("run", "sample"), choices=DEVICES),
+        Option("device", "choice", "auto", "auto: cuda if there is one", scope=WITH_DEVICE, choices=DEVICES),
         Option("compile", "flag", False, "torch.compile the forward and backward pass"),
     ),
 )
@@ -863,31 +860,10 @@ def train(line: CommandLine) -> int:
                 return trainer.run(received)
 
 
-def sample(line: CommandLine) -> int:
-    """The sample command, with the shape and the rules of the checkpoint."""
-    checkpoint = open_checkpoint(line.checkpoint)
-    kind = checkpoint.tokenizer if line.config.tokenizer == "auto" else line.config.tokenizer
-    if kind == "unknown":
-        raise DataError(f"cannot sample from {checkpoint.path}: {UNKNOWN}")
-    config, shape = take_shape(line.config, line.given, checkpoint)
-    config = replace(config, dtype=checkpoint.config.get("dtype", "fp32"))
-    for note in assumed_heads(checkpoint, line.given):
-        print(note, file=sys.stderr)
-    device = pick_device(str(line.extra["device"]), config.threads)
-    model = GPT2(config, shape, checkpoint.parametrization).to(device)
-    model.set_weights(checkpoint.values)
-    tokenizer = open_tokenizer(kind, find_table(checkpoint.path.parent) if kind == "gpt2" else None)
-    print(f"{config.prompt}{generate(model.next_logits, tokenizer, shape.vocab_size, config)}")
-    return 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         line = parse_command_line(PROGRAM, argv, world_size())
-        if line.command == "info":
-            print(describe_checkpoint(line.checkpoint))
-            return 0
-        return sample(line) if line.command == "sample" else train(line)
+        return train(line) if line.command == "train" else run_command(line, GPT2)
     except (torch.OutOfMemoryError, Error, OSError) as problem:  # OSError: a full disk, for example
         return report(problem)
 

@@ -1,11 +1,14 @@
 """`info CHECKPOINT`: both programs say the same of a checkpoint of either, and of other projects' weights."""
 
+import json
+
 import pytest
 from program import run
 from reference_tools import ALL
 from reference_tools import run as run_reference
 from safetensors.torch import load_file, save_file
 from shards import random_text, write_text_shards
+from test_foreign_weights import CONFIG, random_weights, write
 
 import train_gpt2
 
@@ -53,6 +56,19 @@ def test_of_other_projects_weights(data, tmp_path, both, one_thread):
     text = both(tmp_path / "model.safetensors")
     assert "none in the file: a standard GPT-2" in text
     assert "heads assumed 1 x 32" in text
+
+
+def test_of_several_files_and_of_attention_without_scale(tmp_path, both):
+    weights = random_weights()
+    names = sorted(weights)
+    parts = {"a.safetensors": names[:5], "b.safetensors": names[5:]}
+    for file, inside in parts.items():
+        write(tmp_path, {name: weights[name] for name in inside}, CONFIG | {"scale_attn_weights": False}, file)
+    places = {name: file for file, inside in parts.items() for name in inside}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    text = both(tmp_path)
+    assert f"{sum((tmp_path / file).stat().st_size for file in parts):,} bytes" in text
+    assert "a standard GPT-2, but attention logits without 1/sqrt(head size)" in text
 
 
 def test_what_is_no_checkpoint(tmp_path, capsys):

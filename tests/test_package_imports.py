@@ -50,7 +50,8 @@ LEVELS = [
         "llmc.info",
         "llmc.run_log",
         "llmc.saver",
-    ],  # this line and the one above: used by train_gpt2.py
+    ],
+    ["llmc.commands"],  # this line and the two above: used by train_gpt2.py
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts
     ["llmc.plot"],  # figures

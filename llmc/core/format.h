@@ -1,6 +1,7 @@
 // Numbers as text, and words that depend on one.
 #pragma once
 #include <cstdint>
+#include <cstdio>
 #include <string>
 
 namespace llmc {
@@ -15,6 +16,17 @@ inline std::string with_commas(int64_t n) {
 // 1 shard, 2 shards, 1,200 shards
 inline std::string plural(int64_t count, const std::string& noun) {
     return with_commas(count) + " " + noun + (count == 1 ? "" : "s");
+}
+
+// 12.3 MiB, 5.82 GiB.
+inline std::string bytes_text(size_t bytes) {
+    char text[32];
+    const double MiB = double(bytes) / (1 << 20);
+    if (MiB < 1024)
+        std::snprintf(text, sizeof text, "%.1f MiB", MiB);
+    else
+        std::snprintf(text, sizeof text, "%.2f GiB", MiB / 1024);
+    return text;
 }
 
 }  // namespace llmc

@@ -20,17 +20,6 @@ MemoryNeeds memory_needs(const Setup& s) {
             Optimizer::state_bytes(s.shape, s.config.optimizer.kind, s.config.model.dtype)};
 }
 
-// 12.3 MiB, 5.82 GiB.
-std::string bytes_text(size_t bytes) {
-    char text[32];
-    const double MiB = double(bytes) / (1 << 20);
-    if (MiB < 1024)
-        std::snprintf(text, sizeof text, "%.1f MiB", MiB);
-    else
-        std::snprintf(text, sizeof text, "%.2f GiB", MiB / 1024);
-    return text;
-}
-
 // The largest batch that fits with other options; 0: none.
 int batch_with(const Setup& s, DType dtype, Recompute recompute, size_t available) {
     GPT2Options options = gpt2_options(s.config);

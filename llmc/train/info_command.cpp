@@ -43,13 +43,15 @@ std::string describe_checkpoint(const std::string& given) {
     const fs::path folder = fs::path(file->path).parent_path();
     int64_t count = 0;
     for (const TensorSpec& spec : tensor_specs(s)) count += spec.count();
-    std::string out = str("file    ", file->path, ", ", with_commas(int64_t(fs::file_size(file->path))), " bytes\n");
+    std::string out = str("file    ", file->path, ", ", with_commas(file->bytes), " bytes\n");
     out += str("model   depth ", s.depth, ", width ", s.width, ", heads ", s.heads, " x ", s.head_dim(), ", positions ",
                s.max_seq_len, ", vocabulary ", s.vocab_size, ", head ", s.tie_embeddings ? "tied" : "untied", ": ",
                with_commas(count), " parameters\n");
     if (const std::string note = assumed_heads(*file, {}); !note.empty()) out += "note    " + note + "\n";
     out += str("tokens  of the tokenizer ", file->tokenizer, "\n");
-    if (file->parametrization.is_null()) return out + "rules   none in the file: a standard GPT-2\n";
+    if (file->parametrization.is_null())
+        return out + "rules   none in the file: a standard GPT-2" +
+               (file->scaled_attention ? "\n" : ", but attention logits without 1/sqrt(head size)\n");
     const ordered_json rules = file->parametrization;
     const std::string outside = factors_outside(rules, s.head_dim());
     char text[200];

@@ -69,7 +69,8 @@ std::string status_line(const Status& s, size_t width) {
     const std::string padding(steps.size() > step.size() ? steps.size() - step.size() : 0, ' ');
     char lr[32];
     std::snprintf(lr, sizeof lr, " | lr %.2e", s.lr.value_or(0));
-    std::vector<Field> fields = {{"step " + padding + step + "/" + steps, 9}};
+    std::vector<Field> fields;
+    if (s.steps >= 0) fields.push_back({"step " + padding + step + "/" + steps, 9});
     const auto add = [&](const std::optional<double>& value, const std::string& text, int importance) {
         if (value) fields.push_back({text, importance});
     };
@@ -83,7 +84,7 @@ std::string status_line(const Status& s, size_t width) {
         add(s.percent_of_peak, " | " + decimals(s.percent_of_peak.value_or(0), 0) + "% peak", 0);
         add(s.seconds_left, " | ETA " + duration(s.seconds_left.value_or(0)), 5);
     } else {
-        fields.push_back({" | " + s.activity, 8});
+        fields.push_back({(fields.empty() ? "" : " | ") + s.activity, 8});
     }
     for (int least = 0;; ++least) {
         std::string line;

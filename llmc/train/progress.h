@@ -8,7 +8,7 @@
 namespace llmc {
 
 struct Status {
-    int64_t step = 0, steps = 0;
+    int64_t step = 0, steps = 0;  // steps -1: not of a run, only the activity
     std::optional<double> loss, val_loss, bits_per_byte, grad_norm, lr, tokens_per_second, percent_of_peak,
         seconds_left;
     std::string activity;  // instead of the numbers after the loss: "evaluating 12/60"

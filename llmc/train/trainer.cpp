@@ -7,6 +7,7 @@
 #include "llmc/core/error.h"
 #include "llmc/ops/profile.h"
 #include "llmc/train/describe.h"
+#include "llmc/train/evaluation.h"
 #include "llmc/train/provenance.h"
 #include "llmc/train/resume.h"
 #include "llmc/train/sampler.h"
@@ -287,20 +288,16 @@ void Trainer::show_activity(const char* what, int64_t done, int64_t all) {
 void Trainer::evaluate() {
     if (!setup_.val || evaluated_at_ == state_.step) return;
     const std::vector<Segment> segments = evaluation_segments(*setup_.val, config_);
-    double sum = 0;  // in double, batch by batch, to keep precision
-    int64_t targets = 0;
-    for (size_t i = 0; i < segments.size(); ++i) {
-        if (received_signal()) return;
-        show_activity("evaluating", int64_t(i), int64_t(segments.size()));
-        const Batch batch = setup_.val->read(segments[i]);
-        model_.set_batch(batch.inputs.data(), batch.targets.data(), segments[i].rows, segments[i].length);
-        sum += double(model_.mean_loss()) * double(segments[i].targets());
-        targets += segments[i].targets();
-    }
+    const auto evaluation = llmc::evaluate(model_, *setup_.val, segments, [&](int64_t done) {
+        if (received_signal()) return false;
+        show_activity("evaluating", done, int64_t(segments.size()));
+        return true;
+    });
+    if (!evaluation) return;
     evaluated_at_ = state_.step;
-    const double loss = without_sign_of_nan(sum / double(targets)), tokens_per_byte = setup_.val->tokens_per_byte();
+    const double loss = evaluation->loss;
     ordered_json line = {{"val_loss", loss}};
-    if (tokens_per_byte > 0) line["bits_per_byte"] = loss / std::log(2.0) * tokens_per_byte;
+    if (evaluation->bits_per_byte) line["bits_per_byte"] = *evaluation->bits_per_byte;
     for (auto& [key, value] : line.items()) last_[key] = value;
     line["elapsed"] = elapsed();
     logger_.write("eval", state_.step, line);

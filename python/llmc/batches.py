@@ -8,11 +8,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llmc.config import Config
 from llmc.data.windows import Dataset, Segment
 from llmc.ranks import rank
 from llmc.run_setup import Setup
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # tokens and targets, (B, T) each
+
+
+def evaluation_segments(data: Dataset, config: Config) -> list[Segment]:
+    """What --eval-tokens or --eval-batches choose of the validation data."""
+    B = config.batch_size
+    if config.eval_batches is not None:
+        return data.first_windows(config.eval_batches * B, B)
+    return data.first_targets(config.eval_tokens or 0, B)
+
+
+def on_device(tokens: NDArray[np.int64], device: torch.device) -> Batch:
+    """From (B, T + 1) tokens."""
+    rows = torch.from_numpy(tokens)
+    if device.type == "cuda":
+        rows = rows.pin_memory().to(device, non_blocking=True)
+    return rows[:, :-1], rows[:, 1:]
 
 
 class Batches:
@@ -25,27 +42,18 @@ class Batches:
         for i in range((setup.steps - step) * setup.micro_steps):
             begin = 0 if setup.config.overfit_single_batch else samples + (i * setup.ranks + rank()) * B
             assert setup.train
-            yield self._on_device(setup.train.rows(range(begin, begin + B), setup.shape.vocab_size))
+            yield on_device(setup.train.rows(range(begin, begin + B), setup.shape.vocab_size), self.device)
 
     def validation(self) -> Iterator[tuple[int, int, Iterator[tuple[float, Batch]]]]:
         """The validation data that --eval-tokens or --eval-batches choose, in rounds: the number of this one, that of
         all, and this rank's batch (none in the last round of some ranks) with its part of all targets."""
-        data, config, B, ranks = self.setup.val, self.setup.config, self.setup.config.batch_size, self.setup.ranks
+        data, ranks = self.setup.val, self.setup.ranks
         assert data
-        if config.eval_batches is not None:
-            segments = data.first_windows(config.eval_batches * B, B)
-        else:
-            segments = data.first_targets(config.eval_tokens or 0, B)
+        segments = evaluation_segments(data, self.setup.config)
         targets, rounds = sum(segment.targets for segment in segments), -(-len(segments) // ranks)
         for i in range(rounds):
             own = segments[i * ranks : (i + 1) * ranks][rank() : rank() + 1]
             yield i, rounds, ((s.targets / targets, self._read(data, s)) for s in own)
 
     def _read(self, data: Dataset, segment: Segment) -> Batch:
-        return self._on_device(data.read(segment, self.setup.shape.vocab_size))
-
-    def _on_device(self, tokens: NDArray[np.int64]) -> Batch:
-        rows = torch.from_numpy(tokens)  # (B, T + 1)
-        if self.device.type == "cuda":
-            rows = rows.pin_memory().to(self.device, non_blocking=True)
-        return rows[:, :-1], rows[:, 1:]
+        return on_device(data.read(segment, self.setup.shape.vocab_size), self.device)

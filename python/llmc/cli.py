@@ -80,6 +80,10 @@ def sample(argv: list[str], prog: str) -> int:
     return train(["sample", *argv], prog)
 
 
+def evaluate(argv: list[str], prog: str) -> int:
+    return train(["eval", *argv], prog)
+
+
 def info(argv: list[str], prog: str) -> int:
     return train(["info", *argv], prog)
 
@@ -117,6 +121,7 @@ GROUP_SUMMARIES = {
 COMMANDS = {
     "train": Command("train a model: the native program with its options", train),
     "sample": Command("text from a checkpoint", sample),
+    "eval": Command("the loss of a checkpoint on a data set", evaluate),
     "info": Command("what a checkpoint holds", info),
     "check": Command("coordinate check: is the parametrization right?", check),
     "verdict": Command("the verdict on CSVs of a coordinate check, without figures", module("llmc.mup.check_report")),

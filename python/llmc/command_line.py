@@ -1,4 +1,4 @@
-"""The command line of a training program and its `sample` command, parsed by argparse with the table of options."""
+"""The command line of a training program and its commands, parsed by argparse with the table of options."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class CommandLine:
     extra: dict[str, Value] = field(default_factory=dict)  # options that only this program has
     dry_run: bool = False
     every_block: bool = False  # --dry-run --all: a row for every block
-    command: str = "train"  # or sample, info
-    checkpoint: str = ""  # of sample and info
+    command: str = "train"  # or one of COMMANDS
+    checkpoint: str = ""  # of these
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ class Program:
     stored_config: Callable[[str], tuple[dict[str, Any], str]] | None = None
 
 
+COMMANDS = ["sample", "eval", "info"]  # the first word
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the options")
@@ -66,14 +69,14 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     Prints and raises SystemExit(0) for --help, --version, --print-config and --options-json. UsageError for invalid
     input. ranks: processes that share each step."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    command = argv[0] if argv[:1] in (["sample"], ["info"]) else "train"
+    command = argv[0] if argv and argv[0] in COMMANDS else "train"
     scope = "run" if command == "train" else command
     table = {**OPTIONS, **{option.name: option for option in program.options}}
     parser = _train_parser(program) if command == "train" else _checkpoint_parser(program, command)
     mine = {name: option for name, option in table.items() if scope in option.scope}
     _add_options(parser, mine)
     taken, words = _take_values(argv if command == "train" else argv[1:], parser, table)
-    for word in ("sample", "info") if command == "train" else ():
+    for word in COMMANDS if command == "train" else ():
         if word in words:
             raise UsageError(f"'{word}' comes first: {program.name} {word} CHECKPOINT, then its options")
     parsed, unknown = parser.parse_known_args(words)
@@ -84,7 +87,7 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     if unknown and command == "info":
         raise UsageError(f"unknown argument: {unknown[0]}; info takes a checkpoint only")
     if unknown:
-        commands = ["sample", "info"] if command == "train" else []
+        commands = COMMANDS if command == "train" else []
         raise UsageError(f"unknown argument: {unknown[0]}{nearest_argument(unknown[0], commands, table, scope)}")
     if command != "train":
         config, extra, given = make_config(settings, program.options)

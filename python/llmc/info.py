@@ -18,7 +18,7 @@ def describe_checkpoint(given: str) -> str:
     checkpoint = open_checkpoint(given)
     shape, rules, path = checkpoint.shape, checkpoint.parametrization, checkpoint.path
     lines = [
-        f"file    {path}, {path.stat().st_size:,} bytes",
+        f"file    {path}, {checkpoint.files.bytes:,} bytes",
         f"model   depth {shape.depth}, width {shape.width}, heads {shape.heads} x {shape.head_dim}, positions "
         f"{shape.max_seq_len}, vocabulary {shape.vocab_size}, head {'tied' if shape.tie_embeddings else 'untied'}: "
         f"{_parameters(checkpoint):,} parameters",
@@ -26,7 +26,9 @@ def describe_checkpoint(given: str) -> str:
         f"tokens  of the tokenizer {checkpoint.tokenizer}",
     ]
     if rules is None:
-        return "\n".join([*lines, "rules   none in the file: a standard GPT-2"])
+        scaled = not checkpoint.foreign or checkpoint.foreign.scaled_attention
+        but = "" if scaled else ", but attention logits without 1/sqrt(head size)"
+        return "\n".join([*lines, f"rules   none in the file: a standard GPT-2{but}"])
     outside = factors_outside(rules, shape.head_dim)
     return "\n".join(
         [

@@ -32,7 +32,7 @@ class Option:
     default: Value  # None: depends on other options
     help: str
     group: str = ""
-    scope: tuple[str, ...] = ("run",)  # of run, model, sample
+    scope: tuple[str, ...] = ("run",)  # of run, model, sample, eval
     unit: str = ""
     choices: tuple[str, ...] = ()
     low: float = -math.inf  # included unless above_low

@@ -17,7 +17,7 @@ from llmc.progress import can_rewrite, duration
 @dataclass
 class Status:
     step: int
-    steps: int
+    steps: int  # -1: not of a run, only the activity
     loss: float | None = None
     val_loss: float | None = None
     bits_per_byte: float | None = None
@@ -31,11 +31,11 @@ class Status:
 def status_line(status: Status, width: int | None = None) -> str:
     """The line of a status, without the least important fields if it would be longer than `width`."""
     s = status
-    fields = [(f"step {s.step:{len(str(s.steps))}d}/{s.steps}", 9)]
+    fields = [(f"step {s.step:{len(str(s.steps))}d}/{s.steps}", 9)] if s.steps >= 0 else []
     if s.loss is not None:
         fields.append((f" | loss {s.loss:.4f}", 7))
     if s.activity:
-        fields.append((f" | {s.activity}", 8))
+        fields.append((f"{' | ' if fields else ''}{s.activity}", 8))
     else:
         optional = [
             (s.val_loss, " | val {:.4f}", 6),

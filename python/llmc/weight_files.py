@@ -111,6 +111,11 @@ class WeightFiles:
             self._where[name] = opened[path], path
         self.metadata = next(iter(opened.values())).metadata() or {}
 
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(path.stat().st_size for path in {path for _, path in self._where.values()})
+
     def __contains__(self, name: str) -> bool:
         return name in self._where
 

@@ -146,12 +146,14 @@ std::unique_ptr<ModelFile> ModelFile::open_file(const std::string& given) {
     std::unique_ptr<ModelFile> model;
     if (path.extension() == ".bin" && what_file_is(path.string()).empty()) {
         model = open_llmc_model(path.string());
+        model->bytes = int64_t(fs::file_size(path));
     } else {
         const auto files = std::make_shared<const WeightFiles>(path.string());
         if (is_own(files->first()))
             model = std::make_unique<OwnModel>(files);
         else
             model = open_foreign_model(files, path.parent_path().string());
+        model->bytes = files->bytes();
     }
     model->tokenizer_path = Tokenizer::find(path.parent_path().string());
     if (model->tokenizer == "unknown" && model->shape.vocab_size == kGpt2VocabSize) model->tokenizer = "gpt2";

@@ -38,6 +38,12 @@ void WeightFiles::open_index() {
     }
 }
 
+int64_t WeightFiles::bytes() const {
+    int64_t sum = 0;
+    for (auto& [file, opened] : files_) sum += int64_t(fs::file_size(file));
+    return sum;
+}
+
 const SafetensorsFile::Entry* WeightFiles::find(const std::string& name) const {
     const auto found = where_.find(name);
     return found == where_.end() ? nullptr : &found->second->entries().at(name);

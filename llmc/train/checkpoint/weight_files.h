@@ -21,6 +21,7 @@ public:
     const SafetensorsFile::Entry* find(const std::string& name) const;
     std::vector<std::string> names() const;
     std::vector<float> read(const std::string& name, const std::vector<int64_t>& shape) const;
+    int64_t bytes() const;                                                    // of all files
     const SafetensorsFile& first() const { return *files_.begin()->second; }  // its metadata is that of the model
 
 private:

@@ -18,6 +18,8 @@ namespace {
 
 using nlohmann::json;
 
+const std::vector<std::string> kCommands = {"sample", "eval", "info"};  // the first word
+
 // "--lr RATE [0.0003]" and "--shuffle, --no-shuffle" instead of CLI11's "--lr TEXT:RATE" and
 // "--shuffle,--no-shuffle{false}". A flag that is off by default also has a --no- form, which is not shown.
 class Formatter : public CLI::Formatter {
@@ -104,7 +106,9 @@ void add_once(std::map<const CLI::Option*, std::pair<std::string, std::string>>&
 // option twice.
 std::vector<std::string> words_of(int argc, char** argv, const CLI::App& train) {
     const std::vector<std::string> words(argv + 1, argv + argc);
-    const auto is_command = [](const std::string& word) { return word == "sample" || word == "info"; };
+    const auto is_command = [](const std::string& word) {
+        return std::find(kCommands.begin(), kCommands.end(), word) != kCommands.end();
+    };
     const bool commanded = !words.empty() && is_command(words[0]);
     const CLI::App& app = commanded ? *train.get_subcommand(words[0]) : train;
     std::vector<std::string> out;
@@ -178,15 +182,17 @@ CommandLine parse_command_line(int argc, char** argv) {
     app.add_flag("--options-json", print_options, "print the table of options as JSON and exit");
     app.add_flag("--dry-run", line.dry_run, "print shapes, memory, tokens and the rule of every tensor, and exit");
     app.add_flag("--all", line.all_tensors, "with --dry-run: a row for every block, even if its rules are equal");
-    std::vector<Setting> given, given_to_sample;
+    std::vector<Setting> given, given_to_command;
     add_options(app, kRun, given);
     CLI::App* sample = app.add_subcommand(
         "sample", "generate text from a checkpoint: train_gpt2 sample CHECKPOINT --prompt TEXT");
+    CLI::App* eval = app.add_subcommand("eval", "the loss of a checkpoint: train_gpt2 eval CHECKPOINT --val-data GLOB");
     CLI::App* info = app.add_subcommand("info", "what a checkpoint holds: train_gpt2 info CHECKPOINT");
-    for (CLI::App* command : {sample, info})
+    for (CLI::App* command : {sample, eval, info})
         command->add_option("CHECKPOINT", line.checkpoint, "checkpoint folder, .safetensors file, or a run's --out")
             ->required();
-    add_options(*sample, kSample, given_to_sample);
+    add_options(*sample, kSample, given_to_command);
+    add_options(*eval, kEval, given_to_command);
     app.name(argv[0]);
     std::vector<std::string> words = words_of(argc, argv, app);
     std::reverse(words.begin(), words.end());  // the order that CLI11 expects
@@ -197,8 +203,9 @@ CommandLine parse_command_line(int argc, char** argv) {
     } catch (const CLI::ExtrasError&) {
         const std::string word = app.remaining(true).front();
         if (sample->parsed()) fail_usage("unknown argument: ", word, nearest_argument(word, {}, kSample));
+        if (eval->parsed()) fail_usage("unknown argument: ", word, nearest_argument(word, {}, kEval));
         if (info->parsed()) fail_usage("unknown argument: ", word, "; info takes a checkpoint only");
-        fail_usage("unknown argument: ", word, nearest_argument(word, {"sample", "info"}, kRun));
+        fail_usage("unknown argument: ", word, nearest_argument(word, kCommands, kRun));
     } catch (const CLI::ParseError& error) {
         fail_usage(error.what());
     }
@@ -209,9 +216,9 @@ CommandLine parse_command_line(int argc, char** argv) {
         line.command = CommandLine::Command::info;
         return line;
     }
-    if (sample->parsed()) {
-        line.command = CommandLine::Command::sample;
-        line.config = make_config(given_to_sample, line.given);
+    if (sample->parsed() || eval->parsed()) {
+        line.command = sample->parsed() ? CommandLine::Command::sample : CommandLine::Command::eval;
+        line.config = make_config(given_to_command, line.given);
         return line;
     }
     std::vector<Setting> settings = config_file.empty() ? std::vector<Setting>{} : read_toml(config_file);

@@ -8,12 +8,12 @@
 namespace llmc {
 
 struct CommandLine {
-    enum class Command { train, sample, info } command = Command::train;
+    enum class Command { train, sample, eval, info } command = Command::train;
     Config config;
     Given given;
     bool dry_run = false;
     bool all_tensors = false;  // --dry-run --all: a row for every block
-    std::string checkpoint;    // of sample and info
+    std::string checkpoint;    // of the other commands
 };
 
 // Parses and validates; the command line wins over --config. Prints and exits 0 for --help, --version, --print-config

@@ -30,7 +30,7 @@ ordered_json schemes(bool (*holds)(const Scheme&)) {
 
 ordered_json scopes(unsigned scope) {
     ordered_json names = ordered_json::array();
-    for (auto& [bit, name] : {std::pair{kRun, "run"}, {kModel, "model"}, {kSample, "sample"}})
+    for (auto& [bit, name] : {std::pair{kRun, "run"}, {kModel, "model"}, {kSample, "sample"}, {kEval, "eval"}})
         if (scope & bit) names.push_back(name);
     return names;
 }

@@ -93,6 +93,7 @@ enum Scope : unsigned {
     kRun = 1,     // train_gpt2, train_gpt2.py
     kModel = 2,   // llmc.GPT2(...), llmc.parametrization(...)
     kSample = 4,  // train_gpt2 sample
+    kEval = 8,    // train_gpt2 eval
 };
 
 struct Option {

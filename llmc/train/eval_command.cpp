@@ -1,0 +1,64 @@
+#include "llmc/train/eval_command.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+
+#include "llmc/core/error.h"
+#include "llmc/core/format.h"
+#include "llmc/train/checkpoint_model.h"
+#include "llmc/train/evaluation.h"
+#include "llmc/train/progress.h"
+#include "llmc/train/setup.h"
+
+namespace llmc {
+namespace {
+
+// Data error for text that the model cannot know.
+void check_tokens(const Dataset& data, const ModelFile& file) {
+    if (data.vocab_size() > file.shape.vocab_size)
+        fail_data("the validation data has a vocabulary of ", data.vocab_size(), " tokens, the model of ",
+                  file.shape.vocab_size, ": make the data with the tokenizer of ", file.path, ", or choose other data");
+    const std::string here = data.tokenizer(), there = file.tokenizer;
+    if (here != there && here != "unknown" && there != "unknown")
+        fail_data("the validation data was made with the tokenizer ", here, ", the model ", file.path, " with ", there,
+                  ": choose other data");
+}
+
+}  // namespace
+
+int eval_command(const CommandLine& line) {
+    if (line.config.data.val_data.empty()) fail_usage("--val-data is missing: name token shards to evaluate on");
+    std::unique_ptr<ModelFile> file = ModelFile::open(line.checkpoint);
+    const int stored = file->config.is_object() ? from_json(file->config, file->path).run.batch_size : 0;
+    const int batch_size = line.given.has("batch-size") || !stored ? line.config.run.batch_size : stored;
+    CheckpointModel opened = open_model(line, std::move(file), batch_size);
+    Config& config = opened.config;
+    config.evaluation = line.config.evaluation;
+    config.run.batch_size = batch_size;
+    Dataset data(line.config.data.val_data, "--val-data", config.model.seq_len);
+    check_tokens(data, *opened.file);
+    data.set_vocab_size(opened.file->shape.vocab_size);
+
+    const std::vector<Segment> segments = evaluation_segments(data, config);
+    const auto evaluation = evaluate(*opened.model, data, segments, [&](int64_t done) {
+        if (isatty(STDOUT_FILENO))
+            Progress::step({.steps = -1, .activity = str("evaluating ", done, "/", segments.size())},
+                           Progress::Line::fleeting);
+        return true;
+    });
+    std::string text = str("weights ", opened.file->path, "\ndata    ", with_commas(evaluation->targets), " of ",
+                           plural(data.tokens() - int64_t(data.shards().size()), "token"));
+    if (evaluation->targets < data.tokens() - int64_t(data.shards().size())) text += " (--eval-tokens 0: all)";
+    text += "\nloss    " + decimals(evaluation->loss, 4) + " nats/token";
+    if (evaluation->bits_per_byte) text += ", " + decimals(*evaluation->bits_per_byte, 4) + " bits/byte";
+    char perplexity[64];
+    std::snprintf(perplexity, sizeof perplexity, ", perplexity %.5g", std::exp(evaluation->loss));
+    Progress::note(text + perplexity);
+    if (!std::isfinite(evaluation->loss))
+        throw Error(kExitDiverged, str("the loss of ", opened.file->path, " is not finite"));
+    return kExitOk;
+}
+
+}  // namespace llmc

@@ -1,0 +1,108 @@
+"""train_gpt2.py's commands on a checkpoint: sample, eval, info."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from llmc.batches import evaluation_segments, on_device
+from llmc.bpe_table import find_table
+from llmc.checkpoint import Checkpoint, Rules, Shape, open_checkpoint
+from llmc.command_line import CommandLine
+from llmc.config import Config
+from llmc.data.windows import Dataset
+from llmc.errors import DataError, Error, ExitCode, UsageError
+from llmc.info import describe_checkpoint
+from llmc.ranks import pick_device
+from llmc.run_setup import assumed_heads, take_shape
+from llmc.sampling import generate, open_tokenizer
+from llmc.step_line import SCREEN, Status
+from llmc.tokenizer import UNKNOWN
+from llmc.wording import plural
+
+MakeModel = Callable[[Config, Shape, Rules | None], Any]  # train_gpt2.GPT2
+
+
+def run_command(line: CommandLine, make_model: MakeModel) -> int:
+    """Returns the exit code."""
+    if line.command == "info":
+        print(describe_checkpoint(line.checkpoint))
+        return ExitCode.DONE
+    if line.command == "sample":
+        return _sample(line, make_model)
+    with torch.no_grad():
+        return _eval(line, make_model)
+
+
+def _open_model(
+    line: CommandLine, checkpoint: Checkpoint, make_model: MakeModel
+) -> tuple[Any, Config, Shape, torch.device]:
+    """A model with the shape and the rules of the checkpoint."""
+    config, shape = take_shape(line.config, line.given, checkpoint)
+    if "dtype" not in line.given:
+        config = replace(config, dtype=checkpoint.config.get("dtype", "fp32"))
+    if "batch-size" not in line.given:
+        config = replace(config, batch_size=checkpoint.config.get("batch_size", config.batch_size))
+    for note in assumed_heads(checkpoint, line.given):
+        print(note, file=sys.stderr)
+    device = pick_device(str(line.extra["device"]), config.threads)
+    model = make_model(config, shape, checkpoint.parametrization).to(device)
+    model.set_weights(checkpoint.values)
+    return model, config, shape, device
+
+
+def _sample(line: CommandLine, make_model: MakeModel) -> int:
+    checkpoint = open_checkpoint(line.checkpoint)
+    kind = checkpoint.tokenizer if line.config.tokenizer == "auto" else line.config.tokenizer
+    if kind == "unknown":
+        raise DataError(f"cannot sample from {checkpoint.path}: {UNKNOWN}")
+    model, config, shape, _ = _open_model(line, checkpoint, make_model)
+    tokenizer = open_tokenizer(kind, find_table(checkpoint.path.parent) if kind == "gpt2" else None)
+    print(f"{config.prompt}{generate(model.next_logits, tokenizer, shape.vocab_size, config)}")
+    return ExitCode.DONE
+
+
+def _eval(line: CommandLine, make_model: MakeModel) -> int:
+    if not line.config.val_data:
+        raise UsageError("--val-data is missing: name token shards to evaluate on")
+    checkpoint = open_checkpoint(line.checkpoint)
+    model, config, shape, device = _open_model(line, checkpoint, make_model)
+    data = Dataset(config.val_data, config.seq_len, "--val-data", shuffle=False)
+    _check_tokens(data, checkpoint)
+    segments = evaluation_segments(data, config)
+    targets, total, loss = sum(segment.targets for segment in segments), data.tokens - len(data.shards), 0.0
+    for done, segment in enumerate(segments):
+        if sys.stdout.isatty():
+            SCREEN.step(Status(0, -1, activity=f"evaluating {done}/{len(segments)}"), "fleeting")
+        batch = on_device(data.read(segment, shape.vocab_size), device)
+        loss += float(model(*batch)) * segment.targets / targets
+    bits = f", {loss / math.log(2) * data.tokens_per_byte:.4f} bits/byte" if data.tokens_per_byte else ""
+    rest = " (--eval-tokens 0: all)" if targets < total else ""
+    perplexity = math.inf if loss > 709 else math.exp(loss)
+    SCREEN.note(
+        f"weights {checkpoint.path}\ndata    {targets:,} of {plural(total, 'token')}{rest}\n"
+        f"loss    {loss:.4f} nats/token{bits}, perplexity {perplexity:.5g}"
+    )
+    if not math.isfinite(loss):
+        raise Error(f"the loss of {checkpoint.path} is not finite", ExitCode.DIVERGED)
+    return ExitCode.DONE
+
+
+def _check_tokens(data: Dataset, checkpoint: Checkpoint) -> None:
+    """DataError for text that the model cannot know."""
+    if data.vocab_size > checkpoint.shape.vocab_size:
+        raise DataError(
+            f"the validation data has a vocabulary of {data.vocab_size} tokens, the model of "
+            f"{checkpoint.shape.vocab_size}: make the data with the tokenizer of {checkpoint.path}, or choose other "
+            "data"
+        )
+    if data.tokenizer != checkpoint.tokenizer and "unknown" not in (data.tokenizer, checkpoint.tokenizer):
+        raise DataError(
+            f"the validation data was made with the tokenizer {data.tokenizer}, the model {checkpoint.path} with "
+            f"{checkpoint.tokenizer}: choose other data"
+        )
