@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from program import BINARY, ROOT, run
 from safetensors.torch import load_file
 from shards import write_shard
-from test_foreign_weights import CONFIG, LENGTH, VOCAB, random_weights, write
+from test_foreign_weights import CONFIG, LENGTH, VOCAB, library_accepts, random_weights, raw_file, write
 
 import llmc
 from train_gpt2 import main
@@ -91,6 +93,35 @@ def test_a_folder_without_a_model(refused, tmp_path):
     assert refused(tmp_path) == f"{none}, but pytorch_model.bin: it was written by torch.save; {CONVERT}"
     (tmp_path / "other.safetensors").write_bytes(b"")
     assert refused(tmp_path) == f"{none}, but other.safetensors: name the file"
+
+
+# What is put into a header at random: words of the format, and what JSON parsers disagree about.
+WORDS = ['"', "{", "}", "[", "]", ",", ":", " ", "\n", "\0", "0", "8", "-", ".", "e", "null", "\\", "\\u0061"]
+WORDS += ["\xff", '"dtype"', '"a"', "4", "true", "\ufeff", '"__metadata__"', '"dtype":"F32",']
+PLACES = [
+    '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+    '{"z":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+    '{"__metadata__":{"a":"b"},"a":{"dtype":"I64","shape":[],"data_offsets":[0,8]}}',
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    text=st.sampled_from(PLACES),
+    changes=st.lists(st.tuples(st.integers(0, 110), st.integers(0, 4), st.sampled_from([*WORDS, ""])), max_size=3),
+)
+def test_damaged_headers_are_read_as_by_the_library(tmp_path_factory, text, changes):
+    """safetensors 0.8.0. In one process, so that many can be tried."""
+    for at, removed, word in changes:
+        text = text[:at] + word + text[at + removed :]
+    path = tmp_path_factory.getbasetemp() / "header.safetensors"
+    path.write_bytes(raw_file(text, bytes(8)))
+    try:
+        llmc.cpu.checkpoint_options(str(path))
+        accepted = True
+    except llmc.DataError as error:
+        accepted = "has no matrix 'wte.weight'" in str(error)
+    assert accepted == library_accepts(path), text
 
 
 def test_pipes_are_not_waited_for(refused, tmp_path):

@@ -260,6 +260,32 @@ def test_forms_of_transformers_files(evaluate, tokens, tmp_path):
     assert "head untied" in evaluate(model, "--no-tie-embeddings")[2]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("h.0.crossattention.c_attn.weight", "which a GPT-2 does not have: it is another model"),
+        ("h.1.attn.c_attn.lora_A", "which a GPT-2 does not have: it is another model"),
+        ("h.x.ln_1.weight", "which a GPT-2 does not have: it is another model"),
+        ("h.3.ln_1.weight", "but no 'transformer.h.2.ln_1.weight': a block is missing"),
+        ("lm_head.bias", "a GPT-2's head has no bias, it is another model"),
+    ],
+)
+def test_tensors_of_another_function(evaluate, tmp_path, name, words):
+    """They would be left out in silence; without a config.json nothing else says so."""
+    more = {"transformer." + name: torch.ones(3)}
+    code, _, text = evaluate(write(tmp_path / "model", prefixed(random_weights()) | more))
+    assert code == 3
+    assert f"has a tensor 'transformer.{name}'" in text
+    assert words in text
+
+
+def test_embeddings_alone_are_no_gpt2(evaluate, tmp_path):
+    weights = {name: value for name, value in random_weights().items() if not name.startswith("h.")}
+    code, _, text = evaluate(write(tmp_path / "model", weights))
+    assert code == 3
+    assert "has no tensor 'h.0.ln_1.weight': it is not a GPT-2 checkpoint" in text
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(evaluate, tokens, tmp_path, dtype):
     weights = {name: value.to(dtype) for name, value in random_weights().items()}

@@ -46,7 +46,12 @@ def test_of_a_run_of_either_program(data, tmp_path, both, one_thread, options):
         assert "depth = 2, width = 32" in text
         assert "tokenizer byte" in text
         assert ("plain   yes" in text) == (out / "checkpoints/step_00000002/config.json").exists()
-        assert both(out / "checkpoints/step_00000002") == text
+        for name in ("checkpoints/step_00000002", "checkpoints", "checkpoints/"):
+            assert both(f"{out}/{name}") == text
+        state = out / "checkpoints/step_00000002/optimizer.safetensors"
+        message = f"{state} holds the state of an optimizer: name model.safetensors, or the folder of both"
+        assert message in run("info", state, expect=3)[1]
+        assert train_gpt2.main(["info", str(state)]) == 3
 
 
 def test_of_other_projects_weights(data, tmp_path, both, one_thread):

@@ -2,14 +2,16 @@
 metadata says what stays outside of them."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 from program import run as run_program
 from reference_tools import ALL
 from reference_tools import run as run_reference
 from safetensors import safe_open
-from shards import random_text, write_text_shards
+from shards import random_text, write_shard, write_text_shards
 
 MODEL = "--depth 2 --width 32 --heads 2 --seq-len 16 --batch-size 2 --threads 1 --steps 2".split()
 PLAIN = {
@@ -119,3 +121,67 @@ def test_transformers_loads_a_plain_checkpoint(checkpoint, name):
         theirs = model(tokens).logits
     ours = torch.from_numpy(llmc.load(folder, dtype="fp32").forward(tokens.numpy()))
     assert (ours - theirs).abs().max() <= 1e-4
+
+
+# --- Weights that transformers wrote ---
+
+MAKE = {  # options of GPT2Config; of save_pretrained
+    "plain": ({}, {}),
+    "untied": ({"tie_word_embeddings": False}, {}),
+    "eight heads": ({"n_head": 8}, {}),
+    "no scale": ({"scale_attn_weights": False}, {}),
+    "upcast": ({"reorder_and_upcast_attn": True}, {}),
+    "several files": ({}, {"max_shard_size": "100KB"}),
+    "fp16": ({"dtype": "float16"}, {}),
+    "bf16": ({"dtype": "bfloat16"}, {}),
+}
+REFUSED = {
+    "inverse": {"scale_attn_by_inverse_layer_idx": True},
+    "relu": {"activation_function": "relu"},
+    "epsilon": {"layer_norm_epsilon": 1e-2},
+    "inner": {"n_inner": 128},
+    "cross": {"add_cross_attention": True},
+}
+
+
+def written_by_transformers(transformers, folder, options, how):
+    """The loss of tokens 0 to 16."""
+    sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "n_positions": 16, "vocab_size": 257, "initializer_range": 0.2}
+    options = sizes | options
+    dtype = getattr(torch, options.pop("dtype", "float32"))
+    torch.manual_seed(0)
+    # 4.57.1 ignores both options of the scale under its default attention: findings/transformers_4_sdpa_...
+    config = transformers.GPT2Config(**options, attn_implementation="eager")
+    model = transformers.GPT2LMHeadModel(config).eval().to(dtype)
+    model.save_pretrained(folder, **how)
+    with torch.no_grad():
+        logits = model.float()(torch.arange(16)[None]).logits[0]
+    return torch.nn.functional.cross_entropy(logits, torch.arange(1, 17)).item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MAKE)
+def test_what_transformers_writes_is_the_same_model_here(name, tmp_path, capsys):
+    """transformers 4.57.1 and 5.24.0, in both programs and in Python."""
+    transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
+    import llmc
+    import train_gpt2
+
+    loss = written_by_transformers(transformers, tmp_path, *MAKE[name])
+    val = write_shard(tmp_path / "val.bin", np.arange(17), 257)
+    words = ["eval", str(tmp_path), "--val-data", str(val), "--threads", "1"]
+    capsys.readouterr()
+    assert train_gpt2.main(words) == 0
+    for text in (capsys.readouterr().out, run_program(*words)[0]):
+        assert float(re.search("loss    (.*) nats", text)[1]) == pytest.approx(loss, abs=1e-4)
+    tokens = np.arange(17)[None]
+    assert llmc.load(tmp_path).forward(tokens[:, :-1], tokens[:, 1:]) == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_model_of_transformers_is_refused(name, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
+    written_by_transformers(transformers, tmp_path, REFUSED[name], {})
+    error = run_program("info", tmp_path, expect=3)[1]
+    assert f"config.json says {next(iter(REFUSED[name]))} = " in error

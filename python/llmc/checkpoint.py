@@ -83,6 +83,13 @@ class Checkpoint:
             self.tokenizer = "gpt2"
 
     def _read_metadata(self, metadata: dict[str, str]) -> None:
+        if "state" in metadata:
+            raise DataError(
+                f"{self.path} holds the state of an optimizer: name model.safetensors, or the folder of both"
+            )
+        for key in ("model", "parametrization", "config", "tokenizer", "step"):
+            if key not in metadata:
+                raise DataError(f"{self.path} is damaged, or not of this project: its metadata has no '{key}'")
         try:
             self.shape = Shape.from_json(json.loads(metadata["model"]))
             self.parametrization = json.loads(metadata["parametrization"])
@@ -161,7 +168,8 @@ def open_file(given: str | Path) -> Checkpoint:
     if not path.exists():
         raise DataError(f"there is no checkpoint at {path}")
     if path.is_dir():
-        found = [folder / name for folder in (path, newest_checkpoint(path)) if folder for name in MODEL_FILES]
+        run = path.parent if path.name == "checkpoints" else path  # the folder of a run, or that of its checkpoints
+        found = [folder / name for folder in (path, newest_checkpoint(run)) if folder for name in MODEL_FILES]
         path = next((file for file in found if file.is_file()), path)
     if path.is_dir():
         raise DataError(f"the folder {path} holds no model.safetensors{what_is_in(path)}")

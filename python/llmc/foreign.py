@@ -3,6 +3,7 @@ its own or that of wte, attention masks and other tensors that are not used."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from llmc.config_json import read_config_json
@@ -10,6 +11,11 @@ from llmc.errors import DataError
 from llmc.weight_files import WeightFiles
 
 HEAD = "lm_head.weight"
+OF_BLOCK = {
+    *(f"{part}.{kind}" for part in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2") for kind in ("weight", "bias")),
+    *(f"{part}.{kind}" for part in ("mlp.c_fc", "mlp.c_proj") for kind in ("weight", "bias")),
+    *("attn.bias", "attn.masked_bias"),  # masks, which are not read
+}
 NANOGPT = (
     "transpose c_attn, c_proj and c_fc, and add biases of 0 if there are none. If it was trained with nanoGPT's GELU, "
     "which is not by tanh, it is still another function"
@@ -40,18 +46,21 @@ def read_foreign(files: WeightFiles) -> ForeignModel:
     depth = 0
     while f"{prefix}h.{depth}.ln_1.weight" in files:
         depth += 1
+    if depth == 0:
+        raise DataError(f"{files.path} has no tensor '{prefix}h.0.ln_1.weight': it is not a GPT-2 checkpoint")
     if _is_out_in(files, prefix):
         raise DataError(
             f"{files.path} has the layout of nanoGPT: {prefix}h.0.attn.c_attn.weight is (out, in), {3 * C} x {C}, "
             f"where GPT-2's files have (in, out): {NANOGPT}"
         )
-    if depth and f"{prefix}h.0.ln_1.bias" not in files:
+    if f"{prefix}h.0.ln_1.bias" not in files:
         raise DataError(
             f"{files.path} has no tensor '{prefix}h.0.ln_1.bias': a GPT-2 without biases, as nanoGPT's bias=False "
             "makes; add biases of 0"
         )
     sizes = {"n_layer": depth, "n_embd": C, "n_positions": T, "vocab_size": V}
     config = read_config_json(files.path.parent, sizes)
+    _refuse_other_tensors(files, prefix, depth)
     heads = config.heads if config else None
     model = ForeignModel(prefix, "", depth, C, heads or max(1, C // 64), T, V, True, heads is not None, True, False)
     if config:
@@ -78,6 +87,24 @@ def _prefix(files: WeightFiles) -> str:
 def _is_out_in(files: WeightFiles, prefix: str) -> bool:
     shape = files.shape(prefix + "h.0.attn.c_attn.weight")
     return shape is not None and len(shape) == 2 and shape[0] == 3 * shape[1]
+
+
+def _refuse_other_tensors(files: WeightFiles, prefix: str, depth: int) -> None:
+    """DataError for tensors that would take part in the function: a block's that a GPT-2 does not have, and a bias of
+    the head."""
+    for name in files.names():
+        if name in ("lm_head.bias", prefix + "lm_head.bias"):
+            raise DataError(f"{files.path} has a tensor '{name}': a GPT-2's head has no bias, it is another model")
+        if not name.startswith(prefix + "h."):
+            continue
+        number, dot, rest = name.removeprefix(prefix + "h.").partition(".")
+        known = dot and re.fullmatch("[0-9]{1,6}", number)
+        if known and int(number) >= depth:
+            raise DataError(
+                f"{files.path} has a tensor '{name}', but no '{prefix}h.{depth}.ln_1.weight': a block is missing"
+            )
+        if not known or rest not in OF_BLOCK:
+            raise DataError(f"{files.path} has a tensor '{name}', which a GPT-2 does not have: it is another model")
 
 
 def _matrix(files: WeightFiles, prefix: str, name: str) -> list[int]:

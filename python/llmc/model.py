@@ -206,8 +206,8 @@ def load(
     """A model with the weights of a checkpoint: a run's folder, one of its checkpoints, or a .safetensors file.
 
     resume: also the optimizer's state and the number of steps, so that training continues with the same bits.
-    The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). A file of
-    Hugging Face's GPT-2 does not contain heads and lr: give them.
+    The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). Weights of
+    transformers have the heads of the config.json beside them; without it they are assumed, with a warning.
     """
     path = _path(checkpoint)
     for name in ("init", "preset"):

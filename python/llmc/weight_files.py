@@ -116,6 +116,9 @@ class WeightFiles:
         """Of all files."""
         return sum(path.stat().st_size for path in {path for _, path in self._where.values()})
 
+    def names(self) -> list[str]:
+        return sorted(self._where)
+
     def __contains__(self, name: str) -> bool:
         return name in self._where
 

@@ -12,6 +12,11 @@ namespace llmc {
 namespace {
 
 constexpr const char* kHead = "lm_head.weight";
+// The last two are masks, which are not read.
+const std::vector<std::string> kOfBlock = {
+    "ln_1.weight",       "ln_1.bias",       "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight",
+    "attn.c_proj.bias",  "ln_2.weight",     "ln_2.bias",          "mlp.c_fc.weight",  "mlp.c_fc.bias",
+    "mlp.c_proj.weight", "mlp.c_proj.bias", "attn.bias",          "attn.masked_bias"};
 
 class ForeignModel : public ModelFile {
 public:
@@ -22,9 +27,12 @@ public:
         const int width = int(wte[1]);
         int depth = 0;
         while (files_->has(str(prefix_, "h.", depth, ".ln_1.weight"))) ++depth;
+        if (depth == 0) fail_data(path, " has no tensor '", prefix_, "h.0.ln_1.weight': it is not a GPT-2 checkpoint");
         shape = {depth, std::max(1, width / 64), width, int(wpe[0]), int(wte[0]), true};
         refuse_nanogpt();
-        if (const std::optional<PublishedConfig> config = read_config_json(folder, shape)) {
+        const std::optional<PublishedConfig> config = read_config_json(folder, shape);
+        refuse_other_tensors();
+        if (config) {
             heads_known = config->heads.has_value();
             if (heads_known) shape.heads = *config->heads;
             scaled_attention = config->scale_attention;
@@ -64,9 +72,29 @@ private:
         if (is_out_in())
             fail_data(path, " has the layout of nanoGPT: ", prefix_, "h.0.attn.c_attn.weight is (out, in), ",
                       3 * shape.width, " x ", shape.width, ", where GPT-2's files have (in, out): ", nanogpt_advice());
-        if (shape.depth > 0 && !files_->has(prefix_ + "h.0.ln_1.bias"))
+        if (!files_->has(prefix_ + "h.0.ln_1.bias"))
             fail_data(path, " has no tensor '", prefix_, "h.0.ln_1.bias': a GPT-2 without biases, as nanoGPT's ",
                       "bias=False makes; add biases of 0");
+    }
+    // Tensors that would take part in the function: a block's that a GPT-2 does not have, and a bias of the head.
+    void refuse_other_tensors() const {
+        const std::string blocks = prefix_ + "h.";
+        for (const std::string& name : files_->names()) {
+            if (name == "lm_head.bias" || name == prefix_ + "lm_head.bias")
+                fail_data(path, " has a tensor '", name, "': a GPT-2's head has no bias, it is another model");
+            if (!name.starts_with(blocks)) continue;
+            const size_t dot = name.find('.', blocks.size());
+            const std::string number = name.substr(blocks.size(), dot - blocks.size());
+            if (dot == std::string::npos || number.empty() || number.size() > 6 ||
+                number.find_first_not_of("0123456789") != std::string::npos)
+                fail_data(path, " has a tensor '", name, "', which a GPT-2 does not have: it is another model");
+            if (std::stoi(number) >= shape.depth)
+                fail_data(path, " has a tensor '", name, "', but no '", blocks, shape.depth,
+                          ".ln_1.weight': a block is missing");
+            const std::string rest = name.substr(dot + 1);
+            if (std::find(kOfBlock.begin(), kOfBlock.end(), rest) == kOfBlock.end())
+                fail_data(path, " has a tensor '", name, "', which a GPT-2 does not have: it is another model");
+        }
     }
     std::vector<int64_t> matrix(const std::string& name) const {
         const SafetensorsFile::Entry* found = files_->find(prefix_ + name);

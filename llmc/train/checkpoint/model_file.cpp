@@ -25,6 +25,8 @@ public:
     explicit OwnModel(std::shared_ptr<const WeightFiles> files) : files_(std::move(files)) {
         const SafetensorsFile& file = files_->first();
         path = file.path;
+        if (file.metadata().contains("state"))
+            fail_data(path, " holds the state of an optimizer: name model.safetensors, or the folder of both");
         const json model = parse_metadata(file, "model");
         try {
             shape = {model.at("num_layers"),  model.at("num_heads"),  model.at("channels"),
@@ -57,8 +59,13 @@ fs::path file_of(const std::string& given) {
         return fs::path();
     };
     fs::path found = in(path);
-    if (found.empty())  // the folder of a run
-        if (const std::optional<std::string> newest = newest_checkpoint(given)) found = in(*newest);
+    if (found.empty()) {  // the folder of a run, or that of its checkpoints
+        fs::path run = fs::path(given).lexically_normal();
+        if (!run.has_filename()) run = run.parent_path();
+        if (run.filename() == "checkpoints") run = run.parent_path();
+        if (const std::optional<std::string> newest = newest_checkpoint(run.empty() ? "." : run.string()))
+            found = in(*newest);
+    }
     if (found.empty()) fail_data("the folder ", given, " holds no model.safetensors", what_is_in(given));
     return found;
 }

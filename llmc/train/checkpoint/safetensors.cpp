@@ -189,7 +189,8 @@ void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
 
 const std::string& SafetensorsFile::metadata(const std::string& key) const {
     auto found = metadata_.find(key);
-    if (found == metadata_.end()) fail_data(path, " was not written by this project: its metadata has no '", key, "'");
+    if (found == metadata_.end())
+        fail_data(path, " is damaged, or not of this project: its metadata has no '", key, "'");
     return found->second;
 }
 
