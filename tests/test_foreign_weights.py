@@ -486,6 +486,17 @@ def test_init_takes_the_checkpoints_parametrization(evaluate, tokens, tmp_path):
     assert (code, evaluate(checkpoint, *options.split(), "--seq-len", 16)[:2]) == (0, (0, loss))
     assert f"parametrization of {checkpoint}/model.safetensors: --parametrization mup --base-width 16" in text
     assert "--output-mult 2" in text
+    for same in (["--parametrization", "mup"], ["--base-width", 16]):  # the rest is taken
+        assert evaluate(checkpoint, *same)[:2] == (0, loss)
+    code, _, text = evaluate(checkpoint, "--base-width", 32)
+    assert code == 3
+    assert "its width_mult is 2.0, this run's is 1.0" in text
+    code, _, text = evaluate(checkpoint, "--parametrization", "completep")
+    assert code == 2
+    assert "--parametrization completep needs --base-width" in text
+    code, _, text = evaluate(checkpoint, "--residual-mult", 2)
+    assert code == 2
+    assert "--residual-mult 2 has no meaning under --parametrization mup" in text
     code, _, text = evaluate(checkpoint, "--parametrization", "sp")
     assert code == 3
     assert 'its scheme is "mup", this run\'s is "sp"' in text

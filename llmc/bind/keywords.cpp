@@ -54,6 +54,7 @@ ModelParts model_parts(const py::kwargs& keywords) {
     if (!parts.config.model.init.empty()) {
         parts.weights = ModelFile::open(parts.config.model.init);
         take_parametrization(parts.config, given, *parts.weights);
+        validate_scheme(parts.config, given);
         parts.shape = take_shape(parts.config, given, *parts.weights);
         if (const std::string note = assumed_heads(*parts.weights, given); !note.empty())
             py::module_::import("warnings").attr("warn")(note);

@@ -149,6 +149,7 @@ Setup prepare(const CommandLine& line) {
         s.weights = ModelFile::open(c.model.init);
     if (s.weights) {
         const std::string taken = s.resume_from ? "" : take_parametrization(c, line.given, *s.weights);
+        validate_scheme(c, line.given);
         s.shape = take_shape(c, line.given, *s.weights);
         for (const std::string& note : {taken, assumed_heads(*s.weights, line.given)})
             if (!note.empty()) s.notes.push_back(note);

@@ -220,25 +220,40 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
 
 def _check_combinations(table: Table, values: Mapping[str, Any], given: frozenset[str]) -> None:
     """Checks of several options: those that exclude or need each other, or have no meaning under the scheme."""
-    scheme = values["parametrization"]
+    if not values["init"]:  # its checkpoint may have a scheme of its own: check_scheme later
+        _check_scheme(table, values, given)
     used = {name for name, option in table.items() if name in given and has_effect(option, values[option.key])}
     for name, option in table.items():
         given_as = f"--{name} {shown(values[option.key])}" if option.takes_value else f"--{name}"
-        if name in used and option.schemes and scheme not in option.schemes:
-            raise UsageError(
-                f"{given_as} has no meaning under --parametrization {scheme}, {option.schemes_why}: "
-                f"leave it out, or choose {_either(option.schemes)}"
-            )
-        if name not in used and scheme in option.required_by:
-            raise UsageError(
-                f"--parametrization {scheme} needs --{name}: the value at which your learning rate was tuned "
-                "(that of the model itself for the base model)"
-            )
         for other in option.excludes if name in used else ():
             if other in used:
                 raise UsageError(f"--{name} excludes --{other}: give one of the two")
         if name in used and option.needs and option.needs not in used:
             raise UsageError(f"{given_as} needs --{option.needs}: {option.needs_why}")
+
+
+def check_scheme(config: Config, given: frozenset[str]) -> None:
+    """UsageError for an option that was given and has no meaning under the scheme, and for one that the scheme needs."""
+    _check_scheme(OPTIONS, vars(config), given)
+
+
+def _check_scheme(table: Table, values: Mapping[str, Any], given: frozenset[str]) -> None:
+    scheme = values["parametrization"]
+    for name, option in table.items():
+        if option.key not in values:
+            continue
+        value = values[option.key]
+        if name in given and has_effect(option, value) and option.schemes and scheme not in option.schemes:
+            given_as = f"--{name} {shown(value)}" if option.takes_value else f"--{name}"
+            raise UsageError(
+                f"{given_as} has no meaning under --parametrization {scheme}, {option.schemes_why}: "
+                f"leave it out, or choose {_either(option.schemes)}"
+            )
+        if scheme in option.required_by and not has_effect(option, value):
+            raise UsageError(
+                f"--parametrization {scheme} needs --{name}: the value at which your learning rate was tuned "
+                "(that of the model itself for the base model)"
+            )
 
 
 def _either(names: Sequence[str]) -> str:

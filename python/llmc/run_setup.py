@@ -25,7 +25,7 @@ from llmc.config import Config
 from llmc.cpus import threads_text
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, Error, UsageError
-from llmc.options import OPTIONS, Value, of_type, resolve_batch, resolve_heads, stored_options
+from llmc.options import OPTIONS, Value, check_scheme, of_type, resolve_batch, resolve_heads, stored_options
 from llmc.ranks import rank
 from llmc.resume import compare_data, why_finished
 from llmc.run_folder import RunLock
@@ -81,6 +81,7 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
         if not resume_from:
             config, taken = take_parametrization(config, line.given, weights)
             notes += taken
+        check_scheme(config, line.given)
         config, shape = take_shape(config, line.given, weights)
         notes += assumed_heads(weights, line.given)
     config = resolve_batch(config, grad_clip, ranks)

@@ -82,7 +82,7 @@ void check_scheme(const Option& option, const Config& config, const Given& given
         fail_usage("--", option.name, option.takes_value() ? " " + shown(option.field.get(config)) : "",
                    " has no meaning under --parametrization ", scheme.name, ", ", option.meant_why,
                    ": leave it out, or choose ", names_of_schemes(option.meant));
-    if (option.required && !used && option.required(scheme))
+    if (option.required && !has_effect(option, option.field.get(config)) && option.required(scheme))
         fail_usage("--parametrization ", scheme.name, " needs --", option.name,
                    ": the value at which your learning rate was tuned (that of the model itself for the base model)");
 }
@@ -162,9 +162,13 @@ Config make_config(std::vector<Setting> settings, Given& given) {
     return config;
 }
 
+void validate_scheme(const Config& config, const Given& given) {
+    for (const Option& option : options()) check_scheme(option, config, given);
+}
+
 void validate(const Config& config, const Given& given) {
+    if (config.model.init.empty()) validate_scheme(config, given);
     for (const Option& option : options()) {
-        check_scheme(option, config, given);
         if (!in_use(option, config, given)) continue;
         for (const char* other : option.excludes)
             if (in_use(*find_option(other), config, given))

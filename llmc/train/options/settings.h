@@ -37,8 +37,10 @@ nlohmann::json parse_text(const Option& option, const std::string& text, const s
 // the option, its value and what is allowed.
 Config make_config(std::vector<Setting> settings, Given& given);
 
-// Checks of several options: those that exclude or need each other, or have no meaning under the scheme.
+// Checks of several options: those that exclude or need each other, or have no meaning under the scheme. The latter are
+// left to validate_scheme if there is an --init, whose checkpoint may have a scheme of its own (take_parametrization).
 void validate(const Config& config, const Given& given);
+void validate_scheme(const Config& config, const Given& given);
 
 // Checks one value against its option: type, range, choices.
 void check_value(const Option& option, const nlohmann::json& value, const std::string& where);
