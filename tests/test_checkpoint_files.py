@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from program import BINARY, ROOT, run
 from safetensors.torch import load_file
 from shards import write_shard
-from test_foreign_weights import CONFIG, LENGTH, VOCAB, library_accepts, random_weights, raw_file, write
+from weight_tools import CONFIG, LENGTH, VOCAB, library_accepts, random_weights, raw_file, write
 
 import llmc
 from train_gpt2 import main

@@ -10,7 +10,7 @@ from program import BINARY, log, run
 from reference_tools import ALL
 from reference_tools import run as run_reference
 from shards import random_text, write_shard, write_text_shards
-from test_foreign_weights import CONFIG, HEADS, LENGTH, VOCAB, random_weights, reference_loss, write
+from weight_tools import CONFIG, HEADS, LENGTH, VOCAB, random_weights, reference_loss, write
 
 import train_gpt2
 

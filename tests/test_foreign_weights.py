@@ -3,82 +3,29 @@ prefixes, heads that are tied or not, masks, fp16, several files with an index),
 
 import json
 import math
-import struct
 import subprocess
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from program import BINARY, run
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from shards import write_shard
+from weight_tools import (
+    CONFIG,
+    DEPTH,
+    LENGTH,
+    VOCAB,
+    WIDTH,
+    prefixed,
+    random_weights,
+    reference_loss,
+    write,
+)
 
 import llmc
 from train_gpt2 import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-DEPTH, WIDTH, HEADS, LENGTH, VOCAB = 2, 128, 4, 16, 257
-CONFIG = {
-    "model_type": "gpt2",
-    "architectures": ["GPT2LMHeadModel"],
-    "activation_function": "gelu_new",
-    "n_embd": WIDTH,
-    "n_head": HEADS,
-    "n_layer": DEPTH,
-    "n_positions": LENGTH,
-    "n_ctx": LENGTH,
-    "n_inner": None,
-    "vocab_size": VOCAB,
-    "layer_norm_epsilon": 1e-05,
-    "scale_attn_weights": True,
-    "resid_pdrop": 0.1,
-}
-
-
-def random_weights(seed=0):
-    """Tensors by Hugging Face's names, matrices (in, out); large enough for the head's count to matter."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape, std=0.2):
-        return std * torch.randn(*shape, generator=generator)
-
-    out = {"wte.weight": normal(VOCAB, WIDTH), "wpe.weight": normal(LENGTH, WIDTH)}
-    for i in range(DEPTH):
-        for name in ("ln_1", "ln_2"):
-            out |= {f"h.{i}.{name}.weight": 1 + normal(WIDTH), f"h.{i}.{name}.bias": normal(WIDTH)}
-        for name, inputs, outputs in (("attn.c_attn", 1, 3), ("attn.c_proj", 1, 1), ("mlp.c_fc", 1, 4)):
-            out[f"h.{i}.{name}.weight"] = normal(inputs * WIDTH, outputs * WIDTH)
-            out[f"h.{i}.{name}.bias"] = normal(outputs * WIDTH)
-        out |= {f"h.{i}.mlp.c_proj.weight": normal(4 * WIDTH, WIDTH), f"h.{i}.mlp.c_proj.bias": normal(WIDTH)}
-    return out | {"ln_f.weight": 1 + normal(WIDTH), "ln_f.bias": normal(WIDTH)}
-
-
-def reference_loss(weights, tokens, heads=HEADS, head=None, scale=None):
-    """Mean loss of a GPT-2 in float64 of the first LENGTH + 1 tokens."""
-    w = {name: value.double() for name, value in weights.items()}
-    x = w["wte.weight"][tokens[:-1]] + w["wpe.weight"]
-
-    def norm(x, name):
-        return F.layer_norm(x, (WIDTH,), w[name + ".weight"], w[name + ".bias"], 1e-5)
-
-    def linear(x, name):
-        return x @ w[name + ".weight"] + w[name + ".bias"]
-
-    for i in range(DEPTH):
-        q, k, v = (
-            part.view(LENGTH, heads, -1).transpose(0, 1)
-            for part in linear(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").split(WIDTH, -1)
-        )
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-        x = x + linear(y.transpose(0, 1).reshape(LENGTH, WIDTH), f"h.{i}.attn.c_proj")
-        inner = F.gelu(linear(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"), approximate="tanh")
-        x = x + linear(inner, f"h.{i}.mlp.c_proj")
-    head = w["wte.weight"] if head is None else head.double()
-    return F.cross_entropy(norm(x, "ln_f") @ head.T, tokens[1:]).item()
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +54,6 @@ def evaluate(request, tokens, tmp_path, capfd):
         return code, final["val_loss"], texts
 
     return go
-
-
-def write(folder, weights, config=None, name="model.safetensors", metadata=None):
-    folder.mkdir(exist_ok=True)
-    save_file({key: value.contiguous() for key, value in weights.items()}, folder / name, metadata)
-    if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
-def prefixed(weights):
-    return {"transformer." + name: value for name, value in weights.items()}
 
 
 def test_heads_of_config_json(evaluate, tokens, tmp_path):
@@ -358,117 +293,6 @@ def test_an_evaluation_that_is_not_finite_is_no_success(evaluate, tmp_path):
     code, _, text = evaluate(write(tmp_path / "model", weights, CONFIG))
     assert code == 4
     assert "training diverged at step 0: validation loss nan" in text
-
-
-# --- The header of a safetensors file: both programs accept and refuse what safetensors 0.8.0 does ---
-
-
-def header_of(tensors, **changes):
-    return {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}} | tensors | changes
-
-
-def raw_file(text, data):
-    text = text if isinstance(text, bytes) else text.encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def library_accepts(path):
-    try:
-        with safe_open(path, "np") as file:
-            file.keys()
-        return True
-    except SafetensorError:
-        return False
-
-
-def program_accepts(path):
-    """Whether the header passes: then both are only missing GPT-2's tensors."""
-    error = run("--init", path, "--steps", 0, expect=3)[1]
-    passed = "has no matrix 'wte.weight'" in error
-    assert passed or "is no safetensors file" in error or "damaged" in error or "format" in error
-    return passed
-
-
-PLAIN = '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
-HEADERS = {
-    "plain": (PLAIN, 8, True),
-    "spaces in front": ("  " + PLAIN, 8, True),
-    "newlines behind": (PLAIN + " \n\n", 8, True),
-    "metadata null": (PLAIN.replace("{", '{"__metadata__":null,', 1), 8, True),
-    "metadata with a number": (PLAIN.replace("{", '{"__metadata__":{"a":1},', 1), 8, False),
-    "an extra key": (PLAIN.replace('"dtype"', '"more":[1],"dtype"'), 8, True),
-    "not aligned": (PLAIN + "   ", 8, True),
-    "a tensor without elements": (
-        PLAIN.replace("{", '{"z":{"dtype":"F64","shape":[0,9],"data_offsets":[0,0]},', 1),
-        8,
-        True,
-    ),
-    "no tensor": ("{}", 0, True),
-    "bytes behind": (PLAIN, 9, False),
-    "a hole": (PLAIN.replace("[0,8]", "[4,12]"), 12, False),
-    "a zero byte behind": (PLAIN + "\0\0", 8, False),
-    "a byte order mark": ("\ufeff" + PLAIN, 8, False),
-    "a shape of 2.0": (PLAIN.replace("[2]", "[2.0]"), 8, False),
-    "a negative shape": (PLAIN.replace("[2]", "[-2]"), 8, False),
-    "offsets of -0": (PLAIN.replace("[0,8]", "[0.0,8]"), 8, False),
-    "three offsets": (PLAIN.replace("[0,8]", "[0,8,8]"), 8, False),
-    "an unknown dtype": (PLAIN.replace("F32", "F33"), 8, False),
-    "fp8": (PLAIN.replace("F32", "F8_E4M3").replace("[2]", "[8]"), 8, True),
-    "a huge shape": (PLAIN.replace("[2]", "[4294967296,4294967296,2]"), 8, False),
-    "an overflowing shape of no elements": (
-        '{"a":{"dtype":"F64","shape":[18446744073709551615,18446744073709551615,0],"data_offsets":[0,0]}}',
-        0,
-        False,
-    ),
-    "a dtype twice": (PLAIN.replace('"dtype"', '"dtype":"F32","dtype"'), 8, False),
-    "metadata twice": (PLAIN.replace("{", '{"__metadata__":null,"__metadata__":{},', 1), 8, False),
-    "a key of the metadata twice": (PLAIN.replace("{", '{"__metadata__":{"dtype":"a","dtype":"b"},', 1), 8, True),
-    "an entry as an array": ('{"a":["F32",[2],[0,8]]}', 8, True),
-    "deep": (PLAIN.replace('"dtype"', f'"more":{"[" * 125}{"]" * 125},"dtype"'), 8, True),
-    "too deep": (PLAIN.replace('"dtype"', f'"more":{"[" * 126}{"]" * 126},"dtype"'), 8, False),
-    "far too deep": (PLAIN.replace('"dtype"', f'"more":{"[" * 1000000}{"]" * 1000000},"dtype"'), 8, False),
-    "not UTF-8": (PLAIN.encode().replace(b'"a"', b'"\xff"'), 8, False),
-    "an array": ("[]", 0, False),
-}
-
-
-@pytest.mark.parametrize("name", HEADERS)
-def test_headers(tmp_path, name):
-    text, count, accepted = HEADERS[name]
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(raw_file(text, bytes(count)))
-    assert library_accepts(path) == accepted, "the library's own line"
-    assert program_accepts(path) == accepted
-
-
-NUMBERS = st.sampled_from([0, 1, 2, 3, 8, 16, -1, 2.0, 2**63, "2", None])
-ENTRIES = st.fixed_dictionaries(
-    {
-        "dtype": st.sampled_from(["F32", "F16", "BF16", "BOOL", "I64", "U8", "F64", "f32", 7]),
-        "shape": st.one_of(st.lists(NUMBERS, max_size=2), NUMBERS),
-        "data_offsets": st.one_of(st.sampled_from([[0, 8], [8, 16], [0, 16], [0, 0]]), st.lists(NUMBERS, max_size=3)),
-    }
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    entries=st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), ENTRIES, max_size=2), size=st.integers(0, 2)
-)
-def test_any_header(tmp_path_factory, entries, size):
-    path = tmp_path_factory.mktemp("header") / "a.safetensors"
-    path.write_bytes(raw_file(json.dumps(entries), bytes(8 * size)))
-    assert program_accepts(path) == library_accepts(path)
-
-
-def test_arrays_that_are_not_contiguous_are_written_as_they_are(tmp_path):
-    """safetensors.numpy.save 0.8.0 writes other data for a transpose, in silence; safetensors.torch refuses it. What
-    this project writes goes through stored(), which makes contiguous copies."""
-    from llmc.checkpoint import stored
-
-    matrix = torch.arange(6.0).view(2, 3)
-    save_file({"w": stored(matrix, {"shape": [2, 3], "role": "hidden"})}, tmp_path / "w.safetensors")
-    assert np.array_equal(load_file(tmp_path / "w.safetensors")["w"], matrix.T)
 
 
 # --- The parametrization of a checkpoint of this project ---

@@ -8,7 +8,7 @@ from reference_tools import ALL
 from reference_tools import run as run_reference
 from safetensors.torch import load_file, save_file
 from shards import random_text, write_text_shards
-from test_foreign_weights import CONFIG, random_weights, write
+from weight_tools import CONFIG, random_weights, write
 
 import train_gpt2
 

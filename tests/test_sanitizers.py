@@ -69,7 +69,7 @@ PROBES = {
 x, w = normal(300, 136), normal(264, 136)
 compare(emulated.matmul_forward(x, w, dtype=DTYPE)["out"], cpu.matmul_forward(x, w, dtype=DTYPE)["out"])""",
     "gelu": """
-x = normal(7, 9)
+x = normal(7, 11)
 compare(emulated.gelu_forward(x, dtype=DTYPE), cpu.gelu_forward(x, dtype=DTYPE))""",
     "classifier": """
 x, t = normal(5, 3000), np.arange(5, dtype=np.int32)
@@ -237,9 +237,14 @@ def build_with(bug, folder):
 def probe(bug, module):
     kind, *_, what, dtype, _ = bug
     if what == "conformance":
-        environment = dict(os.environ, LLMC_EMULATOR="shuffle=1 seed=1")
-        done = subprocess.run([module], env=environment, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+        code, output = 0, ""
+        for seed in range(1, 5):  # an order of the copies in which the bug shows
+            environment = dict(os.environ, LLMC_EMULATOR=f"shuffle=1 seed={seed}")
+            done = subprocess.run([module], env=environment, capture_output=True, text=True)
+            code, output = code or done.returncode, output + done.stdout + done.stderr
+            if re.search(bug[-1], output):
+                break
+        return code, output
     return run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)))
 
 

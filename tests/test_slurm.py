@@ -16,7 +16,7 @@ import pytest
 from program import BACKEND, BINARY, ROOT
 from shards import random_text, write_text_shards
 from slurm_cluster import CannotStart, Cluster
-from test_sweep import FAKE, clean_environment, job_list, option, runs, sweep
+from sweep_tools import FAKE, clean_environment, job_list, option, runs, sweep
 
 from llmc.errors import UsageError
 from llmc.mup import slurm

@@ -1,13 +1,13 @@
 """What real libraries do where one guesses wrong, as far as it touches this project, and what this project does. Each
 test names the library's version; other such tests stand beside what they belong to:
 
-    safetensors, transformers   test_foreign_weights.py, test_published_weights.py
+    safetensors, transformers   test_foreign_weights.py, test_safetensors_header.py, test_published_weights.py
     torch's norm on the CPU     test_machine.py
     GNU parallel, xargs         test_jobs.py
     libgomp                     test_machine.py
     SciPy's fits                test_check.py
     float64 sums of OpenBLAS    test_measures.py
-    TOML and decimals           test_options.py
+    TOML and decimals           test_config_files.py, test_generated_options.py
     SLURM                       test_slurm.py
     tiktoken                    test_text.py
 """

@@ -233,7 +233,7 @@ def _check_combinations(table: Table, values: Mapping[str, Any], given: frozense
 
 
 def check_scheme(config: Config, given: frozenset[str]) -> None:
-    """UsageError for an option that was given and has no meaning under the scheme, and for one that the scheme needs."""
+    """UsageError for an option that was given and has no meaning under the scheme, or that the scheme needs."""
     _check_scheme(OPTIONS, vars(config), given)
 
 
