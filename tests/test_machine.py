@@ -192,6 +192,15 @@ def test_more_threads_than_cpus_get_a_warning():
     assert "warning" not in dry_run(BINARY, "--threads", 1)
 
 
+@needs_module
+def test_more_threads_than_cpus_get_a_warning_in_python():
+    code = f"import llmc; llmc.backend('cpu').initialize({CPUS + 1})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0 and f"UserWarning: {CPUS + 1} threads on {CPUS} CPU" in done.stderr
+
+
 def spin_counts(*command, **variables):
     """GOMP_SPINCOUNT of each libgomp that was loaded, in order, as libgomp itself reports it."""
     done = subprocess.run(

@@ -103,11 +103,11 @@ def test_both_programs_say_the_same(data, tmp_path, one_thread):
             assert json.loads((here / "config.json").read_text()) == json.loads((there / "config.json").read_text())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_transformers_loads_a_plain_checkpoint(checkpoint, name):
     """transformers 5.24.0: the same logits. 4.57.1 takes a bare lm_head.weight only beside names with transformer."""
-    transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
+    import transformers
+
     import llmc
 
     folder = checkpoint(*PLAIN[name])
@@ -159,11 +159,11 @@ def written_by_transformers(transformers, folder, options, how):
     return torch.nn.functional.cross_entropy(logits, torch.arange(1, 17)).item()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKE)
 def test_what_transformers_writes_is_the_same_model_here(name, tmp_path, capsys):
     """transformers 4.57.1 and 5.24.0, in both programs and in Python."""
-    transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
+    import transformers
+
     import llmc
     import train_gpt2
 
@@ -178,10 +178,10 @@ def test_what_transformers_writes_is_the_same_model_here(name, tmp_path, capsys)
     assert llmc.load(tmp_path).forward(tokens[:, :-1], tokens[:, 1:]) == pytest.approx(loss, abs=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_another_model_of_transformers_is_refused(name, tmp_path):
-    transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
+    import transformers
+
     written_by_transformers(transformers, tmp_path, REFUSED[name], {})
     error = run_program("info", tmp_path, expect=3)[1]
     assert f"config.json says {next(iter(REFUSED[name]))} = " in error

@@ -223,6 +223,38 @@ def test_other_threads_run_while_a_model_computes(method, tmp_path):
     pytest.fail(f"{method} kept the global interpreter lock")
 
 
+@pytest.mark.parametrize("op", ["matmul_forward", "attention_forward", "adamw_step", "time_op"])
+def test_other_threads_run_while_an_op_computes(op):
+    """As above. The lock is away also for the moment in which a call waits for its turn, so a single step is not
+    enough."""
+    cpu, numbers = llmc.backend("cpu"), np.zeros((1 << 20,), np.float32)
+    entry = dict.fromkeys(("param", "grad", "m", "v"), numbers)
+    call = {
+        "matmul_forward": lambda: cpu.matmul_forward(numbers.reshape(1024, -1), numbers.reshape(1024, -1)),
+        "attention_forward": lambda: cpu.attention_forward(
+            numbers[: 3 << 18].reshape(2, 2048, 192), num_heads=1, logit_scale=1.0
+        ),
+        "adamw_step": lambda: cpu.adamw_step([entry] * 8, step=1, beta1=0.9, beta2=0.99),
+        "time_op": lambda: cpu.time_op("gelu_forward", {"N": 1000, "C": 1000}),
+    }[op]
+    interval, counter = sys.getswitchinterval(), Counter()
+    sys.setswitchinterval(600)
+    counter.start()
+    try:
+        steps = 0
+        for _ in range(50):
+            before = counter.count
+            call()
+            steps = max(steps, counter.count - before)
+            if steps > 50:
+                break
+    finally:
+        counter.stop = True
+        sys.setswitchinterval(interval)
+        counter.join()
+    assert steps > 50
+
+
 def test_threads_that_share_the_device_take_turns(backend):
     """One model of its own and one shared model for each thread: results are those of one thread, nothing crashes."""
     name, data = backend.backend(), batches(3)

@@ -233,6 +233,24 @@ def test_open_mpi_binds_one_or_two_processes_to_a_core():
 
 
 @needs_module
+def test_where_u_mup_differs_from_unit_scaling(backend):
+    """unit-scaling 0.3.5 divides gains' rate by the root of the depth only, and multiplies a GELU's output by 1.7668,
+    which leaves a root mean square of 1.15."""
+    width, depth, lr = 64, 4, 0.5
+    rules = backend.parametrization(parametrization="u-mup", width=width, depth=depth, heads=1, lr=lr)
+    tensors = {tensor["name"]: tensor for tensor in rules["tensors"]}
+    for name in ("h.1.ln_1.weight", "h.1.ln_2.bias"):
+        assert tensors[name]["lr"] == pytest.approx(lr / (width * depth) ** 0.5)
+    for name in ("ln_f.weight", "wte.weight"):
+        assert tensors[name]["lr"] == pytest.approx(lr / width**0.5)
+    z = torch.from_numpy(np.random.default_rng(0).standard_normal(1_000_000))
+    rms = torch.nn.functional.gelu(z, approximate="tanh").square().mean().sqrt().item()
+    factor = tensors["h.1.mlp.c_proj.weight"]["multiplier"] * (4 * width) ** 0.5
+    assert factor * rms == pytest.approx(1, abs=5e-3)
+    assert 1.7668 * rms == pytest.approx(1.152, abs=5e-3)
+
+
+@needs_module
 def test_sums_of_bf16_numbers_are_fp32(backend):
     """ml_dtypes 0.6.0: np.sum of 1,000 bf16 ones is 256, their dot product 1,000. Ours: every op that sums rows."""
     ones, gain = np.ones((1000, 8), np.float32), np.ones(8, np.float32)
@@ -258,7 +276,8 @@ def test_float64_becomes_bf16_by_way_of_fp32(backend):
 @needs_module
 def test_bf16_arrays_of_ml_dtypes_are_taken(backend):
     """ml_dtypes 0.6.0: its arrays have NumPy's kind "V", that of raw bytes. Real numbers they are."""
-    bfloat16 = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16
+    from ml_dtypes import bfloat16
+
     assert (backend.cast(np.full((2, 3), 1.5, bfloat16)) == 1.5).all()
     with pytest.raises(llmc.UsageError, match="tokens have the type bfloat16: give integers"):
         backend.embedding_forward(np.ones((1, 2), bfloat16), np.ones((5, 4)), np.ones((5, 4)))

@@ -84,7 +84,10 @@ public:
     }
     Floats download() const {
         Floats out(std::vector<py::ssize_t>(tensor_.shape.begin(), tensor_.shape.begin() + tensor_.rank));
-        device::synchronize();
+        {
+            const py::gil_scoped_release without_gil;
+            device::synchronize();
+        }
         if (tensor_.dtype == DType::bf16) {
             std::vector<bf16> values(tensor_.numel());
             device::copy_to_host(values.data(), tensor_.data, tensor_.bytes());

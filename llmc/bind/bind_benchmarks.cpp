@@ -44,7 +44,7 @@ void bind_benchmarks(pybind11::module_& m) {
     m.def("time_op", &time_op,
           "Times an op on the device: seconds per call, `repeats` values, each the mean over `sets` sets of arguments.",
           py::arg("op"), py::arg("sizes"), py::arg("dtype") = "bf16", py::arg("sets") = 4, py::arg("repeats") = 10,
-          py::call_guard<TurnWithGil>());
+          py::call_guard<Turn>());
 }
 
 }  // namespace llmc

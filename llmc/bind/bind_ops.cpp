@@ -46,7 +46,9 @@ void bind_embedding(py::module_& m) {
             DeviceArray d_tokens = input(tokens), d_wte = input(wte, type), d_wpe = input(wpe, type);
             DeviceArray out = output({extent(tokens, 0, "tokens"), extent(tokens, 1, "tokens"), extent(wte, -1, "wte")},
                                      type);
-            embedding_forward({.out = out, .tokens = d_tokens, .wte = d_wte, .wpe = d_wpe, .scale = scale});
+            without_gil([&] {
+                embedding_forward({.out = out, .tokens = d_tokens, .wte = d_wte, .wpe = d_wpe, .scale = scale});
+            });
             return out.download();
         },
         "out (B,T,C) = scale * (wte[tokens] + wpe[t]); tokens (B,T), wte (Vp,C), wpe (maxT,C).", "tokens"_a, "wte"_a,
@@ -58,12 +60,14 @@ void bind_embedding(py::module_& m) {
            float dwte_scale, float dwpe_scale, const std::string& dtype) {
             DeviceArray d_dout = input(dout, parse_dtype(dtype)), d_tokens = input(tokens), d_dwte = input(dwte, f32),
                         d_dwpe = input(dwpe, f32);
-            embedding_backward({.dwte = d_dwte,
-                                .dwpe = d_dwpe,
-                                .dout = d_dout,
-                                .tokens = d_tokens,
-                                .dwte_scale = dwte_scale,
-                                .dwpe_scale = dwpe_scale});
+            without_gil([&] {
+                embedding_backward({.dwte = d_dwte,
+                                    .dwpe = d_dwpe,
+                                    .dout = d_dout,
+                                    .tokens = d_tokens,
+                                    .dwte_scale = dwte_scale,
+                                    .dwpe_scale = dwpe_scale});
+            });
             return py::dict("dwte"_a = d_dwte.download(), "dwpe"_a = d_dwpe.download());
         },
         "dwte (Vp,C) += dwte_scale * sum of dout (B,T,C) per token; dwpe (maxT,C) += dwpe_scale * sum over b. Returns "
@@ -81,14 +85,16 @@ void bind_layernorm(py::module_& m) {
             int64_t N = rows_of(inp, "inp");
             DeviceArray d_inp = input(inp, type), d_weight = input(weight, type), d_bias = input(bias, type);
             DeviceArray out = output(shape_of(inp), type), mean = output({N}, f32), rstd = output({N}, f32);
-            layernorm_forward({.out = out,
-                               .mean = mean,
-                               .rstd = rstd,
-                               .inp = d_inp,
-                               .weight = d_weight,
-                               .bias = d_bias,
-                               .weight_scale = weight_scale,
-                               .bias_scale = bias_scale});
+            without_gil([&] {
+                layernorm_forward({.out = out,
+                                   .mean = mean,
+                                   .rstd = rstd,
+                                   .inp = d_inp,
+                                   .weight = d_weight,
+                                   .bias = d_bias,
+                                   .weight_scale = weight_scale,
+                                   .bias_scale = bias_scale});
+            });
             return py::dict("out"_a = out.download(), "mean"_a = mean.download(), "rstd"_a = rstd.download());
         },
         "out (N,C) = weight_scale * weight * (inp - mean) * rstd + bias_scale * bias, rstd = 1/sqrt(var + 1e-5). "
@@ -109,20 +115,22 @@ void bind_layernorm(py::module_& m) {
                         d_dbias = accumulated(dbias, shape_of(weight));
             DeviceArray own = output(shape_of(inp), type);
             const DeviceArray& dinp = dinp_is_dskip ? d_dskip : own;
-            layernorm_backward({.dinp = dinp,
-                                .dweight = d_dweight,
-                                .dbias = d_dbias,
-                                .dout = d_dout,
-                                .inp = d_inp,
-                                .weight = d_weight,
-                                .mean = d_mean,
-                                .rstd = d_rstd,
-                                .dskip = d_dskip,
-                                .weight_scale = weight_scale,
-                                .skip_scale = skip_scale,
-                                .dinp_scale = dinp_scale,
-                                .dweight_scale = dweight_scale,
-                                .dbias_scale = dbias_scale});
+            without_gil([&] {
+                layernorm_backward({.dinp = dinp,
+                                    .dweight = d_dweight,
+                                    .dbias = d_dbias,
+                                    .dout = d_dout,
+                                    .inp = d_inp,
+                                    .weight = d_weight,
+                                    .mean = d_mean,
+                                    .rstd = d_rstd,
+                                    .dskip = d_dskip,
+                                    .weight_scale = weight_scale,
+                                    .skip_scale = skip_scale,
+                                    .dinp_scale = dinp_scale,
+                                    .dweight_scale = dweight_scale,
+                                    .dbias_scale = dbias_scale});
+            });
             return py::dict("dinp"_a = dinp.download(), "dweight"_a = d_dweight.download(),
                             "dbias"_a = d_dbias.download());
         },
@@ -145,16 +153,18 @@ void bind_matmul(py::module_& m) {
                         d_residual = input(residual, type);
             Shape shape = {rows_of(inp, "inp"), extent(weight, 0, "weight")};
             DeviceArray out = output(shape, type), pre_gelu = with_gelu ? output(shape, type) : DeviceArray();
-            matmul_forward({.out = out,
-                            .inp = d_inp,
-                            .weight = d_weight,
-                            .bias = d_bias,
-                            .pre_gelu = pre_gelu,
-                            .residual = d_residual,
-                            .scale = scale,
-                            .bias_scale = bias_scale,
-                            .skip_scale = skip_scale,
-                            .gelu_scale = gelu_scale});
+            without_gil([&] {
+                matmul_forward({.out = out,
+                                .inp = d_inp,
+                                .weight = d_weight,
+                                .bias = d_bias,
+                                .pre_gelu = pre_gelu,
+                                .residual = d_residual,
+                                .scale = scale,
+                                .bias_scale = bias_scale,
+                                .skip_scale = skip_scale,
+                                .gelu_scale = gelu_scale});
+            });
             py::dict result("out"_a = out.download());
             if (with_gelu) result["pre_gelu"] = pre_gelu.download();
             return result;
@@ -176,18 +186,20 @@ void bind_matmul(py::module_& m) {
             DeviceArray d_dweight = input(dweight, f32), d_dbias = input(dbias, f32);
             DeviceArray dinp = weight ? output({rows_of(dout, "dout"), extent(*weight, -1, "weight")}, type)
                                       : DeviceArray();
-            matmul_backward({.dinp = dinp,
-                             .dweight = d_dweight,
-                             .dbias = d_dbias,
-                             .dout = d_dout,
-                             .inp = d_inp,
-                             .weight = d_weight,
-                             .pre_gelu = d_pre_gelu,
-                             .dinp_scale = dinp_scale,
-                             .dweight_scale = dweight_scale,
-                             .dbias_scale = dbias_scale,
-                             .gelu_scale = gelu_scale,
-                             .overwrite_dweight = overwrite_dweight});
+            without_gil([&] {
+                matmul_backward({.dinp = dinp,
+                                 .dweight = d_dweight,
+                                 .dbias = d_dbias,
+                                 .dout = d_dout,
+                                 .inp = d_inp,
+                                 .weight = d_weight,
+                                 .pre_gelu = d_pre_gelu,
+                                 .dinp_scale = dinp_scale,
+                                 .dweight_scale = dweight_scale,
+                                 .dbias_scale = dbias_scale,
+                                 .gelu_scale = gelu_scale,
+                                 .overwrite_dweight = overwrite_dweight});
+            });
             py::dict result;
             if (weight) result["dinp"] = dinp.download();
             if (dweight) result["dweight"] = d_dweight.download();
@@ -211,12 +223,14 @@ void bind_attention(py::module_& m) {
             DType type = parse_dtype(dtype);
             int64_t B = extent(qkv, 0, "qkv"), T = extent(qkv, 1, "qkv"), C = extent(qkv, 2, "qkv") / 3;
             DeviceArray d_qkv = input(qkv, type), out = output({B, T, C}, type), lse = output({B, num_heads, T}, f32);
-            attention_forward({.out = out,
-                               .lse = lse,
-                               .qkv = d_qkv,
-                               .logit_scale = logit_scale,
-                               .out_scale = out_scale,
-                               .first_query = first_query});
+            without_gil([&] {
+                attention_forward({.out = out,
+                                   .lse = lse,
+                                   .qkv = d_qkv,
+                                   .logit_scale = logit_scale,
+                                   .out_scale = out_scale,
+                                   .first_query = first_query});
+            });
             return py::dict("out"_a = out.download(), "lse"_a = lse.download());
         },
         "out (B,T,C) = out_scale * softmax(logit_scale * q k^T, causal) v per head, lse (B,H,T); qkv (B,T,3C). Returns "
@@ -231,7 +245,7 @@ void bind_attention(py::module_& m) {
             const int64_t T = extent(qkv, 1, "qkv");
             DeviceArray d_qkv = input(qkv, parse_dtype(dtype)),
                         out = output({extent(qkv, 0, "qkv"), num_heads, T * (T + 1) / 2}, f32);
-            attention_logits({.out = out, .qkv = d_qkv, .logit_scale = logit_scale});
+            without_gil([&] { attention_logits({.out = out, .qkv = d_qkv, .logit_scale = logit_scale}); });
             return out.download();
         },
         "(B,H,T(T+1)/2): logit_scale * q_i k_j for j <= i, row i after row i-1; qkv (B,T,3C).", "qkv"_a, py::kw_only(),
@@ -244,13 +258,15 @@ void bind_attention(py::module_& m) {
             DType type = parse_dtype(dtype);
             DeviceArray d_dout = input(dout, type), d_out = input(out, type), d_lse = input(lse, f32),
                         d_qkv = input(qkv, type), dqkv = output(shape_of(qkv), type);
-            attention_backward({.dqkv = dqkv,
-                                .dout = d_dout,
-                                .out = d_out,
-                                .lse = d_lse,
-                                .qkv = d_qkv,
-                                .logit_scale = logit_scale,
-                                .out_scale = out_scale});
+            without_gil([&] {
+                attention_backward({.dqkv = dqkv,
+                                    .dout = d_dout,
+                                    .out = d_out,
+                                    .lse = d_lse,
+                                    .qkv = d_qkv,
+                                    .logit_scale = logit_scale,
+                                    .out_scale = out_scale});
+            });
             return dqkv.download();
         },
         "dqkv (B,T,3C) from dout (B,T,C) and the forward pass's out (B,T,C), lse (B,H,T), qkv (B,T,3C).", "dout"_a,
@@ -262,7 +278,7 @@ void bind_gelu_and_classifier(py::module_& m) {
         m, "gelu_forward",
         [](const Floats& inp, float gelu_scale, const std::string& dtype) {
             DeviceArray d_inp = input(inp, parse_dtype(dtype)), out = output(shape_of(inp), parse_dtype(dtype));
-            gelu_forward({.out = out, .inp = d_inp, .gelu_scale = gelu_scale});
+            without_gil([&] { gelu_forward({.out = out, .inp = d_inp, .gelu_scale = gelu_scale}); });
             return out.download();
         },
         "out (N,C) = u(gelu_scale * inp) / gelu_scale, u the tanh form of GELU.", "inp"_a, py::kw_only(),
@@ -274,7 +290,7 @@ void bind_gelu_and_classifier(py::module_& m) {
             DType type = parse_dtype(dtype);
             DeviceArray d_dout = input(dout, type), d_inp = input(inp, type), own = output(shape_of(inp), type);
             const DeviceArray& dinp = dinp_is_dout ? d_dout : own;
-            gelu_backward({.dinp = dinp, .dout = d_dout, .inp = d_inp, .gelu_scale = gelu_scale});
+            without_gil([&] { gelu_backward({.dinp = dinp, .dout = d_dout, .inp = d_inp, .gelu_scale = gelu_scale}); });
             return dinp.download();
         },
         "dinp (N,C) = dout * gelu'(inp). dinp_is_dout: written into dout's memory.", "dout"_a, "inp"_a, py::kw_only(),
@@ -286,12 +302,14 @@ void bind_gelu_and_classifier(py::module_& m) {
            const std::string& dtype) {
             DeviceArray d_logits = input(logits, parse_dtype(dtype)), d_targets = input(targets),
                         losses = output({rows_of(logits, "logits")}, f32);
-            classifier({.losses = losses,
-                        .logits = d_logits,
-                        .targets = d_targets,
-                        .vocab_size = vocab_size,
-                        .logit_scale = logit_scale,
-                        .dloss = dloss});
+            without_gil([&] {
+                classifier({.losses = losses,
+                            .logits = d_logits,
+                            .targets = d_targets,
+                            .vocab_size = vocab_size,
+                            .logit_scale = logit_scale,
+                            .dloss = dloss});
+            });
             return py::dict("losses"_a = losses.download(), "logits"_a = d_logits.download());
         },
         "losses (N) = -log softmax(logit_scale * logits[:, :vocab_size])[targets]; if dloss is not 0, logits (N,Vp) "
@@ -307,7 +325,7 @@ void bind_reductions(py::module_& m) {
         [](const Floats& inp, float out, float scale) {
             DeviceArray d_inp = input(inp, f32), d_out({1}, f32);
             d_out.upload(&out);
-            accumulate_sum({.out = d_out, .inp = d_inp, .scale = scale});
+            without_gil([&] { accumulate_sum({.out = d_out, .inp = d_inp, .scale = scale}); });
             return d_out.download();
         },
         "out (1) += scale * sum(inp); `out` is the value before.", "inp"_a, py::kw_only(), "out"_a = 0.0f,
@@ -319,7 +337,10 @@ void bind_reductions(py::module_& m) {
            const std::string& dtype) {
             DeviceArray d_inp = input(inp, parse_dtype(dtype)), d_minus = input(minus, parse_dtype(dtype)),
                         out = output({kStatistics}, f32);
-            statistics({.out = out, .inp = d_inp, .minus = d_minus, .first_column = first_column, .columns = columns});
+            without_gil([&] {
+                statistics(
+                    {.out = out, .inp = d_inp, .minus = d_minus, .first_column = first_column, .columns = columns});
+            });
             return out.download();
         },
         "[mean |x|, mean x, root mean square of x, max |x|] of x = inp - minus in columns [first_column, first_column "
@@ -335,7 +356,7 @@ void bind_reductions(py::module_& m) {
             for (const Floats& t : tensors) arrays.push_back(input(t, f32));
             for (const DeviceArray& a : arrays) views.push_back(a);
             DeviceArray out = output({1}, f32);
-            global_norm(out, views);
+            without_gil([&] { global_norm(out, views); });
             return out.download();
         },
         "out (1) = sqrt(sum of all squared elements of all tensors).", "tensors"_a);
@@ -344,7 +365,7 @@ void bind_reductions(py::module_& m) {
         m, "cast",
         [](const Floats& src, const std::string& src_dtype, const std::string& dst_dtype) {
             DeviceArray d_src = input(src, parse_dtype(src_dtype)), dst = output(shape_of(src), parse_dtype(dst_dtype));
-            cast(dst, d_src);
+            without_gil([&] { cast(dst, d_src); });
             return dst.download();
         },
         "dst = src in dst_dtype, rounded to nearest even; src is first rounded to src_dtype.", "src"_a, py::kw_only(),
@@ -401,12 +422,13 @@ py::list run_optimizer(const std::vector<py::dict>& parameters, int64_t step, co
     for (size_t i = 0; i < arrays.size(); ++i) updates.push_back(arrays[i].update(parameters[i]));
     DeviceArray norm = grad_norm ? DeviceArray({1}, f32) : DeviceArray();
     if (grad_norm) norm.upload(&*grad_norm);
-    optimizer(OptimizerStep{.parameters = updates,
-                            .grad_norm = norm,
-                            .grad_clip = grad_clip,
-                            .step = step,
-                            .stochastic_rounding = stochastic_rounding,
-                            .seed = seed});
+    const OptimizerStep args{.parameters = updates,
+                             .grad_norm = norm,
+                             .grad_clip = grad_clip,
+                             .step = step,
+                             .stochastic_rounding = stochastic_rounding,
+                             .seed = seed};
+    without_gil([&] { optimizer(args); });
     py::list results;
     for (size_t i = 0; i < arrays.size(); ++i) results.append(arrays[i].download(parameters[i]));
     return results;

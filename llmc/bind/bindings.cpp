@@ -9,6 +9,7 @@
 #include "llmc/bind/turn.h"
 #include "llmc/core/cgroup.h"
 #include "llmc/core/error.h"
+#include "llmc/core/threads.h"
 #include "llmc/ops/device.h"
 
 #ifndef LLMC_MODULE
@@ -23,9 +24,16 @@ namespace py = pybind11;
 namespace {
 
 void bind_device(py::module_& m) {
-    m.def("initialize", &llmc::device::initialize,
-          "Chooses the device and the number of host threads (0: one per usable core).", py::arg("threads") = 0,
-          py::call_guard<llmc::python::TurnWithGil>());
+    m.def(
+        "initialize",
+        [](int threads) {
+            const llmc::python::TurnWithGil turn;
+            llmc::device::initialize(threads);
+            if (const std::string slow = llmc::threads_warning(); !slow.empty())
+                py::module_::import("warnings").attr("warn")(slow);
+        },
+        "Chooses the device and the number of host threads (0: one per usable core). Warns of more threads than CPUs.",
+        py::arg("threads") = 0);
     m.def("name", &llmc::device::name, "The device's name.");
     m.def("backend", &llmc::device::backend, "\"cpu\", \"cuda\" or \"emulated\".");
     m.def("threads", &llmc::device::threads, "Host threads in use.");
@@ -48,7 +56,7 @@ void bind_device(py::module_& m) {
         "The rate of the backend's own matmul on large square matrices, FLOP/s, measured once. If `seen`, a rate "
         "reached "
         "elsewhere, is higher, it is measured again; the result is at least `seen`.",
-        py::arg("dtype") = "fp32", py::arg("seen") = 0.0, py::call_guard<llmc::python::TurnWithGil>());
+        py::arg("dtype") = "fp32", py::arg("seen") = 0.0, py::call_guard<llmc::python::Turn>());
 }
 
 // llmc::Error as the package's exceptions: UsageError, DataError, or Error with the exit code.

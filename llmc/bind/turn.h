@@ -37,4 +37,11 @@ private:
     std::unique_lock<std::recursive_mutex> lock_;
 };
 
+// The part of such work that needs no Python objects. The turn is kept.
+template <class Work>
+void without_gil(Work&& work) {
+    const pybind11::gil_scoped_release without_gil;
+    work();
+}
+
 }  // namespace llmc::python

@@ -173,8 +173,9 @@ Scales Parametrization::relative_scales() const {
 // Every tensor has unit variance at the start, forward and backward. The backward factors are not those of the chain
 // rule, but each is the same for all elements of a tensor, so Adam's update does not depend on it. Follows
 // graphcore-research/unit-scaling 0.3.5, except that
-// * layer norms have gains and biases (off by default there), with the embedding's learning rate: it is not divided by
-//   the root of the depth, as theirs is;
+// * layer norms have gains and biases (off by default there). Their learning rate is divided by the root of the width,
+//   and in blocks by that of the depth; theirs by the latter only, with which gains would change by their own size in
+//   one step, as the rate is of the order of 1;
 // * a GELU's output is multiplied by 1 / its root mean square, 1.5336 at mult 1, so that the next product gets numbers
 //   of unit size; theirs is multiplied by 1.7668, which leaves a root mean square of 1.15.
 

@@ -359,7 +359,7 @@ def global_norm(
 
 def initialize(threads: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
     """
-    Chooses the device and the number of host threads (0: one per usable core).
+    Chooses the device and the number of host threads (0: one per usable core). Warns of more threads than CPUs.
     """
 
 def layernorm_backward(
