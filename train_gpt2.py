@@ -822,10 +822,12 @@ PROGRAM = Program(
     version=f"llmc-mup train_gpt2.py, PyTorch {torch.__version__}",
     description="Trains a GPT-2 with muP in PyTorch; 'train_gpt2.py sample|eval|info CHECKPOINT' uses one.",
     grad_clips={name: scheme.grad_clip for name, scheme in SCHEMES.items()},
+    tying=frozenset(name for name, scheme in SCHEMES.items() if scheme.tie),
     stored_config=stored_config,
     options=(
         Option("device", "choice", "auto", "auto: cuda if there is one", scope=WITH_DEVICE, choices=DEVICES),
-        Option("compile", "flag", False, "torch.compile the forward and backward pass"),
+        # a compiled model does not report its activations
+        Option("compile", "flag", False, "torch.compile the forward and backward pass", excludes=("coord-check",)),
     ),
 )
 
@@ -841,8 +843,6 @@ def resolve(line: CommandLine) -> tuple[Setup, Rules]:
 def train(line: CommandLine) -> int:
     """Trains; returns the exit code."""
     begin, compiled = time.perf_counter(), bool(line.extra["compile"])
-    if line.config.coord_check and compiled:
-        raise UsageError("--coord-check excludes --compile: a compiled model does not report its activations")
     device = pick_device(str(line.extra["device"]), line.config.threads)
     with process_group(device):
         setup, rules = resolve(line)

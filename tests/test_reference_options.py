@@ -114,7 +114,7 @@ def test_bad_config_key(tmp_path, capsys):
         (["--parametrization", "mup-table8"], "mup-table3|mup-table9"),
         (["--coord-check", "a.csv"], "needs --overfit-single-batch"),
         (["--coord-check", "a.csv", "--overfit-single-batch", "--resume", "--out", "x"], "excludes --resume"),
-        (["--coord-check", "a.csv", "--overfit-single-batch", "--compile"], "excludes --compile"),
+        (["--coord-check", "a.csv", "--overfit-single-batch", "--compile"], "--compile excludes --coord-check"),
         (["--coord-check", "a.csv", "--overfit-single-batch", "--total-batch-size", "64"], "one micro-batch a step"),
     ],
 )

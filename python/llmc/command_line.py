@@ -51,6 +51,7 @@ class Program:
     version: str
     description: str
     grad_clips: Mapping[str, float]  # default of --grad-clip by scheme
+    tying: frozenset[str]  # schemes under which --tie-embeddings is on by default
     options: tuple[Option, ...] = ()
     # --out -> the options of the run in this folder, and the file that they come from: --resume continues with them
     stored_config: Callable[[str], tuple[dict[str, Any], str]] | None = None
@@ -98,13 +99,14 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
         print(JSON_FILE.read_text(encoding="utf-8"), end="")
         raise SystemExit(0)
     if values["config"]:
-        kept, notes = leave_out(read_toml(values["config"], table), settings, f"--config {values['config']}")
+        of_file, file = read_toml(values["config"], table), f"--config {values['config']}"
+        kept, notes = leave_out(of_file, settings, file, program.tying)
         settings = kept + settings
         _print_notes(notes)
     given_values = {setting.option.name: setting.value for setting in settings}
     if program.stored_config and given_values.get("resume") is True and isinstance(out := given_values.get("out"), str):
         stored = stored_settings(*program.stored_config(out), table) if out else []
-        kept, notes = leave_out(stored, settings, "--resume")
+        kept, notes = leave_out(stored, settings, "--resume", program.tying)
         settings = kept + settings
         _print_notes(notes)
     config, extra, given = make_config(settings, program.options)

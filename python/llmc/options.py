@@ -41,6 +41,7 @@ class Option:
     default_text: str = ""
     off: Value = None  # a value that means "not given"
     excludes: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()  # options of a --config that mean nothing beside this one
     needs: str = ""
     needs_why: str = ""
     schemes: tuple[str, ...] = ()  # under which it has a meaning; (): all

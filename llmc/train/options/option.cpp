@@ -51,6 +51,7 @@ ordered_json to_json(const Option& o) {
     out["help"] = o.help;
     add("off", o.off);
     add("excludes", o.excludes);
+    add("replaces", o.replaces);
     add("needs", o.needs);
     add("needs_why", o.needs_why);
     add("schemes", schemes(o.meant));

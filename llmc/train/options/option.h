@@ -110,6 +110,7 @@ struct Option {
     const char* default_text = "";           // if the default depends on other options
     nlohmann::json off = {};                 // a value that means "not given" (steps: -1)
     std::vector<const char*> excludes = {};  // options that cannot be given together with this one
+    std::vector<const char*> replaces = {};  // options of a --config that mean nothing beside this one
     const char* needs = "";                  // an option that must be given too,
     const char* needs_why = "";              // and the reason
     // Schemes under which the option has a meaning (null: all), and those that need it.
