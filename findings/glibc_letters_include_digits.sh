@@ -6,7 +6,7 @@
 # Happens:  ISO C allows iswdigit only 0 to 9, and iswalnum is iswalpha or iswdigit: so glibc makes all other decimal
 #           digits letters, and letter numbers (Roman numerals) too. Fractions and superscripts are neither. The
 #           no-break spaces U+00A0, U+2007 and U+202F are no white space.
-# Matters:  "x٣" or "Ⅷ" is then one run where tiktoken makes two, "²" is punctuation, and text with no-break spaces is
+# Matters:  "x٣" or "xⅧ" is then one run where tiktoken makes two, "²" is punctuation, and text with no-break spaces is
 #           split elsewhere: other tokens, in silence. llmc/data/character_classes.h is generated from Unicode's
 #           categories instead (tests/test_text.py compares the ends of all runs of a category).
 # Needs g++ and python3; nothing is downloaded.
