@@ -148,7 +148,7 @@ def test_fewer_tokens_than_the_checkpoint_has_seen(program, text, tmp_path):
     said(program, *options, "--steps", 4)
     error = said(program, *options, "--resume", "--tokens", 300, expect=2)
     assert "note: --resume: steps = 4 left out: --tokens is given\n" in error
-    assert error.endswith(": --resume: the checkpoint has seen 640 tokens, beyond --tokens 300: raise --tokens")
+    assert error.endswith("\n--resume: the checkpoint has seen 640 tokens, beyond --tokens 300: raise --tokens")
 
 
 # --- NaN ---
