@@ -40,11 +40,10 @@ from torch import Tensor
 from llmc.batches import Batches
 from llmc.check_writer import CheckWriter
 from llmc.checkpoint import Rule, Rules, Shape, load_training_state
-from llmc.command_line import CommandLine, Program, parse_command_line
+from llmc.command_line import TORCH_OPTIONS, CommandLine, Program, parse_command_line
 from llmc.commands import run_command
 from llmc.config import Config
 from llmc.errors import Error, ExitCode, UsageError
-from llmc.options import Option
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import data_parallel, exit_process, largest, pick_device, process_group, rank, world_size
@@ -816,7 +815,6 @@ class Trainer:
 
 # --- Main
 
-DEVICES, WITH_DEVICE = ("auto", "cpu", "cuda"), ("run", "sample", "eval")
 PROGRAM = Program(
     name="train_gpt2.py",
     version=f"llmc-mup train_gpt2.py, PyTorch {torch.__version__}",
@@ -824,11 +822,7 @@ PROGRAM = Program(
     grad_clips={name: scheme.grad_clip for name, scheme in SCHEMES.items()},
     tying=frozenset(name for name, scheme in SCHEMES.items() if scheme.tie),
     stored_config=stored_config,
-    options=(
-        Option("device", "choice", "auto", "auto: cuda if there is one", scope=WITH_DEVICE, choices=DEVICES),
-        # a compiled model does not report its activations
-        Option("compile", "flag", False, "torch.compile the forward and backward pass", excludes=("coord-check",)),
-    ),
+    options=TORCH_OPTIONS,
 )
 
 

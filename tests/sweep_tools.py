@@ -53,7 +53,9 @@ sys.exit(4 if diverged else 0)
 def fake_sweep(tmp_path):
     """A folder with a fake trainer; environment for a small sweep with it."""
     (tmp_path / "fake.py").write_text(FAKE)
-    (tmp_path / "config.toml").write_text("depth = 2\nhead-dim = 8\nseq-len = 4 # short\nbatch-size = 2\nsteps = 8\n")
+    (tmp_path / "config.toml").write_text(
+        "train-data = 'x'\ndepth = 2\nhead-dim = 8\nseq-len = 4 # short\nbatch-size = 2\nsteps = 8\n"
+    )
     return tmp_path, {
         "PROGRAM": f"{shlex.quote(sys.executable)} {tmp_path}/fake.py",
         "OUT": f"{tmp_path}/out",

@@ -189,6 +189,8 @@ def test_a_trainer_that_fails_ends_the_check_with_its_code(fake):
         ({"THREADS": "0"}, "THREADS is '0'"),
         ({"EXTRA": "--width 32"}, "EXTRA has --width, which llmc check sets itself"),
         ({"EXTRA": "wide"}, "EXTRA begins with 'wide'"),
+        ({"EXTRA": "--lrr 1"}, "unknown argument: --lrr; did you mean --lr?"),
+        ({"EXTRA": "--beta1 2"}, "--beta1: '2' is out of range"),
         ({"WIDTH": "64 128"}, "WIDTH is set, and it is no variable of llmc check: is it WIDTHS?"),
         ({"SEED": "3"}, "is it SEEDS?"),
         ({"STEP": "3"}, "is it STEPS?"),

@@ -28,7 +28,9 @@ def fake(tmp_path):
     folder = tmp_path / "50% here"
     folder.mkdir()
     (folder / "fake.py").write_text(FAKE)
-    (folder / "config.toml").write_text("depth = 2\nhead-dim = 8\nseq-len = 4\nbatch-size = 2\nsteps = 8\n")
+    (folder / "config.toml").write_text(
+        "train-data = 'x'\ndepth = 2\nhead-dim = 8\nseq-len = 4\nbatch-size = 2\nsteps = 8\n"
+    )
     return folder, {
         "PROGRAM": f"{shlex.quote(sys.executable)} '{folder}/fake.py'",
         "OUT": f"{folder}/out",

@@ -18,9 +18,10 @@ from sweep_tools import (
 )
 
 from llmc.errors import UsageError
+from llmc.mup import sweep_jobs
 from llmc.mup.check_settings import read_settings
 from llmc.mup.sweep import run_sweep
-from llmc.mup.sweep_jobs import make_plan
+from llmc.mup.sweep_jobs import make_plan, read_jobs
 from llmc.mup.transfer import environment
 
 
@@ -96,13 +97,39 @@ def test_scales_set_their_option(fake, scale, scales, wanted):
     jobs = job_list(env)
     assert {option(words, "--" + scale.replace("_", "-")) for words in jobs} == wanted
     assert option(jobs[0], "--" + scale.replace("_", "-")) == max(wanted, key=int)
-    config = (Path(env["OUT"]) / "config.toml").read_text()
-    if scale == "tokens":  # the programs refuse two lengths
+    assert (Path(env["OUT"]) / "config.toml").read_text() == Path(env["CONFIG"]).read_text()
+    if scale == "tokens":  # the programs refuse two lengths, and --tokens displaces steps of CONFIG
         assert not any("--steps" in words for words in jobs)
-        assert "\n# the sweep sets it: steps = 8\n" in config
     else:
         assert {option(words, "--steps") for words in jobs} == {"5"}
-        assert "\nsteps = 8\n" in config
+
+
+@pytest.mark.parametrize("change", [{"STEPS": "1e3"}, {"STEPS": "1_000"}, {"STEPS": " 1000.0"}])
+def test_numbers_are_those_of_the_programs(fake, change):
+    _, env = fake
+    plan = make_plan("lr", env["OUT"], env | change | {"SCALES": "1.6e1 8", "SEEDS": "1e1-1_1", "VALUES": "1_0e-3"})
+    assert {job.option("--steps") for job in plan.jobs} == {"1000"}
+    assert {float(job.option("--width")) for job in plan.jobs} == {8, 16}
+    assert {job.option("--seed") for job in plan.jobs} == {"10", "11"}
+    assert {job.option("--lr") for job in plan.jobs} == {"0.01"}
+    settings = read_settings(change | {"PROGRAM": "x", "WIDTHS": "6.4e1 128", "LR": "1_0e-3"})
+    assert (settings.steps, settings.widths) == (1000, [64, 128])
+
+
+def test_a_quoted_number_and_a_preset_count_for_the_order(fake):
+    _, env = fake
+    env |= {"SCALE": "depth", "SCALES": "8 2", "BASE_WIDTH": "64", "VALUES": "2^-7"}
+    work = []
+    for width in ("width = 64", 'width = "64"', "width = '6_4'", "preset = 'gpt2'\nwidth = 64"):
+        text = width + "\ntrain-data = 'x'\nseq-len = 4\nbatch-size = 2\nheads = 1\nsteps = 8\n"
+        Path(env["CONFIG"]).write_text(text)
+        work.append([job.work for job in make_plan("lr", env["OUT"], env).jobs])
+    assert work == [work[0]] * 4
+    text = Path(env["CONFIG"]).read_text()
+    Path(env["CONFIG"]).write_text(text.replace("steps = 8", "tokens = 1_000_000"))
+    assert [job.work for job in make_plan("lr", env["OUT"], env | {"STEPS": "8"}).jobs] == work[0]
+    Path(env["CONFIG"]).write_text(text.replace("width = 64\n", ""))
+    assert make_plan("lr", env["OUT"], env).jobs[0].work > 10 * work[0][0]  # gpt2: 768
 
 
 def test_schemes_have_their_own_options_and_grids(fake):
@@ -167,6 +194,18 @@ def test_schemes_have_their_own_options_and_grids(fake):
         ({"VALUE": "2^-3"}, "lr", "is it VALUES?"),
         ({"VALUES_MU": "2^-3"}, "lr", "is it VALUES_MUP?"),
         ({"EXTRA_NTK": "--lr 3"}, "lr", "there is no parametrization ntk"),
+        # what every run would refuse
+        ({"SCALES": "8 12"}, "lr", "--head-dim 8 does not divide --width 12"),
+        ({"EXTRA": "--lrr 1"}, "lr", "unknown argument: --lrr; did you mean --lr?"),
+        ({"EXTRA_MUP": "--lrr 1"}, "lr", "unknown argument: --lrr"),
+        ({"EXTRA": "--beta1 2"}, "lr", "--beta1: '2' is out of range"),
+        ({"VALUES": "2^-3 1e400 2"}, "init_std", "'1e400'"),
+        ({"EXTRA": "--total-batch-size 12"}, "lr", "--total-batch-size 12 is not a multiple of"),
+        ({"EXTRA": "--dry-run"}, "lr", "with which nothing is trained"),
+        ({"EXTRA": "-h"}, "lr", "with which nothing is trained"),
+        ({"LOSS": "val"}, "lr", "LOSS is val, and --val-data is missing"),
+        ({"PROGRAM": "./train_gpt2 --widht 3"}, "lr", "unknown argument: --widht"),
+        ({"PROGRAM": "./train_gpt2", "EXTRA": "--compile"}, "lr", "unknown argument: --compile"),
     ],
 )
 def test_wrong_use_is_one_sentence(fake, change, axis, message):
@@ -177,6 +216,52 @@ def test_wrong_use_is_one_sentence(fake, change, axis, message):
     assert "\n" not in str(error.value)
     assert not Path(env["OUT"]).exists()  # nothing is written
     assert runs(fake[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("lr = 1-2", 'line 7: "lr = 1-2" is not TOML: give one number'),
+        ("lr = 2026-01-02", "--lr is a date or time: give a number"),
+        ("lrr = 1", "unknown key 'lrr'; did you mean lr?"),
+        ("beta1 = 'x'", "--beta1: 'x' is not a number"),
+        ("[a]", "[a] is a table"),
+        ("val-data = 3", "--val-data: '3' is not a text"),
+    ],
+)
+def test_config_is_read_as_the_programs_read_it(fake, line, message):
+    _, env = fake
+    Path(env["CONFIG"]).write_text(Path(env["CONFIG"]).read_text() + line + "\n")
+    done = sweep(env, "--dry-run", expect=2)
+    assert done.stderr.startswith(f"error: --config {env['CONFIG']}")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not Path(env["OUT"]).exists()
+
+
+def test_the_config_of_a_job_list_is_read_so_too(fake):
+    _, env = fake
+    sweep(env, "--dry-run")
+    (Path(env["OUT"]) / "config.toml").write_text("lr = 1-2\n")
+    with pytest.raises(UsageError, match='line 1: "lr = 1-2" is not TOML'):
+        read_jobs(Path(env["OUT"]) / "jobs.txt")
+
+
+def test_options_that_the_programs_take_are_taken(fake):
+    _, env = fake
+    own = {"PROGRAM": "torchrun --nproc-per-node 2 train_gpt2.py --dtype bf16", "EXTRA": "--compile --device cpu"}
+    assert make_plan("lr", env["OUT"], env | own).jobs
+    assert make_plan("lr", env["OUT"], env | {"PROGRAM": "./train_gpt2cu --dtype bf16"}).jobs
+    assert make_plan("lr", env["OUT"], env | {"LOSS": "val", "EXTRA": "--val-data a b"}).jobs
+
+
+def test_a_long_list_is_checked_by_few_runs(fake, monkeypatch):
+    _, env = fake
+    read, count = sweep_jobs.read_options, []
+    monkeypatch.setattr(sweep_jobs, "read_options", lambda *words: count.append(0) or read(*words))
+    scales, values = (" ".join(str(8 * n) for n in range(1, 31)), " ".join(f"{n}e-4" for n in range(1, 31)))
+    assert len(make_plan("lr", env["OUT"], env | {"SCALES": scales, "VALUES": values}).jobs) == 2 * 30 * 30
+    assert len(count) < 2 * (30 + 30)
 
 
 def test_a_wrong_axis_leaves_no_folder(fake):

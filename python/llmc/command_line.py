@@ -58,6 +58,12 @@ class Program:
 
 
 COMMANDS = ["sample", "eval", "info"]  # the first word
+DEVICES, WITH_DEVICE = ("auto", "cpu", "cuda"), ("run", "sample", "eval")
+TORCH_OPTIONS = (  # of train_gpt2.py alone; here, because llmc sweep reads the options of its runs without torch
+    Option("device", "choice", "auto", "auto: cuda if there is one", scope=WITH_DEVICE, choices=DEVICES),
+    # a compiled model does not report its activations
+    Option("compile", "flag", False, "torch.compile the forward and backward pass", excludes=("coord-check",)),
+)
 
 
 class _Parser(argparse.ArgumentParser):

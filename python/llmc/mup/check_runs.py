@@ -27,6 +27,7 @@ from pathlib import Path
 from llmc.data import pystdlib
 from llmc.errors import Error
 from llmc.mup.check_settings import LEARNING_RATE, U_MUP_LEARNING_RATE, Settings, read_settings
+from llmc.mup.job_options import read_options
 from llmc.mup.jobs import FINISHED, State, Watch, run, share_cpus, was_stopped
 from llmc.mup.variables import CHECK_HELP, Env, merged
 from llmc.paths import require_program
@@ -150,6 +151,10 @@ def run_checks(argv: list[str] | None, prog: str | None, env: Env) -> list[str]:
     )
     parser.parse_args(argv)
     settings = read_settings(env, prog or "llmc check")
+    for scheme in settings.schemes:
+        for width in settings.widths:
+            for depth in settings.depths:
+                read_options(settings.program, options(settings, scheme, width, depth, settings.seeds[0]))
     prepare(settings)
     share_cpus(settings.jobs, 1 if settings.on_gpu else settings.threads)
     (settings.out / "runs").mkdir(parents=True, exist_ok=True)

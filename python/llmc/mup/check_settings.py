@@ -21,6 +21,7 @@ from llmc.mup.variables import (
     whole_number,
     whole_numbers,
 )
+from llmc.numbers import real
 from llmc.paths import trainer
 
 DEFAULTS = {
@@ -93,11 +94,8 @@ def read_settings(env: Env, command: str = "llmc check") -> Settings:
 def learning_rate(env: Env) -> str:
     text = env.get("LR", "").strip()
     if text:
-        try:
-            good = math.isfinite(float(text)) and float(text) > 0
-        except ValueError:
-            good = False
-        if not good:
+        value = real(text)
+        if value is None or not (0 < value < math.inf):
             raise UsageError(f"LR is {text!r}: give one learning rate above 0, such as 0.001")
     return text
 

@@ -5,16 +5,17 @@ Every function takes the environment as a mapping; nothing reads os.environ here
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from llmc.errors import UsageError
+from llmc.mup.job_options import numbers_of, read_config, read_options
 from llmc.mup.jobs import FINISHED
 from llmc.mup.sweep_run import SweepJob, number, plain
 from llmc.mup.variables import Env, merged, schemes_of, seeds_of, whole_number, words
+from llmc.options import Setting
 from llmc.paths import trainer
 from llmc.wording import plural
 
@@ -61,22 +62,11 @@ def scheme_env(env: Env, name: str, scheme: str) -> str:
     return env.get(f"{name}_{scheme.upper().replace('-', '_')}", "")
 
 
-def without_length(text: str, env: Env) -> str:
-    """The config without the length of the run if the sweep sets it: the programs refuse both."""
-    if env.get("SCALE") == "tokens":
-        names = "steps|tokens|epochs"
-    elif env.get("STEPS"):
-        names = "tokens|epochs"
-    else:
-        return text
-    return re.sub(rf"^(\s*(?:{names})\s*=)", r"# the sweep sets it: \1", text, flags=re.MULTILINE)
-
-
-def check_validation(config: str, env: Env) -> None:
-    """UsageError if the losses of different scales would be of different text."""
+def check_validation(settings: Sequence[Setting], env: Env) -> None:
+    """UsageError if the losses of different scales would be of different text. settings: those of CONFIG"""
     scale = env.get("SCALE", "width")
     extra = [word for name, text in env.items() if name.startswith("EXTRA") for word in shlex.split(text)]
-    given = re.search(r"^\s*eval[-_]batches\s*=", config, re.MULTILINE) or any(
+    given = any(setting.option.name == "eval-batches" for setting in settings) or any(
         word.split("=")[0] == "--eval-batches" for word in extra
     )
     if given and scale in ("batch_size", "seq_len"):
@@ -132,10 +122,12 @@ def base_options(scheme: str, scale_axis: str, scales: list[str], default_config
     return ["--base-width", width] + (["--base-depth", depth] if scheme == "completep" else [])
 
 
-def make_jobs(axis: str, out: str, config: str, text: str, default_config: bool, env: Env) -> list[SweepJob]:
+def make_jobs(
+    axis: str, out: str, config: str, settings: Sequence[Setting], default_config: bool, env: Env
+) -> list[SweepJob]:
     """All jobs, the longest first.
 
-    config, text      the file of options of all runs, and what it has
+    config, settings  the file of options of all runs, and what it has
     default_config    CONFIG is the default, whose base width is known
     """
     scale_axis = env.get("SCALE") or "width"
@@ -145,9 +137,7 @@ def make_jobs(axis: str, out: str, config: str, text: str, default_config: bool,
         raise UsageError(f"SCALE is {scale_axis!r}: choose one of {', '.join(SCALES)}")
     scales = checked_numbers("SCALES", env_list(env, "SCALES", SCALES[scale_axis]), integers=True)
     seeds = [str(seed) for seed in seeds_of(env)]
-    if env.get("STEPS"):
-        whole_number(env, "STEPS", 1)
-    program, known = trainer(env), flat_toml(text)
+    program, known = trainer(env), numbers_of(settings)
     jobs = []
     for scheme in schemes_of(env, "sp mup"):
         if scheme == "u-mup" and axis in ("embed_mult", "init_std"):
@@ -171,9 +161,10 @@ def scheme_options(scheme: str, scale_axis: str, scales: list[str], default_conf
     """The options that are the same for all runs of a scheme."""
     base = base_options(scheme, scale_axis, scales, default_config, env)
     own = SCHEME_OPTIONS.get(scheme, "").split()
-    options = ["--parametrization", scheme, *base, *own, "--threads", env.get("THREADS") or "1"]
-    if env.get("STEPS") and scale_axis != "tokens":
-        options += ["--steps", env["STEPS"]]
+    options = ["--parametrization", scheme, *base, *own, "--threads", str(whole_number(env, "THREADS", 1))]
+    steps = whole_number(env, "STEPS", 0, least=0 if not env.get("STEPS") else 1)
+    if steps and scale_axis != "tokens":
+        options += ["--steps", str(steps)]
     return options
 
 
@@ -203,24 +194,18 @@ def work(command: Sequence[str], known: Mapping[str, float]) -> float:
             ("total-batch-size", 0),
         ]
     )
-    if tokens <= 0:
+    if tokens <= 0 or ("--steps" in command and "--tokens" not in command):  # the command wins over the file
         tokens = max(steps, 1) * (total or batch * length)
     return tokens * width * (depth * (12 * width + 2 * length + 2500) + 257)
-
-
-def flat_toml(text: str) -> dict[str, float]:
-    """The numbers in a config file, by option name: enough to estimate the duration of a run."""
-    found = re.findall(r"^\s*([\w-]+)\s*=\s*([-+\d._eE]+)\s*(?:#.*)?$", text, re.MULTILINE)
-    return {name.replace("_", "-"): float(value.replace("_", "")) for name, value in found}
 
 
 def read_jobs(path: Path) -> list[SweepJob]:
     """The jobs of OUT/jobs.txt; options that are not in the commands are in OUT/config.toml."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        known = flat_toml(path.with_name("config.toml").read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}: scripts/mup_sweep.sh writes it") from None
+    known = numbers_of(read_config(path.with_name("config.toml"), [""]))  # any program's
     return [SweepJob(line, work(shlex.split(line), known)) for line in lines if line.strip()]
 
 
@@ -241,16 +226,18 @@ def make_plan(axis: str, out: str, env: Env, verdict: bool = False) -> Plan:
     """UsageError for wrong variables. verdict: refuses also what cannot give one."""
     config, folder = Path(env.get("CONFIG") or DEFAULT_CONFIG), Path(out)
     try:
-        text = without_length(config.read_text(encoding="utf-8"), env)
+        text = config.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"CONFIG is {config}: {error.strerror}: give a TOML file of options") from None
     except UnicodeDecodeError:
         raise UsageError(f"CONFIG is {config}, which is not text: give a TOML file of options") from None
-    check_validation(text, env)
+    settings = read_config(config, trainer(env))
+    check_validation(settings, env)
     is_default = config.resolve() == DEFAULT_CONFIG.resolve()
-    jobs = make_jobs(axis, out, str(folder / "config.toml"), text, is_default, env)
+    jobs = make_jobs(axis, out, str(folder / "config.toml"), settings, is_default, env)
     if verdict:
         refuse_too_little(axis, jobs)
+    refuse_what_cannot_run(jobs, config, env)
     return Plan(axis, folder, config, text, jobs)
 
 
@@ -264,6 +251,28 @@ def refuse_too_little(axis: str, jobs: Sequence[SweepJob]) -> None:
             raise UsageError(
                 f"VALUES has {plural(len(numbers), 'value')} for {scheme}, and an optimum at the edge of the grid "
                 f"gives no verdict: give at least three"
+            )
+
+
+def refuse_what_cannot_run(jobs: Sequence[SweepJob], config: Path, env: Env) -> None:
+    """UsageError for options that the trainer would refuse, or that leave nothing to compare, before all runs have
+    failed. Of each scheme, the runs with another scale or another value than those before: seeds make no difference,
+    and in a large grid these are few."""
+    program = trainer(env)
+    seen: set[tuple[str, str, str]] = set()
+    for job in jobs:
+        label = job.labels()
+        new = {(label["parametrization"], kind, label[kind]) for kind in ("scale", "value")} - seen
+        if not new:
+            continue
+        seen |= new
+        words = job.words[len(program) :]
+        words[words.index("--config") + 1] = str(config)  # OUT/config.toml is not written yet
+        options = read_options(program, words)
+        if env.get("LOSS") == "val" and not options.val_data:
+            raise UsageError(
+                "LOSS is val, and --val-data is missing: name token shards to evaluate on in CONFIG or EXTRA, or give "
+                "LOSS=train"
             )
 
 

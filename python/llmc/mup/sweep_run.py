@@ -19,14 +19,15 @@ from pathlib import Path
 from llmc.errors import ExitCode
 from llmc.log import first_event, last_event
 from llmc.mup.jobs import FINISHED, State, was_stopped
+from llmc.numbers import real
 
 
 def number(text: str) -> float | int:
     """2^-7, 0.0078125 or 64; integers stay integers."""
     power = re.fullmatch(r"(\d+)\^([+-]?\d+(?:\.\d+)?)", text)
-    value = float(power[1]) ** float(power[2]) if power else float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not finite")
+    value = float(power[1]) ** float(power[2]) if power else real(text)
+    if value is None or not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
     whole = power or re.fullmatch(r"\d+", text)
     return int(value) if whole and value == int(value) and value < 2**53 else value
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from llmc.errors import UsageError
 from llmc.mup.theory import SCHEMES
+from llmc.numbers import whole
 
 Env = Mapping[str, str]
 
@@ -152,18 +153,19 @@ def words(text: str) -> list[str]:
 
 
 def whole_number(env: Env, name: str, default: int, least: int = 1) -> int:
+    """Numbers mean what they mean as options of the programs: 1e3 and 1_000 are 1000."""
     text = (env.get(name) or str(default)).strip()
-    if not re.fullmatch(r"0|[1-9]\d*", text, re.ASCII) or int(text) < least:
+    value = whole(text)
+    if value is None or value < least:
         raise UsageError(f"{name} is {text!r}: give one whole number, at least {least}")
-    return int(text)
+    return value
 
 
 def whole_numbers(name: str, text: str) -> list[int]:
     """Different whole numbers, sorted as given."""
-    found = words(text)
-    if not found or not all(re.fullmatch(r"[1-9]\d*", word, re.ASCII) for word in found):
+    numbers = [whole(word) or 0 for word in words(text)]
+    if not numbers or min(numbers) < 1:
         raise UsageError(f"{name} is {text!r}: give whole numbers, at least 1, such as {name}='64 128 256'")
-    numbers = [int(word) for word in found]
     if len(set(numbers)) < len(numbers):
         twice = next(number for number in numbers if numbers.count(number) > 1)
         raise UsageError(f"{name} has {twice} twice: leave one out")
@@ -175,16 +177,17 @@ def seeds_of(env: Env, default: str = "3") -> list[int]:
     text = env.get("SEEDS", "").strip() or default
     seeds: list[int] = []
     for word in words(text):
-        span = re.fullmatch(r"([1-9]\d*)(?:-([1-9]\d*))?", word, re.ASCII)
-        if not span or (span[2] and int(span[2]) < int(span[1])):
+        first, _, last = (word, "", word) if whole(word) is not None else word.partition("-")
+        begin, end = whole(first) or 0, whole(last) or 0
+        if not 1 <= begin <= end:
             raise UsageError(
                 f"SEEDS is {text!r}: give how many (SEEDS=3), the seeds themselves (SEEDS='1 2 3'), or a range (4-6)"
             )
-        seeds += range(int(span[1]), int(span[2] or span[1]) + 1)
+        seeds += range(begin, end + 1)
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
         raise UsageError(f"SEEDS has {twice} twice: leave one out")
-    return list(range(1, seeds[0] + 1)) if re.fullmatch(r"\d+", text, re.ASCII) else seeds
+    return list(range(1, seeds[0] + 1)) if whole(text) is not None else seeds
 
 
 def schemes_of(env: Env, default: str) -> list[str]:
