@@ -111,6 +111,14 @@ def server(monkeypatch):
         running.shutdown()
 
 
+def test_a_download_shows_lines_in_a_pipe(server, tmp_path, capsys):
+    download(f"{server}/file.txt", tmp_path / "file.txt")
+    out, err = capsys.readouterr()
+    assert out == "" and "\r" not in err
+    assert [line[:10] for line in err.splitlines()] == ["file.txt: "] * len(err.splitlines())
+    assert "  0%" in err.splitlines()[0] and "100%" in err.splitlines()[-1]
+
+
 def test_download_resumes(server, tmp_path, monkeypatch):
     path = tmp_path / "new" / "file.txt"
     monkeypatch.setattr(Server, "give", 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from program import ROOT
 
 from llmc.errors import Stopped
 from llmc.mup import jobs as runner
-from llmc.progress import duration
+from llmc.progress import counter, duration
 
 
 @dataclass
@@ -195,6 +196,47 @@ def test_progress_in_a_file_is_lines(tmp_path, capsys):
     # half of 3 and all of 1 of 4
     assert any(line.startswith("1/2 runs (1 running, 0 diverged, 1 failed) |  62% of the work") for line in lines)
     assert 3 <= len(lines) <= 6
+
+
+def test_lines_by_default_at_once_when_runs_end_and_now_and_then(tmp_path, monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    jobs = [Command(tmp_path, name, "true") for name in "abcd"]
+    watch, lines = runner.Watch(jobs), []
+    ends = {2: "a", 3: "b", 4: "c", 50: "d"}
+    for second in range(0, 70):
+        now[0] = 1000.0 + second
+        if second in ends:
+            (tmp_path / f"{ends[second]}.0").touch()
+        watch.update()
+        lines += [(second, line.split(" runs")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [(0, "0/4"), (5, "3/4"), (35, "3/4"), (50, "4/4")]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("stream", "term"), [(io.StringIO, "xterm"), (Terminal, "dumb"), (Terminal, "xterm")])
+def test_a_counter_writes_lines_where_none_can_be_rewritten(monkeypatch, stream, term):
+    now, file = [1000.0], stream()
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("sys.stderr", file)
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with counter(100, "corpus", unit="B") as progress:
+        for _ in range(10):
+            now[0] += 1
+            progress.update(10)
+    if (stream, term) == (Terminal, "xterm"):
+        assert "\r" in file.getvalue()
+        return
+    assert "\r" not in file.getvalue()
+    lines = file.getvalue().splitlines()
+    assert [line.split("[")[0].strip() for line in lines] == [
+        *("corpus:   0% 0/100", "corpus:  50% 50/100", "corpus: 100% 100/100", "corpus: 100% 100/100"),
+    ]
 
 
 @pytest.mark.parametrize(

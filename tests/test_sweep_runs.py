@@ -33,6 +33,7 @@ from llmc.mup.sweep import job_command
 from llmc.mup.sweep_jobs import DEFAULT_CONFIG, make_plan
 from llmc.mup.sweep_results import last_window
 from llmc.mup.sweep_run import prune_joblog
+from llmc.mup.sweep_tool import has_own_cpus
 
 
 @pytest.fixture
@@ -229,6 +230,9 @@ def test_parallel_gets_its_options(fake, bin_without_parallel):
     ]:
         assert arguments[arguments.index(name) + 1] == value
     assert "--resume-failed" in arguments
+    assert " job --alone " not in arguments[-2]
+    sweep(env | {"JOBS": "1", "OUT": env["OUT"] + "2"}, path=bin_without_parallel)
+    assert " job --alone " in (folder / "ARGUMENTS").read_text().splitlines()[-2]
 
 
 def has_gnu_parallel() -> bool:
@@ -367,6 +371,39 @@ def test_the_steps_of_a_sweep_by_hand_from_another_folder(fake):
     assert runs(folder) == [option(job_list(env)[11], "--out")]
     assert (folder / "table.csv").read_text().count(",done,") == 1
     assert "SLURM_ARRAY_TASK_ID" in (folder / "x.sbatch").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "extra", "passed"),
+    [
+        (["job"], {}, False),
+        (["job", "--alone"], {}, True),
+        (["job"], {"SLURM_JOB_ID": "7"}, len(os.sched_getaffinity(0)) < os.cpu_count()),
+        (["job"], {"PARALLEL_SEQ": "1"}, False),
+    ],
+)
+def test_a_job_by_itself_is_pinned_only_where_it_is_alone(fake, words, extra, passed):
+    """xargs and GNU parallel on another machine run several at a time, which would be pinned to the same CPUs."""
+    folder, env = fake
+    script = folder / "fake.py"
+    script.write_text(FAKE + "open(out + '/BIND', 'w').write(os.environ.get('OMP_PROC_BIND', '-'))\n")
+    script.write_text(script.read_text().replace("sys.exit(4 if diverged else 0)\n", ""))
+    sweep(env, "--dry-run")
+    done = subprocess.run(
+        [sys.executable, ROOT / "dev/mup_sweep.py", *words, f"{env['OUT']}/jobs.txt", "1"],
+        env=clean_environment() | {"OMP_PROC_BIND": "true"} | extra, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert next(Path(env["OUT"]).rglob("BIND")).read_text() == ("true" if passed else "-")
+    said = "OMP_PROC_BIND=true is not passed on" in done.stdout
+    assert said == (not passed and "PARALLEL_SEQ" not in extra)
+
+
+def test_a_task_of_slurm_with_cpus_of_its_own(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    for task, cpus, own in [("7", 4, True), ("7", 2, False), ("", 4, False)]:
+        monkeypatch.setenv("SLURM_JOB_ID", task)
+        monkeypatch.setattr(os, "cpu_count", lambda cpus=cpus: cpus)
+        assert has_own_cpus() == own
 
 
 # ---- with the real trainer

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import termios
 
+import numpy as np
 import pytest
 from program import BINARY, ROOT, TINY, last_wins, run
+from shards import write_shard
 
 from llmc.step_line import Status, status_line
 
@@ -127,3 +129,18 @@ def test_progress_of_several_runs(term, lines):
     output = on_terminal([sys.executable, "-c", f"import sys; sys.path.insert(0, 'python'); {code}"], term=term)
     assert ("\r" not in output.replace("\r\n", "\n")) == lines
     assert "end | 100% of the work" in output
+
+
+def test_a_long_evaluation_in_a_pipe_says_how_far_it_is(tmp_path, program):
+    tokens = np.random.default_rng(0).integers(0, 257, 4_000_000)
+    data = write_shard(tmp_path / "data.bin", tokens)
+    run("--train-data", data, "--depth", 4, "--width", 256, "--heads", 4, "--seq-len", 64, "--batch-size", 8,
+        "--steps", 0, "--out", tmp_path / "run")  # fmt: skip
+    start = [word for word in program if word not in ("--device", "cpu")]  # the command comes first
+    command = [*start, "eval", str(tmp_path / "run"), "--val-data", str(data), "--eval-tokens", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline()
+        process.kill()
+        assert process.stdout.read() == ""  # the result alone
+    done, segments = map(int, re.fullmatch(r"evaluating (\d+)/(\d+)\n", line).groups())
+    assert 0 < done < segments

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 
@@ -26,6 +27,26 @@ void check_tokens(const Dataset& data, const ModelFile& file) {
                   ": choose other data");
 }
 
+// Shows how much is done: on a terminal, or else on stderr, because standard output has the result alone.
+class EvalProgress {
+public:
+    explicit EvalProgress(size_t segments) : segments_(segments) {}
+
+    void show(int64_t done) {
+        const std::string text = str("evaluating ", done, "/", segments_);
+        if (isatty(STDOUT_FILENO)) {
+            Progress::step({.steps = -1, .activity = text}, Progress::Line::fleeting);
+        } else if (const auto now = std::chrono::steady_clock::now(); now - shown_ >= std::chrono::seconds(5)) {
+            std::fprintf(stderr, "%s\n", text.c_str());
+            shown_ = now;
+        }
+    }
+
+private:
+    size_t segments_;
+    std::chrono::steady_clock::time_point shown_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 int eval_command(const CommandLine& line) {
@@ -42,10 +63,9 @@ int eval_command(const CommandLine& line) {
     data.set_vocab_size(opened.file->shape.vocab_size);
 
     const std::vector<Segment> segments = evaluation_segments(data, config);
+    EvalProgress progress(segments.size());
     const auto evaluation = evaluate(*opened.model, data, segments, [&](int64_t done) {
-        if (isatty(STDOUT_FILENO))
-            Progress::step({.steps = -1, .activity = str("evaluating ", done, "/", segments.size())},
-                           Progress::Line::fleeting);
+        progress.show(done);
         return true;
     });
     std::string text = str("weights ", opened.file->path, "\ndata    ", with_commas(evaluation->targets), " of ",

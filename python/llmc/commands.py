@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from llmc.config import Config
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, Error, ExitCode, UsageError
 from llmc.info import describe_checkpoint
+from llmc.progress import LINES
 from llmc.ranks import pick_device
 from llmc.run_setup import assumed_heads, take_shape
 from llmc.sampling import generate, open_tokenizer
@@ -76,9 +78,14 @@ def _eval(line: CommandLine, make_model: MakeModel) -> int:
     _check_tokens(data, checkpoint)
     segments = evaluation_segments(data, config)
     targets, total, loss = sum(segment.targets for segment in segments), data.tokens - len(data.shards), 0.0
+    shown = time.monotonic()
     for done, segment in enumerate(segments):
+        text = f"evaluating {done}/{len(segments)}"
         if sys.stdout.isatty():
-            SCREEN.step(Status(0, -1, activity=f"evaluating {done}/{len(segments)}"), "fleeting")
+            SCREEN.step(Status(0, -1, activity=text), "fleeting")
+        elif time.monotonic() - shown >= LINES:  # on stderr: standard output has the result alone
+            print(text, file=sys.stderr, flush=True)
+            shown = time.monotonic()
         batch = on_device(data.read(segment, shape.vocab_size), device)
         loss += float(model(*batch)) * segment.targets / targets
     bits = f", {loss / math.log(2) * data.tokens_per_byte:.4f} bits/byte" if data.tokens_per_byte else ""

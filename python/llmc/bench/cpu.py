@@ -25,14 +25,13 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 import llmc
 from llmc.bench.programs import tokens_per_second, train_command, write_random_shard
 from llmc.cpus import usable_cpus
 from llmc.errors import Error, ExitCode
 from llmc.log import read_events
 from llmc.paths import require_clone
+from llmc.progress import counter
 from llmc.tokenizer import GPT2_VOCAB_SIZE
 
 
@@ -117,7 +116,7 @@ class Bench:
         model = MODELS[name]
         results: dict[str, list[float]] = {program: [] for program in [*PROGRAMS, "one_thread", "matmul"]}
         memory = dict.fromkeys(PROGRAMS, 0)
-        with tqdm(total=rounds * len(PROGRAMS), desc=f"{name} {dtype}", leave=False, disable=None) as progress:
+        with counter(rounds * len(PROGRAMS), f"{name} {dtype}") as progress:
             for _ in range(rounds):
                 for program in PROGRAMS:
                     rate, peak = self.train(program, model, dtype, self.threads)

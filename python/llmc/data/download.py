@@ -13,9 +13,9 @@ from typing import Any
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from llmc.errors import DataError
+from llmc.progress import counter
 
 OFFLINE_ALTERNATIVE = "python dev/data/pystdlib.py makes a data set without a network"
 PROBE_SECONDS = 4
@@ -119,9 +119,7 @@ def _fetch(url: str, part: Path) -> int | None:
         expected = have + int(length) if length else None
         with (
             open(part, "ab" if have else "wb") as file,
-            tqdm(
-                desc=part.stem, initial=have, total=expected, unit="B", unit_scale=True, disable=None, leave=False
-            ) as progress,
+            counter(expected, part.stem, done=have, unit="B", scale=True) as progress,
         ):
             # raw: iter_content drops an incomplete block when the connection breaks
             while block := response.raw.read(1 << 20, decode_content=False):

@@ -165,7 +165,7 @@ def run_checks(argv: list[str] | None, prog: str | None, env: Env) -> list[str]:
         f"{settings.jobs} at a time",
         flush=True,
     )
-    failed = run(left, settings.jobs, Watch(left, every=10) if left else None, stop_at_failure=True)
+    failed = run(left, settings.jobs, Watch(left) if left else None, stop_at_failure=True)
     if failed is not None:
         log = failed.beside(".log")
         print(*log.read_text(errors="replace").splitlines()[-3:], sep="\n", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The options of planned runs, read as the programs read them: what every run would refuse is refused before any starts."""
+"""The options of planned runs, read as the programs read them, to refuse what they would refuse before any starts."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Literal, Protocol, TypeVar
 
 from llmc.cpus import usable_cpus
 from llmc.errors import ExitCode, Stopped
-from llmc.progress import Progress
+from llmc.progress import LINES, Progress
 from llmc.wording import plural
 
 # other: its folder has a finished run of another command. A diverged run is a result.
@@ -55,15 +55,19 @@ J = TypeVar("J", bound=Job)
 class Watch:
     """Shows the progress of all jobs.
 
-    every    seconds between lines if stdout is not a terminal
+    every    seconds between lines if stdout is not a terminal; while no run ends, six times as long
     """
 
-    def __init__(self, jobs: Sequence[Job], every: float = 30):
+    def __init__(self, jobs: Sequence[Job], every: float = LINES):
         self.jobs = jobs
         self.states: dict[int, State] = {}
         done, text = self._survey()
         self.progress = Progress(sum(job.work for job in jobs), text, done=done, every=every)
         self.shown = time.monotonic()
+        self.ended = self._ended()  # in the last line
+
+    def _ended(self) -> int:
+        return sum(state in FINISHED or state == "failed" for state in self.states.values())
 
     def _survey(self) -> tuple[float, str]:
         """The work that is done, and a text with the number of jobs in each state."""
@@ -87,7 +91,9 @@ class Watch:
     def update(self) -> None:
         """Call it often; it reads the files once a second."""
         if time.monotonic() - self.shown >= 1:
-            self.progress.show(*self._survey())
+            done, text = self._survey()
+            if self.progress.show(done, text, news=self._ended() != self.ended):
+                self.ended = self._ended()
             self.shown = time.monotonic()
 
     def close(self) -> None:
@@ -108,13 +114,18 @@ def share_cpus(at_once: int, threads: int) -> None:
             f"slow each other down; JOBS={max(1, cpus // threads)} fits",
             file=sys.stderr,
         )
-    if at_once == 1:
-        return
+    if at_once > 1:
+        unpin()
+
+
+def unpin(quiet: bool = False) -> None:
+    """Takes the variables that pin from this process's environment."""
     for name in PINNING:
         value = os.environ.get(name, "")
         if value and value.lower() not in ("false", "disabled", "none"):
             del os.environ[name]
-            print(f"{name}={value} is not passed on: it would pin the runs to the same CPUs", flush=True)
+            if not quiet:
+                print(f"{name}={value} is not passed on: it would pin the runs to the same CPUs", flush=True)
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def run_jobs(jobs: Sequence[SweepJob], out: Path, at_once: int, threads: int, en
     command += ["--termseq", "TERM,30000,KILL,25"]  # its default kills after 0.35 s, while runs save
     if hosts:
         command += ["--sshloginfile", hosts, "--workdir", os.getcwd()]
-    command += [shlex.join(job_command(out / "jobs.txt", env)), "{}"]  # {}: a line number
+    command += [shlex.join(job_command(out / "jobs.txt", env, alone=at_once == 1)), "{}"]  # {}: a line number
     run_parallel(command, len(jobs), watch)
 
 
@@ -145,11 +145,18 @@ def has_gnu_parallel() -> bool:
     return done.stdout.startswith("GNU parallel")
 
 
-def job_command(jobs: Path, env: Env) -> list[str]:
-    """The command that runs one line of OUT/jobs.txt; the line number is added as the last argument."""
+def job_command(jobs: Path, env: Env, alone: bool = False) -> list[str]:
+    """The command that runs one line of OUT/jobs.txt; the line number is added as the last argument. alone: a machine
+    runs one at a time."""
     python = env.get("PYTHON") or sys.executable
     in_clone = clone() == Path.cwd().resolve()
-    return [python, *(["dev/mup_sweep.py"] if in_clone else ["-m", "llmc.mup.sweep_tool"]), "job", str(jobs)]
+    return [
+        python,
+        *(["dev/mup_sweep.py"] if in_clone else ["-m", "llmc.mup.sweep_tool"]),
+        "job",
+        *["--alone"] * alone,
+        str(jobs),
+    ]
 
 
 def run_parallel(command: list[str], count: int, watch: Watch) -> None:

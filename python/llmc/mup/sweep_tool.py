@@ -15,16 +15,29 @@ from pathlib import Path
 
 from llmc.errors import ExitCode, Stopped, UsageError, run_main
 from llmc.mup import slurm
-from llmc.mup.jobs import FINISHED, Watch, caught_signals, run
+from llmc.mup.jobs import FINISHED, Watch, caught_signals, run, unpin
 from llmc.mup.sweep import write_slurm_scripts
 from llmc.mup.sweep_jobs import make_plan, read_jobs, write_job_list
 from llmc.mup.sweep_results import collect, report
 from llmc.mup.sweep_run import SweepJob, prune_joblog, unfinished
+from llmc.progress import LINES
 from llmc.wording import plural
 
 
-def run_one(job: SweepJob) -> int:
-    """Runs the job unless it is finished. Returns 0 (done or diverged) or the exit code of its program."""
+def has_own_cpus() -> bool:
+    """Whether SLURM has given this task CPUs of its own: its affinity mask lacks some of the machine's, so that pinning
+    stays within the task. Without task/affinity or task/cgroup all tasks of a machine have the same mask."""
+    return bool(os.environ.get("SLURM_JOB_ID")) and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
+
+
+def run_one(job: SweepJob, alone: bool = False) -> int:
+    """Runs the job unless it is finished. Returns 0 (done or diverged) or the exit code of its program.
+
+    alone    no other job runs on this machine meanwhile. Otherwise there may be others that this process does not know
+             of (xargs, GNU parallel on another machine, a second task), so that pinning is not passed on.
+    """
+    if not (alone or has_own_cpus()):
+        unpin(quiet="PARALLEL_SEQ" in os.environ)  # GNU parallel would show the sentence with every job
     before = job.step() if job.can_resume() else 0
     try:
         run(unfinished([job]), 1, also=(signal.SIGUSR1,))
@@ -71,8 +84,9 @@ def parse(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
         sub.add_argument("jobs", type=Path, help="OUT/jobs.txt")
         if name == "job":
             sub.add_argument("line", type=int, help="line number, from 1")
+            sub.add_argument("--alone", action="store_true", help="nothing else runs here: OMP_PROC_BIND is passed on")
         elif name == "watch":
-            sub.add_argument("--every", type=float, default=30, help="seconds between lines [%(default)s]")
+            sub.add_argument("--every", type=float, default=LINES, help="least seconds between lines [%(default)s]")
         elif name != "report":
             sub.add_argument("file", type=Path)
         if name == "slurm":
@@ -94,7 +108,7 @@ def main(argv: list[str] | None = None, prog: str | None = None, folder: Path | 
     if args.command == "job":
         if not 1 <= args.line <= len(jobs):
             raise UsageError(f"{args.jobs} has {plural(len(jobs), 'line')}, and none is number {args.line}")
-        return run_one(jobs[args.line - 1])
+        return run_one(jobs[args.line - 1], args.alone)
     if args.command == "watch":
         watch_jobs(jobs, args.every)
     elif args.command == "report":
