@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
 # The run of `make run`, after building: the default corpus, a small muP model, its loss curve, and what to try next.
-# STEPS=200 scripts/first_run.sh shortens it. The output is in runs/first, replacing an earlier one.
+#   scripts/first_run.sh [OPTION ...]        options of train_gpt2 in addition to those of scripts/first_run.toml
+#   STEPS=200 scripts/first_run.sh           shortens it, like --steps 200
+# The output is in runs/first, replacing an earlier one.
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,/^set/ { /^set/d; s/^# \{0,1\}//; p; }' "$0"; exit; fi
 cd "$(dirname "$0")/.."
+source scripts/foreground.bash
 out=runs/first
-.venv/bin/python dev/data/pystdlib.py
-./train_gpt2 --config scripts/first_run.toml ${STEPS:+--steps "$STEPS"} --out "$out" --overwrite
-.venv/bin/python dev/loss_visualize.py "$out/log.jsonl" --out "$out/loss.png"
+PYTHONPATH=python run .venv/bin/python -m llmc.mup.variables scripts/first_run.sh
+run .venv/bin/python dev/data/pystdlib.py
+run ./train_gpt2 --config scripts/first_run.toml ${STEPS:+--steps "$STEPS"} "$@" --out "$out" --overwrite
+for option; do # these train nothing, so that there is no loss to draw
+    case $option in --dry-run | --print-config | --options-json | --version) exit ;; esac
+done
+run .venv/bin/python dev/loss_visualize.py "$out/log.jsonl" --out "$out/loss.png"
 cat <<TEXT
 
 The loss curve is $out/loss.png. Next:

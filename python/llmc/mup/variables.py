@@ -6,7 +6,9 @@ one of the command's, and names of the other commands, are refused.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 
 from llmc.errors import UsageError
@@ -80,6 +82,17 @@ NOT_OF_SWEEP = {
     "HEADS": 'EXTRA="--heads N"',
     "HEAD_DIM": 'EXTRA="--head-dim N"',
 }
+# Scripts without a command of llmc: their variables, and others that they would ignore. `make` passes its JOBS on.
+SCRIPTS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "scripts/first_run.sh": (
+        ["STEPS", "JOBS", "PYTHON"],
+        {name: f"--{name.lower()} as an option" for name in ("WIDTH", "DEPTH", "LR", "SEED", "THREADS")},
+    ),
+    "scripts/figures.sh": (
+        ["THREADS", "JOBS", "PROGRAM", "PYTHON"],
+        {name: "" for name in [*CHECK, *SWEEP] if name not in ("THREADS", "JOBS", "PROGRAM", "PYTHON")},
+    ),
+}
 
 
 # --- Names ---
@@ -106,7 +119,7 @@ def refuse_mistakes(env: Env, command: str, known: list[str], others: Mapping[st
         meant = next(
             (
                 each
-                for each in [*(k for k in known if k != "PYTHON"), *sorted(by_scheme), *others]
+                for each in [*(k for k in known if k != "PYTHON"), *sorted(by_scheme), *filter(others.get, others)]
                 if resembles(name, each)
             ),
             None,
@@ -115,7 +128,7 @@ def refuse_mistakes(env: Env, command: str, known: list[str], others: Mapping[st
             scheme = name.partition("_")[2].lower().replace("_", "-")
             raise UsageError(f"{name} is set, and there is no parametrization {scheme}: {', '.join(SCHEMES)}")
         if meant is not None:
-            instead = others.get(meant, "") or meant
+            instead = others.get(meant, meant)
             raise UsageError(
                 f"{name} is set, and it is no variable of {command}: is it {instead}? If it belongs to another "
                 f"program: env -u {name} ..."
@@ -220,3 +233,9 @@ def merged(options: list[str], extra: list[str], taken: set[str], command: str) 
         if keep:
             kept.append(word)
     return kept + extra
+
+
+if __name__ == "__main__":
+    from llmc.errors import run_main
+
+    run_main(lambda: refuse_mistakes(os.environ, sys.argv[1], *SCRIPTS[sys.argv[1]]))
