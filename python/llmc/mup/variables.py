@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from llmc.errors import UsageError
 from llmc.mup.theory import SCHEMES
 from llmc.numbers import whole
+from llmc.options import OPTIONS
 
 Env = Mapping[str, str]
 
@@ -213,7 +214,7 @@ def schemes_of(env: Env, default: str) -> list[str]:
 
 
 def merged(options: list[str], extra: list[str], taken: set[str], command: str) -> list[str]:
-    """The options, replaced by those of EXTRA if both have one. --x and --no-x are the same option.
+    """The options without those that EXTRA has too or excludes, and EXTRA. --x and --no-x are the same option.
 
     taken    options that the command sets for every run: UsageError if EXTRA has one
     """
@@ -226,10 +227,13 @@ def merged(options: list[str], extra: list[str], taken: set[str], command: str) 
         raise UsageError(f"EXTRA begins with {extra[0]!r}: give options, such as EXTRA='--weight-decay 0'")
     if given & taken:
         raise UsageError(f"EXTRA has --{min(given & taken)}, which {command} sets itself: leave it out")
+    used = {key(word) for word in extra if word.startswith("--") and not word.startswith("--no-")} & set(OPTIONS)
+    excluded = {name for name in OPTIONS for other in used if name in OPTIONS[other].excludes}
+    excluded |= {name for name, option in OPTIONS.items() if used & set(option.excludes)}
     kept, keep = [], True
     for word in options:
         if word.startswith("--"):
-            keep = key(word) not in given
+            keep = key(word) not in given | excluded
         if keep:
             kept.append(word)
     return kept + extra
