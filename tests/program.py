@@ -57,6 +57,13 @@ def start(*arguments):
     )
 
 
+def make_variable(name):
+    """The words of a variable of the Makefile."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    done = subprocess.run(["make", "-s", f"print-{name}"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return done.stdout.split()
+
+
 def log(out, event=None):
     """The events of OUT/log.jsonl, all or of one kind."""
     events = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]

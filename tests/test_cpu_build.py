@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import BACKEND, BINARY, ROOT, run
+from program import BACKEND, BINARY, ROOT, make_variable, run
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction sets are x86-64's"),
@@ -18,16 +18,7 @@ pytestmark = [
 ]
 built = pytest.mark.skipif(BACKEND != "cpu" or not BINARY.exists(), reason="train_gpt2 is not built: run make")
 BUILD = ROOT / "build"
-
-
-def variable(name):
-    """The words of a variable of the Makefile."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    done = subprocess.run(["make", "-s", f"print-{name}"], cwd=ROOT, env=environment, capture_output=True, text=True)
-    return done.stdout.split()
-
-
-ISAS = variable("ISAS")
+ISAS = make_variable("ISAS")
 FLAGS = set(" ".join(re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)).split())
 NEEDS = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}}
 NEEDS["avx512_bf16"] = NEEDS["avx512"] | {"avx512_vnni", "avx512_bf16"}
@@ -39,7 +30,7 @@ HERE = [isa for isa in ISAS if NEEDS.get(isa, set()) <= FLAGS]
 def test_kernels_compile_for(arch):
     command = ["g++", "-std=c++20", "-I.", "-isystem", "build/deps/include", "-Wall", "-Wextra", "-Werror"]
     command += ["-Wno-missing-field-initializers", "-fopenmp", f"-march={arch}", "-fsyntax-only"]
-    done = subprocess.run([*command, *variable("CPU_KERNELS")], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, *make_variable("CPU_KERNELS")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -123,7 +114,7 @@ def test_op_tests_pass_with(isa):
 
 @built
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="there is no qemu-x86_64 (Debian: qemu-user)")
-@pytest.mark.skipif("-march=haswell" not in variable("CXXFLAGS"), reason="this build is not for every machine")
+@pytest.mark.skipif("-march=haswell" not in make_variable("CXXFLAGS"), reason="this build is not for every machine")
 def test_old_processor_is_told_what_it_lacks():
     program = ["qemu-x86_64", "-cpu", "Nehalem", BINARY]
     _, error = run("--version", program=program, expect=1)

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM in both programs: noticed during evaluation and sampling, sent twice, sent three times."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from program import BINARY, ROOT, TINY, checkpoints, last_wins, log
+from program import BINARY, ROOT, TINY, checkpoints, last_wins, log, make_variable
 from shards import write_shard
 
 from llmc.signals import Stopping
@@ -134,18 +135,47 @@ def test_ctrl_c_three_times_ends_at_once(long_data, tmp_path, program):
     assert not checkpoints(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("signals", "ends"),
-    [
-        ([(0, 15), (0.4, 15), (19.9, 15), (19.91, 2), (20, 15)], [False, False, False, False, True]),
-        # a launcher repeats each Ctrl-C at once
-        ([(0, 2), (0.01, 2), (0.02, 15), (1, 2), (1.01, 2), (2, 2)], [False, False, False, False, False, True]),
-    ],
-)
+RULES = [
+    ([(0, 15), (0.4, 15), (19.9, 15), (19.91, 2), (20, 15)], [False, False, False, False, True]),
+    # a launcher repeats each Ctrl-C at once
+    ([(0, 2), (0.01, 2), (0.02, 15), (1, 2), (1.01, 2), (2, 2)], [False, False, False, False, False, True]),
+    # the 20 seconds begin with the first signal of either kind
+    ([(5, 2), (24.9, 15), (25, 15)], [False, False, True]),
+    ([(0, 2), (0.049, 2), (0.051, 2), (0.11, 2)], [False, False, False, True]),
+]
+
+
+@pytest.mark.parametrize(("signals", "ends"), RULES)
 def test_rules_of_repeated_signals(signals, ends):
     times = iter([seconds for seconds, _ in signals])
     stopping = Stopping(clock=lambda: next(times))
     assert [stopping.ends_at_once(number) for _, number in signals] == ends
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_rules_of_repeated_signals_in_cpp(tmp_path):
+    """A program that reads times in milliseconds and signals, one line of RULES each, and applies stopping.h to them."""
+    source, program = tmp_path / "rules.cpp", tmp_path / "rules"
+    source.write_text("""
+#include <iostream>
+#include <sstream>
+#include "llmc/train/stopping.h"
+int main() {
+    for (std::string line; std::getline(std::cin, line); std::cout << "\\n") {
+        llmc::Stopping stopping;
+        std::istringstream words(line);
+        for (int time, signal; words >> time >> signal;) {
+            const llmc::Stopping::Time now{std::chrono::milliseconds(time)};
+            std::cout << stopping.ends_at_once(signal, now);
+        }
+    }
+}
+""")
+    flags = [*make_variable("COMMON_FLAGS"), "-Werror"]
+    subprocess.run(["g++", *flags, source, "-o", program], cwd=ROOT, check=True)
+    lines = [" ".join(f"{round(1000 * time)} {number}" for time, number in signals) for signals, _ in RULES]
+    printed = subprocess.run([program], input="\n".join(lines), capture_output=True, text=True, check=True).stdout
+    assert [[digit == "1" for digit in line] for line in printed.split()] == [ends for _, ends in RULES]
 
 
 def test_ranks_stop_together_in_an_evaluation(long_data, tmp_path):

@@ -12,12 +12,10 @@
 #include <thread>
 
 #include "llmc/train/progress.h"
+#include "llmc/train/stopping.h"
 
 namespace llmc {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-using namespace std::chrono_literals;
 
 std::atomic<int> received = 0;
 
@@ -29,29 +27,6 @@ void announce(int signal) {
     }).detach();
 }
 
-// Whether a signal ends the program at once. The same rules are in python/llmc/signals.py.
-class Stopping {
-public:
-    bool ends_at_once(int signal) {
-        const auto now = Clock::now();
-        if (signal == SIGINT) {
-            if (interrupts_ > 0 && now - last_interrupt_ < 50ms) return false;  // one Ctrl-C, sent on by a launcher too
-            last_interrupt_ = now;
-            ++interrupts_;
-        }
-        if (int none = 0; received.compare_exchange_strong(none, signal)) {
-            first_ = now;
-            announce(signal);
-            return false;
-        }
-        return signal == SIGINT ? interrupts_ >= 3 : now - first_ >= 20s;
-    }
-
-private:
-    int interrupts_ = 0;
-    Clock::time_point first_, last_interrupt_;
-};
-
 }  // namespace
 
 void watch_signals() {
@@ -62,8 +37,10 @@ void watch_signals() {
     pthread_sigmask(SIG_BLOCK, &watched, nullptr);
     std::thread([watched] {
         Stopping stopping;
-        for (int signal; sigwait(&watched, &signal) == 0;)
-            if (stopping.ends_at_once(signal)) _exit(128 + signal);
+        for (int signal; sigwait(&watched, &signal) == 0;) {
+            if (stopping.ends_at_once(signal, std::chrono::steady_clock::now())) _exit(128 + signal);
+            if (int none = 0; received.compare_exchange_strong(none, signal)) announce(signal);
+        }
     }).detach();
     std::signal(SIGXFSZ, SIG_IGN);  // a file at its size limit is a write error, not the end of the process
     std::signal(SIGPIPE, SIG_IGN);  // `train_gpt2 | head` must not lose the run

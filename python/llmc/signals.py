@@ -28,7 +28,7 @@ class Received:
 
 
 class Stopping:
-    """Whether a signal ends the program at once. The same rules are in llmc/train/signals.cpp."""
+    """Whether a signal ends the program at once. The same rules are in llmc/train/stopping.h."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.interrupts = clock, 0
