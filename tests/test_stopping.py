@@ -154,7 +154,7 @@ def test_rules_of_repeated_signals(signals, ends):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 def test_rules_of_repeated_signals_in_cpp(tmp_path):
-    """A program that reads times in milliseconds and signals, one line of RULES each, and applies stopping.h to them."""
+    """A program that reads times in milliseconds and signals, one line of RULES each; stopping.h judges them."""
     source, program = tmp_path / "rules.cpp", tmp_path / "rules"
     source.write_text("""
 #include <iostream>
