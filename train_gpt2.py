@@ -44,6 +44,7 @@ from llmc.command_line import TORCH_OPTIONS, CommandLine, Program, parse_command
 from llmc.commands import run_command
 from llmc.config import Config
 from llmc.errors import Error, ExitCode, UsageError
+from llmc.options import base_shape
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
 from llmc.ranks import data_parallel, exit_process, largest, pick_device, process_group, rank, world_size
@@ -98,20 +99,6 @@ SCHEMES = {
 # One tensor: init std and mean; multipliers of the forward pass, of the input's gradient, of its own gradient;
 # factor of lr; the part of this factor that divides lambda in the mode "scaled"; eps
 Numbers = tuple[float, float, float, float, float, float, float, float]
-
-
-def base_shape(config: Config, shape: Shape) -> tuple[int, int]:
-    """Width and head size of the base model, for which the scheme is the standard parametrization."""
-    if not SCHEMES[config.parametrization].based:
-        return shape.width, shape.head_dim
-    width, heads = config.base_width, config.base_heads
-    if not heads:  # keep the head size
-        heads, rest = divmod(width, shape.head_dim)
-        if rest:
-            raise UsageError(f"the head size {shape.head_dim} does not divide --base-width {width}: give --base-heads")
-    if width % heads:
-        raise UsageError(f"--base-heads {heads} does not divide --base-width {width}")
-    return width, width // heads
 
 
 def tensor_shapes(shape: Shape) -> list[tuple[str, str, list[int]]]:
@@ -229,7 +216,8 @@ def parametrization(config: Config, shape: Shape) -> Rules:
     if tied and scheme.why_untied:
         why = f"{scheme.why_untied}; add --no-tie-embeddings"
         raise UsageError(f"--tie-embeddings has no meaning under --parametrization {name}: {why}")
-    base_width, base_head_dim = base_shape(config, shape)
+    own = shape.width, shape.head_dim
+    base_width, base_head_dim = base_shape(config, shape.head_dim) if scheme.based else own
     base_depth = config.base_depth or shape.depth
     m, m_L = shape.width / base_width, shape.depth / base_depth
     zero_query = scheme.zero_init if config.zero_init_query is None else config.zero_init_query

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from program import BINARY
 from sweep_tools import (
     ROOT,
     fake_sweep,
@@ -20,6 +21,7 @@ from sweep_tools import (
 from llmc.errors import UsageError
 from llmc.mup import sweep_jobs
 from llmc.mup.check_settings import read_settings
+from llmc.mup.job_options import read_options
 from llmc.mup.sweep import run_sweep
 from llmc.mup.sweep_jobs import make_plan, read_jobs
 from llmc.mup.transfer import environment
@@ -128,7 +130,7 @@ def test_a_quoted_number_and_a_preset_count_for_the_order(fake):
     text = Path(env["CONFIG"]).read_text()
     Path(env["CONFIG"]).write_text(text.replace("steps = 8", "tokens = 1_000_000"))
     assert [job.work for job in make_plan("lr", env["OUT"], env | {"STEPS": "8"}).jobs] == work[0]
-    Path(env["CONFIG"]).write_text(text.replace("width = 64\n", ""))
+    Path(env["CONFIG"]).write_text(text.replace("width = 64\n", "").replace("heads = 1\n", ""))
     assert make_plan("lr", env["OUT"], env).jobs[0].work > 10 * work[0][0]  # gpt2: 768
 
 
@@ -197,6 +199,12 @@ def test_schemes_have_their_own_options_and_grids(fake):
         ({"EXTRA_NTK": "--lr 3"}, "lr", "there is no parametrization ntk"),
         # what every run would refuse
         ({"SCALES": "8 12"}, "lr", "--head-dim 8 does not divide --width 12"),
+        (
+            {"SCALES": "8 32", "EXTRA": "--heads 2"},
+            "lr",
+            "the head size 16 does not divide --base-width 8: give --base",
+        ),
+        ({"EXTRA_MUP": "--base-heads 3"}, "lr", "--base-heads 3 does not divide --base-width 8"),
         ({"EXTRA": "--lrr 1"}, "lr", "unknown argument: --lrr; did you mean --lr?"),
         ({"EXTRA_MUP": "--lrr 1"}, "lr", "unknown argument: --lrr"),
         ({"EXTRA": "--beta1 2"}, "lr", "--beta1: '2' is out of range"),
@@ -216,6 +224,25 @@ def test_wrong_use_is_one_sentence(fake, change, axis, message):
     assert "\n" not in str(error.value)
     assert not Path(env["OUT"]).exists()  # nothing is written
     assert runs(fake[0]) == []
+
+
+@pytest.mark.skipif(not BINARY.exists(), reason="not built: run make train_gpt2")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--width 12 --head-dim 8",
+        "--width 256 --heads 4 --base-width 32 --parametrization mup",
+        "--width 64 --heads 4 --base-width 32 --base-heads 3 --parametrization mup",
+        "--width 32 --heads 4 --parametrization u-mup --tie-embeddings",
+        "--width 32 --heads 4 --parametrization completep --base-width 16",
+        "--width 32 --heads 4 --total-batch-size 5",
+    ],
+)
+def test_shapes_are_refused_in_the_words_of_the_program(words):
+    done = subprocess.run([BINARY, *words.split(), "--dry-run"], capture_output=True, text=True, check=False)
+    with pytest.raises(UsageError) as error:
+        read_options(["./train_gpt2"], [*words.split(), "--train-data", "x"])
+    assert (done.returncode, done.stderr) == (2, f"{BINARY.name}: {error.value}\n")
 
 
 @pytest.mark.parametrize(

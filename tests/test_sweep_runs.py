@@ -378,7 +378,8 @@ def test_the_steps_of_a_sweep_by_hand_from_another_folder(fake):
     [
         (["job"], {}, False),
         (["job", "--alone"], {}, True),
-        (["job"], {"SLURM_JOB_ID": "7"}, len(os.sched_getaffinity(0)) < os.cpu_count()),
+        (["job"], {"SLURM_JOB_ID": "7"}, False),
+        (["job"], {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, len(os.sched_getaffinity(0)) < os.cpu_count()),
         (["job"], {"PARALLEL_SEQ": "1"}, False),
     ],
 )
@@ -401,9 +402,13 @@ def test_a_job_by_itself_is_pinned_only_where_it_is_alone(fake, words, extra, pa
 def test_a_task_of_slurm_with_cpus_of_its_own(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     for task, cpus, own in [("7", 4, True), ("7", 2, False), ("", 4, False)]:
-        monkeypatch.setenv("SLURM_JOB_ID", task)
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
         monkeypatch.setattr(os, "cpu_count", lambda cpus=cpus: cpus)
         assert has_own_cpus() == own
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID")  # xargs in the script of another job: several at a time share its CPUs
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert not has_own_cpus()
 
 
 # ---- with the real trainer

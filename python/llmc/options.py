@@ -273,6 +273,18 @@ def resolve_heads(config: Config) -> Config:
     return replace(config, heads=heads, head_dim=None)
 
 
+def base_shape(config: Config, head_dim: int) -> tuple[int, int]:
+    """Width and head size of the base model, under a scheme that has one. head_dim: that of the model itself."""
+    width, heads = config.base_width, config.base_heads
+    if not heads:  # keep the head size
+        heads, rest = divmod(width, head_dim)
+        if rest:
+            raise UsageError(f"the head size {head_dim} does not divide --base-width {width}: give --base-heads")
+    if width % heads:
+        raise UsageError(f"--base-heads {heads} does not divide --base-width {width}")
+    return width, width // heads
+
+
 def resolve_batch(config: Config, grad_clip: float, ranks: int = 1) -> Config:
     """Sets --total-batch-size and the scheme's grad_clip; micro-batches must divide the batch."""
     micro = config.batch_size * config.seq_len * ranks

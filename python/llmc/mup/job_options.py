@@ -10,7 +10,7 @@ from pathlib import Path
 from llmc.command_line import TORCH_OPTIONS, Program, parse_command_line
 from llmc.config import Config
 from llmc.errors import UsageError
-from llmc.options import OPTIONS, PRESETS, Setting, Table, parse_text, resolve_batch
+from llmc.options import OPTIONS, PRESETS, Setting, Table, base_shape, parse_text, resolve_batch
 from llmc.toml_options import read_toml
 
 
@@ -44,6 +44,8 @@ def read_options(command: Sequence[str], words: Sequence[str]) -> Config:
     config = line.config
     if not (config.init or config.resume):  # the shape is not known yet
         resolve_batch(config, grad_clip=0)
+        if config.base_width:
+            base_shape(config, config.width // config.heads)
     if not config.train_data and config.steps != 0:
         raise UsageError("--train-data is missing: name token shards in CONFIG or EXTRA")
     return config

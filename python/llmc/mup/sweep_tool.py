@@ -25,9 +25,10 @@ from llmc.wording import plural
 
 
 def has_own_cpus() -> bool:
-    """Whether SLURM has given this task CPUs of its own: its affinity mask lacks some of the machine's, so that pinning
-    stays within the task. Without task/affinity or task/cgroup all tasks of a machine have the same mask."""
-    return bool(os.environ.get("SLURM_JOB_ID")) and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
+    """Whether this is an array task with CPUs of its own: its affinity mask lacks some of the machine's, so pinning
+    stays within the task. Without task/affinity or task/cgroup all tasks of a machine have the same mask. Not in any
+    other job of SLURM: there xargs may run several lines on the same mask."""
+    return bool(os.environ.get("SLURM_ARRAY_TASK_ID")) and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
 
 
 def run_one(job: SweepJob, alone: bool = False) -> int:
