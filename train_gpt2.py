@@ -776,6 +776,8 @@ class Trainer:
             self.checkpoint()
         if due(config.eval_every):
             self.evaluate()
+        if self.saver.stopped_early:
+            self.checkpoint()
         if stepped:
             self.log.show(self.step, stopping=self.stop > 0)
         if config.sample_every and (due(config.sample_every) or self.saver.stopped_early) and not self.stop:
@@ -848,6 +850,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return train(line) if line.command == "train" else run_command(line, GPT2)
     except (torch.OutOfMemoryError, Error, OSError) as problem:  # OSError: a full disk, for example
         return report(problem)
+    except KeyboardInterrupt:  # outside of Trainer.run
+        return 130
 
 
 if __name__ == "__main__":

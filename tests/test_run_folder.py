@@ -7,13 +7,15 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from program import TINY, checkpoints, last_wins, log, losses, run, snapshot, tensors
+from program import ROOT, TINY, checkpoints, last_wins, log, losses, run, snapshot, tensors
 from shards import random_text, write_text_shards
 
 import llmc
 import train_gpt2
+from llmc.saver import Saver
 
 RUN = [*TINY, "--lr", 0.01, "--eval-tokens", 400, "--schedule", "constant"]
 
@@ -46,6 +48,16 @@ def test_checkpoints_by_time(data, tmp_path, call):
     for i, options in enumerate([["--checkpoint-minutes", 0], ["--checkpoint-minutes", 1e6], []]):
         call(*data, *RUN, "--steps", 3, "--keep", 9, "--out", tmp_path / str(i), *options)
         assert names(tmp_path / str(i)) == ["3"]
+
+
+def test_checkpoints_every_quarter_of_an_hour_by_default(monkeypatch):
+    """train_gpt2.py's rule; the number of llmc/train/trainer.cpp is read."""
+    saver = object.__new__(Saver)
+    saver.config, saver.time = SimpleNamespace(checkpoint_every=0, checkpoint_minutes=None), 1000.0
+    for seconds, due in ((899, False), (901, True)):
+        monkeypatch.setattr("llmc.saver.time.monotonic", lambda seconds=seconds: 1000.0 + seconds)
+        assert saver.due(7) == due
+    assert "checkpoint_minutes.value_or(15);" in (ROOT / "llmc/train/trainer.cpp").read_text()
 
 
 def test_resume_alone_goes_on_with_the_options_of_the_checkpoint(data, tmp_path, call):
@@ -299,6 +311,13 @@ def test_early_stop(data, tmp_path, call):
     before = snapshot(tmp_path / "parts")
     assert f"finished: it stopped early at step {last}" in call("--out", tmp_path / "parts", "--resume")
     assert snapshot(tmp_path / "parts") == before
+
+
+def test_the_checkpoint_comes_before_the_last_sample(data, tmp_path, call):
+    """Also where it is the evaluation of this step that ends the run."""
+    options = [*data, *RUN, *PEAK, "--steps", 500, "--early-stop", 2, "--sample-every", 1000, "--sample-tokens", 3]
+    call(*options, "--out", tmp_path)
+    assert [event["event"] for event in log(tmp_path)][-4:] == ["eval", "checkpoint", "sample", "final"]
 
 
 def test_the_programs_take_each_others_state(data, tmp_path):

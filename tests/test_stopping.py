@@ -11,6 +11,7 @@ import pytest
 from program import BINARY, ROOT, TINY, checkpoints, last_wins, log, make_variable
 from shards import write_shard
 
+import train_gpt2
 from llmc.signals import Stopping
 
 PROGRAMS = {
@@ -64,6 +65,7 @@ def test_evaluation_is_interrupted_and_repeated_by_resume(long_data, tmp_path, p
     options = [*long_data, "--eval-every", 1, "--checkpoint-every", 1, "--steps", steps, "--out", tmp_path / "run"]
     process = start(program, *options)
     wait_for(process, tmp_path / "run", "checkpoint", 1)
+    assert next(line for line in iter(process.stdout.readline, "") if "evaluating" in line)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + sent, err
@@ -75,6 +77,25 @@ def test_evaluation_is_interrupted_and_repeated_by_resume(long_data, tmp_path, p
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert [e["step"] for e in log(tmp_path / "run", "eval")] == list(range(1, steps + 1))
+
+
+def test_a_second_run_in_the_folder_is_refused_while_one_runs(long_data, tmp_path, program):
+    options = [*long_data, "--eval-every", 1, "--steps", 1, "--out", tmp_path / "run"]
+    process = start(program, *options)
+    try:
+        wait_for(process, tmp_path / "run", "checkpoint", 1)
+        for other in PROGRAMS:
+            out, err = start(other, *options, "--resume").communicate(timeout=60)
+            assert f"--out {tmp_path / 'run'} is in use by process {process.pid}" in err, out
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(train_gpt2, "run_command", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert train_gpt2.main(["info", "x"]) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_sampling_is_interrupted(long_data, tmp_path, program, sent=signal.SIGINT):

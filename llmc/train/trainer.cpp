@@ -156,8 +156,9 @@ void Trainer::do_what_is_due(const StepResult* result) {
     const bool last = state_.step == setup_.steps;
     if (!received_signal() && (last || checkpoint_due())) checkpoint();
     if (last || due(config_.evaluation.every)) evaluate();
-    if (result) show(*result);
     const bool end = last || stopped_early();
+    if (stopped_early()) checkpoint();
+    if (result) show(*result);
     if (config_.sampling.every > 0 && (end || due(config_.sampling.every))) sample_text();
 }
 
