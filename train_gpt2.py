@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any, NamedTuple, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))  # runs in a clone without installing
@@ -684,13 +685,16 @@ class Trainer:
         self.stop = self.stop or int(largest(self.received.signal, self.device))
         return self.stop
 
-    def train_step(self) -> None:
-        """One optimizer step. Waits for the device once, for loss and norm, after reading the next batch."""
+    def train_step(self) -> bool:
+        """One optimizer step. Waits for the device once, for loss and norm, after reading the next batch. Returns False
+        after SIGTERM between two micro-batches: the weights are still those of the step before."""
         config, micro_steps, ranks = self.config, self.setup.micro_steps, self.setup.ranks
         start, factor = time.perf_counter(), lr_factor(config, self.step, self.setup.steps)
         self.optimizer.torch.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for micro in range(micro_steps):
+            if micro and ranks == 1 and self.received.signal == SIGTERM:
+                return False
             if micro:
                 self.log.activity(self.step, "micro-batch", micro, micro_steps)
             last = micro == micro_steps - 1  # ranks exchange gradients once a step
@@ -722,6 +726,7 @@ class Trainer:
             kept = f" (the checkpoint of step {self.saved_at} is intact)" if self.saved_at >= 0 else ""
             numbers = f"loss {mean_loss:.6g}, gradient norm {norm:.6g}; lower --lr or raise --warmup-steps{kept}"
             raise Error(f"training diverged at step {self.step}: {numbers}", ExitCode.DIVERGED)
+        return True
 
     @torch.no_grad()
     def evaluate(self) -> None:
@@ -793,8 +798,8 @@ class Trainer:
             self.do_what_is_due(stepped=False)
         while self.step < self.setup.steps and not self.stopping() and not self.saver.stopped_early:
             profiler.before_step(self.step - first_step)
-            self.train_step()
-            self.do_what_is_due(stepped=True)
+            if self.train_step():
+                self.do_what_is_due(stepped=True)
         self.log.note(profiler.table(self.device))
         self.checkpoint()
         stop = self.stopping()

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from program import BINARY, ROOT, TINY, checkpoints, last_wins, log, make_variable
+from program import BINARY, ROOT, TINY, checkpoints, last_wins, log, losses, make_variable
 from shards import write_shard
 
 import train_gpt2
@@ -139,6 +139,22 @@ def test_a_repeated_signal_does_not_end_the_save(long_data, tmp_path, program, f
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + first, err
     assert checkpoints(tmp_path)[-1].name == f"step_{log(tmp_path, 'final')[0]['step']:08d}"
+
+
+def test_sigterm_gives_up_a_long_step(long_data, tmp_path, program):
+    """In a step that takes hours. What --resume trains then is what a new run trains."""
+    options = [*long_data[:2], "--out", tmp_path / "run"]
+    process = start(program, *options, "--total-batch-size", 160 * 10**7, "--steps", 2)
+    assert next(line for line in iter(process.stdout.readline, "") if "micro-batch" in line)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert [(e["event"], e["step"]) for e in log(tmp_path / "run")] == [("config", 0), ("checkpoint", 0), ("final", 0)]
+    steps = ["--total-batch-size", 160, "--steps", 3]
+    for out, more in ((tmp_path / "run", ["--resume"]), (tmp_path / "new", [])):
+        _, err = start(program, *long_data[:2], *steps, "--out", out, *more).communicate(timeout=60)
+        assert not err
+    assert losses(tmp_path / "run") == losses(tmp_path / "new")
 
 
 def test_ctrl_c_three_times_ends_at_once(long_data, tmp_path, program):

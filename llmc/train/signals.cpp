@@ -23,7 +23,7 @@ std::atomic<int> received = 0;
 void announce(int signal) {
     std::thread([signal] {
         Progress::note(signal == SIGINT ? "Ctrl-C: stopping after this step; two more end at once, without saving"
-                                        : "SIGTERM: stopping after this step; another one within 20 s is ignored");
+                                        : "SIGTERM: stopping; another one within 20 s is ignored");
     }).detach();
 }
 

@@ -1,6 +1,7 @@
 #include "llmc/train/trainer.h"
 
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 
@@ -120,13 +121,14 @@ int Trainer::run() {
     continue_evaluations();
     if (state_.step == setup_.steps || setup_.resume_from) do_what_is_due(nullptr);
     while (state_.step < setup_.steps && !received_signal() && !stopped_early()) {
-        const StepResult result = train_step();
+        const std::optional<StepResult> result = train_step();
+        if (!result) break;
         state_.step++;
-        log(result);
-        if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm))
-            diverged(str("loss ", result.loss, ", gradient norm ", result.grad_norm,
+        log(*result);
+        if (!std::isfinite(result->loss) || !std::isfinite(result->grad_norm))
+            diverged(str("loss ", result->loss, ", gradient norm ", result->grad_norm,
                          "; lower --lr or raise --warmup-steps"));
-        do_what_is_due(&result);
+        do_what_is_due(&*result);
     }
     const int signal = received_signal();
     checkpoint();
@@ -201,12 +203,17 @@ bool Trainer::stopped_early() const {
     return config_.evaluation.early_stop > 0 && state_.best.evaluations_since >= config_.evaluation.early_stop;
 }
 
-Trainer::StepResult Trainer::train_step() {
+// Nothing after SIGTERM between two micro-batches: the weights are still those of the step before.
+std::optional<Trainer::StepResult> Trainer::train_step() {
     Profile::enable(config_.output.profile && state_.step > first_step_);
     const auto begin = std::chrono::steady_clock::now();
     const double schedule = schedule_factor(config_.run.schedule, state_.step, setup_.steps);
     if (check_) check_->begin_step();
     for (int64_t micro = 0; micro < config_.micro_steps(); ++micro) {
+        if (micro > 0 && received_signal() == SIGTERM) {
+            Profile::enable(false);
+            return {};
+        }
         if (micro > 0) show_activity("micro-batch", micro, config_.micro_steps());
         const Batch batch = loader_->next();
         model_.set_batch(batch.inputs.data(), batch.targets.data(), config_.run.batch_size, config_.model.seq_len);

@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <memory>
+#include <optional>
 #include "llmc/data/train_loader.h"
 #include "llmc/train/coord_check.h"
 #include "llmc/train/logger.h"
@@ -27,7 +28,7 @@ private:
     void continue_evaluations();
     void judge_evaluation(double val_loss);
     bool stopped_early() const;
-    StepResult train_step();
+    std::optional<StepResult> train_step();
     void log(const StepResult& result);
     [[noreturn]] void diverged(const std::string& numbers);
     void do_what_is_due(const StepResult* result);

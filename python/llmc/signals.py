@@ -1,6 +1,7 @@
-"""SIGINT and SIGTERM ask a training run to stop at the next step, batch or token, and to save. While it does, further
-ones are ignored: launchers send them twice (SLURM: SIGTERM to the step and again to its processes, 0.4 s later). The
-third Ctrl-C, or a SIGTERM 20 seconds after the first signal, ends the program at once."""
+"""SIGINT and SIGTERM ask a training run to stop at the next step, batch of an evaluation or token, and to save. After
+SIGTERM, which SIGKILL may follow, a step is given up between two micro-batches, unless ranks share it. While the run
+stops, further signals are ignored: launchers send them twice (SLURM: SIGTERM to the step and again to its processes,
+0.4 s later). The third Ctrl-C, or a SIGTERM 20 seconds after the first signal, ends the program at once."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from llmc.step_line import SCREEN
 
 ANNOUNCEMENTS = {
     signal.SIGINT: "Ctrl-C: stopping after this step; two more end at once, without saving",
-    signal.SIGTERM: "SIGTERM: stopping after this step; another one within 20 s is ignored",
+    signal.SIGTERM: "SIGTERM: stopping; another one within 20 s is ignored",
 }
 
 
