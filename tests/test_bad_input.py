@@ -91,9 +91,9 @@ def damaged_shards(folder):
         "foreign": (b"PK\x03\x04" * 1000, ["magic number"]),
         "llama3": (header(0, 20240801), ["20240801", "Llama-3"]),
         "version": (header(1, 7), ["version 7"]),
-        "truncated": (raw[:-2], ["truncated", "2000 tokens", "5024"]),
-        "too long": (raw + b"\0\0", ["5026"]),
-        "one token": (header(2, 1)[:1026], ["1 tokens"]),
+        "truncated": (raw[:-2], ["truncated", "with 2,000 tokens it should have 5,024 bytes"]),
+        "too long": (raw + b"\0\0", ["5,026"]),
+        "one token": (header(2, 1)[:1026], ["holds 1 token: too few"]),
         "tiny": (header(2, 30)[:1084], ["--seq-len", "30 tokens"]),
     }
 

@@ -73,6 +73,12 @@ def test_all_tokens_at_any_batch_size_and_length(data, tmp_path, both):
     assert "longer than the 16 learned positions" in both(tmp_path / "run", "--val-data", data, "--seq-len", 17, code=3)
 
 
+def test_a_model_of_one_position(data, tmp_path, both):
+    run("--train-data", data, *MODEL, "--seq-len", 1, "--out", tmp_path / "run")
+    text = both(tmp_path / "run", "--val-data", data, "--seq-len", 2, code=3)
+    assert "--seq-len 2 is longer than the 1 learned position of " in text
+
+
 def test_a_bf16_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path):
     words = ["--train-data", data, "--val-data", data, *MODEL[:-1], 1, "--dtype", "bf16", "--eval-tokens", 16]
     run(*words, "--out", tmp_path)

@@ -225,7 +225,7 @@ def test_truncated_last_line_is_left_out_quietly(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     path.write_text(text.replace('"step": 7,', '"step": 7,,'))
     assert 7 not in read_log(path).train
-    assert "left out 1 lines" in capsys.readouterr().out
+    assert "left out 1 line without an event" in capsys.readouterr().out
 
 
 def test_resumed_run_replaces_what_it_repeats(tmp_path):

@@ -100,11 +100,12 @@ def test_resume_without_a_checkpoint_starts_with_the_options_in_the_log(data, tm
     assert losses(tmp_path) == first
 
 
-def test_a_finished_run_says_so(data, tmp_path, call):
-    call(*data, *RUN, "--steps", 2, "--out", tmp_path)
+@pytest.mark.parametrize(("steps", "all_of_them"), [(1, "its 1 step"), (2, "all of its 2 steps")])
+def test_a_finished_run_says_so(data, tmp_path, call, steps, all_of_them):
+    call(*data, *RUN, "--steps", steps, "--out", tmp_path)
     before = snapshot(tmp_path)
     out = call("--out", tmp_path, "--resume")
-    assert out == f"the run in {tmp_path} is finished: it did all of its 2 steps; to go on, raise --steps\n"
+    assert out == f"the run in {tmp_path} is finished: it did {all_of_them}; to go on, raise --steps\n"
     assert snapshot(tmp_path) == before
     call("--out", tmp_path, "--resume", "--steps", 3)
     assert len(losses(tmp_path)) == 3
@@ -217,11 +218,17 @@ def fewer(folder):
     return "training", "2 shards, not 3: without train_001.bin"
 
 
+def one(folder):
+    for name in ("train_001.bin", "train_002.bin"):
+        (folder / name).unlink()
+    return "training", "1 shard, not 3: without train_001.bin, train_002.bin"
+
+
 def longer(folder):
     text = random_text(6000)[:2000]
     write_text_shards(folder, text, 1, "train")
     write_text_shards(folder, text + "abc", 1, "train")
-    return "training", "train_000.bin has 2004 tokens, not 2001"
+    return "training", "train_000.bin has 2,004 tokens, not 2,001"
 
 
 def another_text(folder):
@@ -234,10 +241,10 @@ def another_text(folder):
 
 def validation(folder):
     write_text_shards(folder, random_text(3000, 1), 2, "val")
-    return "validation", "2 shards, not 1: with val_001.bin; val_000.bin has 1501 tokens, not 3001"
+    return "validation", "2 shards, not 1: with val_001.bin; val_000.bin has 1,501 tokens, not 3,001"
 
 
-@pytest.mark.parametrize("change", [more, fewer, longer, another_text, validation])
+@pytest.mark.parametrize("change", [more, fewer, one, longer, another_text, validation])
 def test_changed_data_is_refused(own_data, tmp_path, call, change):
     out = tmp_path / "run"
     call(*own_data, *RUN, "--steps", 2, "--out", out)

@@ -5,6 +5,7 @@
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"
 #include "llmc/bind/turn.h"
+#include "llmc/core/format.h"
 #include "llmc/ops/ops.h"
 
 namespace llmc {
@@ -26,7 +27,7 @@ void def(py::module_& m, const char* name, Function&& function, const char* doc,
 // The extent of dimension i, negative from the end, with a readable error.
 int64_t extent(const py::array& a, int i, const char* name) {
     int at = i < 0 ? int(a.ndim()) + i : i;
-    if (at < 0 || at >= a.ndim()) fail(name, " has only ", a.ndim(), " dimensions");
+    if (at < 0 || at >= a.ndim()) fail(name, " has only ", plural(a.ndim(), "dimension"));
     return a.shape(at);
 }
 int64_t rows_of(const py::array& a, const char* name) {

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/data/shard_paths.h"
 
 namespace llmc {
@@ -19,8 +20,8 @@ Dataset::Dataset(const std::vector<std::string>& patterns, const std::string& op
                       shards_[0].path);
     }
     if (windows_ == 0)
-        fail_data(option, " '", shards_[0].path, shards_.size() > 1 ? "', ..." : "'", " holds ", tokens(),
-                  " tokens, fewer than one sequence of ", seq_len,
+        fail_data(option, " '", shards_[0].path, shards_.size() > 1 ? "', ..." : "'", " holds ",
+                  plural(tokens(), "token"), ", fewer than one sequence of ", seq_len,
                   " and its target: shorten --seq-len or use more text");
 }
 

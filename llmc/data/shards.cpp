@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 
 namespace llmc {
 namespace {
@@ -16,7 +17,8 @@ constexpr int kLlama3Magic = 20240801;
 
 Shard::Shard(const std::string& p) : path(p), file_(p, "token shard") {
     if (file_.size() < kHeaderInts * sizeof(int32_t))
-        fail_data(path, " is not a token shard: ", file_.size(), " bytes, but the header alone has 1024");
+        fail_data(path, " is not a token shard: ", plural(int64_t(file_.size()), "byte"),
+                  ", but the header alone has 1,024");
     const int32_t* header = reinterpret_cast<const int32_t*>(file_.data());
     if (header[0] != kMagic)
         fail_data(path, " is not a token shard: its magic number is ", header[0], ", not ", kMagic,
@@ -28,9 +30,10 @@ Shard::Shard(const std::string& p) : path(p), file_(p, "token shard") {
     tokens = uint32_t(header[2]);
     const size_t expected = 1024 + size_t(tokens) * (wide_ ? 4 : 2);
     if (file_.size() != expected)
-        fail_data(path, " is truncated or damaged: ", tokens, " tokens need ", expected, " bytes, the file has ",
-                  file_.size(), "; make it again");
-    if (tokens < 2) fail_data(path, " holds ", tokens, " tokens: too few for an input and its target");
+        fail_data(path, " is truncated or damaged: with ", plural(tokens, "token"), " it should have ",
+                  plural(int64_t(expected), "byte"), ", it has ", with_commas(int64_t(file_.size())),
+                  "; make it again");
+    if (tokens < 2) fail_data(path, " holds ", plural(tokens, "token"), ": too few for an input and its target");
     vocab_size = header[3];
     tokenizer = header[4];
     bytes = int64_t(uint32_t(header[5])) | int64_t(uint32_t(header[6])) << 32;
@@ -48,8 +51,8 @@ void Shard::read(int64_t begin, int64_t count, int64_t vocab, int32_t* out) cons
     for (int64_t i = 0; i < count; ++i) {
         const uint32_t token = wide_ ? wide[i] : narrow[i];
         if (token >= uint64_t(vocab))
-            fail_data(path, ": token ", begin + i, " is ", token, ", but the vocabulary has ", vocab,
-                      " entries: give the --vocab-size that the shard was made with");
+            fail_data(path, ": token ", begin + i, " is ", token, ", but the vocabulary's size is ", vocab,
+                      ": give the --vocab-size that the shard was made with");
         out[i] = int32_t(token);
     }
 }

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "llmc/core/format.h"
 #include "llmc/emulator/limits.h"
 
 namespace llmc::emulator {
@@ -228,7 +229,8 @@ void Worker::run_cluster() {
         std::string who;
         for (size_t i = 0; i < std::min<size_t>(3, ready.size()); ++i)
             who += "\n  waits for " + std::string(ready[i]->waits_for) + ": " + place_of(*ready[i]);
-        grid->report("deadlock: " + std::to_string(ready.size()) + " threads wait for ever" + who);
+        grid->report("deadlock: " + plural(int64_t(ready.size()), "thread") + (ready.size() == 1 ? " waits" : " wait") +
+                     " for ever" + who);
         failed = true;
     }
     for (const Block* b : cluster.blocks)

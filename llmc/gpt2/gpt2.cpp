@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/ops/profile.h"
 
 namespace llmc {
@@ -10,8 +11,8 @@ namespace llmc {
 GPT2::GPT2(const ModelShape& shape, const Parametrization& rules, const GPT2Options& options)
     : shape(shape), rules(rules), parameters(shape, rules, options.dtype), options_(options) {
     if (options.seq_len > shape.max_seq_len)
-        fail_usage("--seq-len ", options.seq_len, " is longer than the model's ", shape.max_seq_len,
-                   " learned positions: shorten it, or train a model with more");
+        fail_usage("--seq-len ", options.seq_len, " is longer than the model's ",
+                   plural(shape.max_seq_len, "learned position"), ": shorten it, or train a model with more");
     const Memory needed = memory(shape, options);
     arena_ = device::Buffer(needed.activations);
     lay_out(acts_, shape, options, arena_.data());

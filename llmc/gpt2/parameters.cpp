@@ -4,6 +4,7 @@
 
 #include "llmc/core/alignment.h"
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/core/random.h"
 
 namespace llmc {
@@ -126,7 +127,7 @@ void Parameters::initialise(uint64_t seed) {
 
 void Parameters::set(Parameter& p, const std::vector<float>& values) {
     if (int64_t(values.size()) != p.spec.count())
-        fail(p.spec.name, ": ", values.size(), " values given, ", p.spec.count(), " expected");
+        fail(p.spec.name, ": ", plural(int64_t(values.size()), "value"), " given, ", p.spec.count(), " expected");
     device::fill_zero(p.value.data, p.value.bytes());  // padding rows
     upload(p.value, values);
 }

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 
 namespace llmc {
 namespace {
@@ -123,7 +124,7 @@ std::string row_text(const ordered_json& t, bool unit_scaled) {
     out += unit_scaled ? format(" %10.4g %10.4g\n", value("dinp_multiplier"), value("dweight_multiplier")) : "\n";
     if (value("init_mean") != 0 && value("init_mean") != 1) out += format("    (starts at %.4g)\n", value("init_mean"));
     if (t["zero_rows"].get<int64_t>())
-        out += str("    (its first ", t["zero_rows"].get<int64_t>(), " rows, the queries, start at zero)\n");
+        out += str("    (its first ", plural(t["zero_rows"].get<int64_t>(), "row"), ", the queries, start at zero)\n");
     return out;
 }
 

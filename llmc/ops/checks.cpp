@@ -1,5 +1,7 @@
 #include "llmc/ops/checks.h"
 
+#include "llmc/core/format.h"
+
 namespace llmc {
 namespace {
 
@@ -29,13 +31,14 @@ void require_count(const char* op, const char* name, const Tensor& t, int64_t co
 
 void require_rank(const char* op, const char* name, const Tensor& t, int rank) {
     if (!t) fail(op, ": ", name, " is missing");
-    if (t.rank != rank) fail(op, ": ", name, " has shape ", t.shape_string(), ", it must have ", rank, " dimensions");
+    if (t.rank != rank)
+        fail(op, ": ", name, " has shape ", t.shape_string(), ", it must have ", plural(rank, "dimension"));
 }
 
 void require_positions(const char* op, const char* name, const Tensor& t, int64_t T, int64_t C, DType dtype) {
     require_rank(op, name, t, 2);
     require(op, name, t, t.rows(), C, dtype);
-    if (t.rows() < T) fail(op, ": ", name, " has ", t.rows(), " positions, tokens has ", T);
+    if (t.rows() < T) fail(op, ": ", name, " has ", plural(t.rows(), "position"), ", tokens has ", T);
 }
 
 AttentionShape attention_shape(const char* op, const Tensor& out, const Tensor& lse, const Tensor& qkv) {
@@ -43,8 +46,8 @@ AttentionShape attention_shape(const char* op, const Tensor& out, const Tensor& 
     require_rank(op, "lse", lse, 3);
     const int64_t B = out.shape[0], T = out.shape[1], C = out.shape[2], H = lse.shape[1];
     if (H < 1 || C < 1 || C % H != 0)
-        fail(op, ": ", C, " channels cannot be divided among ", H, " heads (out has shape ", out.shape_string(),
-             ", lse ", lse.shape_string(), ")");
+        fail(op, ": ", plural(C, "channel"), " cannot be divided among ", plural(H, "head"), " (out has shape ",
+             out.shape_string(), ", lse ", lse.shape_string(), ")");
     require_float(op, "out", out);
     require(op, "lse", lse, B * H, T, DType::f32);
     require(op, "qkv", qkv, B * T, 3 * C, out.dtype);
@@ -136,7 +139,7 @@ void check(const MatmulBackward& args) {
 AttentionShape check(const AttentionForward& args) {
     const AttentionShape s = attention_shape("attention_forward", args.out, args.lse, args.qkv);
     if (args.first_query < 0 || args.first_query > s.T)
-        fail("attention_forward: first_query ", args.first_query, " is outside of the ", s.T, " rows");
+        fail("attention_forward: first_query ", args.first_query, " is outside of the ", plural(s.T, "row"));
     return s;
 }
 
@@ -155,8 +158,8 @@ AttentionShape check(const AttentionLogits& args) {
     require_float(op, "qkv", args.qkv);
     const int64_t B = args.qkv.shape[0], T = args.qkv.shape[1], C = args.qkv.shape[2] / 3, H = args.out.shape[1];
     if (H < 1 || args.qkv.shape[2] % (3 * H))
-        fail(op, ": ", C, " channels cannot be divided among ", H, " heads (qkv has shape ", args.qkv.shape_string(),
-             ", out ", args.out.shape_string(), ")");
+        fail(op, ": ", plural(C, "channel"), " cannot be divided among ", plural(H, "head"), " (qkv has shape ",
+             args.qkv.shape_string(), ", out ", args.out.shape_string(), ")");
     require(op, "out", args.out, B * H, T * (T + 1) / 2, DType::f32);
     return {B, T, H, C / H};
 }

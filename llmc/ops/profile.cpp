@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "llmc/core/format.h"
 #include "llmc/ops/device.h"
 
 namespace llmc {
@@ -36,7 +37,7 @@ std::vector<Profile::Entry> Profile::entries() {
 
 std::string Profile::table(int64_t steps, double seconds) {
     char line[160];
-    std::string out = "profile of " + std::to_string(steps) + " steps, each op by itself\n";
+    std::string out = "profile of " + plural(steps, "step") + ", each op by itself\n";
     std::snprintf(line, sizeof line, "  %-44s %7s %10s %7s %9s %8s\n", "op", "calls", "ms/step", "share", "GFLOP/s",
                   "GB/s");
     out += line;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/data/tokenizer.h"
 
 namespace llmc {
@@ -60,8 +61,8 @@ ModelShape take_shape(Config& config, const Given& given, const ModelFile& file)
     if (!file.scaled_attention && !config.mup.attn_mult) config.mup.attn_mult = shape.head_dim();
     if (!said("seq-len")) m.seq_len = shape.max_seq_len;
     if (m.seq_len > shape.max_seq_len)
-        fail_data("--seq-len ", m.seq_len, " is longer than the ", shape.max_seq_len, " learned positions of ",
-                  file.path, ": shorten it");
+        fail_data("--seq-len ", m.seq_len, " is longer than the ", plural(shape.max_seq_len, "learned position"),
+                  " of ", file.path, ": shorten it");
     return shape;
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/train/checkpoint/run_folder.h"
 
 namespace llmc {
@@ -72,11 +73,11 @@ std::string difference(const json& then, const json& now) {
     if (!added.empty()) parts.push_back("with " + names(added));
     for (auto& [name, tokens] : after)
         if (before.contains(name) && before.at(name) != tokens) {
-            parts.push_back(str(name, " has ", tokens, " tokens, not ", before.at(name)));
+            parts.push_back(str(name, " has ", plural(tokens, "token"), ", not ", with_commas(before.at(name))));
             break;
         }
     if (then.at("sha256") != now.at("sha256")) parts.push_back("made from another text (SHA-256)");
-    std::string text = str(after.size(), " shards, not ", before.size(), ": ");
+    std::string text = str(plural(int64_t(after.size()), "shard"), ", not ", before.size(), ": ");
     if (after.size() == before.size()) text = "";
     for (size_t i = 0; i < parts.size(); ++i) text += (i ? "; " : "") + parts[i];
     return parts.empty() ? text + "in another order" : text;
@@ -87,7 +88,8 @@ std::string why_finished(const std::string& out, const Config& config, int64_t s
     if (!last.is_object() || last.value("event", json()) != "final" || last.value("step", json()) != step) return "";
     const json reason = last.value("reason", json());
     if (reason == "done" && step == steps)
-        return str("the run in ", out, " is finished: it did all of its ", steps, " steps; to go on, raise --steps");
+        return str("the run in ", out, " is finished: it did ", steps == 1 ? "its " : "all of its ",
+                   plural(steps, "step"), "; to go on, raise --steps");
     if (reason == "early_stop" && last.value("early_stop", json()) == config.evaluation.early_stop)
         return str("the run in ", out, " is finished: it stopped early at step ", step, "; to go on, raise ",
                    "--early-stop, or give 0");

@@ -107,8 +107,8 @@ int64_t length_in_steps(const Config& config, const Dataset* train, const Traini
     if (c.tokens >= 0) {
         const int64_t left = c.tokens - start.tokens;
         if (left <= -c.total_batch_size)
-            fail_usage("--resume: the checkpoint has seen ", start.tokens, " tokens, beyond --tokens ", c.tokens,
-                       ": raise --tokens");
+            fail_usage("--resume: the checkpoint has seen ", plural(start.tokens, "token"), ", beyond --tokens ",
+                       c.tokens, ": raise --tokens");
         return start.step + std::max<int64_t>(0, (left + c.total_batch_size - 1) / c.total_batch_size);
     }
     if (!train) return 0;

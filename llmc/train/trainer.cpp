@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/ops/profile.h"
 #include "llmc/train/describe.h"
 #include "llmc/train/evaluation.h"
@@ -383,8 +384,8 @@ void Trainer::finish(const char* reason) {
         Progress::note(text);
     }
     if (reason == std::string("early_stop"))
-        Progress::note(str("stopped early at step ", state_.step, ": ", state_.best.evaluations_since,
-                           state_.best.evaluations_since == 1 ? " evaluation" : " evaluations",
+        Progress::note(str("stopped early at step ", state_.step, ": ",
+                           plural(state_.best.evaluations_since, "evaluation"),
                            " without a validation loss below that of step ", state_.best.step));
     if (config_.output.keep_best && state_.best.step >= 0)
         Progress::note(str("best    validation loss ", decimals(state_.best.val_loss, 4), " at step ", state_.best.step,

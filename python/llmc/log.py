@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmc.errors import DataError
+from llmc.wording import plural
 
 Event = dict[str, Any]
 
@@ -108,10 +109,10 @@ def read_log(path: Path) -> Run:
         elif kind == "eval":
             run.evals[step] = event
     if any(position != len(lines) for position in broken):  # an incomplete last line is normal in a running program
-        print(f"note: {file}: left out {len(broken)} lines that are not events, the first is line {broken[0]}")
+        print(f"note: {file}: left out {plural(len(broken), 'line')} without an event, the first is line {broken[0]}")
     if not any(finite(event.get("loss")) is not None for event in run.train.values()):
         raise DataError(
-            f"{file} has no train events with a loss ({len(lines)} lines): "
+            f"{file} has no train events with a loss ({plural(len(lines), 'line')}): "
             f"is it the log.jsonl of a run that has done a step?"
         )
     return run

@@ -10,6 +10,7 @@ from llmc.config import Config
 from llmc.data.windows import Dataset
 from llmc.errors import DataError
 from llmc.log import last_event
+from llmc.wording import plural
 
 
 def fingerprint(data: Dataset | None) -> dict[str, Any] | None:
@@ -33,10 +34,10 @@ def difference(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) ->
     parts = [f"without {_names(names)}" for names in [[name for name in before if name not in after]] if names]
     parts += [f"with {_names(names)}" for names in [[name for name in after if name not in before]] if names]
     sizes = [(name, after[name], before[name]) for name in after if before.get(name, after[name]) != after[name]]
-    parts += [f"{name} has {tokens} tokens, not {earlier}" for name, tokens, earlier in sizes[:1]]
+    parts += [f"{name} has {plural(tokens, 'token')}, not {earlier:,}" for name, tokens, earlier in sizes[:1]]
     if then["sha256"] != now["sha256"]:
         parts.append("made from another text (SHA-256)")
-    count = f"{len(after)} shards, not {len(before)}: " if len(after) != len(before) else ""
+    count = f"{plural(len(after), 'shard')}, not {len(before)}: " if len(after) != len(before) else ""
     return count + ("; ".join(parts) or "in another order")
 
 
@@ -65,7 +66,7 @@ def why_finished(config: Config, step: int, steps: int) -> str:
         return ""
     finished = f"the run in {config.out} is finished: it"
     if last.get("reason") == "done" and step == steps:
-        return f"{finished} did all of its {steps} steps; to go on, raise --steps"
+        return f"{finished} did {'all of ' * (steps != 1)}its {plural(steps, 'step')}; to go on, raise --steps"
     if last.get("reason") == "early_stop" and last.get("early_stop") == config.early_stop:
         return f"{finished} stopped early at step {step}; to go on, raise --early-stop, or give 0"
     return ""

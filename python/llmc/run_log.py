@@ -23,6 +23,7 @@ from llmc.ranks import of_first_rank, rank
 from llmc.run_folder import tidy_checkpoints
 from llmc.run_setup import Setup, describe, open_folder, parameter_count
 from llmc.step_line import SCREEN, Status
+from llmc.wording import plural
 
 
 def _provenance(setup: Setup, device: torch.device) -> dict[str, str]:
@@ -31,7 +32,7 @@ def _provenance(setup: Setup, device: torch.device) -> dict[str, str]:
         "train_gpt2.py",
         torch=torch.__version__,
         backend=device.type,
-        device=torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        device=torch.cuda.get_device_name(device) if cuda else f"CPU, {plural(torch.get_num_threads(), 'thread')}",
         data_sha256=setup.train.sha256 if setup.train else "",
     )
 
@@ -167,7 +168,7 @@ class RunLog:
             fields["early_stop"] = config.early_stop
         self.write("final", step, fields)
         if reason == "early_stop" and best:
-            since = f"{best['evaluations_since']} evaluation{'s' * (best['evaluations_since'] != 1)}"
+            since = plural(best["evaluations_since"], "evaluation")
             self.note(
                 f"stopped early at step {step}: {since} without a validation loss below that of step {best['step']}"
             )

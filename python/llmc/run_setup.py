@@ -203,7 +203,8 @@ def take_shape(config: Config, given: frozenset[str], checkpoint: Checkpoint) ->
     seq_len = config.seq_len if "seq-len" in said else shape.max_seq_len
     if seq_len > shape.max_seq_len:
         raise DataError(
-            f"--seq-len {seq_len} is longer than the {shape.max_seq_len} learned positions of {path}: shorten it"
+            f"--seq-len {seq_len} is longer than the {plural(shape.max_seq_len, 'learned position')} of {path}: "
+            "shorten it"
         )
     if foreign and not foreign.scaled_attention and config.attn_mult is None:
         config = replace(config, attn_mult=float(shape.head_dim))
@@ -254,7 +255,7 @@ def length_in_steps(config: Config, train: Dataset | None, start: Start) -> int:
         left = config.tokens - start.tokens
         if left <= -batch:
             raise UsageError(
-                f"--resume: the checkpoint has seen {start.tokens} tokens, beyond --tokens {config.tokens}: "
+                f"--resume: the checkpoint has seen {plural(start.tokens, 'token')}, beyond --tokens {config.tokens}: "
                 "raise --tokens"
             )
         return start.step + max(0, -(-left // batch))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from llmc.errors import DataError
 from llmc.other_formats import what_file_is
+from llmc.wording import plural
 
 DTYPES = {"F32", "BF16", "F16"}
 LONGEST_HEADER = 100_000_000  # bytes, of the library
@@ -38,13 +39,14 @@ def _check_length(path: Path) -> None:
         raise DataError(f"cannot open the checkpoint {path}: {error.strerror}") from None
     size, length = path.stat().st_size, int.from_bytes(beginning, "little")
     if size < 8:
-        raise DataError(f"{path} is no safetensors file: it has {size} bytes{what_file_is(path)}")
+        raise DataError(f"{path} is no safetensors file: it has {plural(size, 'byte')}{what_file_is(path)}")
     if length > LONGEST_HEADER:
         too_long = f": its header should have {length} bytes, more than the format allows"
         raise DataError(f"{path} is no safetensors file{what_file_is(path) or too_long}")
     if length > size - 8:
         raise DataError(
-            f"{path} is no safetensors file, or truncated: its header should have {length} bytes, the file has {size}"
+            f"{path} is no safetensors file, or truncated: its header should have "
+            f"{plural(length, 'byte')}, the file has {size:,}"
         )
 
 

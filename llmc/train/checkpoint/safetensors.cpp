@@ -11,6 +11,7 @@
 #include <set>
 
 #include "llmc/core/error.h"
+#include "llmc/core/format.h"
 #include "llmc/train/checkpoint/other_formats.h"
 
 namespace llmc {
@@ -88,7 +89,8 @@ private:
 
 SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "checkpoint") {
     const size_t size = file_.size();
-    if (size < 8) fail_data(path, " is no safetensors file: it has ", size, " bytes", what_file_is(path));
+    if (size < 8)
+        fail_data(path, " is no safetensors file: it has ", plural(int64_t(size), "byte"), what_file_is(path));
     uint64_t length;
     std::memcpy(&length, file_.data(), sizeof length);
     if (length > kLongestHeader) {
@@ -98,8 +100,8 @@ SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "chec
             what.empty() ? str(": its header should have ", length, " bytes, more than the format allows") : what);
     }
     if (length > size - 8)
-        fail_data(path, " is no safetensors file, or truncated: its header should have ", length,
-                  " bytes, the file has ", size);
+        fail_data(path, " is no safetensors file, or truncated: its header should have ",
+                  plural(int64_t(length), "byte"), ", the file has ", with_commas(int64_t(size)));
     data_offset_ = 8 + length;
     parse(std::string(file_.data() + 8, length), size - data_offset_);
 }
@@ -132,7 +134,7 @@ SafetensorsFile::Entry SafetensorsFile::parse_entry(const std::string& name, con
                   " of ", data_bytes);
     if (bits % 8 != 0 || bits / 8 != e.end - e.begin)
         fail_data(path, " is damaged: tensor ", name, " with shape ", shape.dump(), " and dtype ", e.dtype,
-                  " cannot have ", e.end - e.begin, " bytes");
+                  " cannot have ", plural(int64_t(e.end - e.begin), "byte"));
     return e;
 }
 
@@ -184,7 +186,8 @@ void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
         if (b != end) fail_data(path, " is damaged: its tensors ", b < end ? "overlap" : "leave a gap", " at byte ", b);
         end = e;
     }
-    if (end != data_bytes) fail_data(path, " is damaged: ", data_bytes - end, " bytes belong to no tensor");
+    if (end != data_bytes)
+        fail_data(path, " is damaged: ", "it ends with ", plural(int64_t(data_bytes - end), "byte"), " of no tensor");
 }
 
 const std::string& SafetensorsFile::metadata(const std::string& key) const {

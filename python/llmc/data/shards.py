@@ -70,7 +70,9 @@ def read_shard(path: Path) -> ShardContent:
     try:
         size = os.path.getsize(path)
         if size < HEADER_BYTES:
-            raise DataError(f"{path} is not a token shard: {size} bytes, but the header alone has {HEADER_BYTES}")
+            raise DataError(
+                f"{path} is not a token shard: {plural(size, 'byte')}, but the header alone has {HEADER_BYTES:,}"
+            )
         header = np.fromfile(path, dtype="<u4", count=256)
     except OSError as error:
         raise DataError(f"cannot open the token shard {path}: {error.strerror}") from None
@@ -85,7 +87,8 @@ def read_shard(path: Path) -> ShardContent:
     needed = HEADER_BYTES + dtype.itemsize * count
     if size != needed:
         raise DataError(
-            f"{path} is truncated or damaged: {count} tokens need {needed} bytes, the file has {size}; make it again"
+            f"{path} is truncated or damaged: with {plural(count, 'token')} it should have {plural(needed, 'byte')}, "
+            f"it has {size:,}; make it again"
         )
     tokens = np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES) if count else np.zeros(0, dtype)
     text_bytes = int(header[5]) | int(header[6]) << 32

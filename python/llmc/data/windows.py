@@ -13,6 +13,7 @@ from llmc.data.shard_paths import Patterns, find_shards
 from llmc.data.shards import read_shard, same_tokens
 from llmc.errors import DataError
 from llmc.random import SHARD_ORDER, WINDOW_ORDER, random_order
+from llmc.wording import plural
 
 TOKENIZERS = {1: "byte", 2: "gpt2"}
 
@@ -51,7 +52,9 @@ class Dataset:
         first = self.shards[0]
         for path, shard in zip(self.paths, self.shards, strict=True):
             if len(shard.tokens) < 2:
-                raise DataError(f"{path} holds {len(shard.tokens)} tokens: too few for an input and its target")
+                raise DataError(
+                    f"{path} holds {plural(len(shard.tokens), 'token')}: too few for an input and its target"
+                )
             if (shard.vocab_size, shard.tokenizer) != (first.vocab_size, first.tokenizer):
                 raise DataError(f"{option}: {path} was made with another tokenizer or vocabulary than {self.paths[0]}")
         self.vocab_size = first.vocab_size  # 0: unknown
@@ -65,7 +68,7 @@ class Dataset:
         if not self.windows:
             files = f"'{self.paths[0]}'" + (", ..." if len(self.paths) > 1 else "")
             raise DataError(
-                f"{option} {files} holds {self.tokens} tokens, fewer than one sequence of {seq_len} and its "
+                f"{option} {files} holds {plural(self.tokens, 'token')}, fewer than one sequence of {seq_len} and its "
                 "target: shorten --seq-len or use more text"
             )
         self.shard_order = lru_cache(2)(self._shard_order)
@@ -121,8 +124,8 @@ class Dataset:
         tokens = self.shards[shard].tokens[begin : begin + count].astype(np.int64)
         if tokens.max() >= vocab_size:
             raise DataError(
-                f"{self.paths[shard]}: a token in window {begin // self.seq_len} is {tokens.max()}, but the vocabulary "
-                f"has {vocab_size} entries: give the --vocab-size that the shard was made with"
+                f"{self.paths[shard]}: a token in window {begin // self.seq_len} is {tokens.max()}, but the "
+                f"vocabulary's size is {vocab_size}: give the --vocab-size that the shard was made with"
             )
         return tokens
 

@@ -68,7 +68,9 @@ def read_rows(lines: Iterator[list[str]], path: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, start=2):
         if len(line) != len(COLUMNS):
-            raise DataError(f"{path}, line {number}: {len(line)} columns, not {len(COLUMNS)}: was the run cut off?")
+            raise DataError(
+                f"{path}, line {number}: {plural(len(line), 'column')}, not {len(COLUMNS)}: was the run cut off?"
+            )
         try:
             rows.append(row_of(line))
         except ValueError as error:
@@ -208,5 +210,5 @@ def require_complete(group: list[Row], name: str, axis: str, sizes: list[int], s
                 hint = "give it an untied head, --no-tie-embeddings" if tensor == "lm_head.weight" else "repeat it"
                 raise DataError(
                     f"{name}: the run of {axis} {size}, seed {seed} lacks {kind} {tensor} at step {step} "
-                    f"(and {len(absent) - 1} more rows): {hint}"
+                    f"(and {plural(len(absent) - 1, 'more row')}): {hint}"
                 )
