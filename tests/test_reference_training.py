@@ -1,5 +1,6 @@
 """Runs of train_gpt2.py: identities between schemes, resume, micro-batches, ranks, compiled."""
 
+import io
 import subprocess
 import sys
 
@@ -231,6 +232,29 @@ def test_two_ranks_are_one_under_every_scheme(data, tmp_path):
     assert done.returncode == 0, done.stderr
     for key in ("loss", "grad_norm"):
         assert [x[key] for x in log(tmp_path / "two")] == pytest.approx([x[key] for x in one], rel=1e-4)
+
+
+def test_compiling_is_announced(data, tmp_path, monkeypatch):
+    """Before the first use of the compiled model, which takes minutes, and not left in a buffer."""
+    before_use = []
+
+    class Screen(io.StringIO):
+        flushed = ""
+
+        def flush(self):
+            self.flushed = self.getvalue()
+
+    def compile_nothing(model, **_):
+        return lambda *batch: before_use.append(screen.flushed) or model(*batch)
+
+    screen = Screen()
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    monkeypatch.setattr(sys, "stdout", screen)
+    note = "compiling at the first step and at the first evaluation: a minute or more each\n"
+    run(tmp_path / "compiled", *data, *TINY, "--steps", 1, "--compile")
+    assert before_use[0].count(note) == 1
+    run(tmp_path / "eager", *data, *TINY, "--steps", 1)
+    assert screen.getvalue().count(note) == 1
 
 
 @pytest.mark.slow
