@@ -151,6 +151,35 @@ def test_no_spills_in_hot_kernels(reports, pattern):
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
 
 
+@needs_nvcc
+def test_registers_follow_the_launch_bounds():
+    """nvcc 13.0.88: __launch_bounds__ overrides -maxrregcount in silence, so the Makefile gives none and every kernel
+    has its own bounds, which are also those that the emulator checks."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert "maxrregcount" not in makefile
+    kernels = 0
+    for path in sorted((ROOT / "llmc/cuda").rglob("*")):
+        if path.suffix in (".cu", ".h"):
+            for signature in re.findall(r"__global__ void[^{;]*", path.read_text()):
+                assert "__launch_bounds__(" in signature, f"{path.name}: {signature}"
+                kernels += 1
+    assert kernels > 15
+
+
+@needs_nvcc
+@pytest.mark.parametrize("architecture", ["70", "101"])
+def test_an_architecture_that_nvcc_does_not_know_is_named(tmp_path, architecture):
+    """nvcc 13.0.88 refuses sm_70 and sm_101, which nvcc 12 compiled for: make says so and builds nothing."""
+    known = subprocess.run([tool("nvcc"), "--list-gpu-arch"], capture_output=True, text=True).stdout.split()
+    if f"compute_{architecture}" in known:
+        pytest.skip(f"this nvcc knows compute capability {architecture}")
+    target = f"{tmp_path}/llmc/cuda/cast.o"
+    command = ["make", f"NVCC={tool('nvcc')}", f"CUDA_BUILD={tmp_path}", f"CUDA_ARCH={architecture}", target]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and f"compute_{architecture}" in done.stderr, done.stderr
+    assert not os.path.exists(target)
+
+
 # --- Architectures for which a build has code only on their own machines: one file, one architecture, no program ---
 
 

@@ -46,6 +46,8 @@ def make(folder, variable, *arguments, capabilities=None, known=NVCC_13):
         ("12.0 8.9", NVCC_12_4, "89"),  # an nvcc that does not know the newest
         ("10.0", NVCC_12_4, ""),  # PTX alone
         ("7.5 8.0", NVCC_13, "80"),  # the kernels cannot run on the first
+        ("7.0", NVCC_13, "80 90a"),  # nor on this one, for which nvcc 13.0.88 does not compile at all
+        ("10.1", NVCC_13, ""),  # sm_101 of nvcc 12 is a fatal error of nvcc 13.0.88
     ],
 )
 def test_architectures_of_all_gpus_that_nvcc_knows(tmp_path, capabilities, known, expected):
@@ -55,6 +57,29 @@ def test_architectures_of_all_gpus_that_nvcc_knows(tmp_path, capabilities, known
         assert f"-gencode arch=compute_{architecture},code=sm_{architecture}" in gencode
     assert gencode.endswith("-gencode arch=compute_80,code=compute_80"), "PTX, for every other GPU"
     assert gencode.count("-gencode") == len(expected.split()) + 1
+
+
+def test_no_architecture_is_left_to_nvcc(tmp_path):
+    """nvcc 13.0.88: -arch=native without a GPU is a warning, exit 0 and code for sm_75 alone, on which the kernels do
+    not run. The Makefile names every architecture."""
+    for variable in ("NVFLAGS", "GENCODE"):
+        assert "native" not in make(tmp_path, variable) and "-arch" not in make(tmp_path, variable)
+        assert "native" not in make(tmp_path, variable, capabilities="8.9")
+
+
+def test_a_failing_nvcc_fails_the_build(tmp_path):
+    """nvcc 13.0.88 exits with 255 for spills with -warn-spills -Werror, and with 1 for errors. The Makefile passes both
+    on as a failure with nvcc's words, leaves no object behind, and looks for spills in the report of ptxas instead, for
+    the kernels that matter (test_cuda_build.py)."""
+    assert "-warn-spills" not in make(tmp_path, "NVFLAGS")
+    for code in (1, 255):
+        words = "error: Registers are spilled to local memory"
+        nvcc = fake(tmp_path, "nvcc", f"echo '{words}' >&2; echo 'ptxas info : x' >&2; exit {code}")
+        build = tmp_path / "build"
+        command = ["make", f"NVCC={nvcc}", f"CUDA_BUILD={build}", "CUDA_ARCH=80", f"{build}/llmc/cuda/cast.o"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and words in done.stderr and "ptxas info" not in done.stderr
+        assert not (build / "llmc/cuda/cast.o").exists()
 
 
 def test_the_given_architectures_are_used(tmp_path):
