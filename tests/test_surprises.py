@@ -159,7 +159,7 @@ def test_the_schedule_does_not_rise_again():
 @pytest.mark.skipif(not BINARY.exists(), reason="not built: run make train_gpt2")
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
 def test_the_schedule_of_train_gpt2_does_not_rise_again(tmp_path, schedule):
-    """torch 2.13.0, see above: the rates of a run of the C++ program and of one that goes on after its end."""
+    """torch 2.13.0, see above: the rates of a run of the C++ program, which are those of the twin."""
     data = write_text_shards(tmp_path / "data", random_text(3000), shards=1)
     options = ["--train-data", data, *SMALL, "--schedule", schedule, "--final-lr-frac", 0.1, "--lr", 1]
     run(*options, "--grad-clip", 1e-6, "--warmup-steps", 3, "--steps", 30, "--out", tmp_path / "run")
