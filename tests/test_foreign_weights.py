@@ -13,6 +13,7 @@ from shards import write_shard
 from weight_tools import (
     CONFIG,
     DEPTH,
+    HEADS,
     LENGTH,
     VOCAB,
     WIDTH,
@@ -193,6 +194,34 @@ def test_forms_of_transformers_files(evaluate, tokens, tmp_path):
     model = write(tmp_path / "model", weights | wte, CONFIG)
     assert "head tied" in evaluate(model)[2]
     assert "head untied" in evaluate(model, "--no-tie-embeddings")[2]
+
+
+def test_a_lone_head_is_the_embedding_too(evaluate, tokens, tmp_path):
+    """What safetensors.torch.save_model writes of a tied model; transformers 5.24 loads it as one."""
+    weights = random_weights()
+    file = {
+        "lm_head.weight" if name == "wte.weight" else "transformer." + name: value for name, value in weights.items()
+    }
+    wanted = 0, pytest.approx(reference_loss(weights, tokens), abs=1e-4)
+    said = {"transformer.wte.weight": "lm_head.weight"}
+    for config, metadata in (
+        (CONFIG, None),
+        (CONFIG | {"tie_word_embeddings": True}, None),
+        (None, said),
+        (None, None),
+    ):
+        model = write(tmp_path / "model", file, config, metadata=metadata)
+        code, loss, text = evaluate(model, "--heads", HEADS)
+        assert (code, loss) == wanted
+        assert "head tied" in text
+        assert ("embedding assumed tied to lm_head.weight, because" in text) == (config is None and metadata is None)
+        (model / "config.json").unlink(missing_ok=True)
+    bare = {"lm_head.weight" if name == "wte.weight" else name: value for name, value in weights.items()}
+    assert evaluate(write(tmp_path / "model", bare, CONFIG))[:2] == wanted
+    code, _, text = evaluate(write(tmp_path / "model", file, CONFIG | {"tie_word_embeddings": False}))
+    assert code == 3
+    assert "tie_word_embeddings = false, but" in text
+    assert "has no tensor 'transformer.wte.weight': its embedding is missing" in text
 
 
 @pytest.mark.parametrize(

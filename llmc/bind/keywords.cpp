@@ -56,7 +56,7 @@ ModelParts model_parts(const py::kwargs& keywords) {
         take_parametrization(parts.config, given, *parts.weights);
         validate_scheme(parts.config, given);
         parts.shape = take_shape(parts.config, given, *parts.weights);
-        if (const std::string note = assumed_heads(*parts.weights, given); !note.empty())
+        for (const std::string& note : assumptions(*parts.weights, given))
             py::module_::import("warnings").attr("warn")(note);
     } else {
         parts.shape = new_shape(parts.config, 0);

@@ -15,8 +15,7 @@ CheckpointModel open_model(const CommandLine& line, std::unique_ptr<ModelFile> f
         if (line.given.has(option.name)) option.field.set(config, option.field.get(line.config));
     config.model.preset.clear();  // its numbers are the checkpoint's
     const ModelShape shape = take_shape(config, line.given, *out.file);
-    if (const std::string note = assumed_heads(*out.file, line.given); !note.empty())
-        std::fprintf(stderr, "%s\n", note.c_str());
+    for (const std::string& note : assumptions(*out.file, line.given)) std::fprintf(stderr, "%s\n", note.c_str());
     const GPT2Options options{
         .batch_size = batch_size, .seq_len = config.model.seq_len, .dtype = config.model.dtype, .train = false};
     const GPT2::Memory needs = GPT2::memory(shape, options);

@@ -47,7 +47,7 @@ std::string describe_checkpoint(const std::string& given) {
     out += str("model   depth ", s.depth, ", width ", s.width, ", heads ", s.heads, " x ", s.head_dim(), ", positions ",
                s.max_seq_len, ", vocabulary ", s.vocab_size, ", head ", s.tie_embeddings ? "tied" : "untied", ": ",
                with_commas(count), " parameters\n");
-    if (const std::string note = assumed_heads(*file, {}); !note.empty()) out += "note    " + note + "\n";
+    for (const std::string& note : assumptions(*file, {})) out += "note    " + note + "\n";
     out += str("tokens  of the tokenizer ", file->tokenizer, "\n");
     if (file->parametrization.is_null())
         return out + "rules   none in the file: a standard GPT-2" +

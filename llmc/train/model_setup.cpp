@@ -17,10 +17,14 @@ void agree(bool given, const char* option, int64_t wanted, int64_t has, const st
 
 }  // namespace
 
-std::string assumed_heads(const ModelFile& file, const Given& given) {
-    if (file.heads_known || given.has("heads") || given.has("head-dim") || given.has("preset")) return "";
-    return str("heads assumed ", file.shape.heads, " x ", file.shape.head_dim(), ", as in GPT-2, because neither ",
-               file.path, " nor a config.json beside it says them: give --heads");
+std::vector<std::string> assumptions(const ModelFile& file, const Given& given) {
+    std::vector<std::string> out;
+    if (!file.heads_known && !given.has("heads") && !given.has("head-dim") && !given.has("preset"))
+        out.push_back(str("heads assumed ", file.shape.heads, " x ", file.shape.head_dim(),
+                          ", as in GPT-2, because neither ", file.path,
+                          " nor a config.json beside it says them: give --heads"));
+    if (!file.tie_note.empty() && !given.has("tie-embeddings")) out.push_back(file.tie_note);
+    return out;
 }
 
 std::string take_parametrization(Config& config, const Given& given, const ModelFile& file) {

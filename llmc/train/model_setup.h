@@ -15,8 +15,8 @@ ModelShape take_shape(Config& config, const Given& given, const ModelFile& file)
 // given. Returns what to say of it; empty: nothing changed.
 std::string take_parametrization(Config& config, const Given& given, const ModelFile& file);
 
-// What to say if the number of heads is neither in the file nor given; else empty.
-std::string assumed_heads(const ModelFile& file, const Given& given);
+// What to say of that which is neither in the file nor given: the number of heads, a lone head that is the embedding.
+std::vector<std::string> assumptions(const ModelFile& file, const Given& given);
 
 // The shape of a new model: resolves heads, vocabulary (0: `data_vocab_size`, or GPT-2's if that is 0 too) and tying in
 // `config`.

@@ -151,8 +151,8 @@ Setup prepare(const CommandLine& line) {
         const std::string taken = s.resume_from ? "" : take_parametrization(c, line.given, *s.weights);
         validate_scheme(c, line.given);
         s.shape = take_shape(c, line.given, *s.weights);
-        for (const std::string& note : {taken, assumed_heads(*s.weights, line.given)})
-            if (!note.empty()) s.notes.push_back(note);
+        if (!taken.empty()) s.notes.push_back(taken);
+        for (const std::string& note : assumptions(*s.weights, line.given)) s.notes.push_back(note);
     }
     resolve_batch(c);
     open_data(s, !line.dry_run && c.run.steps != 0);

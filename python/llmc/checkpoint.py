@@ -102,7 +102,7 @@ class Checkpoint:
         """The tensor of a rule, fp32, (out, in)."""
         name = rule["name"]
         if self.foreign:
-            name = self.foreign.head if name == "lm_head.weight" else self.foreign.prefix + name
+            name = self.foreign.stored_name(name)
         return from_stored(self.files.read(name, stored_shape(rule)), rule).float()
 
 

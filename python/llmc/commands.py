@@ -21,7 +21,7 @@ from llmc.errors import DataError, Error, ExitCode, UsageError
 from llmc.info import describe_checkpoint
 from llmc.progress import LINES
 from llmc.ranks import pick_device
-from llmc.run_setup import assumed_heads, take_shape
+from llmc.run_setup import assumptions, take_shape
 from llmc.sampling import generate, open_tokenizer
 from llmc.step_line import SCREEN, Status
 from llmc.tokenizer import UNKNOWN
@@ -50,7 +50,7 @@ def _open_model(
         config = replace(config, dtype=checkpoint.config.get("dtype", "fp32"))
     if "batch-size" not in line.given:
         config = replace(config, batch_size=checkpoint.config.get("batch_size", config.batch_size))
-    for note in assumed_heads(checkpoint, line.given):
+    for note in assumptions(checkpoint, line.given):
         print(note, file=sys.stderr)
     device = pick_device(str(line.extra["device"]), config.threads)
     model = make_model(config, shape, checkpoint.parametrization).to(device)

@@ -28,6 +28,7 @@ class ForeignModel:
 
     prefix: str  # of all names but the head's
     head: str  # "": the file has none
+    wte: str  # the head's name, if the file has that alone
     depth: int
     width: int
     heads: int
@@ -37,12 +38,17 @@ class ForeignModel:
     heads_known: bool
     scaled_attention: bool  # False: logits q.k, without 1/sqrt(head size)
     head_optional: bool  # the file has a head that equals wte: tied or not, as one likes
+    tie_note: str = ""  # that the head is assumed to be the embedding, too; else empty
+
+    def stored_name(self, name: str) -> str:
+        return {HEAD: self.head, "wte.weight": self.wte}.get(name, self.prefix + name)
 
 
 def read_foreign(files: WeightFiles) -> ForeignModel:
     """DataError for a layout or a config.json that this program does not have."""
     prefix = _prefix(files)
-    (V, C), (T, _) = (_matrix(files, prefix, name) for name in ("wte.weight", "wpe.weight"))
+    head, wte = _find_head(files, prefix)
+    (V, C), (T, _) = _matrix(files, "wte.weight", wte), _matrix(files, "wpe.weight", prefix + "wpe.weight")
     depth = 0
     while f"{prefix}h.{depth}.ln_1.weight" in files:
         depth += 1
@@ -62,7 +68,9 @@ def read_foreign(files: WeightFiles) -> ForeignModel:
     config = read_config_json(files.path.parent, sizes)
     _refuse_other_tensors(files, prefix, depth)
     heads = config.heads if config else None
-    model = ForeignModel(prefix, "", depth, C, heads or max(1, C // 64), T, V, True, heads is not None, True, False)
+    model = ForeignModel(
+        prefix, head, wte, depth, C, heads or max(1, C // 64), T, V, True, heads is not None, True, False
+    )
     if config:
         model.scaled_attention = config.scale_attention
     _choose_head(model, files, config.tied if config else None, str(config.path) if config else "")
@@ -73,7 +81,7 @@ def _prefix(files: WeightFiles) -> str:
     """Of the names."""
     prefix = ""
     for candidate in ("", "transformer.", "_orig_mod.", "_orig_mod.transformer.", "module.transformer."):
-        if candidate + "wte.weight" in files:
+        if candidate + "wte.weight" in files or candidate + "wpe.weight" in files:
             prefix = candidate
     if prefix.startswith(("_orig_mod.", "module.")):
         nanogpt = f"; its matrices are (out, in), as in nanoGPT: {NANOGPT}" if _is_out_in(files, prefix) else ""
@@ -82,6 +90,15 @@ def _prefix(files: WeightFiles) -> str:
             f"PyTorch: save model._orig_mod.state_dict() or model.module.state_dict(){nanogpt}"
         )
     return prefix
+
+
+def _find_head(files: WeightFiles, prefix: str) -> tuple[str, str]:
+    """The names of head and embedding. Of a matrix that is both, safetensors.torch.save_model keeps the first name: the
+    head's."""
+    head, wte = "", prefix + "wte.weight"
+    for name in (HEAD, prefix + HEAD):
+        head = name if name in files else head
+    return head, wte if wte in files or not head else head
 
 
 def _is_out_in(files: WeightFiles, prefix: str) -> bool:
@@ -107,8 +124,8 @@ def _refuse_other_tensors(files: WeightFiles, prefix: str, depth: int) -> None:
             raise DataError(f"{files.path} has a tensor '{name}', which a GPT-2 does not have: it is another model")
 
 
-def _matrix(files: WeightFiles, prefix: str, name: str) -> list[int]:
-    shape = files.shape(prefix + name)
+def _matrix(files: WeightFiles, name: str, full_name: str) -> list[int]:
+    shape = files.shape(full_name)
     if shape is None or len(shape) != 2 or not all(1 <= size <= 1 << 30 for size in shape):
         raise DataError(f"{files.path} has no matrix '{name}': it is not a GPT-2 checkpoint")
     return shape
@@ -116,8 +133,9 @@ def _matrix(files: WeightFiles, prefix: str, name: str) -> list[int]:
 
 def _choose_head(model: ForeignModel, files: WeightFiles, tied: bool | None, config: str) -> None:
     """A head equal to wte is a tied one that was written out."""
-    for name in (HEAD, model.prefix + HEAD):
-        model.head = name if name in files else model.head
+    if model.wte == model.head:
+        _check_lone_head(model, files, tied, config)
+        return
     if not model.head:
         if tied is False:
             raise DataError(
@@ -125,7 +143,7 @@ def _choose_head(model: ForeignModel, files: WeightFiles, tied: bool | None, con
                 "missing"
             )
         return
-    shape, wte = [model.vocab_size, model.width], model.prefix + "wte.weight"
+    shape, wte = [model.vocab_size, model.width], model.wte
     model.head_optional = bool((files.read(model.head, shape).float() == files.read(wte, shape).float()).all())
     if tied and not model.head_optional:
         raise DataError(
@@ -133,3 +151,17 @@ def _choose_head(model: ForeignModel, files: WeightFiles, tied: bool | None, con
             "say false there to use it, or remove the tensor"
         )
     model.tied = model.head_optional if tied is None else tied
+
+
+def _check_lone_head(model: ForeignModel, files: WeightFiles, tied: bool | None, config: str) -> None:
+    missing = model.prefix + "wte.weight"
+    if tied is False:
+        raise DataError(
+            f"{config} says tie_word_embeddings = false, but {files.path} has no tensor '{missing}': its embedding is "
+            "missing"
+        )
+    if not config and files.metadata.get(missing) != model.head:  # save_model says there what it left out
+        model.tie_note = (
+            f"embedding assumed tied to {model.head}, because {files.path} has no {missing} and no config.json is "
+            "beside it"
+        )

@@ -9,7 +9,7 @@ from llmc.config import Config
 from llmc.config_json import factors_outside
 from llmc.errors import DataError
 from llmc.options import stored_options
-from llmc.run_setup import assumed_heads
+from llmc.run_setup import assumptions
 from llmc.weight_files import open_safetensors
 
 
@@ -22,7 +22,7 @@ def describe_checkpoint(given: str) -> str:
         f"model   depth {shape.depth}, width {shape.width}, heads {shape.heads} x {shape.head_dim}, positions "
         f"{shape.max_seq_len}, vocabulary {shape.vocab_size}, head {'tied' if shape.tie_embeddings else 'untied'}: "
         f"{_parameters(checkpoint):,} parameters",
-        *(f"note    {note}" for note in assumed_heads(checkpoint, frozenset())),
+        *(f"note    {note}" for note in assumptions(checkpoint, frozenset())),
         f"tokens  of the tokenizer {checkpoint.tokenizer}",
     ]
     if rules is None:

@@ -83,7 +83,7 @@ def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> 
             notes += taken
         check_scheme(config, line.given)
         config, shape = take_shape(config, line.given, weights)
-        notes += assumed_heads(weights, line.given)
+        notes += assumptions(weights, line.given)
     config = resolve_batch(config, grad_clip, ranks)
     if not (config.train_data or line.dry_run or config.steps == 0):
         raise UsageError(
@@ -166,14 +166,18 @@ def take_parametrization(config: Config, given: frozenset[str], checkpoint: Chec
     return replace(config, **taken), [f"parametrization of {checkpoint.path}:{text}"] if taken else []
 
 
-def assumed_heads(checkpoint: Checkpoint, given: frozenset[str]) -> list[str]:
-    """What to say if the number of heads is neither in the file nor given."""
-    if not checkpoint.foreign or checkpoint.foreign.heads_known or given & {"heads", "head-dim", "preset"}:
-        return []
-    return [
-        f"heads assumed {checkpoint.shape.heads} x {checkpoint.shape.head_dim}, as in GPT-2, because neither "
-        f"{checkpoint.path} nor a config.json beside it says them: give --heads"
-    ]
+def assumptions(checkpoint: Checkpoint, given: frozenset[str]) -> list[str]:
+    """What to say of that which is neither in the file nor given: the number of heads, a lone head that is the
+    embedding."""
+    foreign, notes = checkpoint.foreign, []
+    if foreign and not foreign.heads_known and not given & {"heads", "head-dim", "preset"}:
+        notes.append(
+            f"heads assumed {checkpoint.shape.heads} x {checkpoint.shape.head_dim}, as in GPT-2, because neither "
+            f"{checkpoint.path} nor a config.json beside it says them: give --heads"
+        )
+    if foreign and foreign.tie_note and "tie-embeddings" not in given:
+        notes.append(foreign.tie_note)
+    return notes
 
 
 def take_shape(config: Config, given: frozenset[str], checkpoint: Checkpoint) -> tuple[Config, Shape]:

@@ -23,7 +23,8 @@ public:
     ForeignModel(std::shared_ptr<const WeightFiles> files, const std::string& folder) : files_(std::move(files)) {
         path = files_->path;
         find_prefix();
-        const std::vector<int64_t> wte = matrix("wte.weight"), wpe = matrix("wpe.weight");
+        find_head();
+        const std::vector<int64_t> wte = matrix("wte.weight", wte_), wpe = matrix("wpe.weight", prefix_ + "wpe.weight");
         const int width = int(wte[1]);
         int depth = 0;
         while (files_->has(str(prefix_, "h.", depth, ".ln_1.weight"))) ++depth;
@@ -43,19 +44,26 @@ public:
         }
     }
     std::vector<float> values(const TensorSpec& spec) const override {
-        const bool head = spec.name == kHead;
-        return from_stored(spec, files_->read(head ? head_ : prefix_ + spec.name, stored_shape(spec)));
+        const std::string name = spec.name == kHead ? head_ : spec.name == "wte.weight" ? wte_ : prefix_ + spec.name;
+        return from_stored(spec, files_->read(name, stored_shape(spec)));
     }
 
 private:
     void find_prefix() {
         for (const char* prefix : {"", "transformer.", "_orig_mod.", "_orig_mod.transformer.", "module.transformer."})
-            if (files_->has(prefix + std::string("wte.weight"))) prefix_ = prefix;
+            if (files_->has(prefix + std::string("wte.weight")) || files_->has(prefix + std::string("wpe.weight")))
+                prefix_ = prefix;
         if (prefix_.starts_with("_orig_mod.") || prefix_.starts_with("module."))
             fail_data(path, " has names that begin with ", prefix_,
                       ", as the checkpoints of a compiled or parallel module in PyTorch: save "
                       "model._orig_mod.state_dict() or model.module.state_dict()",
                       nanogpt_note());
+    }
+    // Of a matrix that is both head and embedding, safetensors.torch.save_model keeps the first name: the head's.
+    void find_head() {
+        for (const std::string& name : {std::string(kHead), prefix_ + kHead})
+            if (files_->has(name)) head_ = name;
+        wte_ = files_->has(prefix_ + "wte.weight") || head_.empty() ? prefix_ + "wte.weight" : head_;
     }
     std::string nanogpt_note() const {
         return is_out_in() ? "; its matrices are (out, in), as in nanoGPT: " + nanogpt_advice() : "";
@@ -96,8 +104,8 @@ private:
                 fail_data(path, " has a tensor '", name, "', which a GPT-2 does not have: it is another model");
         }
     }
-    std::vector<int64_t> matrix(const std::string& name) const {
-        const SafetensorsFile::Entry* found = files_->find(prefix_ + name);
+    std::vector<int64_t> matrix(const char* name, const std::string& full_name) const {
+        const SafetensorsFile::Entry* found = files_->find(full_name);
         if (!found || found->shape.size() != 2 || found->shape[0] < 1 || found->shape[1] < 1 ||
             std::max(found->shape[0], found->shape[1]) > 1 << 30)
             fail_data(path, " has no matrix '", name, "': it is not a GPT-2 checkpoint");
@@ -105,25 +113,35 @@ private:
     }
     // A head equal to wte is a tied one that was written out.
     void choose_head(std::optional<bool> tied, const std::string& config) {
-        for (const std::string& name : {std::string(kHead), prefix_ + kHead})
-            if (files_->has(name)) head_ = name;
         const std::vector<int64_t> wte = {shape.vocab_size, shape.width};
+        if (wte_ == head_) return check_lone_head(tied, config);
         if (head_.empty()) {
             if (tied == false)
                 fail_data(config, " says tie_word_embeddings = false, but ", path, " has no tensor '", kHead,
                           "': its head is missing");
             return;
         }
-        const bool equal = files_->read(head_, wte) == files_->read(prefix_ + "wte.weight", wte);
+        const bool equal = files_->read(head_, wte) == files_->read(wte_, wte);
         if (tied == true && !equal)
             fail_data(config, " says tie_word_embeddings = true, but ", path, " has a ", head_, " that differs from ",
-                      prefix_, "wte.weight: say false there to use it, or remove the tensor");
+                      wte_, ": say false there to use it, or remove the tensor");
         shape.tie_embeddings = tied.value_or(equal);
         head_optional = equal;
     }
+    void check_lone_head(std::optional<bool> tied, const std::string& config) {
+        const std::string missing = prefix_ + "wte.weight";
+        if (tied == false)
+            fail_data(config, " says tie_word_embeddings = false, but ", path, " has no tensor '", missing,
+                      "': its embedding is missing");
+        const auto& metadata = files_->first().metadata();  // save_model says there what it left out
+        const auto said = metadata.find(missing);
+        if (config.empty() && (said == metadata.end() || said->second != head_))
+            tie_note = str("embedding assumed tied to ", head_, ", because ", path, " has no ", missing,
+                           " and no config.json is beside it");
+    }
 
     std::shared_ptr<const WeightFiles> files_;
-    std::string prefix_, head_;
+    std::string prefix_, head_, wte_;
 };
 
 }  // namespace
