@@ -173,6 +173,8 @@ def test_forms_of_transformers_files(evaluate, tokens, tmp_path):
         "h.0.attn.masked_bias": torch.tensor(-1e4),
         "position": torch.tensor(7),  # I64, without dimensions
         "empty": torch.zeros(0, 3, dtype=torch.float64),
+        "counts": torch.arange(3),
+        "scalar": torch.tensor([0.5]),
     }
     head, wte = {"lm_head.weight": other}, {"lm_head.weight": weights["wte.weight"].clone()}
     for number, (file, config, wanted) in enumerate(
@@ -224,12 +226,17 @@ def test_a_lone_head_is_the_embedding_too(evaluate, tokens, tmp_path):
     assert "has no tensor 'transformer.wte.weight': its embedding is missing" in text
 
 
+ANOTHER = "which a GPT-2 does not have: it is another model"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("h.0.crossattention.c_attn.weight", "which a GPT-2 does not have: it is another model"),
-        ("h.1.attn.c_attn.lora_A", "which a GPT-2 does not have: it is another model"),
-        ("h.x.ln_1.weight", "which a GPT-2 does not have: it is another model"),
+        ("h.0.crossattention.c_attn.weight", ANOTHER),
+        ("h.1.attn.c_attn.lora_A", ANOTHER),
+        ("h.x.ln_1.weight", ANOTHER),
+        *((name, ANOTHER) for name in ("wte.lora_A.weight", "wpe.scale", "ln_f.weight_scale", "lm_head.lora_B.weight")),
+        *((name, ANOTHER) for name in ("ln_emb.weight", "h_extra.0.ln_1.weight", "score.weight")),
         ("h.3.ln_1.weight", "but no 'transformer.h.2.ln_1.weight': a block is missing"),
         ("lm_head.bias", "a GPT-2's head has no bias, it is another model"),
     ],
@@ -241,6 +248,31 @@ def test_tensors_of_another_function(evaluate, tmp_path, name, words):
     assert code == 3
     assert f"has a tensor 'transformer.{name}'" in text
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("score.weight", torch.ones(2, WIDTH, dtype=torch.float16)),
+        ("wte.lora_A.weight", torch.ones(2, 3)),
+        ("ln_f.absmax", torch.ones(3, dtype=torch.uint8)),
+        ("transformer.lm_head.weight", torch.ones(VOCAB, WIDTH)),  # beside lm_head.weight
+        ("h.0.ln_1.weight", torch.ones(WIDTH)),  # without the prefix
+    ],
+)
+def test_tensors_of_another_function_without_the_prefix(evaluate, tmp_path, name, value):
+    weights = prefixed(random_weights()) | {"lm_head.weight": random_weights(1)["wte.weight"]}
+    code, _, text = evaluate(write(tmp_path / "model", weights | {name: value}))
+    assert code == 3
+    assert f"has a tensor '{name}', {ANOTHER}" in text
+
+
+def test_quantized_weights_are_refused_by_their_config(evaluate, tmp_path):
+    model = write(tmp_path / "model", random_weights(), CONFIG | {"quantization_config": {"load_in_8bit": True}})
+    code, _, text = evaluate(model)
+    assert code == 3
+    assert "config.json has a quantization_config: this program reads weights that are not quantized" in text
+    assert evaluate(write(tmp_path / "model", random_weights(), CONFIG | {"quantization_config": None}))[0] == 0
 
 
 def test_embeddings_alone_are_no_gpt2(evaluate, tmp_path):

@@ -67,6 +67,8 @@ def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | N
                 f"{path} says {key} = {_json(said[key])}: this program has {have} and would compute another function"
             )
     _check_architectures(path, said)
+    if said.get("quantization_config") is not None:
+        raise DataError(f"{path} has a quantization_config: this program reads weights that are not quantized")
     positions = "n_positions" if said.get("n_positions") is not None else "n_ctx"
     sizes = sizes | {positions: sizes["n_positions"]}
     what = {"n_layer": "blocks", "n_embd": "channels", positions: "positions", "vocab_size": "rows of wte.weight"}
@@ -117,7 +119,7 @@ def _check_architectures(path: Path, said: dict[str, Any]) -> None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
 
 
 def _whole(path: Path, said: dict[str, Any], key: str) -> int | None:

@@ -3,6 +3,7 @@ its own or that of wte, attention masks and other tensors that are not used."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def read_foreign(files: WeightFiles) -> ForeignModel:
         )
     sizes = {"n_layer": depth, "n_embd": C, "n_positions": T, "vocab_size": V}
     config = read_config_json(files.path.parent, sizes)
-    _refuse_other_tensors(files, prefix, depth)
+    _refuse_other_tensors(files, prefix, depth, {head, wte})
     heads = config.heads if config else None
     model = ForeignModel(
         prefix, head, wte, depth, C, heads or max(1, C // 64), T, V, True, heads is not None, True, False
@@ -96,7 +97,7 @@ def _find_head(files: WeightFiles, prefix: str) -> tuple[str, str]:
     """The names of head and embedding. Of a matrix that is both, safetensors.torch.save_model keeps the first name: the
     head's."""
     head, wte = "", prefix + "wte.weight"
-    for name in (HEAD, prefix + HEAD):
+    for name in (prefix + HEAD, HEAD):
         head = name if name in files else head
     return head, wte if wte in files or not head else head
 
@@ -106,13 +107,17 @@ def _is_out_in(files: WeightFiles, prefix: str) -> bool:
     return shape is not None and len(shape) == 2 and shape[0] == 3 * shape[1]
 
 
-def _refuse_other_tensors(files: WeightFiles, prefix: str, depth: int) -> None:
-    """DataError for tensors that would take part in the function: a block's that a GPT-2 does not have, and a bias of
-    the head."""
+def _refuse_other_tensors(files: WeightFiles, prefix: str, depth: int, taken: set[str]) -> None:
+    """DataError for tensors that would take part in the function: those of a GPT-2's parts that a GPT-2 does not have,
+    and elsewhere all but whole numbers, masks and scalars."""
     for name in files.names():
+        if name in taken:
+            continue
         if name in ("lm_head.bias", prefix + "lm_head.bias"):
             raise DataError(f"{files.path} has a tensor '{name}': a GPT-2's head has no bias, it is another model")
         if not name.startswith(prefix + "h."):
+            if not _is_outside_of_blocks(files, prefix, name):
+                raise DataError(f"{files.path} has a tensor '{name}', which a GPT-2 does not have: it is another model")
             continue
         number, dot, rest = name.removeprefix(prefix + "h.").partition(".")
         known = dot and re.fullmatch("[0-9]{1,6}", number)
@@ -122,6 +127,15 @@ def _refuse_other_tensors(files: WeightFiles, prefix: str, depth: int) -> None:
             )
         if not known or rest not in OF_BLOCK:
             raise DataError(f"{files.path} has a tensor '{name}', which a GPT-2 does not have: it is another model")
+
+
+def _is_outside_of_blocks(files: WeightFiles, prefix: str, name: str) -> bool:
+    """Whether a tensor that is in no block may be there."""
+    if name in [prefix + known for known in ("wpe.weight", "ln_f.weight", "ln_f.bias")]:
+        return True
+    if name.removeprefix(prefix).startswith(("wte.", "wpe.", "ln_f.", "lm_head.")):
+        return False
+    return files.dtype(name).startswith(("BOOL", "I", "U")) or math.prod(files.shape(name) or []) <= 1
 
 
 def _matrix(files: WeightFiles, name: str, full_name: str) -> list[int]:

@@ -128,6 +128,10 @@ class WeightFiles:
         """None: there is no such tensor."""
         return list(self._where[name][0].get_slice(name).get_shape()) if name in self else None
 
+    def dtype(self, name: str) -> str:
+        """By the format's name."""
+        return str(self._where[name][0].get_slice(name).get_dtype())
+
     def read(self, name: str, shape: list[int]) -> torch.Tensor:
         """DataError as of read_finite."""
         if name not in self:

@@ -61,6 +61,8 @@ public:
                 fail_data(path_, " says ", o.key, " = ", root_[o.key].dump(), ": this program has ", o.have,
                           " and would compute another function");
         check_architectures();
+        if (has("quantization_config"))
+            fail_data(path_, " has a quantization_config: this program reads weights that are not quantized");
         agree("n_layer", shape_.depth, "blocks");
         agree("n_embd", shape_.width, "channels");
         agree(has("n_positions") ? "n_positions" : "n_ctx", shape_.max_seq_len, "positions");

@@ -61,7 +61,7 @@ private:
     }
     // Of a matrix that is both head and embedding, safetensors.torch.save_model keeps the first name: the head's.
     void find_head() {
-        for (const std::string& name : {std::string(kHead), prefix_ + kHead})
+        for (const std::string& name : {prefix_ + kHead, std::string(kHead)})
             if (files_->has(name)) head_ = name;
         wte_ = files_->has(prefix_ + "wte.weight") || head_.empty() ? prefix_ + "wte.weight" : head_;
     }
@@ -84,13 +84,19 @@ private:
             fail_data(path, " has no tensor '", prefix_, "h.0.ln_1.bias': a GPT-2 without biases, as nanoGPT's ",
                       "bias=False makes; add biases of 0");
     }
-    // Tensors that would take part in the function: a block's that a GPT-2 does not have, and a bias of the head.
+    // Tensors that would take part in the function: those of a GPT-2's parts that a GPT-2 does not have, and elsewhere
+    // all but whole numbers, masks and scalars.
     void refuse_other_tensors() const {
         const std::string blocks = prefix_ + "h.";
         for (const std::string& name : files_->names()) {
+            if (name == head_ || name == wte_) continue;
             if (name == "lm_head.bias" || name == prefix_ + "lm_head.bias")
                 fail_data(path, " has a tensor '", name, "': a GPT-2's head has no bias, it is another model");
-            if (!name.starts_with(blocks)) continue;
+            if (!name.starts_with(blocks)) {
+                if (!is_outside_of_blocks(name))
+                    fail_data(path, " has a tensor '", name, "', which a GPT-2 does not have: it is another model");
+                continue;
+            }
             const size_t dot = name.find('.', blocks.size());
             const std::string number = name.substr(blocks.size(), dot - blocks.size());
             if (dot == std::string::npos || number.empty() || number.size() > 6 ||
@@ -103,6 +109,18 @@ private:
             if (std::find(kOfBlock.begin(), kOfBlock.end(), rest) == kOfBlock.end())
                 fail_data(path, " has a tensor '", name, "', which a GPT-2 does not have: it is another model");
         }
+    }
+    // Whether a tensor that is in no block may be there.
+    bool is_outside_of_blocks(const std::string& name) const {
+        const std::string bare = name.starts_with(prefix_) ? name.substr(prefix_.size()) : name;
+        for (const char* known : {"wpe.weight", "ln_f.weight", "ln_f.bias"})
+            if (name == prefix_ + known) return true;
+        for (const char* part : {"wte.", "wpe.", "ln_f.", "lm_head."})
+            if (bare.starts_with(part)) return false;
+        const SafetensorsFile::Entry& entry = *files_->find(name);
+        const bool whole = entry.dtype == "BOOL" || entry.dtype[0] == 'I' || entry.dtype[0] == 'U';
+        return whole || std::all_of(entry.shape.begin(), entry.shape.end(), [](int64_t size) { return size == 1; }) ||
+               std::find(entry.shape.begin(), entry.shape.end(), 0) != entry.shape.end();
     }
     std::vector<int64_t> matrix(const char* name, const std::string& full_name) const {
         const SafetensorsFile::Entry* found = files_->find(full_name);
