@@ -338,6 +338,23 @@ def test_nanogpts_layout_is_named(evaluate, tmp_path):
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("prefix", "module"),
+    [
+        ("module.", "module."),
+        ("module.transformer.", "module."),
+        ("_orig_mod.transformer.", "_orig_mod."),
+        ("module._orig_mod.transformer.", "module._orig_mod."),
+        ("model.transformer.", "model."),
+    ],
+)
+def test_names_of_a_module_around_the_gpt2(evaluate, tmp_path, prefix, module):
+    code, _, text = evaluate(write(tmp_path / "model", {prefix + n: v for n, v in random_weights().items()}))
+    assert code == 3
+    assert f"has names that begin with {prefix}, as the checkpoints of" in text
+    assert text.endswith(f"save model.{module}state_dict()\n")
+
+
 @pytest.mark.parametrize(("value", "kind"), [(math.nan, "NaN"), (-math.inf, "infinity")])
 def test_numbers_that_are_not_finite(evaluate, tmp_path, value, kind):
     weights = random_weights()

@@ -80,17 +80,20 @@ def read_foreign(files: WeightFiles) -> ForeignModel:
 
 def _prefix(files: WeightFiles) -> str:
     """Of the names."""
-    prefix = ""
-    for candidate in ("", "transformer.", "_orig_mod.", "_orig_mod.transformer.", "module.transformer."):
-        if candidate + "wte.weight" in files or candidate + "wpe.weight" in files:
-            prefix = candidate
-    if prefix.startswith(("_orig_mod.", "module.")):
-        nanogpt = f"; its matrices are (out, in), as in nanoGPT: {NANOGPT}" if _is_out_in(files, prefix) else ""
-        raise DataError(
-            f"{files.path} has names that begin with {prefix}, as the checkpoints of a compiled or parallel module in "
-            f"PyTorch: save model._orig_mod.state_dict() or model.module.state_dict(){nanogpt}"
-        )
-    return prefix
+    for prefix in ("", "transformer."):
+        if prefix + "wte.weight" in files or prefix + "wpe.weight" in files:
+            return prefix
+    first = "h.0.ln_1.weight"
+    for name in files.names():
+        if name.endswith("." + first) and name != "transformer." + first:
+            prefix = name.removesuffix(first)
+            nanogpt = f"; its matrices are (out, in), as in nanoGPT: {NANOGPT}" if _is_out_in(files, prefix) else ""
+            module = prefix.removesuffix("transformer.") if prefix.endswith(".transformer.") else prefix
+            raise DataError(
+                f"{files.path} has names that begin with {prefix}, as the checkpoints of a compiled, parallel or other "
+                f"module around the GPT-2 in PyTorch: save model.{module}state_dict(){nanogpt}"
+            )
+    return ""
 
 
 def _find_head(files: WeightFiles, prefix: str) -> tuple[str, str]:

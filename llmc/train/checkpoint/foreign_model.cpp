@@ -50,14 +50,24 @@ public:
 
 private:
     void find_prefix() {
-        for (const char* prefix : {"", "transformer.", "_orig_mod.", "_orig_mod.transformer.", "module.transformer."})
-            if (files_->has(prefix + std::string("wte.weight")) || files_->has(prefix + std::string("wpe.weight")))
-                prefix_ = prefix;
-        if (prefix_.starts_with("_orig_mod.") || prefix_.starts_with("module."))
-            fail_data(path, " has names that begin with ", prefix_,
-                      ", as the checkpoints of a compiled or parallel module in PyTorch: save "
-                      "model._orig_mod.state_dict() or model.module.state_dict()",
-                      nanogpt_note());
+        for (const char* prefix : {"", "transformer."})
+            for (const char* name : {"wte.weight", "wpe.weight"})
+                if (files_->has(prefix + std::string(name))) {
+                    prefix_ = prefix;
+                    return;
+                }
+        const std::string first = "h.0.ln_1.weight";
+        for (const std::string& name : files_->names())
+            if (name.ends_with("." + first) && name != "transformer." + first)
+                refuse_wrapped(name.substr(0, name.size() - first.size()));
+    }
+    [[noreturn]] void refuse_wrapped(const std::string& prefix) {
+        prefix_ = prefix;
+        const std::string module = prefix.substr(0, prefix.size() - (prefix.ends_with(".transformer.") ? 12 : 0));
+        fail_data(
+            path, " has names that begin with ", prefix,
+            ", as the checkpoints of a compiled, parallel or other module around the GPT-2 in PyTorch: save model.",
+            module, "state_dict()", nanogpt_note());
     }
     // Of a matrix that is both head and embedding, safetensors.torch.save_model keeps the first name: the head's.
     void find_head() {
