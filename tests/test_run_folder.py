@@ -2,6 +2,7 @@
 --resume with the options of the checkpoint."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -9,9 +10,11 @@ import socket
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from program import ROOT, TINY, checkpoints, last_wins, log, losses, run, snapshot, tensors
-from shards import random_text, write_text_shards
+from safetensors import safe_open
+from shards import random_text, write_shard, write_text_shards
 
 import llmc
 import train_gpt2
@@ -236,7 +239,18 @@ def another_text(folder):
     content = bytearray(path.read_bytes())
     content[32:64] = bytes(range(32))
     path.write_bytes(content)
-    return "training", "made from another text (SHA-256)"
+    return "training", "other content in train_000.bin"
+
+
+def another_text_later(folder):
+    """Not in the first shard, of the same length."""
+    before = (folder / "train_001.bin").stat().st_size
+    for name in ("train_001.bin", "train_002.bin"):
+        path = folder / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    assert (folder / "train_001.bin").stat().st_size == before
+    return "training", "other content in train_001.bin, train_002.bin"
 
 
 def validation(folder):
@@ -244,7 +258,7 @@ def validation(folder):
     return "validation", "2 shards, not 1: with val_001.bin; val_000.bin has 1,501 tokens, not 3,001"
 
 
-@pytest.mark.parametrize("change", [more, fewer, one, longer, another_text, validation])
+@pytest.mark.parametrize("change", [more, fewer, one, longer, another_text, another_text_later, validation])
 def test_changed_data_is_refused(own_data, tmp_path, call, change):
     out = tmp_path / "run"
     call(*own_data, *RUN, "--steps", 2, "--out", out)
@@ -257,6 +271,59 @@ def test_changed_data_is_refused(own_data, tmp_path, call, change):
     text = call("--out", out, "--resume", "--steps", 3, "--allow-data-change")
     assert f"changed since the checkpoint: {which} data: {what}\n" in text
     call("--out", out, "--resume", "--steps", 4)  # the new checkpoint knows the new data
+
+
+def remade(folder):
+    write_text_shards(folder / "n2", random_text(2000, 5), 1, "text")
+    return ["n1", "n2"], "other content in text_000.bin (shard 2 of 2)"
+
+
+def without_the_second(folder):
+    return ["n1"], "1 shard, not 2: without text_000.bin (shard 2 of 2)"
+
+
+def without_the_first(folder):
+    return ["n2"], "1 shard, not 2: without text_000.bin (shard 1 of 2)"
+
+
+def with_a_third(folder):
+    write_text_shards(folder / "n3", random_text(2000, 3), 1, "text")
+    return ["n1", "n2", "n3"], "3 shards, not 2: with text_000.bin (shard 3 of 3)"
+
+
+def exchanged(folder):
+    for old, new in (("n1", "aside"), ("n2", "n1"), ("aside", "n2")):
+        (folder / old).rename(folder / new)
+    return ["n1", "n2"], "in another order"
+
+
+@pytest.mark.parametrize("lengths", [(2000, 2000), (2000, 2600)])
+@pytest.mark.parametrize("change", [remade, without_the_second, without_the_first, with_a_third, exchanged])
+def test_changed_data_of_folders_whose_shards_have_the_same_name(tmp_path, call, change, lengths):
+    for seed, length in enumerate(lengths, start=1):
+        write_text_shards(tmp_path / f"n{seed}", random_text(length, seed), 1, "text")
+    options = [*RUN, "--out", tmp_path / "run"]
+    call("--train-data", *(tmp_path / f"n{i}/text_000.bin" for i in (1, 2)), *options, "--steps", 2)
+    folders, what = change(tmp_path)
+    if change is remade and lengths[0] != lengths[1]:
+        what = "text_000.bin (shard 2 of 2) has 2,001 tokens, not 2,601"
+    data = ["--train-data", *(tmp_path / folder / "text_000.bin" for folder in folders)]
+    text = call(*data, *options, "--steps", 3, "--resume", code=3)
+    assert f"step_00000002: {what}; give the same data" in text
+
+
+def test_the_hash_of_a_shards_content(tmp_path, call):
+    """As doc/formats.md defines it, of a file with 1 MiB and of one with one token more."""
+    folder = tmp_path / "data"
+    tokens = np.random.default_rng(0).integers(0, 256, (1 << 19) - 511)
+    paths = [write_shard(folder / f"{i}.bin", tokens[: len(tokens) - 1 + i]) for i in range(2)]
+    whole, large = (path.read_bytes() for path in paths)
+    assert (len(whole), len(large)) == (1 << 20, (1 << 20) + 2)
+    blocks = b"".join(large[i * (len(large) - 65536) // 15 :][:65536] for i in range(16))
+    call("--train-data", *paths, *RUN, "--steps", 1, "--out", tmp_path / "run")
+    with safe_open(checkpoints(tmp_path / "run")[-1] / "optimizer.safetensors", "np") as file:
+        content = json.loads(file.metadata()["state"])["data"]["train"]["content"]
+    assert content == [hashlib.sha256(part).hexdigest() for part in (whole, blocks)]
 
 
 def test_moved_data_is_the_same_data(own_data, tmp_path, call):

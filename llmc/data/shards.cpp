@@ -6,12 +6,14 @@
 
 #include "llmc/core/error.h"
 #include "llmc/core/format.h"
+#include "llmc/core/sha256.h"
 
 namespace llmc {
 namespace {
 
 constexpr int kMagic = 20240520, kHeaderInts = 256;
 constexpr int kLlama3Magic = 20240801;
+constexpr size_t kHashedBlock = 65536, kHashedBlocks = 16;  // of a shard's content
 
 }  // namespace
 
@@ -63,6 +65,19 @@ bool Shard::has_the_tokens_of(const Shard& other) const {
     const size_t header = kHeaderInts * sizeof(int32_t);
     return path == other.path ||
            std::memcmp(file_.data() + header, other.file_.data() + header, file_.size() - header) == 0;
+}
+
+const std::string& Shard::content_sha256() const {
+    if (!content_sha256_.empty()) return content_sha256_;
+    Sha256 hash;
+    if (file_.size() <= kHashedBlock * kHashedBlocks) {
+        hash.add(file_.data(), file_.size());
+    } else {
+        const size_t last = file_.size() - kHashedBlock;  // where the last block begins
+        for (size_t i = 0; i < kHashedBlocks; ++i)
+            hash.add(file_.data() + i * last / (kHashedBlocks - 1), kHashedBlock);
+    }
+    return content_sha256_ = hash.hex();
 }
 
 }  // namespace llmc

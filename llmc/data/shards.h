@@ -17,6 +17,10 @@ public:
 
     bool has_the_tokens_of(const Shard& other) const;
 
+    // The hash of its content (doc/formats.md, "content"): of the whole file if it is small, otherwise of parts of it,
+    // because all of a large data set would take minutes to read. Not for several threads at once.
+    const std::string& content_sha256() const;
+
     std::string path;
     int64_t tokens = 0;
     int vocab_size = 0;         // 0: unknown
@@ -26,7 +30,8 @@ public:
 
 private:
     MappedFile file_;
-    bool wide_ = false;  // uint32 tokens
+    bool wide_ = false;                   // uint32 tokens
+    mutable std::string content_sha256_;  // empty: not computed yet
 };
 
 }  // namespace llmc

@@ -20,10 +20,41 @@ std::string names(const std::vector<std::string>& all) {
     return all.size() > 3 ? str(text, " and ", all.size() - 3, " more") : text;
 }
 
-std::map<std::string, int64_t> tokens_of(const json& data) {
-    std::map<std::string, int64_t> tokens;
-    for (const json& shard : data.at("shards")) tokens[shard.at(0)] = shard.at(1);
-    return tokens;
+// A shard of a fingerprint. Shards of several folders may have the same name.
+struct Entry {
+    std::string name;
+    int64_t tokens;
+    std::string content;  // empty: not compared
+    std::string label;    // the name, and its place in the data set if the name is not the only one
+    bool operator==(const Entry& other) const {
+        return name == other.name && tokens == other.tokens && content == other.content;
+    }
+};
+
+std::vector<Entry> entries_of(const json& data, bool with_content) {
+    const json& shards = data.at("shards");
+    std::map<std::string, int> count;
+    for (const json& shard : shards) ++count[shard.at(0)];
+    std::vector<Entry> entries;
+    for (size_t i = 0; i < shards.size(); ++i) {
+        const std::string name = shards[i].at(0);
+        entries.push_back({name, shards[i].at(1), with_content ? data.at("content").at(i).get<std::string>() : "",
+                           count[name] > 1 ? str(name, " (shard ", i + 1, " of ", shards.size(), ")") : name});
+    }
+    return entries;
+}
+
+// Those of `all` that `others` lacks; each of the others stands for one.
+std::vector<Entry> without(const std::vector<Entry>& all, std::vector<Entry> others) {
+    std::vector<Entry> left;
+    for (const Entry& entry : all) {
+        const auto same = std::find(others.begin(), others.end(), entry);
+        if (same == others.end())
+            left.push_back(entry);
+        else
+            others.erase(same);
+    }
+    return left;
 }
 
 }  // namespace
@@ -55,30 +86,44 @@ std::vector<Setting> stored_settings(const std::string& out) {
 
 json fingerprint(const Dataset* data) {
     if (!data) return nullptr;
-    json shards = json::array();
-    for (const Shard& shard : data->shards())
+    json shards = json::array(), content = json::array();
+    for (const Shard& shard : data->shards()) {
         shards.push_back({std::filesystem::path(shard.path).filename().string(), shard.tokens});
-    return {{"sha256", data->source_sha256()}, {"shards", shards}};
+        content.push_back(shard.content_sha256());
+    }
+    return {{"sha256", data->source_sha256()}, {"shards", shards}, {"content", content}};
 }
 
 std::string difference(const json& then, const json& now) {
-    if (then.is_null() || now.is_null() || then == now) return "";
-    const std::map<std::string, int64_t> before = tokens_of(then), after = tokens_of(now);
-    std::vector<std::string> missing, added, parts;
-    for (auto& [name, tokens] : before)
-        if (!after.contains(name)) missing.push_back(name);
-    for (auto& [name, tokens] : after)
-        if (!before.contains(name)) added.push_back(name);
-    if (!missing.empty()) parts.push_back("without " + names(missing));
-    if (!added.empty()) parts.push_back("with " + names(added));
-    for (auto& [name, tokens] : after)
-        if (before.contains(name) && before.at(name) != tokens) {
-            parts.push_back(str(name, " has ", plural(tokens, "token"), ", not ", with_commas(before.at(name))));
-            break;
+    if (then.is_null() || now.is_null()) return "";
+    const bool with_content = then.contains("content") && now.contains("content");  // earlier versions wrote none
+    const std::vector<Entry> before = entries_of(then, with_content), after = entries_of(now, with_content);
+    if (before == after) return then.at("sha256") == now.at("sha256") ? "" : "made from another text (SHA-256)";
+    std::vector<Entry> added = without(after, before);
+    std::vector<std::string> missing, added_names, other_content, parts;
+    std::string other_tokens;  // the first
+    for (const Entry& entry : without(before, after)) {
+        const auto same = std::find_if(added.begin(), added.end(),
+                                       [&](const Entry& e) { return e.name == entry.name; });
+        if (same == added.end()) {
+            missing.push_back(entry.label);
+            continue;
         }
-    if (then.at("sha256") != now.at("sha256")) parts.push_back("made from another text (SHA-256)");
-    std::string text = str(plural(int64_t(after.size()), "shard"), ", not ", before.size(), ": ");
-    if (after.size() == before.size()) text = "";
+        if (same->tokens == entry.tokens)
+            other_content.push_back(same->label);
+        else if (other_tokens.empty())
+            other_tokens = str(same->label, " has ", plural(same->tokens, "token"), ", not ",
+                               with_commas(entry.tokens));
+        added.erase(same);
+    }
+    for (const Entry& entry : added) added_names.push_back(entry.label);
+    if (!missing.empty()) parts.push_back("without " + names(missing));
+    if (!added_names.empty()) parts.push_back("with " + names(added_names));
+    if (!other_tokens.empty()) parts.push_back(other_tokens);
+    if (!other_content.empty()) parts.push_back("other content in " + names(other_content));
+    std::string text;
+    if (after.size() != before.size())
+        text = str(plural(int64_t(after.size()), "shard"), ", not ", before.size(), ": ");
     for (size_t i = 0; i < parts.size(); ++i) text += (i ? "; " : "") + parts[i];
     return parts.empty() ? text + "in another order" : text;
 }

@@ -5,6 +5,7 @@ The header of a shard is defined only here in Python.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ MAGIC, HEADER_BYTES = 20240520, 1024
 MAX_SHARD_TOKENS = 2_000_000_000  # the count in the header is an int32
 
 COMPARED = 1 << 16  # tokens compared at a time
+HASHED_BLOCK, HASHED_BLOCKS = 65536, 16  # of a shard's content
 
 
 @dataclass
@@ -101,6 +103,22 @@ def same_tokens(a: ShardContent, b: ShardContent) -> bool:
         return False
     starts = range(0, len(a.tokens), COMPARED)
     return all(np.array_equal(a.tokens[i : i + COMPARED], b.tokens[i : i + COMPARED]) for i in starts)
+
+
+def content_sha256(path: Path) -> str:
+    """The hash of a shard's content (doc/formats.md, "content"): of the whole file if it is small, otherwise of parts
+    of it, because all of a large data set would take minutes to read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= HASHED_BLOCK * HASHED_BLOCKS:
+            digest.update(file.read())
+        else:
+            last = size - HASHED_BLOCK  # where the last block begins
+            for block in range(HASHED_BLOCKS):
+                file.seek(block * last // (HASHED_BLOCKS - 1))
+                digest.update(file.read(HASHED_BLOCK))
+    return digest.hexdigest()
 
 
 # --- A data set ---

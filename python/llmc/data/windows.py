@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmc.data.shard_paths import Patterns, find_shards
-from llmc.data.shards import read_shard, same_tokens
+from llmc.data.shards import content_sha256, read_shard, same_tokens
 from llmc.errors import DataError
 from llmc.random import SHARD_ORDER, WINDOW_ORDER, random_order
 from llmc.wording import plural
@@ -73,6 +73,11 @@ class Dataset:
             )
         self.shard_order = lru_cache(2)(self._shard_order)
         self.window_order = lru_cache(2)(self._window_order)
+
+    @cached_property
+    def content(self) -> list[str]:
+        """The hash of each shard's content."""
+        return [content_sha256(Path(path)) for path in self.paths]
 
     def _shard_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shards in the order of the epoch, and the sample of the epoch at which each begins."""
