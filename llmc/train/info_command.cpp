@@ -30,9 +30,10 @@ std::string optimizer_line(const fs::path& folder) {
     if (!fs::exists(path)) return "";
     const SafetensorsFile file(path.string());
     const nlohmann::json state = parse_metadata(file, "state");
-    return str("state   ", with_commas(state.value("updates", int64_t{0})), " updates of ",
-               state.value("optimizer", "an unknown optimizer"), ", ", with_commas(state.value("tokens", int64_t{0})),
-               " tokens; ", with_commas(int64_t(fs::file_size(path))), " bytes\n");
+    return str("state   ", plural(state.value("updates", int64_t{0}), "update"), " of ",
+               state.value("optimizer", "an unknown optimizer"), ", ",
+               plural(state.value("tokens", int64_t{0}), "token"), "; ", with_commas(int64_t(fs::file_size(path))),
+               " bytes\n");
 }
 
 }  // namespace

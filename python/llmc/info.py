@@ -58,8 +58,8 @@ def _optimizer_line(checkpoint: Checkpoint) -> list[str]:
     except (KeyError, ValueError):
         raise DataError(f"{path} was not written by this project, or is damaged: its metadata has no 'state'") from None
     return [
-        f"state   {state.get('updates', 0):,} updates of {state.get('optimizer', 'an unknown optimizer')}, "
-        f"{state.get('tokens', 0):,} tokens; {path.stat().st_size:,} bytes"
+        f"state   {plural(state.get('updates', 0), 'update')} of {state.get('optimizer', 'an unknown optimizer')}, "
+        f"{plural(state.get('tokens', 0), 'token')}; {path.stat().st_size:,} bytes"
     ]
 
 

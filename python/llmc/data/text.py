@@ -81,7 +81,7 @@ def pieces(files: dict[str, Path], val_fraction: float) -> Iterator[Piece]:
         start = tail_start(path, val_fraction)
         if not 0 < start < path.stat().st_size:
             raise DataError(
-                f"{path} with {path.stat().st_size:,} bytes is too short to keep {val_fraction} of it "
+                f"{path} with {plural(path.stat().st_size, 'byte')} is too short to keep {val_fraction} of it "
                 f"for validation: give more text, or --val-fraction 0"
             )
         yield from pieces_of(path, "train", 0, start)
