@@ -54,7 +54,7 @@ from llmc.run_folder import stored_config
 from llmc.run_log import RunLog, report
 from llmc.run_setup import Setup, check_weights, describe, prepare
 from llmc.run_warnings import warnings_of
-from llmc.sampling import generate, open_tokenizer
+from llmc.sampling import NotFinite, generate, open_tokenizer
 from llmc.saver import Saver
 from llmc.signals import Received, stop_signals
 from llmc.torch_profile import StepProfiler
@@ -748,15 +748,22 @@ class Trainer:
         self.saver.judge(self.step, total.item(), self.checkpoint)
 
     def sample_text(self) -> None:
-        if not self.tokenizer or self.log.sampled_at == self.step or self.rank:
-            return
+        """Of rank 0; all ranks learn whether it diverged."""
 
         def go_on(done: int) -> bool:
             self.log.activity(self.step, "sampling", done, self.config.sample_tokens)
             return not self.received.signal
 
-        vocab_size = self.setup.shape.vocab_size
-        text = generate(self.model.next_logits, self.tokenizer, vocab_size, self.config, self.step, go_on)
+        text, infinite, vocab_size = None, False, self.setup.shape.vocab_size
+        if self.tokenizer and self.log.sampled_at != self.step and not self.rank:
+            try:
+                text = generate(self.model.next_logits, self.tokenizer, vocab_size, self.config, self.step, go_on)
+            except NotFinite:
+                infinite = True
+        if largest(infinite, self.device):
+            self.log.finish(self.step, "diverged")
+            text = f"training diverged at step {self.step}: the logits of the sample are not finite"
+            raise Error(text, ExitCode.DIVERGED)
         if text is not None:
             self.log.sample(self.step, text)
 

@@ -10,7 +10,7 @@ from shards import write_shard
 
 from llmc.data.windows import Dataset
 from llmc.random import draw, normals, philox, stream_of
-from llmc.sampling import choose_token
+from llmc.sampling import NotFinite, choose_token
 from train_gpt2 import stochastic_bf16
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,6 +74,10 @@ def test_choose_token():
     p = np.exp(logits.astype(float))
     assert [choose_token(logits, 1, 0, u) for u in (0.001, 0.999)] == [0, 3]
     assert choose_token(logits, 1, 0, (p[0] + 0.01) / p.sum()) == 1
+    for value in (np.nan, np.inf, -np.inf):
+        for temperature in (0, 1):
+            with pytest.raises(NotFinite, match="logits are not finite"):
+                choose_token(np.append(logits, np.float32(value)), temperature, 0, 0.5)
 
 
 def test_data_order(data):

@@ -164,6 +164,10 @@ def test_greedy_and_top_k():
     assert {llmc.cpu.choose_token(logits, 1.0, 3, u) for u in np.linspace(0.001, 0.999, 500)} == {1, 2, 3}
     assert {llmc.cpu.choose_token(logits, 1.0, 1, u) for u in (0.01, 0.5, 0.99)} == {1}
     assert llmc.cpu.choose_token(logits, 1.0, 99, 1 - 1e-12) == 4
+    for value in (np.nan, np.inf, -np.inf):
+        for temperature in (0, 1.0):
+            with pytest.raises(llmc.Error, match="logits are not finite"):
+                llmc.cpu.choose_token([*logits, value], temperature, 0, 0.5)
 
 
 # --- The vocabulary as transformers writes it ---

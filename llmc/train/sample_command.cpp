@@ -18,13 +18,17 @@ int sample_command(const CommandLine& line) {
     const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kind, file->tokenizer_path, why);
     if (!tokenizer) fail_data("cannot sample from ", file->path, ": ", why);
     CheckpointModel opened = open_model(line, std::move(file), 1);
-    const std::string text = sample(*opened.model, *tokenizer, opened.file->shape.max_seq_len,
-                                    {.prompt = c.sampling.prompt,
-                                     .temperature = c.sampling.temperature,
-                                     .top_k = c.sampling.top_k,
-                                     .count = c.sampling.tokens,
-                                     .seed = uint64_t(c.machine.seed)});
-    std::printf("%s%s\n", c.sampling.prompt.c_str(), text.c_str());
+    const SampleOptions options{.prompt = c.sampling.prompt,
+                                .temperature = c.sampling.temperature,
+                                .top_k = c.sampling.top_k,
+                                .count = c.sampling.tokens,
+                                .seed = uint64_t(c.machine.seed)};
+    try {
+        const std::string text = sample(*opened.model, *tokenizer, opened.file->shape.max_seq_len, options);
+        std::printf("%s%s\n", c.sampling.prompt.c_str(), text.c_str());
+    } catch (const NotFinite&) {
+        throw Error(kExitDiverged, str("the logits of ", opened.file->path, " are not finite"));
+    }
     return kExitOk;
 }
 

@@ -4,12 +4,12 @@
 #include <cmath>
 #include <numeric>
 
-#include "llmc/core/error.h"
 #include "llmc/core/random.h"
 
 namespace llmc {
 
 int32_t choose_token(const std::vector<float>& logits, double temperature, int top_k, double uniform) {
+    if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) throw NotFinite();
     if (temperature == 0) return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
     std::vector<int32_t> order(logits.size());
     std::iota(order.begin(), order.end(), 0);
@@ -25,10 +25,25 @@ int32_t choose_token(const std::vector<float>& logits, double temperature, int t
     return order[std::min(at, order.size() - 1)];
 }
 
+namespace {
+
+class KeysCache {  // of a model that does not keep it, for training
+public:
+    KeysCache(GPT2& model, bool on) : model_(model) { model_.cache_keys(on); }
+    ~KeysCache() { model_.cache_keys(false); }
+    KeysCache(const KeysCache&) = delete;
+    KeysCache& operator=(const KeysCache&) = delete;
+
+private:
+    GPT2& model_;
+};
+
+}  // namespace
+
 std::vector<int32_t> generate(GPT2& model, std::vector<int32_t> tokens, int seq_len, int32_t end,
                               const SampleOptions& options) {
     const size_t given = tokens.size();
-    model.cache_keys(options.cache);
+    const KeysCache cache(model, options.cache);
     int computed = 0;  // rows of the batch that the cache holds
     for (int i = 0; i < options.count; ++i) {
         if (options.go_on && !options.go_on(i)) break;
@@ -42,7 +57,6 @@ std::vector<int32_t> generate(GPT2& model, std::vector<int32_t> tokens, int seq_
         if (token == end) break;
         tokens.push_back(token);
     }
-    model.cache_keys(false);
     tokens.erase(tokens.begin(), tokens.begin() + int64_t(given));
     return tokens;
 }

@@ -3,10 +3,16 @@
 #include <functional>
 #include <string>
 #include <vector>
+#include "llmc/core/error.h"
 #include "llmc/data/tokenizer.h"
 #include "llmc/gpt2/gpt2.h"
 
 namespace llmc {
+
+// Logits that are not finite have no likeliest token.
+struct NotFinite : Error {
+    NotFinite() : Error(kExitDiverged, "the model's logits are not finite") {}
+};
 
 struct SampleOptions {
     std::string prompt;        // empty: the start of a document
@@ -28,7 +34,7 @@ std::vector<int32_t> generate(GPT2& model, std::vector<int32_t> tokens, int seq_
 std::string sample(GPT2& model, const Tokenizer& tokenizer, int seq_len, const SampleOptions& options);
 
 // Index drawn from softmax(logits / temperature) among the top_k largest, by a uniform number in (0, 1). Ties go to the
-// lower index.
+// lower index. Throws NotFinite.
 int32_t choose_token(const std::vector<float>& logits, double temperature, int top_k, double uniform);
 
 }  // namespace llmc

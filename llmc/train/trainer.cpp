@@ -320,18 +320,24 @@ void Trainer::evaluate() {
 void Trainer::sample_text() {
     if (!tokenizer_ || sampled_at_ == state_.step) return;
     bool stopped = false;
-    const std::string text = sample(model_, *tokenizer_, config_.model.seq_len,
-                                    {.prompt = config_.sampling.prompt,
-                                     .temperature = config_.sampling.temperature,
-                                     .top_k = config_.sampling.top_k,
-                                     .count = config_.sampling.tokens,
-                                     .seed = uint64_t(config_.machine.seed),
-                                     .stream = uint32_t(state_.step),
-                                     .go_on = [&](int64_t done) {
-                                         show_activity("sampling", done, config_.sampling.tokens);
-                                         stopped = received_signal();
-                                         return !stopped;
-                                     }});
+    const SampleOptions options{.prompt = config_.sampling.prompt,
+                                .temperature = config_.sampling.temperature,
+                                .top_k = config_.sampling.top_k,
+                                .count = config_.sampling.tokens,
+                                .seed = uint64_t(config_.machine.seed),
+                                .stream = uint32_t(state_.step),
+                                .go_on = [&](int64_t done) {
+                                    show_activity("sampling", done, config_.sampling.tokens);
+                                    stopped = received_signal();
+                                    return !stopped;
+                                }};
+    std::string text;
+    try {
+        text = sample(model_, *tokenizer_, config_.model.seq_len, options);
+    } catch (const NotFinite&) {
+        saved_at_ = -1;  // the weights of this step make such logits
+        diverged("the logits of the sample are not finite");
+    }
     if (stopped) return;
     sampled_at_ = state_.step;
     logger_.write("sample", state_.step, {{"prompt", config_.sampling.prompt}, {"text", text}});

@@ -22,7 +22,7 @@ from llmc.info import describe_checkpoint
 from llmc.progress import LINES
 from llmc.ranks import pick_device
 from llmc.run_setup import assumptions, take_shape
-from llmc.sampling import generate, open_tokenizer
+from llmc.sampling import NotFinite, generate, open_tokenizer
 from llmc.step_line import SCREEN, Status
 from llmc.tokenizer import UNKNOWN
 from llmc.wording import plural
@@ -65,7 +65,11 @@ def _sample(line: CommandLine, make_model: MakeModel) -> int:
         raise DataError(f"cannot sample from {checkpoint.path}: {UNKNOWN}")
     model, config, shape, _ = _open_model(line, checkpoint, make_model)
     tokenizer = open_tokenizer(kind, find_table(checkpoint.path.parent) if kind == "gpt2" else None)
-    print(f"{config.prompt}{generate(model.next_logits, tokenizer, shape.vocab_size, config)}")
+    try:
+        text = generate(model.next_logits, tokenizer, shape.vocab_size, config)
+    except NotFinite:
+        raise Error(f"the logits of {checkpoint.path} are not finite", ExitCode.DIVERGED) from None
+    print(f"{config.prompt}{text}")
     return ExitCode.DONE
 
 

@@ -10,9 +10,15 @@ from numpy.typing import NDArray
 
 from llmc.bpe_table import read_table
 from llmc.config import Config
-from llmc.errors import DataError
+from llmc.errors import DataError, Error, ExitCode
 from llmc.random import SAMPLING, draw, uniform
 from llmc.tokenizer import TextTokenizer
+
+
+class NotFinite(Error):
+    """Logits that are not finite have no likeliest token."""
+
+    code = ExitCode.DIVERGED
 
 
 def open_tokenizer(kind: str, table: Path | None = None) -> TextTokenizer:
@@ -28,7 +34,10 @@ def open_tokenizer(kind: str, table: Path | None = None) -> TextTokenizer:
 
 
 def choose_token(logits: NDArray[np.float32], temperature: float, top_k: int, u: float) -> int:
-    """Index drawn from softmax(logits / temperature) among the top_k largest, by a uniform u. Ties: lower first."""
+    """Index drawn from softmax(logits / temperature) among the top_k largest, by a uniform u. Ties: lower first.
+    NotFinite if a logit is not."""
+    if not np.isfinite(logits).all():
+        raise NotFinite("the model's logits are not finite")
     x = logits.astype(np.float64)
     if temperature == 0:
         return int(np.argmax(x))
