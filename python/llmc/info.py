@@ -11,6 +11,7 @@ from llmc.errors import DataError
 from llmc.options import stored_options
 from llmc.run_setup import assumptions
 from llmc.weight_files import open_safetensors
+from llmc.wording import plural
 
 
 def describe_checkpoint(given: str) -> str:
