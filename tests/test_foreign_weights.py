@@ -133,6 +133,32 @@ def test_the_same_model_in_other_words(evaluate, tokens, tmp_path):
     assert "config.json is damaged" in evaluate(model)[2]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(CONFIG | {"summary_first_dropout": math.nan}).encode(),
+        json.dumps(CONFIG | {"summary_first_dropout": -math.inf}).encode(),
+        json.dumps(CONFIG)[:-1].encode() + b', "initializer_range": 1e999}',
+        json.dumps(CONFIG)[:-1].encode() + b', "initializer_range": 1' + b"0" * 400 + b"}",
+        json.dumps(CONFIG)[:-1].encode() + b', "name": "\\ud800"}',
+        json.dumps(CONFIG)[:-1].encode() + b', "name": "\xff"}',
+        json.dumps(CONFIG).encode() + b"\0",
+        json.dumps(CONFIG).encode("utf-16"),
+        json.dumps(CONFIG).encode("utf-32"),
+    ],
+    ids="nan infinity large-float large-int surrogate bytes zero utf-16 utf-32".split(),
+)
+def test_what_is_no_json(evaluate, tmp_path, text):
+    """Python's json reads most of these."""
+    model = write(tmp_path / "model", random_weights())
+    (model / "config.json").write_bytes(text)
+    code, _, said = evaluate(model)
+    assert code == 3
+    assert "config.json is damaged: it is not a JSON object" in said
+    (model / "config.json").write_bytes(json.dumps(CONFIG).encode("utf-8-sig"))
+    assert evaluate(model)[0] == 0, "a byte order mark"
+
+
 def test_what_transformers_takes_for_granted(evaluate, tokens, tmp_path):
     """transformers 4.57.1 and 5.24.0: other names of n_head and n_layer, 12 heads without n_head, n_ctx unused."""
     weights = random_weights()

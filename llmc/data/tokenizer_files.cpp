@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "llmc/core/error.h"
+#include "llmc/core/json_file.h"
 #include "llmc/data/tokenizer.h"
 
 namespace llmc {
@@ -75,8 +76,7 @@ Tokenizer Tokenizer::load_bin(const std::string& path) {
 }
 
 Tokenizer Tokenizer::load_json(const std::string& path) {
-    std::ifstream in(path);
-    nlohmann::json root = nlohmann::json::parse(in, nullptr, false);
+    nlohmann::json root = read_json(path);
     if (root.is_object() && root.contains("model") && root["model"].is_object())
         root = root["model"].value("vocab", root);
     if (!root.is_object() || root.size() != size_t(kGpt2VocabSize) || !root.contains(kEndOfText))

@@ -3,7 +3,6 @@ tokenizer.json, which transformers writes beside its weights."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmc.errors import DataError
+from llmc.json_file import read_json
 from llmc.tokenizer import GPT2_VOCAB_SIZE
 
 MAGIC, VERSION, END_OF_TEXT = 20240328, 2, "<|endoftext|>"
@@ -83,11 +83,9 @@ def _byte_of_characters() -> dict[str, int]:
 
 
 def _read_json(path: Path) -> BpeTable:
-    try:
-        root = json.loads(path.read_bytes())
-        root = root["model"]["vocab"] if isinstance(root.get("model"), dict) else root
-    except (ValueError, KeyError, AttributeError):
-        root = None
+    root = read_json(path)
+    if isinstance(root, dict) and isinstance(root.get("model"), dict):
+        root = root["model"].get("vocab", root)
     if not isinstance(root, dict) or len(root) != GPT2_VOCAB_SIZE or END_OF_TEXT not in root:
         raise DataError(
             f"{path} is not GPT-2's vocabulary: it should have {GPT2_VOCAB_SIZE} tokens and {END_OF_TEXT} among them"

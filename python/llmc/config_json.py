@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmc.errors import DataError
+from llmc.json_file import read_json
 from llmc.tokenizer import GPT2_VOCAB_SIZE
 
 # Keys that have one value here: the values that mean it, and what this program has. An absent key has transformers'
@@ -54,10 +55,7 @@ def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | N
     path = folder / "config.json"
     if not path.is_file():
         return None
-    try:
-        said = json.loads(path.read_bytes())
-    except ValueError:
-        said = None
+    said = read_json(path)
     if not isinstance(said, dict):
         raise DataError(f"{path} is damaged: it is not a JSON object")
     _resolve_aliases(path, said)

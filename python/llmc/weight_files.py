@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from llmc.errors import DataError
+from llmc.json_file import read_json
 from llmc.other_formats import what_file_is
 from llmc.wording import plural
 
@@ -92,10 +93,8 @@ class WeightFiles:
             self._where = {name: (file, path) for name in file.keys()}  # noqa: SIM118
 
     def _open_index(self) -> None:
-        try:
-            places = json.loads(self.path.read_bytes())["weight_map"]
-        except (OSError, ValueError, KeyError, TypeError):
-            places = None
+        index = read_json(self.path)
+        places = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(places, dict) or not places:
             raise DataError(f"{self.path} is no index of safetensors files: it has no object 'weight_map'")
         opened: dict[Path, Any] = {}

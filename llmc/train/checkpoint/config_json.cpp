@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 
 #include "llmc/core/error.h"
+#include "llmc/core/json_file.h"
 
 namespace llmc {
 namespace {
@@ -43,8 +43,7 @@ constexpr int kDefaultHeads = 12;  // transformers', without n_head
 class Reader {
 public:
     Reader(const std::string& path, const ModelShape& shape) : path_(path), shape_(shape) {
-        std::ifstream in(path);
-        root_ = json::parse(in, nullptr, false);
+        root_ = read_json(path);
         if (!root_.is_object()) fail_data(path_, " is damaged: it is not a JSON object");
         for (const auto& [alias, key] : kAliases) {
             if (!has(alias)) continue;

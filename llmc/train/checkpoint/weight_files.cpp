@@ -1,10 +1,9 @@
 #include "llmc/train/checkpoint/weight_files.h"
 
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "llmc/core/error.h"
+#include "llmc/core/json_file.h"
 
 namespace llmc {
 
@@ -20,8 +19,7 @@ WeightFiles::WeightFiles(const std::string& p) : path(p) {
 }
 
 void WeightFiles::open_index() {
-    std::ifstream in(path);
-    const nlohmann::json index = nlohmann::json::parse(in, nullptr, false);
+    const nlohmann::json index = read_json(path);
     const auto map = index.is_object() ? index.find("weight_map") : index.end();
     if (map == index.end() || !map->is_object() || map->empty())
         fail_data(path, " is no index of safetensors files: it has no object 'weight_map'");
