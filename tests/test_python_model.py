@@ -1,5 +1,6 @@
 """llmc.GPT2: checkpoints written and continued from Python, targets that do not count, and several threads."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -83,6 +84,20 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
     with pytest.raises(llmc.DataError, match="has no optimizer"):
         llmc.load(path, resume=True)
     assert llmc.load(path, optimizer="sgd").config["optimizer"] == "sgd"
+
+
+def test_what_differs_of_a_model_of_another_shape(tmp_path):
+    """And nothing else: under muP the head is untied unless it is said, under SP it is tied."""
+    sizes = {"depth": 1, "width": 32, "heads": 2, "seq_len": 16, "vocab_size": 99}
+    path = llmc.GPT2(parametrization="mup", base_width=16, **sizes).save(tmp_path / "mup")
+    file = re.escape(str(path / "model.safetensors"))
+    shape = f"^{file} is a model of another shape: its "
+    with pytest.raises(llmc.DataError, match=f"{shape}tie_embeddings is false, this model's true$"):
+        llmc.GPT2(**sizes).load(path)
+    other = llmc.GPT2(**sizes | {"depth": 3, "heads": 4, "seq_len": 8, "tie_embeddings": False})
+    wanted = "depth is 1, this model's 3, its heads is 2, this model's 4, its seq_len is 16, this model's 8$"
+    with pytest.raises(llmc.DataError, match=shape + wanted):
+        other.load(path)
 
 
 def test_saving_keeps_earlier_checkpoints_and_refuses_a_folder_with_later_ones(tmp_path):

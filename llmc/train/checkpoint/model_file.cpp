@@ -107,6 +107,22 @@ ModelShape completed(const ModelFile& file, const ModelShape& wanted) {
     return shape;
 }
 
+// Data error that names, as the options do, what differs.
+void check_shape(const std::string& path, const ModelShape& theirs, const ModelShape& ours) {
+    std::string out;
+    const auto compare = [&](const char* name, const json& has, const json& wanted) {
+        if (has != wanted)
+            out += str(out.empty() ? "" : ", ", "its ", name, " is ", has.dump(), ", this model's ", wanted.dump());
+    };
+    compare("depth", theirs.depth, ours.depth);
+    compare("width", theirs.width, ours.width);
+    compare("heads", theirs.heads, ours.heads);
+    compare("seq_len", theirs.max_seq_len, ours.max_seq_len);
+    compare("vocab_size", theirs.vocab_size, ours.vocab_size);
+    compare("tie_embeddings", theirs.tie_embeddings, ours.tie_embeddings);
+    if (!out.empty()) fail_data(path, " is a model of another shape: ", out);
+}
+
 // Data error if the weights would make another function under the model's rules.
 void check_rules(const ModelFile& file, const GPT2& model) {
     const Parametrization& rules = model.rules;
@@ -168,9 +184,7 @@ std::unique_ptr<ModelFile> ModelFile::open_file(const std::string& given) {
 }
 
 void load_weights(const ModelFile& file, GPT2& model) {
-    if (completed(file, model.shape) != model.shape)
-        fail_data(file.path, " is a model of another shape: ", to_json(file.shape).dump(), ", wanted ",
-                  to_json(model.shape).dump());
+    check_shape(file.path, completed(file, model.shape), model.shape);
     check_rules(file, model);
     for (Parameter& p : model.parameters.all()) Parameters::set(p, file.values(p.spec));
 }
