@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from both_programs import both as both_programs
 from program import BINARY, log, run
 from reference_tools import ALL
 from reference_tools import run as run_reference
@@ -106,7 +107,9 @@ def test_what_cannot_be_evaluated(data, tmp_path, both):
     model = write(tmp_path / "model", random_weights(), CONFIG)
     assert "--val-data is missing" in both(model, code=2)
     assert "unknown argument: --lr" in both(model, "--lr", "1", code=2)
-    assert "CHECKPOINT is required" in run("eval", expect=2)[1]
+    for words in ([], ["--val-data", data, tmp_path / "model"], ["--seq-len", 9, "--val-data", data, "--threads", 1]):
+        why = ": the words after --val-data are its values, so CHECKPOINT stands before it" if words else ""
+        assert both_programs("eval", *words) == f"CHECKPOINT is required{why}"
     assert "there is no checkpoint at" in both(tmp_path / "gone", "--val-data", data, code=3)
     shard = write_shard(tmp_path / "gpt2.bin", np.arange(99), 50257, "gpt2")
     assert "has a vocabulary of 50257 tokens, the model of 257" in both(model, "--val-data", shard, code=3)

@@ -206,6 +206,11 @@ CommandLine parse_command_line(int argc, char** argv) {
         if (eval->parsed()) fail_usage("unknown argument: ", word, nearest_argument(word, {}, kEval));
         if (info->parsed()) fail_usage("unknown argument: ", word, "; info takes a checkpoint only");
         fail_usage("unknown argument: ", word, nearest_argument(word, kCommands, kRun));
+    } catch (const CLI::RequiredError& error) {  // CHECKPOINT is; it may have become a value of the list before it
+        const bool list = std::any_of(given_to_command.begin(), given_to_command.end(),
+                                      [](const Setting& s) { return s.option->field.type == OptionType::list; });
+        fail_usage(error.what(),
+                   list ? ": the words after --val-data are its values, so CHECKPOINT stands before it" : "");
     } catch (const CLI::ParseError& error) {
         fail_usage(error.what());
     }
