@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 import torch
-from both_programs import original, twin
 from program import BINARY, run
 from safetensors.torch import save_file
 from shards import write_shard
@@ -398,35 +397,6 @@ def test_an_evaluation_that_is_not_finite_is_no_success(evaluate, tmp_path):
     code, _, text = evaluate(write(tmp_path / "model", weights, CONFIG))
     assert code == 4
     assert "training diverged at step 0: validation loss nan" in text
-
-
-@pytest.mark.parametrize("temperature", ["0", "0.8"])
-def test_a_sample_that_is_not_finite_is_no_success(tmp_path, temperature):
-    """As the sample of a checkpoint, and as that of a run, which has then diverged."""
-    weights = random_weights() | {"ln_f.weight": torch.full((WIDTH,), 3e38)}
-    model = write(tmp_path / "model", weights, CONFIG)
-    options = ["--tokenizer", "byte", "--threads", "1", "--temperature", temperature]
-    for program in (original, twin):
-        out = tmp_path / program.__name__
-        code, printed, text = program(["sample", str(model), *options])
-        assert (code, printed) == (4, "")
-        assert text == f"the logits of {model}/model.safetensors are not finite"
-        code, _, text = program(
-            ["--init", str(model), "--steps", "0", "--sample-every", "1", "--out", str(out), *options]
-        )
-        assert code == 4
-        assert text.endswith("training diverged at step 0: the logits of the sample are not finite")
-        final = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
-        assert (final["event"], final["reason"]) == ("final", "diverged")
-    loaded = llmc.load(model, batch_size=2)
-    for _ in range(2):
-        with pytest.raises(llmc.Error, match="the model's logits are not finite") as caught:
-            loaded.generate([256], 3, temperature=float(temperature))
-        assert caught.value.code == 4
-    usable = write(tmp_path / "usable", random_weights(), CONFIG)  # the model is as before: no keys and values are kept
-    loaded.load(usable)
-    batch = torch.randint(0, VOCAB, (2, 2, LENGTH), generator=torch.Generator().manual_seed(1)).numpy()
-    assert loaded.forward(*batch) == llmc.load(usable, batch_size=2).forward(*batch)
 
 
 # --- The parametrization of a checkpoint of this project ---
