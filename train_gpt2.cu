@@ -1,7 +1,10 @@
 // train_gpt2: trains a GPT-2 under the standard or the maximal update parametrization. There is no CUDA syntax here: a
 // host compiler and nvcc both build it, and the backend (llmc/cpu, llmc/cuda, the emulator) is chosen when linking.
 #include <cstdio>
+#include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "llmc/core/error.h"
 #include "llmc/mup/rule_table.h"
@@ -29,20 +32,32 @@ int run(int argc, char** argv) {
     device::initialize(line.config.machine.threads);
     if (!training) return line.command == CommandLine::Command::eval ? eval_command(line) : sample_command(line);
 
-    Setup setup = prepare(line);
-    if (line.dry_run) {
-        std::printf("%s\n%s", describe(setup).c_str(), rule_table(rules_json(setup), line.all_tensors).c_str());
-        std::fflush(stdout);
-        llmc::checked_memory(setup);  // what does not fit fails here, too
-        return kExitOk;
-    }
-    if (!setup.finished.empty()) {
-        std::printf("%s\n", setup.finished.c_str());
-        return kExitOk;
-    }
     std::string command;
     for (int i = 0; i < argc; ++i) command += (i ? " " : "") + std::string(argv[i]);
-    return Trainer(std::move(setup), command).run();
+    std::vector<DamagedCheckpoint> damaged;
+    for (;;) {
+        Setup setup = prepare(line, damaged);
+        if (line.dry_run) {
+            std::printf("%s\n%s", describe(setup).c_str(), rule_table(rules_json(setup), line.all_tensors).c_str());
+            std::fflush(stdout);
+            llmc::checked_memory(setup);  // what does not fit fails here, too
+            return kExitOk;
+        }
+        if (!setup.finished.empty()) {
+            std::printf("%s\n", setup.finished.c_str());
+            return kExitOk;
+        }
+        const std::optional<std::string> resume_from = setup.resume_from;
+        std::unique_ptr<Trainer> trainer;
+        try {
+            trainer = std::make_unique<Trainer>(std::move(setup), command);
+        } catch (const DamageError& error) {  // found when the values were read; nothing was written yet
+            if (!resume_from) throw;
+            damaged.push_back({*resume_from, error.what()});
+            continue;
+        }
+        return trainer->run();
+    }
 }
 
 }  // namespace

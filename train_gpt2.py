@@ -40,11 +40,11 @@ from torch import Tensor
 
 from llmc.batches import Batches
 from llmc.check_writer import CheckWriter
-from llmc.checkpoint import Rule, Rules, Shape, load_training_state
+from llmc.checkpoint import Damaged, Rule, Rules, Shape, load_training_state, naming_intact
 from llmc.command_line import TORCH_OPTIONS, CommandLine, Program, parse_command_line
 from llmc.commands import run_command
 from llmc.config import Config
-from llmc.errors import Error, ExitCode, UsageError
+from llmc.errors import DamageError, Error, ExitCode, UsageError
 from llmc.options import base_shape
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
@@ -661,7 +661,9 @@ class Trainer:
         self.tokenizer = open_tokenizer(setup.tokenizer, setup.tokenizer_file) if config.sample_every else None
         self.model = GPT2(config, setup.shape, rules).to(device)
         initial = functools.partial(initial_value, config.seed)
-        self.model.set_weights(setup.weights.values if setup.weights else initial)
+        init = None if setup.resume_from else setup.weights
+        with naming_intact(init.path) if init else contextlib.nullcontext():
+            self.model.set_weights(setup.weights.values if setup.weights else initial)
         self.optimizer = Optimizer(self.model, config)
         self.network: Any = torch.compile(self.model, dynamic=False) if compiled else self.model
         self.parallel: Any = self.network if setup.ranks == 1 else data_parallel(self.network)
@@ -828,10 +830,11 @@ PROGRAM = Program(
 )
 
 
-def resolve(line: CommandLine) -> tuple[Setup, Rules]:
-    """The setup of a run and its rules. Raises UsageErrors and DataErrors; writes nothing."""
+def resolve(line: CommandLine, damaged: Sequence[Damaged] = ()) -> tuple[Setup, Rules]:
+    """The setup of a run and its rules. Raises UsageErrors and DataErrors; writes nothing. damaged: checkpoints that
+    --resume passes over."""
     scheme = SCHEMES[line.config.parametrization]
-    setup = prepare(line, scheme.tie, scheme.grad_clip, world_size())
+    setup = prepare(line, scheme.tie, scheme.grad_clip, world_size(), damaged)
     setup.warnings.extend(warnings_of(setup, lr_factor))
     return setup, parametrization(setup.config, setup.shape)
 
@@ -840,20 +843,28 @@ def train(line: CommandLine) -> int:
     """Trains; returns the exit code."""
     begin, compiled = time.perf_counter(), bool(line.extra["compile"])
     device = pick_device(str(line.extra["device"]), line.config.threads)
+    damaged: list[Damaged] = []
     with process_group(device):
-        setup, rules = resolve(line)
-        if line.dry_run:
-            if rank() == 0:
-                print(describe(setup, rules, str(device)), table_lines(rules, line.every_block), sep="\n")
-            return 0
-        if setup.finished:
-            if rank() == 0:
-                print(setup.finished)
-            return 0
-        with contextlib.closing(setup.lock):
-            trainer = Trainer(setup, rules, device, compiled, begin)
-            with stop_signals() as received:
-                return trainer.run(received)
+        while True:
+            setup, rules = resolve(line, damaged)
+            if line.dry_run:
+                if rank() == 0:
+                    print(describe(setup, rules, str(device)), table_lines(rules, line.every_block), sep="\n")
+                return 0
+            if setup.finished:
+                if rank() == 0:
+                    print(setup.finished)
+                return 0
+            with contextlib.closing(setup.lock):
+                try:
+                    trainer = Trainer(setup, rules, device, compiled, begin)
+                except DamageError as error:  # found when the values were read; nothing was written yet
+                    if not setup.resume_from:
+                        raise
+                    damaged.append(Damaged(setup.resume_from, str(error)))
+                    continue
+                with stop_signals() as received:
+                    return trainer.run(received)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from program import ROOT, TINY, checkpoints, last_wins, log, losses, run, snapshot, tensors
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from shards import random_text, write_shard, write_text_shards
 
 import llmc
@@ -125,6 +127,11 @@ def truncate(folder):
     path.write_bytes(path.read_bytes()[:-5])
 
 
+def truncate_optimizer(folder):
+    path = folder / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
 def remove(folder):
     (folder / "optimizer.safetensors").unlink()
 
@@ -140,21 +147,48 @@ def mix(folder):
     shutil.copy(folder.parent / "step_00000002/optimizer.safetensors", folder)
 
 
-@pytest.mark.parametrize("damage", [truncate, remove, spoil_header, mix])
+def rewrite(path, change):
+    """Writes a file of a checkpoint again, with another content and the same metadata."""
+    with safe_open(path, "np") as file:
+        values, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    change(values)
+    save_file(values, path, metadata)
+
+
+def lacking_weights(folder):
+    rewrite(folder / "model.safetensors", lambda values: values.pop("h.1.mlp.c_fc.weight"))
+
+
+def lacking_moments(folder):
+    rewrite(folder / "optimizer.safetensors", lambda values: values.pop("v.ln_f.bias"))
+
+
+def nan_in_weights(folder):
+    rewrite(folder / "model.safetensors", lambda values: values["wpe.weight"].fill(np.nan))
+
+
+def nan_in_moments(folder):
+    rewrite(folder / "optimizer.safetensors", lambda values: values["m.h.0.ln_1.weight"].fill(np.inf))
+
+
+IN_THE_VALUES = [lacking_weights, lacking_moments, nan_in_weights, nan_in_moments]
+
+
+@pytest.mark.parametrize("damage", [truncate, remove, spoil_header, mix, *IN_THE_VALUES])
 def test_damaged_checkpoints(data, tmp_path, call, damage):
     """The newest two are damaged: resume goes on from the third, and says so; their names do not count as new ones."""
     call(*data, *RUN, "--steps", 8, "--checkpoint-every", 2, "--keep", 4, "--out", tmp_path)
     whole = losses(tmp_path)
     damage(tmp_path / "checkpoints/step_00000008")
     damage(tmp_path / "checkpoints/step_00000006")
-    out = call("--out", tmp_path, "--resume", "--keep", 1)
+    out = call("--out", tmp_path, "--resume", "--keep", 1, "--steps", 9)
     for step in (8, 6):
         folder = tmp_path / f"checkpoints/step_{step:08d}"
         assert f"warning the checkpoint {folder} is damaged (" in out
     assert f"going on from {tmp_path}/checkpoints/step_00000004\n" in out
-    assert losses(tmp_path) == whole
-    assert names(tmp_path) == ["8"]
-    call("--out", tmp_path, "--resume", "--steps", 9)
+    assert losses(tmp_path)[:8] == whole
+    assert names(tmp_path) == ["9"]
+    call("--out", tmp_path, "--resume", "--steps", 10)
 
 
 def test_a_damaged_checkpoint_names_an_intact_one(data, tmp_path, call):
@@ -167,6 +201,61 @@ def test_a_damaged_checkpoint_names_an_intact_one(data, tmp_path, call):
     assert "is intact" not in call("sample", tmp_path, code=3)
     out = call("--out", tmp_path, "--resume", code=3)
     assert f"no checkpoint in {tmp_path} is intact" in out and "delete" in out
+
+
+@pytest.mark.parametrize("damage", [lacking_weights, nan_in_weights])
+def test_damage_in_the_values_names_an_intact_checkpoint(data, tmp_path, call, damage):
+    """One that holds NaN, too, is not called intact."""
+    call(*data, *RUN, "--steps", 3, "--checkpoint-every", 1, "--keep", 9, "--out", tmp_path)
+    damage(tmp_path / "checkpoints/step_00000003")
+    nan_in_moments(tmp_path / "checkpoints/step_00000002")
+    words = f"; the checkpoint {tmp_path}/checkpoints/step_00000001 is intact\n"
+    for given in (tmp_path, tmp_path / "checkpoints/step_00000003/model.safetensors"):
+        assert call("sample", given, code=3).endswith(words)
+        assert call("eval", given, *data[2:], code=3).endswith(words)
+        assert call(*data, *RUN, "--init", given, "--steps", 1, code=3).endswith(words)
+
+
+def test_no_checkpoint_whose_values_can_be_read(data, tmp_path, call):
+    call(*data, *RUN, "--steps", 2, "--checkpoint-every", 1, "--out", tmp_path)
+    nan_in_moments(tmp_path / "checkpoints/step_00000001")
+    nan_in_weights(tmp_path / "checkpoints/step_00000002")
+    before = snapshot(tmp_path)
+    out = call("--out", tmp_path, "--resume", "--steps", 3, code=3)
+    assert f"no checkpoint in {tmp_path} is intact" in out and "wpe.weight has NaN" in out
+    assert snapshot(tmp_path) == before
+    assert "is intact" not in call("sample", tmp_path, code=3)
+
+
+@pytest.mark.parametrize("damage", [remove, truncate_optimizer, lacking_moments, nan_in_moments])
+def test_llmc_load_names_an_intact_checkpoint(data, tmp_path, damage):
+    run(*data, *RUN, "--steps", 2, "--checkpoint-every", 1, "--out", tmp_path)
+    damage(tmp_path / "checkpoints/step_00000002")
+    words = re.escape(f"; the checkpoint {tmp_path}/checkpoints/step_00000001 is intact") + "$"
+    for given in (tmp_path, tmp_path / "checkpoints/step_00000002"):
+        with pytest.raises(llmc.DataError, match=words):
+            llmc.load(given, resume=True)
+    model = llmc.load(tmp_path)  # the weights alone
+    before = model.parameters()
+    with pytest.raises(llmc.DataError, match=words):
+        model.load(tmp_path, resume=True)
+    assert all((before[name] == value).all() for name, value in model.parameters().items())
+    llmc.load(tmp_path / "checkpoints/step_00000001", resume=True)
+
+
+def test_llmc_load_names_no_other_checkpoint_for_another_model(data, tmp_path):
+    run(*data, *RUN, "--steps", 2, "--checkpoint-every", 1, "--out", tmp_path)
+    model = llmc.load(tmp_path, optimizer="sgd")
+    with pytest.raises(llmc.DataError, match=r"resume=False\)$"):
+        model.load(tmp_path, resume=True)
+
+
+def test_info_names_an_intact_checkpoint(data, tmp_path, call):
+    call(*data, *RUN, "--steps", 2, "--checkpoint-every", 1, "--out", tmp_path)
+    truncate_optimizer(tmp_path / "checkpoints/step_00000002")
+    out = call("info", tmp_path, code=3)
+    assert "optimizer.safetensors" in out
+    assert out.endswith(f"; the checkpoint {tmp_path}/checkpoints/step_00000001 is intact\n")
 
 
 def test_what_killed_runs_leave_is_no_checkpoint(data, tmp_path, call):

@@ -75,7 +75,7 @@ public:
           model_(parts.shape, make_rules(parts.config, parts.shape), options_of(parts.config, logits_rows)),
           optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
         if (parts.weights) {
-            load_weights(*parts.weights, model_);
+            naming_intact(parts.weights->path, [&] { load_weights(*parts.weights, model_); });
             tokenizer_ = parts.weights->tokenizer;
             tokenizer_path_ = parts.weights->tokenizer_path;
         } else {
@@ -196,11 +196,13 @@ public:
     void load(const std::string& path, bool resume) {
         const Turn turn;
         const auto file = ModelFile::open(path);
-        if (resume) check_resumable(*file);
-        has_targets_ = false;
-        load_weights(*file, model_);
-        optimizer_.masters_from_parameters();
-        if (resume) state_ = load_training_state(fs::path(file->path).parent_path().string(), optimizer_);
+        naming_intact(file->path, [&] {
+            if (resume) check_resumable(*file);
+            has_targets_ = false;
+            load_weights(*file, model_);
+            optimizer_.masters_from_parameters();
+            if (resume) state_ = load_training_state(fs::path(file->path).parent_path().string(), optimizer_);
+        });
     }
     std::string save(const std::string& folder, const std::string& tokenizer) {
         if (folder.empty()) fail_usage("folder is empty: name the folder of a run");
@@ -237,7 +239,7 @@ private:
         options.logits_rows = logits_rows;
         return options;
     }
-    // The options that the optimizer's state depends on.
+    // The options that the optimizer's state depends on, and its file.
     void check_resumable(const ModelFile& file) const {
         const auto now = to_json(config_);
         for (const char* key : {"optimizer", "dtype"})
@@ -245,7 +247,8 @@ private:
                 fail_data(file.path, " has ", key, " = ", file.config.at(key).dump(), ", this model ",
                           now.at(key).dump(), ": give the same, or load only the weights (resume=False)");
         if (!fs::exists(fs::path(file.path).parent_path() / "optimizer.safetensors"))
-            fail_data(file.path, " has no optimizer.safetensors beside it: load only the weights (resume=False)");
+            fail_damaged(file.path, " has no optimizer.safetensors beside it: load only the weights (resume=False)");
+        check_complete(file, false);
     }
     template <class Collect>
     static NamedValues collect(Collect&& from) {

@@ -23,6 +23,11 @@ struct Error : std::runtime_error {
     ExitCode exit_code;
 };
 
+// A file of a checkpoint that is missing, damaged or incomplete: another checkpoint of the run may do.
+struct DamageError : Error {
+    explicit DamageError(const std::string& message) : Error(kExitData, message) {}
+};
+
 // Joins its arguments with operator<<: str("T is ", T, ", at most ", max).
 template <class... Args>
 std::string str(const Args&... args) {
@@ -42,6 +47,10 @@ template <class... Args>
 template <class... Args>
 [[noreturn]] void fail_data(const Args&... args) {
     throw Error(kExitData, str(args...));
+}
+template <class... Args>
+[[noreturn]] void fail_damaged(const Args&... args) {
+    throw DamageError(str(args...));
 }
 
 }  // namespace llmc

@@ -24,7 +24,7 @@ CheckpointModel open_model(const CommandLine& line, std::unique_ptr<ModelFile> f
         fail("out of memory: the model and --batch-size ", batch_size, " x --seq-len ", options.seq_len, " need ",
              bytes_text(bytes), ", ", device::backend(), " has ", bytes_text(available), " available: lower them");
     out.model = std::make_unique<GPT2>(shape, make_rules(config, shape), options);
-    load_weights(*out.file, *out.model);
+    naming_intact(out.file->path, [&] { load_weights(*out.file, *out.model); });
     return out;
 }
 

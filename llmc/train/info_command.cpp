@@ -61,7 +61,9 @@ std::string describe_checkpoint(const std::string& given) {
                   rules.value("depth_mult", 1.0));
     out += str(text, "plain   ", outside.empty() ? "yes: its weights are a GPT-2 for every program" : "no: " + outside,
                "\n");
-    out += str("step    ", with_commas(file->step), "\n", optimizer_line(folder));
+    std::string optimizer;
+    naming_intact(file->path, [&] { optimizer = optimizer_line(folder); });
+    out += str("step    ", with_commas(file->step), "\n", optimizer);
     return out + "options " + changed_options(from_json(file->config, file->path)) + "\n";
 }
 

@@ -35,9 +35,9 @@ void compare_with_checkpoint(Setup& s) {
                    " asked for: raise --steps");
 }
 
-void find_checkpoint(Setup& s) {
+void find_checkpoint(Setup& s, const std::vector<DamagedCheckpoint>& damaged) {
     const std::string& out = s.config.output.out;
-    const IntactCheckpoint found = newest_intact_checkpoint(out);
+    const IntactCheckpoint found = newest_intact_checkpoint(out, {.known = damaged});
     s.resume_from = found.folder;
     s.damaged = found.damaged;
     if (s.damaged.empty()) return;
@@ -136,13 +136,13 @@ void check_unused(const Config& config) {
                    "another folder");
 }
 
-Setup prepare(const CommandLine& line) {
+Setup prepare(const CommandLine& line, const std::vector<DamagedCheckpoint>& damaged) {
     Setup s;
     s.config = line.config;
     Config& c = s.config;
     const std::string& out = c.output.out;
     if (!line.dry_run) s.lock.take_existing(out);
-    if (c.output.resume) find_checkpoint(s);
+    if (c.output.resume) find_checkpoint(s, damaged);
     if (s.resume_from)
         s.weights = ModelFile::open(*s.resume_from);
     else if (!c.model.init.empty())

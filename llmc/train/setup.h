@@ -39,8 +39,8 @@ std::vector<Segment> evaluation_segments(const Dataset& val, const Config& confi
 
 // Usage error if --out holds an earlier run and neither --resume nor --overwrite is given.
 void check_unused(const Config& config);
-// Throws usage and data errors before anything is written.
-Setup prepare(const CommandLine& line);
+// Throws usage and data errors before anything is written. damaged: checkpoints that --resume passes over.
+Setup prepare(const CommandLine& line, const std::vector<DamagedCheckpoint>& damaged = {});
 
 nlohmann::ordered_json rules_json(const Setup& setup);
 // The tokenizer for samples and prompts; null: there is none, for the reason in `why`.

@@ -28,8 +28,10 @@ Trainer::Trainer(Setup setup, const std::string& command)
     : setup_(std::move(setup)),
       model_(setup_.shape, *setup_.rules, checked_memory(setup_)),
       optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
-    if (setup_.weights)
+    if (setup_.resume_from)
         load_weights(*setup_.weights, model_);
+    else if (setup_.weights)
+        naming_intact(setup_.weights->path, [&] { load_weights(*setup_.weights, model_); });
     else
         model_.parameters.initialise(uint64_t(config_.machine.seed));
     optimizer_.masters_from_parameters();
@@ -71,7 +73,7 @@ void Trainer::open_folder() {
     const std::string warning = setup_.lock.take(out);
     if (!warning.empty()) setup_.warnings.push_back(warning);
     check_unused(config_);
-    if (config_.output.resume && newest_intact_checkpoint(out).folder != setup_.resume_from)
+    if (config_.output.resume && newest_intact_checkpoint(out, {.known = setup_.damaged}).folder != setup_.resume_from)
         fail("--out ", out, ": another run wrote a checkpoint meanwhile: start again");
 }
 

@@ -9,7 +9,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -21,11 +22,11 @@ from safetensors.torch import save_file
 
 from llmc.bpe_table import read_table
 from llmc.config_json import config_json, factors_outside
-from llmc.errors import DataError, Error
+from llmc.errors import DamageError, DataError, Error
 from llmc.foreign import ForeignModel, read_foreign
 from llmc.other_formats import what_file_is, what_is_in
 from llmc.tokenizer import GPT2_VOCAB_SIZE
-from llmc.weight_files import WeightFiles, open_safetensors, read_finite
+from llmc.weight_files import WeightFiles, check_tensor, open_safetensors, read_finite
 
 Rule: TypeAlias = dict[str, Any]
 Rules: TypeAlias = dict[str, Any]
@@ -89,14 +90,14 @@ class Checkpoint:
             )
         for key in ("model", "parametrization", "config", "tokenizer", "step"):
             if key not in metadata:
-                raise DataError(f"{self.path} is damaged, or not of this project: its metadata has no '{key}'")
+                raise DamageError(f"{self.path} is damaged, or not of this project: its metadata has no '{key}'")
         try:
             self.shape = Shape.from_json(json.loads(metadata["model"]))
             self.parametrization = json.loads(metadata["parametrization"])
             self.config, self.tokenizer = json.loads(metadata["config"]), metadata["tokenizer"]
             self.step = int(metadata["step"])
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.path} is damaged: its metadata cannot be read ({error})") from None
+            raise DamageError(f"{self.path} is damaged: its metadata cannot be read ({error})") from None
 
     def values(self, rule: Rule) -> torch.Tensor:
         """The tensor of a rule, fp32, (out, in)."""
@@ -123,44 +124,85 @@ class Damaged(NamedTuple):
     reason: str
 
 
-def newest_intact_checkpoint(out: str | Path, before: str = "") -> tuple[Path | None, list[Damaged]]:
-    """The newest intact checkpoint, and the damaged ones that are newer, newest first. before: only those older than
-    the folder of this name."""
-    damaged = list[Damaged]()
+def newest_intact_checkpoint(
+    out: str | Path, before: str = "", with_values: bool = False, known: Sequence[Damaged] = ()
+) -> tuple[Path | None, list[Damaged]]:
+    """The newest intact checkpoint, and the damaged ones that are newer, newest first.
+
+    before          only those older than the folder of this name
+    with_values     False: looks only at headers, sizes and metadata of both files
+    known           what reading their values has found
+    """
+    damaged, reasons = list[Damaged](), dict(known)
     for folder in reversed(checkpoints_in(out)):
         if before and folder.name >= before:
             continue
-        reason = _damage_of(folder)
+        reason = reasons.get(folder) or _damage_of(folder, with_values)
         if not reason:
             return folder, damaged
         damaged.append(Damaged(folder, reason))
     return None, damaged
 
 
-def _damage_of(folder: Path) -> str:
-    """Why a checkpoint cannot be resumed from; "" if it can. Looks at headers, sizes and metadata of both files."""
+def _damage_of(folder: Path, with_values: bool) -> str:
+    """Why a checkpoint cannot be resumed from; "" if it can."""
     try:
-        model, start = open_file(folder), read_start(folder)
+        check_complete(open_file(folder), with_values)
     except Error as error:
         return str(error)
-    return "" if model.step == start.step else f"its files are of the steps {model.step} and {start.step}"
+    return ""
+
+
+def check_complete(model: Checkpoint, with_values: bool) -> None:
+    """DamageError unless the model and the optimizer file beside it are of one step and have all tensors. with_values:
+    all tensors are read, because one may hold a number that is not finite."""
+    folder = model.path.parent
+    step, path = read_start(folder).step, folder / "optimizer.safetensors"
+    if model.step != step:
+        raise DamageError(f"its files are of the steps {model.step} and {step}")
+    if model.parametrization is None:  # not of this project
+        return
+    prefixes = ["m.", *(["v."] if model.config.get("optimizer") == "adamw" else [])]
+    prefixes += ["master."] if model.config.get("dtype") == "bf16" else []
+    in_model, in_optimizer = (model.files.read, read_finite) if with_values else (model.files.check, check_tensor)
+    try:
+        with open_safetensors(path) as file:
+            for rule in model.parametrization["tensors"]:
+                in_model(rule["name"], stored_shape(rule))
+                for prefix in prefixes:
+                    in_optimizer(file, path, prefix + rule["name"], stored_shape(rule))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamageError(f"{model.path} is damaged: its metadata cannot be read ({error})") from None
+
+
+@contextmanager
+def naming_intact(path: Path, kind: type[DataError] = DamageError) -> Iterator[None]:
+    """If a file proves to be damaged, and `path` is a checkpoint of a run, a file of one, or the folder of a run, the
+    error also names an older checkpoint that is intact."""
+    try:
+        yield
+    except kind as error:
+        intact = _intact_beside(path)
+        if intact is None:
+            raise
+        raise DamageError(f"{error}; the checkpoint {intact} is intact") from None
+
+
+def _intact_beside(path: Path) -> Path | None:
+    if not path.exists():
+        return None
+    folder = path if path.is_dir() else path.parent
+    if (folder / "checkpoints").exists():
+        return newest_intact_checkpoint(folder, with_values=True)[0]
+    step = folder.resolve().name  # of the link checkpoints/best, too
+    return newest_intact_checkpoint(folder.parent.parent, before=step, with_values=True)[0]
 
 
 def open_checkpoint(given: str | Path) -> Checkpoint:
     """given: a checkpoint's folder, a model file, or a run's folder, for its newest checkpoint. If it is a damaged
     checkpoint of a run, the error names an older one that is intact."""
-    try:
+    with naming_intact(Path(given), DataError):
         return open_file(given)
-    except DataError as error:
-        folder = Path(given)
-        if not folder.exists():
-            raise
-        folder = folder if folder.is_dir() else folder.parent
-        run = (folder / "checkpoints").exists()
-        intact, _ = newest_intact_checkpoint(*((folder, "") if run else (folder.parent.parent, folder.name)))
-        if intact is None:
-            raise
-        raise DataError(f"{error}; the checkpoint {intact} is intact") from None
 
 
 def open_file(given: str | Path) -> Checkpoint:
@@ -350,7 +392,7 @@ def read_start(folder: Path) -> Start:
             state, step = json.loads(file.metadata()["state"]), int(file.metadata()["step"])
             return Start(step, int(state["samples"]), int(state["tokens"]), state.get("data") or {})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is missing or damaged: {error}") from None
+        raise DamageError(f"{path} is missing or damaged: {error}") from None
 
 
 def load_training_state(folder: Path, tensors: Mapping[str, torch.Tensor], rules: Rules) -> dict[str, Any]:
@@ -364,5 +406,5 @@ def load_training_state(folder: Path, tensors: Mapping[str, torch.Tensor], rules
                 rule = by_name[name.split(".", 1)[1]]
                 tensor[: rule["shape"][0]].copy_(from_stored(read_finite(file, path, name, stored_shape(rule)), rule))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is missing or damaged: {error}") from None
+        raise DamageError(f"{path} is missing or damaged: {error}") from None
     return state

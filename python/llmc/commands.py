@@ -13,7 +13,7 @@ import torch
 
 from llmc.batches import evaluation_segments, on_device
 from llmc.bpe_table import find_table
-from llmc.checkpoint import Checkpoint, Rules, Shape, open_checkpoint
+from llmc.checkpoint import Checkpoint, Rules, Shape, naming_intact, open_checkpoint
 from llmc.command_line import CommandLine
 from llmc.config import Config
 from llmc.data.windows import Dataset
@@ -54,7 +54,8 @@ def _open_model(
         print(note, file=sys.stderr)
     device = pick_device(str(line.extra["device"]), config.threads)
     model = make_model(config, shape, checkpoint.parametrization).to(device)
-    model.set_weights(checkpoint.values)
+    with naming_intact(checkpoint.path):
+        model.set_weights(checkpoint.values)
     return model, config, shape, device
 
 

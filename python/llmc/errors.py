@@ -46,6 +46,10 @@ class DataError(Error):
     code = ExitCode.DATA
 
 
+class DamageError(DataError):
+    """A file of a checkpoint that is missing, damaged or incomplete: another checkpoint of the run may do."""
+
+
 class Stopped(Error):
     """Stopped by signals, after all running processes have ended."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from llmc.checkpoint import Checkpoint, open_checkpoint
+from llmc.checkpoint import Checkpoint, naming_intact, open_checkpoint
 from llmc.config import Config
 from llmc.config_json import factors_outside
-from llmc.errors import DataError
+from llmc.errors import DamageError
 from llmc.options import stored_options
 from llmc.run_setup import assumptions
 from llmc.weight_files import open_safetensors
@@ -31,13 +31,15 @@ def describe_checkpoint(given: str) -> str:
         but = "" if scaled else ", but attention logits without 1/sqrt(head size)"
         return "\n".join([*lines, f"rules   none in the file: a standard GPT-2{but}"])
     outside = factors_outside(rules, shape.head_dim)
+    with naming_intact(path):
+        optimizer = _optimizer_line(checkpoint)
     return "\n".join(
         [
             *lines,
             f"rules   {rules['scheme']}, width_mult {rules['width_mult']:g}, depth_mult {rules['depth_mult']:g}",
             f"plain   {'no: ' + outside if outside else 'yes: its weights are a GPT-2 for every program'}",
             f"step    {checkpoint.step:,}",
-            *_optimizer_line(checkpoint),
+            *optimizer,
             f"options {_changed_options(checkpoint)}",
         ]
     )
@@ -57,7 +59,9 @@ def _optimizer_line(checkpoint: Checkpoint) -> list[str]:
     try:
         state = json.loads((open_safetensors(path).metadata() or {})["state"])
     except (KeyError, ValueError):
-        raise DataError(f"{path} was not written by this project, or is damaged: its metadata has no 'state'") from None
+        raise DamageError(
+            f"{path} was not written by this project, or is damaged: its metadata has no 'state'"
+        ) from None
     return [
         f"state   {plural(state.get('updates', 0), 'update')} of {state.get('optimizer', 'an unknown optimizer')}, "
         f"{plural(state.get('tokens', 0), 'token')}; {path.stat().st_size:,} bytes"

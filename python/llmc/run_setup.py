@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,17 +65,20 @@ class Setup:
         return self.config.total_batch_size // (self.config.batch_size * self.config.seq_len * self.ranks)
 
 
-def prepare(line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1) -> Setup:
+def prepare(
+    line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1, passed_over: Sequence[Damaged] = ()
+) -> Setup:
     """Raises UsageErrors and DataErrors before anything is written.
 
     ties, grad_clip     the scheme's defaults of --tie-embeddings and --grad-clip
+    passed_over         damaged checkpoints that --resume does not take
     """
     config, weights, notes = line.config, None, []
     lock, resume_from, damaged = RunLock(), None, list[Damaged]()
     if not line.dry_run and rank() == 0:
         lock.take_existing(config.out)
     if config.resume:
-        resume_from, damaged = newest_intact_checkpoint(config.out)
+        resume_from, damaged = newest_intact_checkpoint(config.out, known=passed_over)
     warnings = _about_damage(config.out, resume_from, damaged)
     if source := resume_from or config.init:
         weights = open_checkpoint(source)
@@ -136,7 +140,7 @@ def open_folder(setup: Setup) -> None:
         raise Error(f"cannot write to --out {config.out}: {error.strerror}") from None
     setup.warnings.extend([warning] if warning else [])
     check_unused(config)
-    if config.resume and newest_intact_checkpoint(config.out)[0] != setup.resume_from:
+    if config.resume and newest_intact_checkpoint(config.out, known=setup.damaged)[0] != setup.resume_from:
         raise Error(f"--out {config.out}: another run wrote a checkpoint meanwhile: start again")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from llmc.errors import DataError
+from llmc.errors import DamageError, DataError
 from llmc.json_file import read_json
 from llmc.other_formats import what_file_is
 from llmc.wording import plural
@@ -22,53 +22,57 @@ _open: Any = safe_open  # it has no types
 
 
 def open_safetensors(path: Path) -> Any:
-    """DataError if the file is missing or not in the format."""
+    """DamageError if the file is missing or not in the format."""
     _check_length(path)
     try:
         return _open(path, "pt")
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is no safetensors file, or damaged: {error}") from None
+        raise DamageError(f"{path} is no safetensors file, or damaged: {error}") from None
 
 
 def _check_length(path: Path) -> None:
-    """DataError for a file that cannot be in the format, with what else it is."""
+    """DamageError for a file that cannot be in the format, with what else it is."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for a writer
         with open(descriptor, "rb") as file:
             beginning = file.read(8) or b""
     except OSError as error:
-        raise DataError(f"cannot open the checkpoint {path}: {error.strerror}") from None
+        raise DamageError(f"cannot open the checkpoint {path}: {error.strerror}") from None
     size, length = path.stat().st_size, int.from_bytes(beginning, "little")
     if size < 8:
-        raise DataError(f"{path} is no safetensors file: it has {plural(size, 'byte')}{what_file_is(path)}")
+        raise DamageError(f"{path} is no safetensors file: it has {plural(size, 'byte')}{what_file_is(path)}")
     if length > LONGEST_HEADER:
         too_long = f": its header should have {length} bytes, more than the format allows"
-        raise DataError(f"{path} is no safetensors file{what_file_is(path) or too_long}")
+        raise DamageError(f"{path} is no safetensors file{what_file_is(path) or too_long}")
     if length > size - 8:
-        raise DataError(
+        raise DamageError(
             f"{path} is no safetensors file, or truncated: its header should have "
             f"{plural(length, 'byte')}, the file has {size:,}"
         )
 
 
-def read_finite(file: Any, path: Path, name: str, shape: list[int]) -> torch.Tensor:
-    """A tensor of an open file. DataError if it is absent, has another shape, is not F32, BF16 or F16, or holds a
-    number that is not finite."""
+def check_tensor(file: Any, path: Path, name: str, shape: list[int]) -> None:
+    """DamageError if a tensor of an open file is absent, has another shape, or is not F32, BF16 or F16."""
     if name not in file.keys():  # noqa: SIM118 - not a dict
-        raise DataError(f"{path} has no tensor '{name}': is it a checkpoint of another model?")
+        raise DamageError(f"{path} has no tensor '{name}': is it a checkpoint of another model?")
     part = file.get_slice(name)
     if part.get_shape() != shape:
-        raise DataError(
+        raise DamageError(
             f"{path}: tensor {name} has the shape {_json(part.get_shape())}, the model needs {_json(shape)}"
         )
     if part.get_dtype() not in DTYPES:
-        raise DataError(f"{path}: tensor {name} has dtype {part.get_dtype()}; this program reads F32, BF16 and F16")
+        raise DamageError(f"{path}: tensor {name} has dtype {part.get_dtype()}; this program reads F32, BF16 and F16")
+
+
+def read_finite(file: Any, path: Path, name: str, shape: list[int]) -> torch.Tensor:
+    """A tensor of an open file. DamageError as of check_tensor, and for a number that is not finite."""
+    check_tensor(file, path, name, shape)
     value: torch.Tensor = file.get_tensor(name)
     finite = torch.isfinite(value).flatten()
     if not finite.all():
         at = int((~finite).nonzero()[0])
         kind = "NaN" if torch.isnan(value.flatten()[at]) else "infinity"
-        raise DataError(
+        raise DamageError(
             f"{path}: tensor {name} has {kind} at element {at} of {value.numel()}: the run that wrote it had diverged, "
             "or the file is damaged; use an earlier checkpoint"
         )
@@ -132,7 +136,10 @@ class WeightFiles:
         return str(self._where[name][0].get_slice(name).get_dtype())
 
     def read(self, name: str, shape: list[int]) -> torch.Tensor:
-        """DataError as of read_finite."""
+        """DamageError as of read_finite."""
+        return read_finite(*self._place(name), name, shape)
+
+    def _place(self, name: str) -> tuple[Any, Path]:
         if name not in self:
-            raise DataError(f"{self.path} has no tensor '{name}': is it a checkpoint of another model?")
-        return read_finite(*self._where[name], name, shape)
+            raise DamageError(f"{self.path} has no tensor '{name}': is it a checkpoint of another model?")
+        return self._where[name]

@@ -156,18 +156,42 @@ TrainingState state_in(const SafetensorsFile& file) {
         if (const json best = remembered.value("best", json()); !best.is_null())
             state.best = {best.at("step"), best.at("val_loss"), best.at("evaluations_since")};
     } catch (const std::exception& error) {
-        fail_data(file.path, " is damaged: its metadata 'state' is incomplete (", error.what(), ")");
+        fail_damaged(file.path, " is damaged: its metadata 'state' is incomplete (", error.what(), ")");
     }
     return state;
 }
 
 SafetensorsFile optimizer_file(const std::string& folder) {
-    return SafetensorsFile((fs::path(folder) / "optimizer.safetensors").string());
+    const fs::path path = fs::path(folder) / "optimizer.safetensors";
+    if (!fs::exists(path)) fail_damaged("cannot open the checkpoint ", path.string(), ": ", std::strerror(ENOENT));
+    return SafetensorsFile(path.string());
 }
 
 }  // namespace
 
 TrainingState read_training_state(const std::string& folder) { return state_in(optimizer_file(folder)); }
+
+void check_complete(const ModelFile& model, bool values) {
+    const SafetensorsFile optimizer = optimizer_file(fs::path(model.path).parent_path().string());
+    const int64_t step = state_in(optimizer).step;
+    if (model.step != step) fail_damaged("its files are of the steps ", model.step, " and ", step);
+    if (!model.config.is_object()) return;  // not of this project
+    std::vector<std::string> prefixes = {"m."};
+    if (model.config.value("optimizer", json()) == "adamw") prefixes.push_back("v.");
+    if (model.config.value("dtype", json()) == "bf16") prefixes.push_back("master.");
+    for (const TensorSpec& spec : tensor_specs(model.shape)) {
+        if (values)
+            model.values(spec);
+        else
+            model.check(spec);
+        for (const std::string& prefix : prefixes) {
+            if (values)
+                optimizer.read(prefix + spec.name, stored_shape(spec));
+            else
+                optimizer.find(prefix + spec.name, stored_shape(spec));
+        }
+    }
+}
 
 TrainingState load_training_state(const std::string& folder, Optimizer& optimizer) {
     const SafetensorsFile file = optimizer_file(folder);

@@ -2,6 +2,7 @@
 // by one rename.
 #pragma once
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -52,11 +53,16 @@ public:
     int64_t step = 0;                        // optimizer steps done
     std::string tokenizer = "unknown";
     std::string tokenizer_path;                                           // Tokenizer::find beside the weights
+    virtual void check(const TensorSpec&) const {}                        // data error if the header has no such tensor
     virtual std::vector<float> values(const TensorSpec& spec) const = 0;  // (out, in), without padding rows
 };
 
 // Copies the weights. Data error if the model would compute another function, under another parametrization.
 void load_weights(const ModelFile& file, GPT2& model);
+
+// Calls `read`. If it finds that a file is damaged, and `path` is a checkpoint of a run, a file of one, or the folder of
+// a run, the error also names an older checkpoint that is intact.
+void naming_intact(const std::string& path, const std::function<void()>& read);
 
 struct CheckpointMetadata {
     nlohmann::ordered_json config, model, parametrization, provenance;
@@ -67,6 +73,9 @@ std::string save_checkpoint(const std::string& out, GPT2& model, const Optimizer
                             const CheckpointMetadata& metadata);
 // The state without its tensors, from a checkpoint folder.
 TrainingState read_training_state(const std::string& folder);
+// Throws a DamageError unless the model and the optimizer file beside it are of one step and have all tensors; with
+// `values`, all tensors are read, because one may hold a number that is not finite.
+void check_complete(const ModelFile& model, bool values);
 // Moments, masters and state, after load_weights.
 TrainingState load_training_state(const std::string& folder, Optimizer& optimizer);
 

@@ -39,6 +39,7 @@ public:
         tokenizer = file.metadata("tokenizer");
         step = step_of(file);
     }
+    void check(const TensorSpec& spec) const override { files_->check(spec.name, stored_shape(spec)); }
     std::vector<float> values(const TensorSpec& spec) const override {
         return from_stored(spec, files_->read(spec.name, stored_shape(spec)));
     }
@@ -148,20 +149,40 @@ void check_rules(const ModelFile& file, const GPT2& model) {
 
 }  // namespace
 
-std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
+// The newest intact checkpoint of the run that a path belongs to: its folder, or a checkpoint, for those that are older.
+static std::optional<std::string> intact_beside(const std::string& given) {
+    if (!fs::exists(given)) return std::nullopt;
+    fs::path folder = fs::path(given).lexically_normal();
+    if (!folder.has_filename()) folder = folder.parent_path();  // "step_00000010/"
+    if (!fs::is_directory(folder)) folder = folder.parent_path();
+    if (fs::exists(folder / "checkpoints"))
+        return newest_intact_checkpoint(folder.string(), {.with_values = true}).folder;
+    const std::string step = fs::canonical(folder).filename().string();  // of the link checkpoints/best, too
+    return newest_intact_checkpoint(folder.parent_path().parent_path().string(), {.before = step, .with_values = true})
+        .folder;
+}
+
+void naming_intact(const std::string& path, const std::function<void()>& read) {
     try {
-        return open_file(given);
-    } catch (const Error& error) {
-        if (error.exit_code != kExitData || !fs::exists(given)) throw;
-        fs::path folder = fs::path(given).lexically_normal();
-        if (!folder.has_filename()) folder = folder.parent_path();  // "step_00000010/"
-        if (!fs::is_directory(folder)) folder = folder.parent_path();
-        const bool run = fs::exists(folder / "checkpoints");
-        const fs::path out = run ? folder : folder.parent_path().parent_path();
-        const auto intact = newest_intact_checkpoint(out.string(), run ? "" : folder.string()).folder;
+        read();
+    } catch (const DamageError& error) {
+        const auto intact = intact_beside(path);
         if (!intact) throw;
-        throw Error(kExitData, str(error.what(), "; the checkpoint ", *intact, " is intact"));
+        fail_damaged(error.what(), "; the checkpoint ", *intact, " is intact");
     }
+}
+
+std::unique_ptr<ModelFile> ModelFile::open(const std::string& given) {
+    std::unique_ptr<ModelFile> file;
+    naming_intact(given, [&] {
+        try {
+            file = open_file(given);
+        } catch (const Error& error) {
+            if (error.exit_code != kExitData) throw;
+            throw DamageError(error.what());
+        }
+    });
+    return file;
 }
 
 std::unique_ptr<ModelFile> ModelFile::open_file(const std::string& given) {

@@ -19,14 +19,14 @@ inline bool is_own(const SafetensorsFile& file) {
 
 inline nlohmann::json parse_metadata(const SafetensorsFile& file, const std::string& key) {
     nlohmann::json value = nlohmann::json::parse(file.metadata(key), nullptr, false);
-    if (value.is_discarded()) fail_data(file.path, " is damaged: its metadata '", key, "' is not JSON");
+    if (value.is_discarded()) fail_damaged(file.path, " is damaged: its metadata '", key, "' is not JSON");
     return value;
 }
 
 inline int64_t step_of(const SafetensorsFile& file) {
     const std::string& text = file.metadata("step");
     if (text.empty() || text.size() > 18 || text.find_first_not_of("0123456789") != std::string::npos)
-        fail_data(file.path, " is damaged: its step is '", text, "'");
+        fail_damaged(file.path, " is damaged: its step is '", text, "'");
     return std::stoll(text);
 }
 

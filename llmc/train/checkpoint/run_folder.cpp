@@ -28,11 +28,9 @@ bool is_checkpoint_name(const std::string& name) {
 }
 
 // Why a checkpoint cannot be resumed from; empty if it can.
-std::string damage_of(const std::string& folder) {
+std::string damage_of(const std::string& folder, bool with_values) {
     try {
-        const auto model = ModelFile::open_file(folder);
-        const TrainingState state = read_training_state(folder);
-        if (model->step != state.step) return str("its files are of the steps ", model->step, " and ", state.step);
+        check_complete(*ModelFile::open_file(folder), with_values);
     } catch (const Error& error) {
         return error.what();
     }
@@ -102,12 +100,14 @@ std::optional<std::string> newest_checkpoint(const std::string& out) {
     return all.back();
 }
 
-IntactCheckpoint newest_intact_checkpoint(const std::string& out, const std::string& before) {
+IntactCheckpoint newest_intact_checkpoint(const std::string& out, const Search& search) {
     std::vector<std::string> all = checkpoints_in(out);
     IntactCheckpoint found;
     for (auto folder = all.rbegin(); folder != all.rend(); ++folder) {
-        if (!before.empty() && fs::path(*folder).filename() >= fs::path(before).filename()) continue;
-        const std::string reason = damage_of(*folder);
+        if (!search.before.empty() && fs::path(*folder).filename() >= search.before) continue;
+        const auto known = std::find_if(search.known.begin(), search.known.end(),
+                                        [&](const DamagedCheckpoint& d) { return d.folder == *folder; });
+        const std::string reason = known != search.known.end() ? known->reason : damage_of(*folder, search.with_values);
         if (reason.empty()) {
             found.folder = *folder;
             break;

@@ -42,8 +42,12 @@ struct IntactCheckpoint {
     std::optional<std::string> folder;       // the newest intact one
     std::vector<DamagedCheckpoint> damaged;  // newer than that, newest first
 };
-// Looks at headers, sizes and metadata of both files. before: only at checkpoints older than this folder.
-IntactCheckpoint newest_intact_checkpoint(const std::string& out, const std::string& before = "");
+struct Search {
+    std::string before = {};                    // only checkpoints that are older than the one of this name
+    bool with_values = false;                   // false: only headers, sizes and metadata of both files
+    std::vector<DamagedCheckpoint> known = {};  // what reading their values has found
+};
+IntactCheckpoint newest_intact_checkpoint(const std::string& out, const Search& search = {});
 
 // Deletes all but the newest `keep` checkpoints, and that of step `best` (-1: none).
 void prune_checkpoints(const std::string& out, int keep, int64_t best);

@@ -90,18 +90,18 @@ private:
 SafetensorsFile::SafetensorsFile(const std::string& p) : path(p), file_(p, "checkpoint") {
     const size_t size = file_.size();
     if (size < 8)
-        fail_data(path, " is no safetensors file: it has ", plural(int64_t(size), "byte"), what_file_is(path));
+        fail_damaged(path, " is no safetensors file: it has ", plural(int64_t(size), "byte"), what_file_is(path));
     uint64_t length;
     std::memcpy(&length, file_.data(), sizeof length);
     if (length > kLongestHeader) {
         const std::string what = what_file_is(path);
-        fail_data(
+        fail_damaged(
             path, " is no safetensors file",
             what.empty() ? str(": its header should have ", length, " bytes, more than the format allows") : what);
     }
     if (length > size - 8)
-        fail_data(path, " is no safetensors file, or truncated: its header should have ",
-                  plural(int64_t(length), "byte"), ", the file has ", with_commas(int64_t(size)));
+        fail_damaged(path, " is no safetensors file, or truncated: its header should have ",
+                     plural(int64_t(length), "byte"), ", the file has ", with_commas(int64_t(size)));
     data_offset_ = 8 + length;
     parse(std::string(file_.data() + 8, length), size - data_offset_);
 }
@@ -112,14 +112,14 @@ SafetensorsFile::Entry SafetensorsFile::parse_entry(const std::string& name, con
         return parse_entry(name, {{"dtype", value[0]}, {"shape", value[1]}, {"data_offsets", value[2]}}, data_bytes);
     const auto known = kBits.find(value.at("dtype").get<std::string>());
     if (known == kBits.end())
-        fail_data(path, ": tensor ", name, " has the dtype ", value.at("dtype").dump(),
-                  ", which the safetensors format does not have");
+        fail_damaged(path, ": tensor ", name, " has the dtype ", value.at("dtype").dump(),
+                     ", which the safetensors format does not have");
     const json &shape = value.at("shape"), &offsets = value.at("data_offsets");
     const auto whole = [](const json& number) { return number.is_number_unsigned(); };
     if (!shape.is_array() || !offsets.is_array() || offsets.size() != 2 ||
         !std::all_of(shape.begin(), shape.end(), whole) || !std::all_of(offsets.begin(), offsets.end(), whole))
-        fail_data(path, " is damaged: tensor ", name, " has the shape ", shape.dump(), " and the data_offsets ",
-                  offsets.dump(), ", which must be whole numbers");
+        fail_damaged(path, " is damaged: tensor ", name, " has the shape ", shape.dump(), " and the data_offsets ",
+                     offsets.dump(), ", which must be whole numbers");
     Entry e{known->first, {}, offsets.at(0), offsets.at(1)};
     uint64_t bits = 1;
     bool overflow = false;
@@ -128,13 +128,13 @@ SafetensorsFile::Entry SafetensorsFile::parse_entry(const std::string& name, con
         e.shape.push_back(int64_t(d.get<uint64_t>()));
     }
     if (overflow || __builtin_mul_overflow(bits, known->second, &bits))
-        fail_data(path, " is damaged: tensor ", name, " has the shape ", shape.dump());
+        fail_damaged(path, " is damaged: tensor ", name, " has the shape ", shape.dump());
     if (e.begin > e.end || e.end > data_bytes)
-        fail_data(path, " is truncated or damaged: tensor ", name, " should be at bytes ", e.begin, " to ", e.end,
-                  " of ", data_bytes);
+        fail_damaged(path, " is truncated or damaged: tensor ", name, " should be at bytes ", e.begin, " to ", e.end,
+                     " of ", data_bytes);
     if (bits % 8 != 0 || bits / 8 != e.end - e.begin)
-        fail_data(path, " is damaged: tensor ", name, " with shape ", shape.dump(), " and dtype ", e.dtype,
-                  " cannot have ", plural(int64_t(e.end - e.begin), "byte"));
+        fail_damaged(path, " is damaged: tensor ", name, " with shape ", shape.dump(), " and dtype ", e.dtype,
+                     " cannot have ", plural(int64_t(e.end - e.begin), "byte"));
     return e;
 }
 
@@ -149,14 +149,14 @@ json SafetensorsFile::parse_header(const std::string& header) const {
         header,
         [&](int depth, json::parse_event_t event, json& value) {
             const bool begins = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
-            if (begins && depth >= kDeepest) fail_data(path, " is damaged: its header is nested too deeply");
+            if (begins && depth >= kDeepest) fail_damaged(path, " is damaged: its header is nested too deeply");
             if (event != json::parse_event_t::key) return true;
             const std::string key = value;
             const bool metadata = depth == 1 && key == "__metadata__";
             const bool field = depth == 2 && entry != "__metadata__" &&
                                (key == "dtype" || key == "shape" || key == "data_offsets");
             if ((metadata && metadata_seen) || (field && !seen.insert(key).second))
-                fail_data(path, " is damaged: its header has the key ", key, " twice", field ? " in " + entry : "");
+                fail_damaged(path, " is damaged: its header has the key ", key, " twice", field ? " in " + entry : "");
             metadata_seen |= metadata;
             if (depth == 1) entry = key, seen.clear();
             return true;
@@ -166,7 +166,7 @@ json SafetensorsFile::parse_header(const std::string& header) const {
 
 void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
     const json root = parse_header(header);
-    if (!root.is_object()) fail_data(path, " is no safetensors file, or damaged: its header is not a JSON object");
+    if (!root.is_object()) fail_damaged(path, " is no safetensors file, or damaged: its header is not a JSON object");
     std::vector<std::pair<size_t, size_t>> ranges;
     try {
         for (auto& [name, value] : root.items()) {
@@ -178,42 +178,50 @@ void SafetensorsFile::parse(const std::string& header, size_t data_bytes) {
             ranges.push_back({e.begin, e.end});
         }
     } catch (const json::exception& error) {
-        fail_data(path, " is damaged: its header does not follow the safetensors format (", error.what(), ")");
+        fail_damaged(path, " is damaged: its header does not follow the safetensors format (", error.what(), ")");
     }
     std::sort(ranges.begin(), ranges.end());
     size_t end = 0;
     for (auto& [b, e] : ranges) {
-        if (b != end) fail_data(path, " is damaged: its tensors ", b < end ? "overlap" : "leave a gap", " at byte ", b);
+        if (b != end)
+            fail_damaged(path, " is damaged: its tensors ", b < end ? "overlap" : "leave a gap", " at byte ", b);
         end = e;
     }
     if (end != data_bytes)
-        fail_data(path, " is damaged: ", "it ends with ", plural(int64_t(data_bytes - end), "byte"), " of no tensor");
+        fail_damaged(path, " is damaged: ", "it ends with ", plural(int64_t(data_bytes - end), "byte"),
+                     " of no tensor");
 }
 
 const std::string& SafetensorsFile::metadata(const std::string& key) const {
     auto found = metadata_.find(key);
     if (found == metadata_.end())
-        fail_data(path, " is damaged, or not of this project: its metadata has no '", key, "'");
+        fail_damaged(path, " is damaged, or not of this project: its metadata has no '", key, "'");
     return found->second;
 }
 
-std::vector<float> SafetensorsFile::read(const std::string& name, const std::vector<int64_t>& shape) const {
+const SafetensorsFile::Entry& SafetensorsFile::find(const std::string& name, const std::vector<int64_t>& shape) const {
     auto found = entries_.find(name);
-    if (found == entries_.end()) fail_data(path, " has no tensor '", name, "': is it a checkpoint of another model?");
+    if (found == entries_.end())
+        fail_damaged(path, " has no tensor '", name, "': is it a checkpoint of another model?");
     const Entry& e = found->second;
     if (e.shape != shape)
-        fail_data(path, ": tensor ", name, " has the shape ", shape_string(e.shape), ", the model needs ",
-                  shape_string(shape));
+        fail_damaged(path, ": tensor ", name, " has the shape ", shape_string(e.shape), ", the model needs ",
+                     shape_string(shape));
+    if (e.dtype != "F32" && e.dtype != "BF16" && e.dtype != "F16")
+        fail_damaged(path, ": tensor ", name, " has dtype ", e.dtype, "; this program reads F32, BF16 and F16");
+    return e;
+}
+
+std::vector<float> SafetensorsFile::read(const std::string& name, const std::vector<int64_t>& shape) const {
+    const Entry& e = find(name, shape);
     const char* data = file_.data() + data_offset_ + e.begin;
     std::vector<float> values(count_of(shape));
     if (e.dtype == "F32")
         std::memcpy(values.data(), data, e.end - e.begin);
     else if (e.dtype == "BF16")
         convert<uint16_t>(data, values, [](uint16_t bits) { return to_float(bf16{bits}); });
-    else if (e.dtype == "F16")
-        convert<uint16_t>(data, values, half_to_float);
     else
-        fail_data(path, ": tensor ", name, " has dtype ", e.dtype, "; this program reads F32, BF16 and F16");
+        convert<uint16_t>(data, values, half_to_float);
     check_finite(values, path, name);
     return values;
 }
@@ -221,9 +229,9 @@ std::vector<float> SafetensorsFile::read(const std::string& name, const std::vec
 void check_finite(const std::vector<float>& values, const std::string& path, const std::string& tensor) {
     const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
     if (bad == values.end()) return;
-    fail_data(path, ": tensor ", tensor, " has ", std::isnan(*bad) ? "NaN" : "infinity", " at element ",
-              bad - values.begin(), " of ", values.size(),
-              ": the run that wrote it had diverged, or the file is damaged; use an earlier checkpoint");
+    fail_damaged(path, ": tensor ", tensor, " has ", std::isnan(*bad) ? "NaN" : "infinity", " at element ",
+                 bad - values.begin(), " of ", values.size(),
+                 ": the run that wrote it had diverged, or the file is damaged; use an earlier checkpoint");
 }
 
 void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,

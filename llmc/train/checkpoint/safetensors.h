@@ -26,8 +26,9 @@ public:
     const std::map<std::string, Entry>& entries() const { return entries_; }
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
     const std::string& metadata(const std::string& key) const;  // data error if absent
-    // Values as fp32; data error if the tensor is absent, has another shape, is not F32, BF16 or F16, or holds a number
-    // that is not finite.
+    // Data error if the tensor is absent, has another shape, or is not F32, BF16 or F16.
+    const Entry& find(const std::string& name, const std::vector<int64_t>& shape) const;
+    // Values as fp32; data error also for a number that is not finite.
     std::vector<float> read(const std::string& name, const std::vector<int64_t>& shape) const;
     bool has(const std::string& name) const { return entries_.contains(name); }
     const std::string path;

@@ -53,10 +53,14 @@ std::vector<std::string> WeightFiles::names() const {
     return out;
 }
 
-std::vector<float> WeightFiles::read(const std::string& name, const std::vector<int64_t>& shape) const {
+const SafetensorsFile& WeightFiles::file_of(const std::string& name) const {
     const auto found = where_.find(name);
-    if (found == where_.end()) fail_data(path, " has no tensor '", name, "': is it a checkpoint of another model?");
-    return found->second->read(name, shape);
+    if (found == where_.end()) fail_damaged(path, " has no tensor '", name, "': is it a checkpoint of another model?");
+    return *found->second;
+}
+
+std::vector<float> WeightFiles::read(const std::string& name, const std::vector<int64_t>& shape) const {
+    return file_of(name).read(name, shape);
 }
 
 }  // namespace llmc
