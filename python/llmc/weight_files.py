@@ -135,6 +135,10 @@ class WeightFiles:
         """By the format's name."""
         return str(self._where[name][0].get_slice(name).get_dtype())
 
+    def check(self, name: str, shape: list[int]) -> None:
+        """DamageError as of check_tensor."""
+        check_tensor(*self._place(name), name, shape)
+
     def read(self, name: str, shape: list[int]) -> torch.Tensor:
         """DamageError as of read_finite."""
         return read_finite(*self._place(name), name, shape)
