@@ -57,7 +57,7 @@ def fake_sweep(tmp_path):
         "train-data = 'x'\ndepth = 2\nhead-dim = 8\nseq-len = 4 # short\nbatch-size = 2\nsteps = 8\n"
     )
     return tmp_path, {
-        "PROGRAM": f"{shlex.quote(sys.executable)} {tmp_path}/fake.py",
+        "PROGRAM": shlex.join([sys.executable, f"{tmp_path}/fake.py"]),
         "OUT": f"{tmp_path}/out",
         "CONFIG": f"{tmp_path}/config.toml",
         "SCALES": "8 16",

@@ -16,7 +16,7 @@ import pytest
 from program import BACKEND, BINARY, ROOT
 from shards import random_text, write_text_shards
 from slurm_cluster import CannotStart, Cluster
-from sweep_tools import FAKE, clean_environment, job_list, option, runs, sweep
+from sweep_tools import clean_environment, fake_sweep, job_list, option, runs, sweep
 
 from llmc.errors import UsageError
 from llmc.mup import slurm
@@ -27,18 +27,7 @@ def fake(tmp_path):
     """A folder (with a blank and a percent sign in its name) with a fake trainer; environment for a small sweep."""
     folder = tmp_path / "50% here"
     folder.mkdir()
-    (folder / "fake.py").write_text(FAKE)
-    (folder / "config.toml").write_text(
-        "train-data = 'x'\ndepth = 2\nhead-dim = 8\nseq-len = 4\nbatch-size = 2\nsteps = 8\n"
-    )
-    return folder, {
-        "PROGRAM": f"{shlex.quote(sys.executable)} '{folder}/fake.py'",
-        "OUT": f"{folder}/out",
-        "CONFIG": f"{folder}/config.toml",
-        "SCALES": "8 16",
-        "VALUES": "2^-8 2^-7 2^-6",
-        "SEEDS": "4-4",
-    }
+    return fake_sweep(folder)
 
 
 def directives(script: Path) -> list[str]:

@@ -1,5 +1,6 @@
 // Numbers as text, and words that depend on one.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -17,6 +18,9 @@ inline std::string with_commas(int64_t n) {
 inline std::string plural(int64_t count, const std::string& noun) {
     return with_commas(count) + " " + noun + (count == 1 ? "" : "s");
 }
+
+// "nan" in every text: printf shows the sign, which the operations of the processor choose.
+inline double without_sign_of_nan(double value) { return std::isnan(value) ? std::fabs(value) : value; }
 
 // 12.3 MiB, 5.82 GiB.
 inline std::string bytes_text(size_t bytes) {

@@ -14,6 +14,7 @@ CheckpointModel open_model(const CommandLine& line, std::unique_ptr<ModelFile> f
     for (const Option& option : options())
         if (line.given.has(option.name)) option.field.set(config, option.field.get(line.config));
     config.model.preset.clear();  // its numbers are the checkpoint's
+    if (batch_size == 0) batch_size = config.run.batch_size;
     const ModelShape shape = take_shape(config, line.given, *out.file);
     for (const std::string& note : assumptions(*out.file, line.given)) std::fprintf(stderr, "%s\n", note.c_str());
     const GPT2Options options{

@@ -14,7 +14,8 @@ struct CheckpointModel {
     std::unique_ptr<GPT2> model;
 };
 
-// file: line.checkpoint, opened. Says on stderr what is assumed. Error if the model needs more memory than there is.
-CheckpointModel open_model(const CommandLine& line, std::unique_ptr<ModelFile> file, int batch_size);
+// file: line.checkpoint, opened. batch_size: 0 for that of the options. Says on stderr what is assumed. Error if the model
+// needs more memory than there is.
+CheckpointModel open_model(const CommandLine& line, std::unique_ptr<ModelFile> file, int batch_size = 0);
 
 }  // namespace llmc

@@ -51,13 +51,9 @@ private:
 
 int eval_command(const CommandLine& line) {
     if (line.config.data.val_data.empty()) fail_usage("--val-data is missing: name token shards to evaluate on");
-    std::unique_ptr<ModelFile> file = ModelFile::open(line.checkpoint);
-    const int stored = file->config.is_object() ? from_json(file->config, file->path).run.batch_size : 0;
-    const int batch_size = line.given.has("batch-size") || !stored ? line.config.run.batch_size : stored;
-    CheckpointModel opened = open_model(line, std::move(file), batch_size);
+    CheckpointModel opened = open_model(line, ModelFile::open(line.checkpoint));
     Config& config = opened.config;
     config.evaluation = line.config.evaluation;
-    config.run.batch_size = batch_size;
     Dataset data(line.config.data.val_data, "--val-data", config.model.seq_len);
     check_tokens(data, *opened.file);
     data.set_vocab_size(opened.file->shape.vocab_size);
@@ -68,9 +64,10 @@ int eval_command(const CommandLine& line) {
         progress.show(done);
         return true;
     });
+    const int64_t all = data.tokens() - int64_t(data.shards().size());
     std::string text = str("weights ", opened.file->path, "\ndata    ", with_commas(evaluation->targets), " of ",
-                           plural(data.tokens() - int64_t(data.shards().size()), "token"));
-    if (evaluation->targets < data.tokens() - int64_t(data.shards().size())) text += " (--eval-tokens 0: all)";
+                           plural(all, "token"));
+    if (evaluation->targets < all) text += " (--eval-tokens 0: all)";
     text += "\nloss    " + decimals(evaluation->loss, 4) + " nats/token";
     if (evaluation->bits_per_byte) text += ", " + decimals(*evaluation->bits_per_byte, 4) + " bits/byte";
     char perplexity[64];

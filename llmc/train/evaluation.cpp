@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "llmc/core/format.h"
+
 namespace llmc {
 
 std::optional<Evaluation> evaluate(GPT2& model, const Dataset& data, const std::vector<Segment>& segments,
@@ -15,8 +17,7 @@ std::optional<Evaluation> evaluate(GPT2& model, const Dataset& data, const std::
         sum += double(model.mean_loss()) * double(segments[i].targets());
         targets += segments[i].targets();
     }
-    const double mean = sum / double(targets);
-    const double loss = std::isnan(mean) ? std::fabs(mean) : mean;  // printf shows the sign of NaN
+    const double loss = without_sign_of_nan(sum / double(targets));
     const double tokens_per_byte = data.tokens_per_byte();
     Evaluation out{loss, {}, targets};
     if (tokens_per_byte > 0) out.bits_per_byte = loss / std::log(2.0) * tokens_per_byte;

@@ -21,9 +21,6 @@ namespace llmc {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-// "nan" in every text: printf shows the sign, which the operations of the processor choose.
-static double without_sign_of_nan(double value) { return std::isnan(value) ? std::fabs(value) : value; }
-
 Trainer::Trainer(Setup setup, const std::string& command)
     : setup_(std::move(setup)),
       model_(setup_.shape, *setup_.rules, checked_memory(setup_)),
