@@ -99,7 +99,8 @@ cuda_toolkit() {
 venv() {
     local requirements=$1 stamp
     stamp=.venv/.$requirements.installed
-    if [[ -e $stamp ]] && cmp -s "$requirements" "$stamp"; then return; fi
+    # of all files, because they include each other
+    if [[ -e $stamp ]] && cat requirements*.txt | cmp -s - "$stamp"; then return; fi
     command -v python3 >/dev/null || install_packages python3 python3-venv
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         { echo "setup: Python 3.10 or newer is needed, this is $(python3 --version)" >&2; exit 1; }
@@ -109,7 +110,7 @@ venv() {
     fi
     echo "setup: installing $requirements into .venv"
     .venv/bin/pip install -q --disable-pip-version-check -r "$requirements"
-    cp "$requirements" "$stamp"
+    cat requirements*.txt >"$stamp"
 }
 
 python_headers() { # of this Python

@@ -19,6 +19,7 @@ LEVELS = [
     ["llmc.wording"],
     [
         "llmc.atomic",
+        "llmc.extras",
         "llmc.json_file",
         "llmc.log",
         "llmc.outliers",
