@@ -12,7 +12,7 @@ from llmc.paths import clone
 def load(module: str, extra: str) -> Any:
     """The module. Error that says what to install if its package is missing, and why if it cannot be imported.
 
-    extra: a key of pyproject.toml's optional-dependencies: export, track, eval. requirements-EXTRA.txt has the same packages
+    extra: one of pyproject.toml's optional-dependencies; requirements-EXTRA.txt has the same packages
     """
     try:
         return import_module(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-GPT2_VOCAB_SIZE = 50257
+BYTE_VOCAB_SIZE, GPT2_VOCAB_SIZE = 257, 50257
 UNKNOWN = "the data does not say which tokenizer made it (give --tokenizer)"
 
 

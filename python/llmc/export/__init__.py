@@ -1,0 +1,1 @@
+"""Models and their text for other programs: transformers, llama.cpp."""
