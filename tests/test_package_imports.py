@@ -54,7 +54,7 @@ LEVELS = [
         "llmc.saver",
     ],
     ["llmc.commands"],  # this line and the two above: used by train_gpt2.py
-    ["llmc.export.fold"],
+    ["llmc.export.fold", "llmc.export.vocabulary"],
     ["llmc.export"],  # models for other programs
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts

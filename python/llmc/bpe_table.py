@@ -72,7 +72,7 @@ def _read_bin(path: Path) -> BpeTable:
     return BpeTable(pieces, GPT2_VOCAB_SIZE - 1 if old else int(header[3]))
 
 
-def _byte_of_characters() -> dict[str, int]:
+def byte_of_characters() -> dict[str, int]:
     """GPT-2 writes a byte as a character: itself if it is printable, else 256, 257, ... in the order of the bytes."""
     out, other = {}, 256
     for byte in range(256):
@@ -90,7 +90,7 @@ def _read_json(path: Path) -> BpeTable:
         raise DataError(
             f"{path} is not GPT-2's vocabulary: it should have {GPT2_VOCAB_SIZE} tokens and {END_OF_TEXT} among them"
         )
-    byte_of = _byte_of_characters()
+    byte_of = byte_of_characters()
     pieces: list[bytes] = [b""] * len(root)
     for text, number in root.items():
         if type(number) is not int or not 0 <= number < len(root) or pieces[number]:
