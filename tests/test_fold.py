@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from reference_tools import ALL, main, parse
+from export_tools import CASES, random_checkpoint
+from reference_tools import ALL, parse
 from safetensors.torch import load_file, save_file
 from shards import random_text, write_text_shards
 
@@ -16,21 +17,7 @@ from llmc.export.fold import fold
 from llmc.run_setup import take_shape
 
 WIDTH, HEADS, LENGTH = 64, 4, 16
-SHAPE = f"--depth 2 --width {WIDTH} --heads {HEADS} --seq-len {LENGTH} --batch-size 2 --steps 0".split()
-TIED, UNTIED = ["--tie-embeddings"], ["--no-tie-embeddings"]
-MULTIPLIERS = "--attn-mult 2.3 --output-mult 1.7 --embed-mult 3.1".split()
-CASES = {
-    **{
-        f"{name} tied": [*options, *TIED, *MULTIPLIERS]
-        for name, options in ALL.items()
-        if name not in ("mup-table3", "u-mup")
-    },
-    **{f"{name} untied": [*options, *UNTIED, *MULTIPLIERS] for name, options in ALL.items() if name != "u-mup"},
-    "sp": [],
-    "sp untied": UNTIED,
-    "sp multipliers": MULTIPLIERS,
-    "u-mup": ALL["u-mup"],
-}
+SHAPE = f"--depth 2 --width {WIDTH} --heads {HEADS} --seq-len {LENGTH} --batch-size 2".split()
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +27,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(data, tmp_path, one_thread):
-    """Makes one with random numbers in every tensor, none of which starts as a constant."""
-
-    def make(*options):
-        assert main(["--train-data", data, *SHAPE, *options, "--out", tmp_path / "run"]) == 0
-        path = tmp_path / "run/checkpoints/step_00000000/model.safetensors"
-        opened = open_checkpoint(path)
-        generator = torch.Generator().manual_seed(1)
-        tensors = {}
-        for name, value in load_file(path).items():
-            rule = next(rule for rule in opened.parametrization["tensors"] if rule["name"] == name)
-            size = rule["init_std"] or 0.2
-            tensors[name] = size * torch.randn(value.shape, generator=generator) + rule["init_mean"]
-        save_file(tensors, path, opened.files.metadata)
-        return path
-
-    return make
+    return lambda *options: random_checkpoint(data, tmp_path / "run", *SHAPE, *options)
 
 
 def plain_gpt2(plain, tokens):

@@ -54,7 +54,14 @@ LEVELS = [
         "llmc.saver",
     ],
     ["llmc.commands"],  # this line and the two above: used by train_gpt2.py
-    ["llmc.export.fold", "llmc.export.vocabulary"],
+    ["llmc.export.arguments", "llmc.export.fold", "llmc.export.run_facts", "llmc.export.vocabulary"],
+    [
+        "llmc.export.card",
+        "llmc.export.folder",
+        "llmc.export.hf_files",
+        "llmc.export.torch_files",
+        "llmc.export.weights",
+    ],
     ["llmc.export"],  # models for other programs
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts

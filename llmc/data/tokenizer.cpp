@@ -93,9 +93,14 @@ Tokenizer Tokenizer::byte() {
     return t;
 }
 
+bool Tokenizer::is_byte() const {
+    const Tokenizer bytes = byte();
+    return size() == kByteVocabSize && end_of_document_ == kByteVocabSize - 1 && ids_ == bytes.ids_;
+}
+
 std::vector<int32_t> Tokenizer::encode(const std::string& text) const {
     std::vector<int32_t> tokens;
-    if (size() == 257) {
+    if (size() == kByteVocabSize) {
         for (unsigned char c : text) tokens.push_back(c);
         return tokens;
     }

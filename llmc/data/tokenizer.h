@@ -9,7 +9,7 @@
 
 namespace llmc {
 
-constexpr int kGpt2VocabSize = 50257;
+constexpr int kByteVocabSize = 257, kGpt2VocabSize = 50257;
 
 class Tokenizer {
 public:
@@ -18,6 +18,9 @@ public:
     void save(const std::string& path) const;        // tokenizer.bin
     // The first of these files that is in the folder; empty: none is.
     static std::string find(const std::string& folder);
+    // Of the table in a file: "byte" for the 257 tokens of bytes and the end of a document, "gpt2", or "unknown" for
+    // another one and what cannot be read.
+    static std::string kind_of(const std::string& path);
 
     std::vector<int32_t> encode(const std::string& text) const;
     std::string decode(const std::vector<int32_t>& tokens) const;
@@ -28,6 +31,7 @@ private:
     static Tokenizer load_bin(const std::string& path);
     static Tokenizer load_json(const std::string& path);
     void encode_word(const std::string& word, std::vector<int32_t>& out) const;
+    bool is_byte() const;
 
     std::vector<std::string> pieces_;  // bytes of each token
     std::unordered_map<std::string, int32_t> ids_;

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "llmc/core/error.h"
 #include "llmc/core/json_file.h"
@@ -27,21 +28,52 @@ std::unordered_map<uint32_t, char> bytes_of_characters() {
     return out;
 }
 
-// The bytes of a token's text in vocab.json. Data error for a character that is no byte.
-std::string bytes_of(const std::string& text, const std::string& path) {
+// The bytes of a token's text in vocab.json; none: it has a character that is no byte.
+std::optional<std::string> bytes_of(const std::string& text) {
     static const std::unordered_map<uint32_t, char> bytes = bytes_of_characters();
     std::string out;
     for (size_t i = 0; i < text.size(); ++i) {
         uint32_t c = static_cast<unsigned char>(text[i]);
         if (c >= 0xC0 && c < 0xE0 && i + 1 < text.size()) c = (c & 31) << 6 | (text[++i] & 63);
         const auto found = bytes.find(c);
-        if (found == bytes.end()) fail_data(path, ": the token '", text, "' is not in GPT-2's alphabet of bytes");
+        if (found == bytes.end()) return {};
         out += found->second;
     }
     return out;
 }
 
+// The object {text: number} of a vocab.json or tokenizer.json.
+nlohmann::json vocabulary_in(const std::string& path) {
+    nlohmann::json root = read_json(path);
+    if (root.is_object() && root.contains("model") && root["model"].is_object())
+        return root["model"].value("vocab", root);
+    return root;
+}
+
+bool is_of_bytes(const nlohmann::json& vocabulary) {
+    if (!vocabulary.is_object() || vocabulary.size() != kByteVocabSize) return false;
+    for (const auto& [text, number] : vocabulary.items()) {
+        if (!number.is_number_unsigned()) return false;
+        const auto id = number.get<uint64_t>();
+        const bool right = text == kEndOfText ? id == kByteVocabSize - 1
+                                              : id < 256 && bytes_of(text) == std::string(1, static_cast<char>(id));
+        if (!right) return false;
+    }
+    return true;
+}
+
 }  // namespace
+
+std::string Tokenizer::kind_of(const std::string& path) {
+    try {
+        if (path.ends_with(".json") && is_of_bytes(vocabulary_in(path))) return "byte";
+        const Tokenizer t = load(path);
+        if (t.is_byte()) return "byte";
+        return t.size() == kGpt2VocabSize ? "gpt2" : "unknown";
+    } catch (const Error&) {
+        return "unknown";
+    }
+}
 
 std::string Tokenizer::find(const std::string& folder) {
     for (const char* name : {"tokenizer.bin", "gpt2_tokenizer.bin", "vocab.json", "tokenizer.json"})
@@ -76,9 +108,7 @@ Tokenizer Tokenizer::load_bin(const std::string& path) {
 }
 
 Tokenizer Tokenizer::load_json(const std::string& path) {
-    nlohmann::json root = read_json(path);
-    if (root.is_object() && root.contains("model") && root["model"].is_object())
-        root = root["model"].value("vocab", root);
+    const nlohmann::json root = vocabulary_in(path);
     if (!root.is_object() || root.size() != size_t(kGpt2VocabSize) || !root.contains(kEndOfText))
         fail_data(path, " is not GPT-2's vocabulary: it should have ", kGpt2VocabSize, " tokens and ", kEndOfText,
                   " among them");
@@ -90,7 +120,9 @@ Tokenizer Tokenizer::load_json(const std::string& path) {
                       ", which is out of range or used twice");
         const bool end = text == kEndOfText;
         if (end) t.end_of_document_ = id;
-        t.pieces_[id] = end ? text : bytes_of(text, path);
+        const std::optional<std::string> piece = end ? text : bytes_of(text);
+        if (!piece) fail_data(path, ": the token '", text, "' is not in GPT-2's alphabet of bytes");
+        t.pieces_[id] = *piece;
         if (!end) t.ids_.emplace(t.pieces_[id], id.get<int32_t>());
     }
     return t;

@@ -24,6 +24,7 @@ std::vector<std::string> assumptions(const ModelFile& file, const Given& given) 
                           ", as in GPT-2, because neither ", file.path,
                           " nor a config.json beside it says them: give --heads"));
     if (!file.tie_note.empty() && !given.has("tie-embeddings")) out.push_back(file.tie_note);
+    if (!file.cut_note.empty()) out.push_back(file.cut_note);
     return out;
 }
 

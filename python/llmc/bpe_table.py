@@ -11,7 +11,7 @@ import numpy as np
 
 from llmc.errors import DataError
 from llmc.json_file import read_json
-from llmc.tokenizer import GPT2_VOCAB_SIZE
+from llmc.tokenizer import BYTE_VOCAB_SIZE, GPT2_VOCAB_SIZE
 
 MAGIC, VERSION, END_OF_TEXT = 20240328, 2, "<|endoftext|>"
 NAMES = ("tokenizer.bin", "gpt2_tokenizer.bin", "vocab.json", "tokenizer.json")
@@ -73,7 +73,8 @@ def _read_bin(path: Path) -> BpeTable:
 
 
 def byte_of_characters() -> dict[str, int]:
-    """GPT-2 writes a byte as a character: itself if it is printable, else 256, 257, ... in the order of the bytes."""
+    """GPT-2 writes a byte as a character: itself if it is printable, else 256, 257, ... in the order of the bytes.
+    {character: byte}"""
     out, other = {}, 256
     for byte in range(256):
         printable = 33 <= byte <= 126 or (byte >= 161 and byte != 173)
@@ -82,10 +83,44 @@ def byte_of_characters() -> dict[str, int]:
     return out
 
 
-def _read_json(path: Path) -> BpeTable:
+def kind_of_table(path: Path) -> str:
+    """byte: the 257 tokens of bytes and the end of a document; gpt2; unknown: another table, or one that cannot be
+    read."""
+    try:
+        if path.suffix == ".json" and _is_of_bytes(_json_vocabulary(path)):
+            return "byte"
+        table = read_table(path)
+    except (DataError, OSError):
+        return "unknown"
+    if table == byte_table():
+        return "byte"
+    return "gpt2" if len(table.pieces) == GPT2_VOCAB_SIZE else "unknown"
+
+
+def byte_table() -> BpeTable:
+    """Of the byte tokenizer: tokens are the byte values."""
+    pieces = [bytes([byte]) for byte in range(BYTE_VOCAB_SIZE - 1)]
+    return BpeTable([*pieces, END_OF_TEXT.encode()], BYTE_VOCAB_SIZE - 1)
+
+
+def json_of_bytes() -> dict[str, int]:
+    """The byte tokenizer's vocab.json."""
+    return byte_of_characters() | {END_OF_TEXT: BYTE_VOCAB_SIZE - 1}
+
+
+def _is_of_bytes(vocabulary: Any) -> bool:
+    return bool(vocabulary == json_of_bytes()) and all(type(number) is int for number in vocabulary.values())
+
+
+def _json_vocabulary(path: Path) -> Any:
     root = read_json(path)
     if isinstance(root, dict) and isinstance(root.get("model"), dict):
         root = root["model"].get("vocab", root)
+    return root
+
+
+def _read_json(path: Path) -> BpeTable:
+    root = _json_vocabulary(path)
     if not isinstance(root, dict) or len(root) != GPT2_VOCAB_SIZE or END_OF_TEXT not in root:
         raise DataError(
             f"{path} is not GPT-2's vocabulary: it should have {GPT2_VOCAB_SIZE} tokens and {END_OF_TEXT} among them"

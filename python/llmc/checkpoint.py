@@ -20,12 +20,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from llmc.bpe_table import read_table
+from llmc.bpe_table import find_table, kind_of_table, read_table
 from llmc.config_json import config_json, factors_outside
 from llmc.errors import DamageError, DataError, Error
 from llmc.foreign import ForeignModel, read_foreign
 from llmc.other_formats import what_file_is, what_is_in
-from llmc.tokenizer import GPT2_VOCAB_SIZE
+from llmc.tokenizer import GPT2_VOCAB_SIZE, VOCAB_SIZES
 from llmc.weight_files import WeightFiles, check_tensor, open_safetensors, read_finite
 
 Rule: TypeAlias = dict[str, Any]
@@ -69,8 +69,8 @@ class Shape:
 class Checkpoint:
     """A model opened for reading: shape, metadata, tensors. A file without our metadata is Hugging Face's format."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.files = path, WeightFiles(path)
+    def __init__(self, path: Path, files: WeightFiles | None = None) -> None:
+        self.path, self.files = path, files or WeightFiles(path)
         self.config: dict[str, Any] = {}
         self.parametrization: Rules | None = None
         self.tokenizer, self.step = "unknown", 0
@@ -80,8 +80,8 @@ class Checkpoint:
         else:
             self.foreign = other = read_foreign(self.files)
             self.shape = Shape(other.depth, other.width, other.heads, other.max_seq_len, other.vocab_size, other.tied)
-        if self.tokenizer == "unknown" and self.shape.vocab_size == GPT2_VOCAB_SIZE:
-            self.tokenizer = "gpt2"
+        if self.tokenizer == "unknown":
+            self.tokenizer = self._likely_tokenizer()
 
     def _read_metadata(self, metadata: dict[str, str]) -> None:
         if "state" in metadata:
@@ -99,12 +99,22 @@ class Checkpoint:
         except (ValueError, KeyError, TypeError) as error:
             raise DamageError(f"{self.path} is damaged: its metadata cannot be read ({error})") from None
 
+    def _likely_tokenizer(self) -> str:
+        """That of GPT-2 by the number of tokens; for weights of other projects, that of the vocabulary beside them."""
+        size, table = self.shape.vocab_size, find_table(self.path.parent) if self.foreign else None
+        if size == GPT2_VOCAB_SIZE:
+            return "gpt2"
+        kind = kind_of_table(table) if table else "unknown"
+        return kind if VOCAB_SIZES.get(kind, 0) <= size else "unknown"
+
     def values(self, rule: Rule) -> torch.Tensor:
         """The tensor of a rule, fp32, (out, in)."""
-        name = rule["name"]
+        name, rows = rule["name"], rule["shape"][0]
         if self.foreign:
+            if name in ("wte.weight", "lm_head.weight"):  # the file may have rows of padding
+                rule = rule | {"shape": [self.foreign.rows, self.shape.width]}
             name = self.foreign.stored_name(name)
-        return from_stored(self.files.read(name, stored_shape(rule)), rule).float()
+        return from_stored(self.files.read(name, stored_shape(rule)), rule)[:rows].float()
 
 
 def checkpoints_in(out: str | Path) -> list[Path]:

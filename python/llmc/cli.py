@@ -102,6 +102,12 @@ GROUPS = {
             "GPT-2's vocabulary, for samples of other projects' weights", module("llmc.data.tokenizer")
         ),
     },
+    "export": {
+        "hf": Command("a folder for Hugging Face's transformers", module("llmc.export.hf")),
+    },
+    "import": {
+        "hf": Command("GPT-2 weights of other projects, also pytorch_model.bin", module("llmc.export.import_hf")),
+    },
     "plot": {
         "loss": Command("the loss of runs from their logs", module("llmc.plot.loss")),
         "check": Command("a coordinate check: figures, table and verdict", module("llmc.plot.check")),
@@ -115,6 +121,8 @@ GROUPS = {
 }
 GROUP_SUMMARIES = {
     "data": "make token shards, and GPT-2's vocabulary",
+    "export": "a checkpoint as a model for other programs",
+    "import": "weights of other projects",
     "plot": "draw losses, coordinate checks and sweeps",
     "bench": "measure speed, in a clone of the project",
 }

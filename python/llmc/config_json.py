@@ -10,7 +10,7 @@ from typing import Any
 
 from llmc.errors import DataError
 from llmc.json_file import read_json
-from llmc.tokenizer import GPT2_VOCAB_SIZE
+from llmc.tokenizer import BYTE_VOCAB_SIZE, GPT2_VOCAB_SIZE
 
 # Keys that have one value here: the values that mean it, and what this program has. An absent key has transformers'
 # default, which is that value.
@@ -41,6 +41,7 @@ class PublishedConfig:
 
     path: Path
     heads: int | None
+    vocab_size: int | None  # at most the rows of wte
     tied: bool | None
     scale_attention: bool  # False: logits q.k, without 1/sqrt(head size)
 
@@ -48,7 +49,7 @@ class PublishedConfig:
 def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | None:
     """The config.json of the folder, None if there is none. DataError naming file, key and value for a model that this
     program does not have (another architecture or activation, for example), or a value that disagrees with the
-    tensors' sizes.
+    tensors' sizes: a vocabulary may be smaller than the rows of wte, which are then padded.
 
     sizes: n_layer, n_embd, n_positions, vocab_size
     """
@@ -72,7 +73,8 @@ def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | N
     what = {"n_layer": "blocks", "n_embd": "channels", positions: "positions", "vocab_size": "rows of wte.weight"}
     for key, noun in what.items():
         number = _whole(path, said, key)
-        if number is not None and number != sizes[key]:
+        padded = key == "vocab_size" and number is not None and number < sizes[key]
+        if number is not None and number != sizes[key] and not padded:
             raise DataError(
                 f"{path} says {key} = {number}, the weights beside it have {sizes[key]} {noun}: it belongs to another "
                 "model, or the weights do"
@@ -88,7 +90,8 @@ def read_config_json(folder: Path, sizes: dict[str, int]) -> PublishedConfig | N
     if heads is None and width % DEFAULT_HEADS == 0:
         heads = DEFAULT_HEADS
     scaled = _flag(path, said, "scale_attn_weights")
-    return PublishedConfig(path, heads, _flag(path, said, "tie_word_embeddings"), scaled is not False)
+    tied, vocab_size = _flag(path, said, "tie_word_embeddings"), _whole(path, said, "vocab_size")
+    return PublishedConfig(path, heads, vocab_size, tied, scaled is not False)
 
 
 def _resolve_aliases(path: Path, said: dict[str, Any]) -> None:
@@ -140,6 +143,13 @@ def _flag(path: Path, said: dict[str, Any], key: str) -> bool | None:
 def factors_outside(rules: dict[str, Any], head_dim: int) -> str:
     """The factors of the forward pass that stay outside of the weights, with GPT-2's: "scale attention 0.125 (GPT-2:
     0.25), scale output 0.5 (GPT-2: 1)". "": the weights are a plain GPT-2. rules: the rule table (doc/formats.md)"""
+    return ", ".join(
+        f"{name} {has:g} (GPT-2: {wanted:g})" for name, has, wanted in factors_that_differ(rules, head_dim)
+    )
+
+
+def factors_that_differ(rules: dict[str, Any], head_dim: int) -> list[tuple[str, float, float]]:
+    """Name, value, and GPT-2's value of the factors that factors_outside describes."""
     scales = rules["scales"]
     plain = dict.fromkeys(("embedding", "attention", "attention_out", "gelu", "loss", "output"), 1.0)
     plain["attention"] = math.sqrt(head_dim) / head_dim
@@ -151,15 +161,22 @@ def factors_outside(rules: dict[str, Any], head_dim: int) -> str:
         for rule in rules["tensors"]
         if rule["role"] in ("hidden", "vector")  # those of the others are in the scales
     ]
-    return ", ".join(
-        f"{name} {has:g} (GPT-2: {wanted:g})" for name, has, wanted in pairs if abs(has - wanted) > 1e-6 * wanted
-    )
+    return [(name, has, wanted) for name, has, wanted in pairs if abs(has - wanted) > 1e-6 * wanted]
+
+
+# transformers' names
+DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def config_json(model: dict[str, Any], dtype: str, tokenizer: str) -> str:
     """transformers' config.json of a plain GPT-2. model: a checkpoint's metadata `model`"""
-    end = {"gpt2": GPT2_VOCAB_SIZE - 1, "byte": 256}.get(tokenizer)
-    config = {
+    return json.dumps(gpt2_config(model, dtype, tokenizer), indent=2) + "\n"
+
+
+def gpt2_config(model: dict[str, Any], dtype: str, tokenizer: str) -> dict[str, Any]:
+    """What config_json writes."""
+    end = {"gpt2": GPT2_VOCAB_SIZE - 1, "byte": BYTE_VOCAB_SIZE - 1}.get(tokenizer)
+    return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "n_layer": model["num_layers"],
@@ -178,6 +195,5 @@ def config_json(model: dict[str, Any], dtype: str, tokenizer: str) -> str:
         "resid_pdrop": 0.0,
         "bos_token_id": end,
         "eos_token_id": end,
-        "torch_dtype": {"fp32": "float32", "bf16": "bfloat16"}[dtype],
+        "torch_dtype": DTYPE_NAMES[dtype],
     }
-    return json.dumps(config, indent=2) + "\n"

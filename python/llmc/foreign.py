@@ -34,12 +34,14 @@ class ForeignModel:
     width: int
     heads: int
     max_seq_len: int
-    vocab_size: int
+    rows: int  # of wte and head in the file
+    vocab_size: int  # of them, those that are not padding
     tied: bool
     heads_known: bool
     scaled_attention: bool  # False: logits q.k, without 1/sqrt(head size)
     head_optional: bool  # the file has a head that equals wte: tied or not, as one likes
     tie_note: str = ""  # that the head is assumed to be the embedding, too; else empty
+    cut_note: str = ""  # that rows of padding are left out; else empty
 
     def stored_name(self, name: str) -> str:
         return {HEAD: self.head, "wte.weight": self.wte}.get(name, self.prefix + name)
@@ -70,10 +72,13 @@ def read_foreign(files: WeightFiles) -> ForeignModel:
     _refuse_other_tensors(files, prefix, depth, {head, wte})
     heads = config.heads if config else None
     model = ForeignModel(
-        prefix, head, wte, depth, C, heads or max(1, C // 64), T, V, True, heads is not None, True, False
+        prefix, head, wte, depth, C, heads or max(1, C // 64), T, V, V, True, heads is not None, True, False
     )
     if config:
         model.scaled_attention = config.scale_attention
+        model.vocab_size = config.vocab_size or V
+        if model.vocab_size < V:
+            model.cut_note = f"vocabulary of {model.vocab_size} of the {V} rows of {wte}, as {config.path} says"
     _choose_head(model, files, config.tied if config else None, str(config.path) if config else "")
     return model
 
@@ -160,8 +165,9 @@ def _choose_head(model: ForeignModel, files: WeightFiles, tied: bool | None, con
                 "missing"
             )
         return
-    shape, wte = [model.vocab_size, model.width], model.wte
-    model.head_optional = bool((files.read(model.head, shape).float() == files.read(wte, shape).float()).all())
+    shape, wte = [model.rows, model.width], model.wte
+    same = files.read(model.head, shape).float() == files.read(wte, shape).float()
+    model.head_optional = bool(same[: model.vocab_size].all())
     if tied and not model.head_optional:
         raise DataError(
             f"{config} says tie_word_embeddings = true, but {files.path} has a {model.head} that differs from {wte}: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CONVERT = 'convert it to safetensors: doc/formats.md, "Weights of other projects", has the command'
 TORCH = "it was written by torch.save"
 KNOWN = {
     b"PK\x03\x04": TORCH,
@@ -19,7 +18,7 @@ KNOWN = {
 
 
 def what_file_is(path: Path) -> str:
-    """ ": it was written by torch.save; convert it ..." for a file that begins like one of a known format; "" for
+    """ ": it was written by torch.save; dev/import_hf.py ..." for a file that begins like one of a known format; "" for
     others and for what cannot be read."""
     if not path.is_file():  # a pipe would be waited for
         return ""
@@ -29,7 +28,12 @@ def what_file_is(path: Path) -> str:
     except OSError:
         return ""
     what = next((what for start, what in KNOWN.items() if beginning.startswith(start)), "")
-    return f": {what}{f'; {CONVERT}' if what == TORCH else ''}" if what else ""
+    return f": {_advice(what, path)}" if what else ""
+
+
+def _advice(what: str, path: Path) -> str:
+    """path: what dev/import_hf.py should read"""
+    return f"{what}; dev/import_hf.py {path} OUT makes safetensors of it" if what == TORCH else what
 
 
 def what_is_in(folder: Path) -> str:
@@ -40,7 +44,8 @@ def what_is_in(folder: Path) -> str:
             return f", but {path.name}: name the file"
     for path in files:
         if path.suffix in (".bin", ".pt", ".pth") and TORCH in what_file_is(path):
-            return f", but {path.name}: {TORCH}; {CONVERT}"
+            whole = folder if (folder / "pytorch_model.bin.index.json").is_file() else path
+            return f", but {path.name}: {_advice(TORCH, whole)}"
     if (folder / "log.jsonl").exists():
         return ": the run in it has not saved one yet"
     return ": name a checkpoint, such as OUT/checkpoints/step_00000100"

@@ -171,8 +171,8 @@ def take_parametrization(config: Config, given: frozenset[str], checkpoint: Chec
 
 
 def assumptions(checkpoint: Checkpoint, given: frozenset[str]) -> list[str]:
-    """What to say of that which is neither in the file nor given: the number of heads, a lone head that is the
-    embedding."""
+    """What to say of that which is neither in the file nor given (the number of heads, a lone head that is the
+    embedding), and of what is not taken: rows of padding."""
     foreign, notes = checkpoint.foreign, []
     if foreign and not foreign.heads_known and not given & {"heads", "head-dim", "preset"}:
         notes.append(
@@ -181,6 +181,8 @@ def assumptions(checkpoint: Checkpoint, given: frozenset[str]) -> list[str]:
         )
     if foreign and foreign.tie_note and "tie-embeddings" not in given:
         notes.append(foreign.tie_note)
+    if foreign and foreign.cut_note:
+        notes.append(foreign.cut_note)
     return notes
 
 

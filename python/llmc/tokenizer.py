@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 BYTE_VOCAB_SIZE, GPT2_VOCAB_SIZE = 257, 50257
+VOCAB_SIZES = {"byte": BYTE_VOCAB_SIZE, "gpt2": GPT2_VOCAB_SIZE}
 UNKNOWN = "the data does not say which tokenizer made it (give --tokenizer)"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,14 @@ def _json(shape: list[int]) -> str:
 class WeightFiles:
     """The files of one model, opened."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, open_one: Callable[[Path], Any] = open_safetensors) -> None:
+        """open_one: what opens each of them, with the interface of safetensors.safe_open"""
+        self.path, self._open_one = path, open_one
         self._where: dict[str, tuple[Any, Path]] = {}
         if path.suffix == ".json":
             self._open_index()
         else:
-            file = open_safetensors(path)
+            file = open_one(path)
             self.metadata: dict[str, str] = file.metadata() or {}
             self._where = {name: (file, path) for name in file.keys()}  # noqa: SIM118
 
@@ -110,7 +112,7 @@ class WeightFiles:
                 raise DataError(f"{self.path}: the file {file_name} must be in the index's folder")
             path = self.path.parent / file_name
             if path not in opened:
-                opened[path] = open_safetensors(path)
+                opened[path] = self._open_one(path)
             if name not in opened[path].keys():  # noqa: SIM118
                 raise DataError(f"{path} has no tensor '{name}', which {self.path} places there")
             self._where[name] = opened[path], path

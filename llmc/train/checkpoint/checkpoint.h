@@ -47,6 +47,7 @@ public:
     int64_t bytes = 0;                       // of all files with weights
     bool heads_known = true;                 // false: assumed from GPT-2's head size of 64
     std::string tie_note;                    // that the head is assumed to be the embedding, too; else empty
+    std::string cut_note;                    // that rows of padding are left out; else empty
     bool scaled_attention = true;            // false: a standard GPT-2 whose logits are q.k, without 1/sqrt(head size)
     bool head_optional = false;              // the file has a head that equals wte: tied or not, as one likes
     nlohmann::json parametrization, config;  // null if the file has none

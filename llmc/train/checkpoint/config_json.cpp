@@ -65,11 +65,12 @@ public:
         agree("n_layer", shape_.depth, "blocks");
         agree("n_embd", shape_.width, "channels");
         agree(has("n_positions") ? "n_positions" : "n_ctx", shape_.max_seq_len, "positions");
-        agree("vocab_size", shape_.vocab_size, "rows of wte.weight");
+        const std::optional<int> vocab_size = whole("vocab_size");
+        if (vocab_size > shape_.vocab_size) agree("vocab_size", shape_.vocab_size, "rows of wte.weight");
         if (const std::optional<int> inner = whole("n_inner"); inner && *inner != 4 * shape_.width)
             fail_data(path_, " says n_inner = ", *inner, ": this program has MLPs of 4 x ", shape_.width,
                       " channels and would compute another function");
-        return {path_, heads(), flag("tie_word_embeddings"), flag("scale_attn_weights").value_or(true)};
+        return {path_, heads(), vocab_size, flag("tie_word_embeddings"), flag("scale_attn_weights").value_or(true)};
     }
 
 private:

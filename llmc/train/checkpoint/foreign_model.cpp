@@ -29,7 +29,8 @@ public:
         int depth = 0;
         while (files_->has(str(prefix_, "h.", depth, ".ln_1.weight"))) ++depth;
         if (depth == 0) fail_data(path, " has no tensor '", prefix_, "h.0.ln_1.weight': it is not a GPT-2 checkpoint");
-        shape = {depth, std::max(1, width / 64), width, int(wpe[0]), int(wte[0]), true};
+        rows_ = wte[0];
+        shape = {depth, std::max(1, width / 64), width, int(wpe[0]), int(rows_), true};
         refuse_nanogpt();
         const std::optional<PublishedConfig> config = read_config_json(folder, shape);
         refuse_other_tensors();
@@ -37,6 +38,7 @@ public:
             heads_known = config->heads.has_value();
             if (heads_known) shape.heads = *config->heads;
             scaled_attention = config->scale_attention;
+            cut_padding(*config);
             choose_head(config->tied, config->path);
         } else {
             heads_known = false;
@@ -44,8 +46,9 @@ public:
         }
     }
     std::vector<float> values(const TensorSpec& spec) const override {
-        const std::string name = spec.name == kHead ? head_ : spec.name == "wte.weight" ? wte_ : prefix_ + spec.name;
-        return from_stored(spec, files_->read(name, stored_shape(spec)));
+        if (spec.name == "wte.weight") return unpadded(wte_);
+        if (spec.name == kHead) return unpadded(head_);
+        return from_stored(spec, files_->read(prefix_ + spec.name, stored_shape(spec)));
     }
 
 private:
@@ -139,9 +142,20 @@ private:
             fail_data(path, " has no matrix '", name, "': it is not a GPT-2 checkpoint");
         return found->shape;
     }
+    void cut_padding(const PublishedConfig& config) {
+        shape.vocab_size = config.vocab_size.value_or(shape.vocab_size);
+        if (shape.vocab_size < rows_)
+            cut_note = str("vocabulary of ", shape.vocab_size, " of the ", rows_, " rows of ", wte_, ", as ",
+                           config.path, " says");
+    }
+    // Embedding or head: the rows of the vocabulary, of all that the file has.
+    std::vector<float> unpadded(const std::string& name) const {
+        std::vector<float> out = files_->read(name, {rows_, shape.width});
+        out.resize(size_t(shape.vocab_size) * size_t(shape.width));
+        return out;
+    }
     // A head equal to wte is a tied one that was written out.
     void choose_head(std::optional<bool> tied, const std::string& config) {
-        const std::vector<int64_t> wte = {shape.vocab_size, shape.width};
         if (wte_ == head_) return check_lone_head(tied, config);
         if (head_.empty()) {
             if (tied == false)
@@ -149,7 +163,7 @@ private:
                           "': its head is missing");
             return;
         }
-        const bool equal = files_->read(head_, wte) == files_->read(wte_, wte);
+        const bool equal = unpadded(head_) == unpadded(wte_);
         if (tied == true && !equal)
             fail_data(config, " says tie_word_embeddings = true, but ", path, " has a ", head_, " that differs from ",
                       wte_, ": say false there to use it, or remove the tensor");
@@ -170,6 +184,7 @@ private:
 
     std::shared_ptr<const WeightFiles> files_;
     std::string prefix_, head_, wte_;
+    int64_t rows_ = 0;  // of embedding and head, with those of padding
 };
 
 }  // namespace

@@ -147,6 +147,15 @@ void check_rules(const ModelFile& file, const GPT2& model) {
                          ours.at(i).at(factor));
 }
 
+// That of GPT-2 by the number of tokens; for weights of other projects, that of the vocabulary beside them.
+std::string likely_tokenizer(const ModelFile& model) {
+    if (model.shape.vocab_size == kGpt2VocabSize) return "gpt2";
+    const bool own = !model.parametrization.is_null();
+    const std::string kind = own ? "unknown" : Tokenizer::kind_of(model.tokenizer_path);
+    const int tokens = kind == "gpt2" ? kGpt2VocabSize : kByteVocabSize;
+    return model.shape.vocab_size >= tokens ? kind : "unknown";
+}
+
 }  // namespace
 
 // The newest intact checkpoint of the run that a path belongs to: its folder, or a checkpoint, for those that are older.
@@ -200,7 +209,7 @@ std::unique_ptr<ModelFile> ModelFile::open_file(const std::string& given) {
         model->bytes = files->bytes();
     }
     model->tokenizer_path = Tokenizer::find(path.parent_path().string());
-    if (model->tokenizer == "unknown" && model->shape.vocab_size == kGpt2VocabSize) model->tokenizer = "gpt2";
+    if (model->tokenizer == "unknown") model->tokenizer = likely_tokenizer(*model);
     return model;
 }
 

@@ -14,9 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 using namespace std::string_view_literals;
 
-constexpr const char* kConvert =
-    "convert it to safetensors: doc/formats.md, \"Weights of other projects\", has the command";
-
 struct Known {
     std::string_view beginning;
     const char* what;
@@ -45,11 +42,17 @@ const char* format_of(const fs::path& path) {
     return nullptr;
 }
 
+// path: what dev/import_hf.py should read
+std::string advice(const std::string& what, const fs::path& path) {
+    if (what != kTorch) return what;
+    return str(what, "; dev/import_hf.py ", path.string(), " OUT makes safetensors of it");
+}
+
 }  // namespace
 
 std::string what_file_is(const std::string& path) {
     const char* what = format_of(path);
-    return what ? str(": ", what, what == kTorch ? str("; ", kConvert) : "") : "";
+    return what ? ": " + advice(what, path) : "";
 }
 
 std::string what_is_in(const std::string& folder) {
@@ -60,8 +63,10 @@ std::string what_is_in(const std::string& folder) {
         if (file.extension() == ".safetensors") return str(", but ", file.filename().string(), ": name the file");
     for (const fs::path& file : files) {
         const std::string end = file.extension().string();
-        if ((end == ".bin" || end == ".pt" || end == ".pth") && format_of(file) == kTorch)
-            return str(", but ", file.filename().string(), ": ", kTorch, "; ", kConvert);
+        if ((end == ".bin" || end == ".pt" || end == ".pth") && format_of(file) == kTorch) {
+            const bool several = fs::is_regular_file(fs::path(folder) / "pytorch_model.bin.index.json");
+            return str(", but ", file.filename().string(), ": ", advice(kTorch, several ? fs::path(folder) : file));
+        }
     }
     if (fs::exists(fs::path(folder) / "log.jsonl")) return ": the run in it has not saved one yet";
     return ": name a checkpoint, such as OUT/checkpoints/step_00000100";

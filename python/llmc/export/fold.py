@@ -13,12 +13,13 @@ So, with the rule table's names (doc/formats.md), and A the multiplier of a tens
     ln_f              if the head is tied, also output loss / embedding
     lm_head           output loss
 
-Factors are multiplied in float64, and each weight is rounded once.
+Factors are multiplied in float64, and each weight is rounded once to float32.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,8 +28,9 @@ import numpy as np
 import torch
 
 from llmc.checkpoint import Checkpoint, Rule, Rules, Shape
+from llmc.config_json import factors_that_differ
 from llmc.errors import DataError
-from llmc.tokenizer import BYTE_VOCAB_SIZE, GPT2_VOCAB_SIZE
+from llmc.tokenizer import VOCAB_SIZES
 
 EPSILON = 1e-5  # of all layer norms, ours and GPT-2's
 HEAD = "lm_head.weight"
@@ -94,6 +96,24 @@ class PlainGPT2:
         for rule in self.rules():
             yield rule, self.read(rule)
 
+    def description(self) -> str:
+        """The factors that are in the weights, those of all blocks together: "mup: scale output 0.5 (GPT-2: 1)"."""
+        rules, size = self.checkpoint.parametrization, self.shape.head_dim
+        if rules is None:
+            return "" if self.query_factor == 1 else f"scale attention 1 (GPT-2: {1 / math.sqrt(size):g})"
+        groups: dict[str, list[float]] = {}
+        plain = {}
+        for name, has, wanted in factors_that_differ(rules, size):
+            group = re.sub(r"(block |\bh\.)\d+", r"\1*", name)
+            groups.setdefault(group, []).append(has)
+            plain[group] = wanted
+        texts = []
+        for group, values in groups.items():
+            least, most = (f"{value:g}" for value in (min(values), max(values)))
+            value = least if least == most else f"{least} to {most}"
+            texts.append(f"{group} {value} (GPT-2: {plain[group]:g})")
+        return f"{rules['scheme']}: {', '.join(texts)}" if texts else ""
+
     @property
     def epsilon_ratio(self) -> float:
         """The largest |1 - 1 / c^2|: how far the trained model's epsilon is from the plain GPT-2's, in units of it."""
@@ -114,7 +134,7 @@ class PlainGPT2:
 
 def fold(checkpoint: Checkpoint) -> PlainGPT2:
     """DataError for a model that no plain GPT-2 equals."""
-    vocabulary = {"gpt2": GPT2_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE}.get(checkpoint.tokenizer)
+    vocabulary = VOCAB_SIZES.get(checkpoint.tokenizer)
     shape = checkpoint.shape
     if vocabulary is not None:
         shape = replace(shape, vocab_size=min(vocabulary, shape.vocab_size))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmc.bpe_table import END_OF_TEXT, BpeTable, byte_of_characters, find_table, read_table
+from llmc.bpe_table import END_OF_TEXT, BpeTable, byte_of_characters, byte_table, find_table, read_table
 from llmc.checkpoint import Checkpoint
 from llmc.errors import DataError
-from llmc.tokenizer import BYTE_VOCAB_SIZE, GPT2_VOCAB_SIZE
+from llmc.tokenizer import GPT2_VOCAB_SIZE, VOCAB_SIZES
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,10 @@ def _halves(piece: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, by
 def vocabulary(checkpoint: Checkpoint) -> Vocabulary | None:
     """None: the tokenizer is unknown. GPT-2's table is beside the weights, or tiktoken's. DataError if it is missing,
     or if the model has fewer tokens than the tokenizer."""
-    if checkpoint.tokenizer == "byte":
-        pieces = [bytes([byte]) for byte in range(BYTE_VOCAB_SIZE - 1)]
-        found = Vocabulary("byte", [*pieces, END_OF_TEXT.encode()], BYTE_VOCAB_SIZE - 1)
-    elif checkpoint.tokenizer == "gpt2":
-        table = _gpt2_table(checkpoint)
-        found = Vocabulary("gpt2", table.pieces, table.end)
-    else:
+    if checkpoint.tokenizer not in VOCAB_SIZES:
         return None
+    table = byte_table() if checkpoint.tokenizer == "byte" else _gpt2_table(checkpoint)
+    found = Vocabulary(checkpoint.tokenizer, table.pieces, table.end)
     if checkpoint.shape.vocab_size < len(found.pieces):
         raise DataError(
             f"{checkpoint.path} has a vocabulary of {checkpoint.shape.vocab_size} tokens, its tokenizer {found.kind} "

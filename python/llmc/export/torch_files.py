@@ -1,0 +1,83 @@
+"""What torch.save wrote, read like .safetensors files (llmc.weight_files). Nothing of it is executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from llmc.errors import DataError
+from llmc.weight_files import open_safetensors
+
+# names of safetensors
+NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float64: "F64",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+}
+
+
+class _Slice(NamedTuple):
+    value: torch.Tensor
+
+    def get_shape(self) -> list[int]:
+        return list(self.value.shape)
+
+    def get_dtype(self) -> str:
+        return NAMES.get(self.value.dtype, str(self.value.dtype))
+
+
+class TorchFile:
+    """The tensors of one file, with the interface of safetensors.safe_open. DataError for a file with anything else."""
+
+    def __init__(self, path: Path) -> None:
+        self._tensors = _load(path)
+        for name, value in self._tensors.items():
+            if not isinstance(value, torch.Tensor):
+                kind = type(value).__name__
+                raise DataError(f"{path} has {name!r}, a {kind} and no tensor: save the model's state_dict() alone")
+
+    def keys(self) -> list[str]:
+        return list(self._tensors)
+
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+    def get_slice(self, name: str) -> _Slice:
+        return _Slice(self._tensors[name])
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
+def open_any(path: Path) -> Any:
+    """A .safetensors file by its name, every other as one of torch.save."""
+    return open_safetensors(path) if path.suffix == ".safetensors" else TorchFile(path)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            mapped = file.read(4) == b"PK\x03\x04"  # before PyTorch 1.6 files were no archives
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"{path} holds more than tensors, which only a program that trusts it may read ({reason}): save the "
+            "model's state_dict() alone"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"{path} cannot be read as a file of torch.save ({reason})") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise DataError(f"{path} holds no dictionary of tensors but {type(found).__name__}: save the state_dict()")
+    return dict(found)
