@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 from script_tools import ROOT
 
+from llmc.bpe_table import BpeTable
 from llmc.data.dataset import Piece
 from llmc.data.shards import read_shard
 
@@ -19,6 +22,17 @@ WORDS = ["the", "a", "cat", "sees", "dog", "on", "under", "green", "tree", "and"
 def some_text(seed: int, words: int = 200) -> str:
     rng = random.Random(seed)
     return "".join(rng.choice(WORDS) + rng.choice(["  ", " ", "\n", ". "]) for _ in range(words))
+
+
+def write_gpt2_table(folder: Path) -> Path:
+    """tokenizer.bin with GPT-2's vocabulary. Skips the test where it is not there."""
+    source = SHARED / "gpt2.tiktoken"
+    if not source.exists():
+        pytest.skip("../shared/data/gpt2.tiktoken is not there")
+    tiktoken = pytest.importorskip("tiktoken.load")
+    ranks = tiktoken.load_tiktoken_bpe(str(shutil.copy(source, folder)))
+    BpeTable([*sorted(ranks, key=ranks.get), b"<|endoftext|>"], 50256).save(folder / "tokenizer.bin")
+    return folder / "tokenizer.bin"
 
 
 def decode_bytes(tokens) -> bytes:

@@ -8,14 +8,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: str) -> None:
-    """Writes a temporary file in the same folder and renames it: readers see either the old or the new content."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name in the same folder for the new file, which is renamed to `path` at the end: readers see either the old or
+    the new content. After an error the new file is gone."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(content, encoding="utf-8")
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 @contextmanager

@@ -103,6 +103,7 @@ GROUPS = {
         ),
     },
     "export": {
+        "gguf": Command("one GGUF file for llama.cpp", module("llmc.export.gguf_tool")),
         "hf": Command("a folder for Hugging Face's transformers", module("llmc.export.hf")),
     },
     "import": {
