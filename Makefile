@@ -244,6 +244,7 @@ test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on th
 test-slow: venv-dev   ## the long tests
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	@scripts/setup.sh cuda-toolkit || echo "make: no CUDA toolkit: the tests of newer architectures will be skipped"
+	@scripts/setup.sh llama-cpp || echo "make: no llama-cpp-python: the tests that load models into it will be skipped"
 	$(PYTEST) -m slow tests
 test-avx2:            ## every test as on a processor without AVX-512: the kernels, oneDNN and NumPy
 	ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell LLMC_CPU_ISA=avx2 $(MAKE) --no-print-directory test

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing: scripts/setup.sh headers | toolchain | python PATH | venv | venv-dev | cuda-toolkit
+# Installs what is missing: scripts/setup.sh headers | toolchain | python PATH | venv | venv-dev | cuda-toolkit |
+# llama-cpp
 #   headers       g++; CLI11, nlohmann-json and toml++ from Debian's or Ubuntu's packages, copied to build/deps/include
 #                 for use on machines without a network
 #   toolchain     the same, and oneDNN (as root, or with sudo)
@@ -7,6 +8,7 @@
 #   venv          .venv with requirements.txt: data scripts and figures
 #   venv-dev      the same with requirements-dev.txt, and Python's headers: tests, PyTorch reference
 #   cuda-toolkit  nvcc and CUDA's headers into .venv, if there is no nvcc
+#   llama-cpp     llama-cpp-python into .venv, built from source (minutes)
 # CXX is the compiler [g++]; nvcc is looked for on PATH and in CUDA_HOME.
 # Takes milliseconds if nothing is missing. On systems other than Debian and Ubuntu it lists what to install.
 set -euo pipefail
@@ -96,6 +98,14 @@ cuda_toolkit() {
     compare_with_driver "$(nvcc_here)"
 }
 
+llama_cpp() {
+    if .venv/bin/python -c 'import llama_cpp' 2>/dev/null; then return; fi
+    echo "setup: building llama.cpp for requirements-llama.txt (minutes)"
+    # the same code on every processor that has AVX2
+    CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF}" \
+        .venv/bin/python -m pip install -q --disable-pip-version-check -r requirements-llama.txt
+}
+
 venv() {
     local requirements=$1 stamp
     stamp=.venv/.$requirements.installed
@@ -133,9 +143,10 @@ case ${1:-} in
     headers) headers ;;
     toolchain) toolchain ;;
     cuda-toolkit) cuda_toolkit ;;
+    llama-cpp) llama_cpp ;;
     venv) venv requirements.txt ;;
     python) for_modules "$2" ;;
     venv-dev) venv requirements-dev.txt; python_headers .venv/bin/python ;;
-    -h | --help) sed -n 2,12p "$0" ;;
-    *) sed -n 2,12p "$0" >&2; exit 2 ;;
+    -h | --help) sed -n 2,13p "$0" ;;
+    *) sed -n 2,13p "$0" >&2; exit 2 ;;
 esac
