@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))  # runs in a clone without installing
 from llmc.cpus import before_torch
@@ -41,6 +41,7 @@ from torch import Tensor
 from llmc.batches import Batches
 from llmc.check_writer import CheckWriter
 from llmc.checkpoint import Damaged, Rule, Rules, Shape, load_training_state, naming_intact
+from llmc.choice_evaluation import ChoiceEvaluation
 from llmc.command_line import TORCH_OPTIONS, CommandLine, Program, parse_command_line
 from llmc.commands import run_command
 from llmc.config import Config
@@ -455,8 +456,9 @@ class GPT2(Observed):
             if isinstance(module, Observed):
                 module.observer, module.path = observer, name
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        """tokens, targets: (B, T). Mean loss (nats/token, fp32); without targets the last position's logits, (B, V)."""
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        """tokens, targets: (B, T). Mean loss (nats/token, fp32), or with the reduction "none" that of every target,
+        (B T); without targets the last position's logits, (B, V)."""
         scales, head = self.scales, self.lm_head or self.wte
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))  # (B, T, C)
         x = self.announce("embedding", scaled(x, scales["embedding"], scales["embedding"]))
@@ -469,7 +471,7 @@ class GPT2(Observed):
         logits = scaled(logits, scales["loss"], scales["loss"] * scales["loss_grad"])
         if targets is None:
             return logits[:, -1]
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
 
     @torch.no_grad()
     def next_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -678,6 +680,7 @@ class Trainer:
         self.norm_outliers = Outliers(config.skip_grad_zscore, state["outlier"]["grad_norm"])
         self.log = RunLog(setup, rules, self.step, device, compiled, changed, begin)
         self.saver = Saver(setup, rules, self.log, state)
+        self.choices = ChoiceEvaluation(setup.choices, config.seq_len, config.batch_size)
         self.batches = Batches(setup, device)
         self.stream = self.batches.training(self.step, self.samples)
         self.batch: Any = next(self.stream, None)
@@ -724,11 +727,13 @@ class Trainer:
         seconds = time.perf_counter() - start
         self.log.train(self.step, mean_loss, norm, config.lr * factor, self.tokens_done, seconds, skipped=outlier)
         if not finite:
-            self.log.finish(self.step, "diverged")
             kept = f" (the checkpoint of step {self.saved_at} is intact)" if self.saved_at >= 0 else ""
-            numbers = f"loss {mean_loss:.6g}, gradient norm {norm:.6g}; lower --lr or raise --warmup-steps{kept}"
-            raise Error(f"training diverged at step {self.step}: {numbers}", ExitCode.DIVERGED)
+            self.diverged(f"loss {mean_loss:.6g}, gradient norm {norm:.6g}; lower --lr or raise --warmup-steps{kept}")
         return True
+
+    def diverged(self, what: str) -> NoReturn:
+        self.log.finish(self.step, "diverged")
+        raise Error(f"training diverged at step {self.step}: {what}", ExitCode.DIVERGED)
 
     @torch.no_grad()
     def evaluate(self) -> None:
@@ -745,9 +750,21 @@ class Trainer:
             dist.all_reduce(total)
         self.log.eval(self.step, total.item())
         if not math.isfinite(total):
-            self.log.finish(self.step, "diverged")
-            raise Error(f"training diverged at step {self.step}: validation loss {total:.6g}", ExitCode.DIVERGED)
+            self.diverged(f"validation loss {total:.6g}")
         self.saver.judge(self.step, total.item(), self.checkpoint)
+
+    @torch.no_grad()
+    def evaluate_choices(self) -> None:
+        def go_on(done: int) -> bool:
+            self.log.activity(self.step, "hellaswag", done, self.choices.batches)
+            return not self.stopping()
+
+        if not self.setup.choices or self.log.chosen_at == self.step:
+            return
+        if scores := self.choices.run(self.model, self.device, go_on):  # not compiled: its batches have many shapes
+            if not math.isfinite(scores.loss):
+                self.diverged("the scores of --hellaswag are not finite")
+            self.log.choices(self.step, scores.to_json())
 
     def sample_text(self) -> None:
         """Of rank 0; all ranks learn whether it diverged."""
@@ -763,9 +780,7 @@ class Trainer:
             except NotFinite:
                 infinite = True
         if largest(infinite, self.device):
-            self.log.finish(self.step, "diverged")
-            text = f"training diverged at step {self.step}: the logits of the sample are not finite"
-            raise Error(text, ExitCode.DIVERGED)
+            self.diverged("the logits of the sample are not finite")
         if text is not None:
             self.log.sample(self.step, text)
 
@@ -790,6 +805,7 @@ class Trainer:
             self.checkpoint()
         if due(config.eval_every):
             self.evaluate()
+            self.evaluate_choices()
         if self.saver.stopped_early:
             self.checkpoint()
         if stepped:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from program import BINARY, TINY, checkpoints, last_wins, log, run
@@ -9,6 +10,8 @@ from safetensors.numpy import load_file, save_file
 from shards import random_text, write_shard, write_text_shards
 
 import train_gpt2
+from llmc.batches import evaluation_batch
+from llmc.choice_evaluation import NO_TARGET
 from llmc.data.windows import Dataset
 
 pytestmark = [
@@ -105,18 +108,26 @@ def test_a_trained_model_has_the_same_loss_at_every_batch_size(program, tmp_path
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, database=None)
-@given(st.integers(0, 1200), st.integers(1, 9), st.integers(1, 390))
-def test_segments_cover_the_first_targets(bigram, count, rows, seq_len):
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(st.integers(0, 1200), st.integers(1, 9), st.integers(1, 390), st.data())
+def test_segments_cover_the_first_targets(bigram, count, rows, seq_len, draw):
+    """Once each, with the tokens before them, for every stride."""
+    stride = draw.draw(st.one_of(st.just(seq_len), st.integers(1, seq_len)))
     data = Dataset(bigram[0][-1], seq_len)
-    segments = data.first_targets(count, rows)
-    read = [data.read(segment, 257) for segment in segments]
-    assert all(
-        block.shape == (s.rows, s.length + 1) and s.rows <= rows for s, block in zip(segments, read, strict=True)
-    )
-    targets = np.concatenate([block[:, 1:].ravel() for block in read])
-    tokens = np.concatenate([block[:, :-1].ravel() for block in read])
+    before, targets = [], []
+    for segment in data.first_targets(count, rows, stride):
+        tokens, wanted = evaluation_batch(data, segment, 257, torch.device("cpu"))
+        assert tokens.shape == wanted.shape == (segment.rows, segment.length)
+        assert segment.rows <= rows
+        counts = wanted != NO_TARGET
+        assert counts.sum() == segment.targets
+        assert counts.any(1).all()
+        for row, mask in enumerate(counts.tolist()):
+            if segment.begin + row > 0:  # the context of the first target that counts, itself a token of the window
+                assert mask.index(True) == seq_len - stride
+        before.append(tokens[counts])
+        targets.append(wanted[counts])
     every = np.concatenate([shard.tokens[1:] for shard in data.shards])
-    before = np.concatenate([shard.tokens[:-1] for shard in data.shards])
-    np.testing.assert_array_equal(targets, every[: count or None])
-    np.testing.assert_array_equal(tokens, before[: count or None])
+    previous = np.concatenate([shard.tokens[:-1] for shard in data.shards])
+    np.testing.assert_array_equal(torch.cat(targets), every[: count or None])
+    np.testing.assert_array_equal(torch.cat(before), previous[: count or None])

@@ -36,6 +36,7 @@ LEVELS = [
     ["llmc.foreign"],
     [
         "llmc.checkpoint",
+        "llmc.choice_evaluation",
         "llmc.log_writer",
         "llmc.ranks",
         "llmc.resume",

@@ -5,6 +5,7 @@
 
 #include "llmc/core/error.h"
 #include "llmc/core/format.h"
+#include "llmc/core/no_target.h"
 #include "llmc/data/shard_paths.h"
 
 namespace llmc {
@@ -64,21 +65,22 @@ void Dataset::read(size_t shard, int64_t window, Batch& batch, int row) const {
     s.read((window + 1) * seq_len_, 1, checked_vocab_size_, targets + seq_len_ - 1);
 }
 
-void Dataset::add_segments(size_t shard, int64_t end, int rows, std::vector<Segment>& segments) const {
-    for (int64_t begin = 0; begin < end;) {
-        const int64_t left = end - begin;
-        segments.push_back(
-            {shard, begin, int(std::clamp<int64_t>(left / seq_len_, 1, rows)), int(std::min<int64_t>(left, seq_len_))});
-        begin += segments.back().targets();
+void Dataset::add_segments(size_t shard, int64_t end, int rows, int stride, std::vector<Segment>& segments) const {
+    const int overlap = seq_len_ - stride;
+    for (int64_t begin = 0; begin == 0 ? end > 0 : begin + overlap < end;) {
+        const int64_t left = end - begin, whole = (left - seq_len_) / stride + 1;  // windows that fit into it
+        const int count = left < seq_len_ ? 1 : int(std::min<int64_t>(whole, rows));
+        segments.push_back({shard, begin, count, int(std::min<int64_t>(left, seq_len_)), stride, overlap});
+        begin += int64_t{count} * stride;
     }
 }
 
-std::vector<Segment> Dataset::first_targets(int64_t count, int rows) const {
+std::vector<Segment> Dataset::first_targets(int64_t count, int rows, int stride) const {
     std::vector<Segment> segments;
     int64_t remaining = count > 0 ? count : INT64_MAX;
     for (size_t shard = 0; shard < shards_.size(); ++shard) {
         const int64_t end = std::min(shards_[shard].tokens - 1, remaining);
-        add_segments(shard, end, rows, segments);
+        add_segments(shard, end, rows, stride, segments);
         remaining -= end;
     }
     return segments;
@@ -89,7 +91,7 @@ std::vector<Segment> Dataset::first_windows(int64_t count, int rows) const {
     int64_t remaining = count > 0 ? count : windows_;
     for (size_t shard = 0; shard < shards_.size(); ++shard) {
         const int64_t windows = std::min(windows_of(shard), remaining);
-        add_segments(shard, windows * seq_len_, rows, segments);
+        add_segments(shard, windows * seq_len_, rows, seq_len_, segments);
         remaining -= windows;
     }
     return segments;
@@ -97,10 +99,15 @@ std::vector<Segment> Dataset::first_windows(int64_t count, int rows) const {
 
 Batch Dataset::read(const Segment& segment) const {
     Batch batch(segment.rows, segment.length);
-    std::vector<int32_t> tokens(size_t(segment.targets()) + 1);
+    const int64_t T = segment.length, stride = segment.stride;
+    std::vector<int32_t> tokens(size_t((segment.rows - 1) * stride + T + 1));
     shards_[segment.shard].read(segment.begin, int64_t(tokens.size()), checked_vocab_size_, tokens.data());
-    std::copy(tokens.begin(), tokens.end() - 1, batch.inputs.begin());
-    std::copy(tokens.begin() + 1, tokens.end(), batch.targets.begin());
+    for (int row = 0; row < segment.rows; ++row) {
+        const auto window = tokens.begin() + row * stride;
+        std::copy_n(window, T, batch.inputs.begin() + row * T);
+        std::copy_n(window + 1, T, batch.targets.begin() + row * T);
+        std::fill_n(batch.targets.begin() + row * T, segment.uncounted(row), kNoTarget);
+    }
     return batch;
 }
 

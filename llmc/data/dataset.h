@@ -15,12 +15,15 @@ struct Batch {
     std::vector<int32_t> inputs, targets;  // (rows, T)
 };
 
-// `rows` windows of `length` tokens and their targets, one after the other, from a token of a shard on.
+// `rows` windows of `length` tokens and their targets, the first from token `begin` of a shard on, each next one `stride`
+// tokens later. The first `overlap` targets of a window are those of the window before it, so they do not count, except
+// in a shard's first window.
 struct Segment {
     size_t shard;
     int64_t begin;
-    int rows, length;
-    int64_t targets() const { return int64_t{rows} * length; }
+    int rows, length, stride, overlap;
+    int uncounted(int row) const { return begin == 0 && row == 0 ? 0 : overlap; }
+    int64_t targets() const { return int64_t{rows} * (length - overlap) + overlap - uncounted(0); }  // that count
 };
 
 class Dataset {
@@ -48,16 +51,16 @@ public:
     Batch in_file_order(int64_t first, int rows) const;
 
     // The first `count` targets in file order, 0: all (every token but the first of a shard is one), as segments of at
-    // most `rows` windows. What does not fill a window is a segment of one shorter row, so that the same targets are
-    // read for every number of rows and length of a window.
-    std::vector<Segment> first_targets(int64_t count, int rows) const;
+    // most `rows` windows, `stride` tokens apart (at most seq_len). What does not fill a window is a segment of one
+    // shorter row, so that the same targets count for every number of rows, length of a window, and stride.
+    std::vector<Segment> first_targets(int64_t count, int rows, int stride) const;
     // The first `count` whole windows in file order, 0: all.
     std::vector<Segment> first_windows(int64_t count, int rows) const;
-    Batch read(const Segment& segment) const;
+    Batch read(const Segment& segment) const;  // kNoTarget for targets that do not count
 
 private:
     // Appends the targets of a shard before number `end`.
-    void add_segments(size_t shard, int64_t end, int rows, std::vector<Segment>& segments) const;
+    void add_segments(size_t shard, int64_t end, int rows, int stride, std::vector<Segment>& segments) const;
 
     std::vector<Shard> shards_;
     std::vector<std::string> notes_;

@@ -116,6 +116,13 @@ float GPT2::mean_loss() {
     return loss();
 }
 
+std::vector<float> GPT2::losses() {
+    zero_loss();
+    forward();
+    evaluate(0);  // only the losses of the targets are wanted, not their sum
+    return download(acts_.losses, row_count());
+}
+
 void GPT2::zero_loss() { device::fill_zero(acts_.loss.data, sizeof(float)); }
 
 float GPT2::loss() {

@@ -38,6 +38,9 @@ public:
     void train_micro_batch(int64_t total_tokens, bool first);
     // Mean loss of the current batch's targets, nats per token, without gradients; waits for the device.
     float mean_loss();
+    // Host copy of the loss of every target of the current batch, (B, T), nats, 0 for kNoTarget; computes the forward
+    // pass and waits for the device.
+    std::vector<float> losses();
     // Host copy of logits[n, :V], as used by the loss, of `count` rows of the last forward() from row `begin` on.
     std::vector<float> logits(int64_t begin, int64_t count);
 

@@ -19,6 +19,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include "llmc/core/no_target.h"
 #include "llmc/core/tensor.h"
 
 namespace llmc {
@@ -154,7 +155,6 @@ void gelu_backward(const GeluBackward& args);
 // losses[n] = -log softmax(logit_scale * logits[n, :vocab_size])[targets[n]]; columns from vocab_size on are ignored.
 // If dloss is not 0, logits is overwritten by d(dloss * sum of losses)/d(logits), padding columns by 0.
 // A row whose target is kNoTarget has the loss 0 and the gradient 0, whatever its logits are.
-constexpr int32_t kNoTarget = -100;  // PyTorch's ignore_index
 struct Classifier {
     Tensor losses;   // (N) fp32
     Tensor logits;   // (N, Vp), in and out

@@ -57,6 +57,9 @@ struct EvaluationOptions {
     int64_t early_stop = 0;
     std::optional<int64_t> tokens;   // 0: all; without --eval-batches kEvalTokens
     std::optional<int64_t> batches;  // micro-batches, 0: all: another text at another batch size or sequence length
+    std::optional<int> stride;       // between windows; not given: the sequence length
+    std::string hellaswag;           // file of multiple-choice examples
+    int64_t hellaswag_limit = 0;     // 0: all
 };
 
 struct SamplingOptions {

@@ -103,6 +103,8 @@ std::string describe(const Setup& s) {
                    plural(int64_t(s.train->shards().size()), "shard"), ", tokenizer ", s.tokenizer,
                    s.val ? str("; ", with_commas(s.val->tokens()), " validation tokens") : "; no validation data",
                    "\n");
+    if (!s.choices.empty())
+        out += str("choices ", plural(int64_t(s.choices.size()), "example"), " of ", c.evaluation.hellaswag, "\n");
     // Steps before a --resume may have had another batch size.
     const int64_t to_do = std::max<int64_t>(0, s.steps - s.start.step), B = c.run.total_batch_size;
     const int64_t tokens = s.start.tokens + to_do * B;

@@ -9,6 +9,7 @@
 #include "llmc/core/error.h"
 #include "llmc/core/format.h"
 #include "llmc/train/checkpoint_model.h"
+#include "llmc/train/choice_evaluation.h"
 #include "llmc/train/evaluation.h"
 #include "llmc/train/progress.h"
 #include "llmc/train/setup.h"
@@ -30,44 +31,41 @@ void check_tokens(const Dataset& data, const ModelFile& file) {
 // Shows how much is done: on a terminal, or else on stderr, because standard output has the result alone.
 class EvalProgress {
 public:
-    explicit EvalProgress(size_t segments) : segments_(segments) {}
+    EvalProgress(const char* what, int64_t batches) : what_(what), batches_(batches) {}
 
-    void show(int64_t done) {
-        const std::string text = str("evaluating ", done, "/", segments_);
+    bool show(int64_t done) {
+        const std::string text = str(what_, " ", done, "/", batches_);
         if (isatty(STDOUT_FILENO)) {
             Progress::step({.steps = -1, .activity = text}, Progress::Line::fleeting);
         } else if (const auto now = std::chrono::steady_clock::now(); now - shown_ >= std::chrono::seconds(5)) {
             std::fprintf(stderr, "%s\n", text.c_str());
             shown_ = now;
         }
+        return true;
     }
 
 private:
-    size_t segments_;
+    const char* what_;
+    int64_t batches_;
     std::chrono::steady_clock::time_point shown_ = std::chrono::steady_clock::now();
 };
 
-}  // namespace
+// Which windows the targets were read in.
+std::string windows_text(const Config& config) {
+    const int T = config.model.seq_len, stride = config.evaluation.stride.value_or(T);
+    std::string text = str("windows ", plural(T, "token"), ", stride ", stride, ": a target has ");
+    if (stride == T) return text + str("1 to ", plural(T, "token"), " of context");
+    return text + str(T - stride + 1, " to ", T, " tokens of context, at the beginning of a shard fewer");
+}
 
-int eval_command(const CommandLine& line) {
-    if (line.config.data.val_data.empty()) fail_usage("--val-data is missing: name token shards to evaluate on");
-    CheckpointModel opened = open_model(line, ModelFile::open(line.checkpoint));
-    Config& config = opened.config;
-    config.evaluation = line.config.evaluation;
-    Dataset data(line.config.data.val_data, "--val-data", config.model.seq_len);
-    check_tokens(data, *opened.file);
-    data.set_vocab_size(opened.file->shape.vocab_size);
-
-    const std::vector<Segment> segments = evaluation_segments(data, config);
-    EvalProgress progress(segments.size());
-    const auto evaluation = evaluate(*opened.model, data, segments, [&](int64_t done) {
-        progress.show(done);
-        return true;
-    });
+void evaluate_data(CheckpointModel& opened, Dataset& data) {
+    const std::vector<Segment> segments = evaluation_segments(data, opened.config);
+    EvalProgress progress("evaluating", int64_t(segments.size()));
+    const auto evaluation = evaluate(*opened.model, data, segments, [&](int64_t done) { return progress.show(done); });
     const int64_t all = data.tokens() - int64_t(data.shards().size());
-    std::string text = str("weights ", opened.file->path, "\ndata    ", with_commas(evaluation->targets), " of ",
-                           plural(all, "token"));
+    std::string text = str("data    ", with_commas(evaluation->targets), " of ", plural(all, "token"));
     if (evaluation->targets < all) text += " (--eval-tokens 0: all)";
+    text += "\n" + windows_text(opened.config);
     text += "\nloss    " + decimals(evaluation->loss, 4) + " nats/token";
     if (evaluation->bits_per_byte) text += ", " + decimals(*evaluation->bits_per_byte, 4) + " bits/byte";
     char perplexity[64];
@@ -75,6 +73,42 @@ int eval_command(const CommandLine& line) {
     Progress::note(text + perplexity);
     if (!std::isfinite(evaluation->loss))
         throw Error(kExitDiverged, str("the loss of ", opened.file->path, " is not finite"));
+}
+
+void evaluate_choices(CheckpointModel& opened, std::vector<ChoiceExample> examples) {
+    const Config& config = opened.config;
+    const ChoiceEvaluation choices(std::move(examples), config.model.seq_len, config.run.batch_size);
+    EvalProgress progress("hellaswag", choices.batches());
+    const auto scores = choices.run(*opened.model, [&](int64_t done) { return progress.show(done); });
+    Progress::note(report(*scores, config.evaluation.hellaswag));
+    if (!std::isfinite(scores->loss))
+        throw Error(kExitDiverged,
+                    str("the scores of ", opened.file->path, " on ", config.evaluation.hellaswag, " are not finite"));
+}
+
+}  // namespace
+
+int eval_command(const CommandLine& line) {
+    const DataOptions& given = line.config.data;
+    if (given.val_data.empty() && line.config.evaluation.hellaswag.empty())
+        fail_usage("--val-data is missing: name token shards to evaluate on, or examples with --hellaswag");
+    CheckpointModel opened = open_model(line, ModelFile::open(line.checkpoint));
+    Config& config = opened.config;
+    config.evaluation = line.config.evaluation;
+    check_stride(config);
+    const ModelFile& file = *opened.file;
+    const std::string tokenizer = given.tokenizer == TokenizerChoice::automatic ? file.tokenizer
+                                                                                : name_of(given.tokenizer);
+    std::unique_ptr<Dataset> data;
+    if (!given.val_data.empty()) {
+        data = std::make_unique<Dataset>(given.val_data, "--val-data", config.model.seq_len);
+        check_tokens(*data, file);
+        data->set_vocab_size(file.shape.vocab_size);
+    }
+    auto examples = open_choices(config.evaluation, tokenizer, file.tokenizer_path, file.shape.vocab_size);
+    Progress::note("weights " + file.path);
+    if (data) evaluate_data(opened, *data);
+    if (!examples.empty()) evaluate_choices(opened, std::move(examples));
     return kExitOk;
 }
 

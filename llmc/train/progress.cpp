@@ -78,6 +78,8 @@ std::string status_line(const Status& s, size_t width) {
     if (s.activity.empty()) {
         add(s.val_loss, " | val " + decimals(s.val_loss.value_or(0), 4), 6);
         add(s.bits_per_byte, " (" + decimals(s.bits_per_byte.value_or(0), 3) + " bits/byte)", 3);
+        add(s.acc, " | hellaswag " + decimals(s.acc.value_or(0), 4), 6);
+        add(s.acc_norm, " (by tokens " + decimals(s.acc_norm.value_or(0), 4) + ")", 3);
         add(s.grad_norm, " | norm " + decimals(s.grad_norm.value_or(0), 3), 2);
         add(s.lr, lr, 1);
         add(s.tokens_per_second, " | " + decimals(s.tokens_per_second.value_or(0), 0) + " tok/s", 4);

@@ -9,9 +9,9 @@ namespace llmc {
 
 struct Status {
     int64_t step = 0, steps = 0;  // steps -1: not of a run, only the activity
-    std::optional<double> loss, val_loss, bits_per_byte, grad_norm, lr, tokens_per_second, percent_of_peak,
-        seconds_left;
-    std::string activity;  // instead of the numbers after the loss: "evaluating 12/60"
+    std::optional<double> loss, val_loss, bits_per_byte, acc, acc_norm, grad_norm, lr, tokens_per_second,
+        percent_of_peak, seconds_left;  // acc, acc_norm: of --hellaswag, the latter by tokens
+    std::string activity;               // instead of the numbers after the loss: "evaluating 12/60"
 };
 
 // The line of a status, without the least important fields if it would be longer than `width`.

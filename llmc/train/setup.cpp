@@ -121,10 +121,18 @@ int64_t length_in_steps(const Config& config, const Dataset* train, const Traini
     return std::max<int64_t>(c.epochs == 0 ? 0 : 1, steps);
 }
 
+void check_stride(const Config& config) {
+    const int stride = config.evaluation.stride.value_or(1), T = config.model.seq_len;
+    if (stride > T)
+        fail_usage("--eval-stride ", stride, " is longer than a window, --seq-len ", T,
+                   ", and would leave targets out: give at most ", T);
+}
+
 std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config) {
     const EvaluationOptions& e = config.evaluation;
-    const int B = config.run.batch_size;
-    return e.batches ? val.first_windows(*e.batches * B, B) : val.first_targets(e.tokens.value_or(kEvalTokens), B);
+    const int B = config.run.batch_size, stride = e.stride.value_or(config.model.seq_len);
+    return e.batches ? val.first_windows(*e.batches * B, B)
+                     : val.first_targets(e.tokens.value_or(kEvalTokens), B, stride);
 }
 
 void check_unused(const Config& config) {
@@ -158,7 +166,9 @@ Setup prepare(const CommandLine& line, const std::vector<DamagedCheckpoint>& dam
     open_data(s, !line.dry_run && c.run.steps != 0);
     if (!s.weights) s.shape = new_shape(c, s.train ? s.train->vocab_size() : 0);
     check_vocabulary(s);
+    check_stride(c);
     choose_tokenizer(s);
+    s.choices = open_choices(c.evaluation, s.tokenizer, s.tokenizer_path, c.model.vocab_size);
     if (s.resume_from) s.start = read_training_state(*s.resume_from);
     s.steps = length_in_steps(c, s.train.get(), s.start);
     if (s.resume_from) {
@@ -183,6 +193,19 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::string& kind, const std::st
                 "tokenizer.json there"
               : "the data does not say which tokenizer made it (give --tokenizer)";
     return nullptr;
+}
+
+std::vector<ChoiceExample> open_choices(const EvaluationOptions& options, const std::string& tokenizer,
+                                        const std::string& tokenizer_path, int64_t vocab_size) {
+    const std::string& path = options.hellaswag;
+    if (path.empty()) return {};
+    const auto open = [&] {
+        std::string why;
+        std::unique_ptr<Tokenizer> opened = open_tokenizer(tokenizer, tokenizer_path, why);
+        if (!opened) fail_data("--hellaswag ", path, " is text, which needs the model's tokenizer: ", why);
+        return opened;
+    };
+    return read_choices(path, options.hellaswag_limit, {tokenizer, vocab_size, open});
 }
 
 }  // namespace llmc

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "llmc/data/dataset.h"
+#include "llmc/data/multiple_choice.h"
 #include "llmc/data/tokenizer.h"
 #include "llmc/train/checkpoint/run_folder.h"
 #include "llmc/train/model_setup.h"
@@ -26,6 +27,7 @@ struct Setup {
     int64_t steps = 0;                       // at the end of the run, those before a --resume included
     std::string tokenizer, tokenizer_path;   // "byte", "gpt2" or "unknown"; tokenizer.bin
     std::unique_ptr<Parametrization> rules;
+    std::vector<ChoiceExample> choices;  // of --hellaswag
     std::vector<std::string> warnings;
     std::vector<std::string> notes;    // what was assumed or taken from a checkpoint, a sentence each
     std::vector<std::string> changed;  // options that differ from the checkpoint, "lr: 0.01 -> 0.02"
@@ -34,6 +36,8 @@ struct Setup {
 // Steps at the end of a run that starts at `start`. train: null if there is none.
 int64_t length_in_steps(const Config& config, const Dataset* train, const TrainingState& start);
 
+// Usage error for a stride that would leave targets out.
+void check_stride(const Config& config);
 // What --eval-tokens or --eval-batches choose of the validation data.
 std::vector<Segment> evaluation_segments(const Dataset& val, const Config& config);
 
@@ -45,5 +49,8 @@ Setup prepare(const CommandLine& line, const std::vector<DamagedCheckpoint>& dam
 nlohmann::ordered_json rules_json(const Setup& setup);
 // The tokenizer for samples and prompts; null: there is none, for the reason in `why`.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& kind, const std::string& path, std::string& why);
+// The examples of --hellaswag; none without it. tokenizer, tokenizer_path: the model's.
+std::vector<ChoiceExample> open_choices(const EvaluationOptions& options, const std::string& tokenizer,
+                                        const std::string& tokenizer_path, int64_t vocab_size);
 
 }  // namespace llmc

@@ -47,6 +47,9 @@ Trainer::Trainer(Setup setup, const std::string& command)
             TrainLoader::Options{config_.run.batch_size, config_.data.shuffle, config_.data.overfit_single_batch,
                                  uint64_t(config_.machine.seed)},
             state_.samples);
+    if (!setup_.choices.empty())
+        choices_ = std::make_unique<ChoiceEvaluation>(std::move(setup_.choices), config_.model.seq_len,
+                                                      config_.run.batch_size);
     std::string why;
     tokenizer_ = open_tokenizer(setup_.tokenizer, setup_.tokenizer_path, why);
     if (!tokenizer_ && config_.sampling.every > 0)
@@ -157,7 +160,10 @@ bool Trainer::checkpoint_due() const {
 void Trainer::do_what_is_due(const StepResult* result) {
     const bool last = state_.step == setup_.steps;
     if (!received_signal() && (last || checkpoint_due())) checkpoint();
-    if (last || due(config_.evaluation.every)) evaluate();
+    if (last || due(config_.evaluation.every)) {
+        evaluate();
+        evaluate_choices();
+    }
     const bool end = last || stopped_early();
     if (stopped_early()) checkpoint();
     if (result) show(*result);
@@ -169,6 +175,11 @@ void Trainer::do_what_is_due(const StepResult* result) {
 void Trainer::continue_evaluations() {
     if (!setup_.resume_from) return;
     if (!logger_.at_resume("sample").empty()) sampled_at_ = state_.step;
+    if (ordered_json choices = logger_.at_resume("hellaswag"); !choices.empty()) {
+        for (const char* key : {"event", "step", "elapsed"}) choices.erase(key);
+        last_["hellaswag"] = choices;
+        chosen_at_ = state_.step;
+    }
     if (config_.output.keep_best && state_.best.step >= 0 &&
         !fs::exists(fs::path(config_.output.out) / "checkpoints" / checkpoint_name(state_.best.step))) {
         Progress::note(
@@ -278,9 +289,12 @@ void Trainer::show(const StepResult& r) {
         status.seconds_left = (elapsed() - first_step_end_) / double(later) * double(setup_.steps - state_.step);
     if (evaluated) status.val_loss = last_["val_loss"].get<double>();
     if (evaluated && last_.contains("bits_per_byte")) status.bits_per_byte = last_["bits_per_byte"].get<double>();
-    Progress::step(status, evaluated || last || received_signal() ? Progress::Line::stays
-                           : done == 1                            ? Progress::Line::now
-                                                                  : Progress::Line::fleeting);
+    const bool chosen = chosen_at_ == state_.step;
+    if (chosen) status.acc = last_["hellaswag"]["acc"].get<double>();
+    if (chosen) status.acc_norm = last_["hellaswag"]["acc_norm_tokens"].get<double>();
+    Progress::step(status, evaluated || chosen || last || received_signal() ? Progress::Line::stays
+                           : done == 1                                      ? Progress::Line::now
+                                                                            : Progress::Line::fleeting);
     if (r.skipped)
         Progress::note(str("step ", state_.step, ": update skipped, loss ", r.loss, " or gradient norm ", r.grad_norm,
                            " is an outlier"));
@@ -314,6 +328,24 @@ void Trainer::evaluate() {
         diverged(str("validation loss ", loss));
     }
     judge_evaluation(loss);
+}
+
+void Trainer::evaluate_choices() {
+    if (!choices_ || chosen_at_ == state_.step) return;
+    const std::optional<ChoiceScores> scores = choices_->run(model_, [&](int64_t done) {
+        if (received_signal()) return false;
+        show_activity("hellaswag", done, choices_->batches());
+        return true;
+    });
+    if (!scores) return;
+    if (!std::isfinite(scores->loss)) {
+        saved_at_ = -1;  // the weights of this step make such scores
+        diverged("the scores of --hellaswag are not finite");
+    }
+    chosen_at_ = state_.step;
+    ordered_json line = last_["hellaswag"] = to_json(*scores);
+    line["elapsed"] = elapsed();
+    logger_.write("hellaswag", state_.step, line);
 }
 
 void Trainer::sample_text() {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include "llmc/data/train_loader.h"
+#include "llmc/train/choice_evaluation.h"
 #include "llmc/train/coord_check.h"
 #include "llmc/train/logger.h"
 #include "llmc/train/outlier.h"
@@ -36,6 +37,7 @@ private:
     void show_activity(const char* what, int64_t done, int64_t all);
     bool checkpoint_due() const;
     void evaluate();
+    void evaluate_choices();
     void sample_text();
     void checkpoint();
     void report_profile();
@@ -53,13 +55,14 @@ private:
     TrainingState state_;
     std::unique_ptr<TrainLoader> loader_;
     std::unique_ptr<Tokenizer> tokenizer_;
+    std::unique_ptr<ChoiceEvaluation> choices_;  // null without --hellaswag
     OutlierDetector loss_outliers_, norm_outliers_;
     CheckpointMetadata metadata_;
     Logger logger_;
     nlohmann::ordered_json last_;  // the last value of each field, for the final line
     double first_step_end_ = 0, first_step_seconds_ = 0, training_seconds_ = 0, profiled_seconds_ = 0;
     std::chrono::steady_clock::time_point saved_time_ = start_;
-    int64_t first_step_ = 0, evaluated_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
+    int64_t first_step_ = 0, evaluated_at_ = -1, chosen_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
 };
 
 }  // namespace llmc

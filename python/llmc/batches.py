@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llmc.choice_evaluation import NO_TARGET
 from llmc.config import Config
 from llmc.data.windows import Dataset, Segment
 from llmc.ranks import rank
@@ -21,7 +22,17 @@ def evaluation_segments(data: Dataset, config: Config) -> list[Segment]:
     B = config.batch_size
     if config.eval_batches is not None:
         return data.first_windows(config.eval_batches * B, B)
-    return data.first_targets(config.eval_tokens or 0, B)
+    return data.first_targets(config.eval_tokens or 0, B, config.eval_stride or config.seq_len)
+
+
+def evaluation_batch(data: Dataset, segment: Segment, vocab_size: int, device: torch.device) -> Batch:
+    """NO_TARGET for targets that do not count."""
+    tokens, targets = on_device(data.read(segment, vocab_size), device)
+    if segment.overlap:
+        targets = targets.clone()
+        targets[0, : segment.uncounted] = NO_TARGET
+        targets[1:, : segment.overlap] = NO_TARGET
+    return tokens, targets
 
 
 def on_device(tokens: NDArray[np.int64], device: torch.device) -> Batch:
@@ -53,7 +64,5 @@ class Batches:
         targets, rounds = sum(segment.targets for segment in segments), -(-len(segments) // ranks)
         for i in range(rounds):
             own = segments[i * ranks : (i + 1) * ranks][rank() : rank() + 1]
-            yield i, rounds, ((s.targets / targets, self._read(data, s)) for s in own)
-
-    def _read(self, data: Dataset, segment: Segment) -> Batch:
-        return on_device(data.read(segment, self.setup.shape.vocab_size), self.device)
+            vocab_size = self.setup.shape.vocab_size
+            yield i, rounds, ((s.targets / targets, evaluation_batch(data, s, vocab_size, self.device)) for s in own)

@@ -11,17 +11,19 @@ from typing import Any
 
 import torch
 
-from llmc.batches import evaluation_segments, on_device
+from llmc.batches import evaluation_batch, evaluation_segments
 from llmc.bpe_table import find_table
 from llmc.checkpoint import Checkpoint, Rules, Shape, naming_intact, open_checkpoint
+from llmc.choice_evaluation import ChoiceEvaluation, open_choices
 from llmc.command_line import CommandLine
 from llmc.config import Config
+from llmc.data.multiple_choice import Example
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, Error, ExitCode, UsageError
 from llmc.info import describe_checkpoint
 from llmc.progress import LINES
 from llmc.ranks import pick_device
-from llmc.run_setup import assumptions, take_shape
+from llmc.run_setup import assumptions, check_stride, take_shape
 from llmc.sampling import NotFinite, generate, open_tokenizer
 from llmc.step_line import SCREEN, Status
 from llmc.tokenizer import UNKNOWN
@@ -75,34 +77,78 @@ def _sample(line: CommandLine, make_model: MakeModel) -> int:
 
 
 def _eval(line: CommandLine, make_model: MakeModel) -> int:
-    if not line.config.val_data:
-        raise UsageError("--val-data is missing: name token shards to evaluate on")
+    if not (line.config.val_data or line.config.hellaswag):
+        raise UsageError("--val-data is missing: name token shards to evaluate on, or examples with --hellaswag")
     checkpoint = open_checkpoint(line.checkpoint)
     model, config, shape, device = _open_model(line, checkpoint, make_model)
-    data = Dataset(config.val_data, config.seq_len, "--val-data", shuffle=False)
-    _check_tokens(data, checkpoint)
-    segments = evaluation_segments(data, config)
-    targets, total, loss = sum(segment.targets for segment in segments), data.tokens - len(data.shards), 0.0
-    shown = time.monotonic()
-    for done, segment in enumerate(segments):
-        text = f"evaluating {done}/{len(segments)}"
+    check_stride(config)
+    data = Dataset(config.val_data, config.seq_len, "--val-data", shuffle=False) if config.val_data else None
+    if data:
+        _check_tokens(data, checkpoint)
+    tokenizer = checkpoint.tokenizer if config.tokenizer == "auto" else config.tokenizer
+    examples = open_choices(config, tokenizer, find_table(checkpoint.path.parent), shape.vocab_size)
+    SCREEN.note(f"weights {checkpoint.path}")
+    if data:
+        _evaluate_data(model, config, shape, device, data, checkpoint)
+    if examples:
+        _evaluate_choices(model, config, device, examples, checkpoint)
+    return ExitCode.DONE
+
+
+class _Shown:
+    """Shows how much is done: on a terminal, or else on stderr, because standard output has the result alone."""
+
+    def __init__(self, what: str, batches: int) -> None:
+        self.what, self.batches, self.last = what, batches, time.monotonic()
+
+    def show(self, done: int) -> bool:
+        text = f"{self.what} {done}/{self.batches}"
         if sys.stdout.isatty():
             SCREEN.step(Status(0, -1, activity=text), "fleeting")
-        elif time.monotonic() - shown >= LINES:  # on stderr: standard output has the result alone
+        elif time.monotonic() - self.last >= LINES:
             print(text, file=sys.stderr, flush=True)
-            shown = time.monotonic()
-        batch = on_device(data.read(segment, shape.vocab_size), device)
-        loss += float(model(*batch)) * segment.targets / targets
+            self.last = time.monotonic()
+        return True
+
+
+def _evaluate_data(
+    model: Any, config: Config, shape: Shape, device: torch.device, data: Dataset, checkpoint: Checkpoint
+) -> None:
+    segments = evaluation_segments(data, config)
+    targets, total, loss = sum(segment.targets for segment in segments), data.tokens - len(data.shards), 0.0
+    progress = _Shown("evaluating", len(segments))
+    for done, segment in enumerate(segments):
+        progress.show(done)
+        loss += float(model(*evaluation_batch(data, segment, shape.vocab_size, device))) * segment.targets / targets
     bits = f", {loss / math.log(2) * data.tokens_per_byte:.4f} bits/byte" if data.tokens_per_byte else ""
     rest = " (--eval-tokens 0: all)" if targets < total else ""
     perplexity = math.inf if loss > 709 else math.exp(loss)
     SCREEN.note(
-        f"weights {checkpoint.path}\ndata    {targets:,} of {plural(total, 'token')}{rest}\n"
+        f"data    {targets:,} of {plural(total, 'token')}{rest}\n{_windows_text(config)}\n"
         f"loss    {loss:.4f} nats/token{bits}, perplexity {perplexity:.5g}"
     )
     if not math.isfinite(loss):
         raise Error(f"the loss of {checkpoint.path} is not finite", ExitCode.DIVERGED)
-    return ExitCode.DONE
+
+
+def _windows_text(config: Config) -> str:
+    """Which windows the targets were read in."""
+    T, stride = config.seq_len, config.eval_stride or config.seq_len
+    text = f"windows {plural(T, 'token')}, stride {stride}: a target has"
+    if stride == T:
+        return f"{text} 1 to {plural(T, 'token')} of context"
+    return f"{text} {T - stride + 1} to {T} tokens of context, at the beginning of a shard fewer"
+
+
+def _evaluate_choices(
+    model: Any, config: Config, device: torch.device, examples: list[Example], checkpoint: Checkpoint
+) -> None:
+    choices = ChoiceEvaluation(examples, config.seq_len, config.batch_size)
+    scores = choices.run(model, device, _Shown("hellaswag", choices.batches).show)
+    assert scores  # it is not interrupted
+    SCREEN.note(scores.report(config.hellaswag))
+    if not math.isfinite(scores.loss):
+        raise Error(f"the scores of {checkpoint.path} on {config.hellaswag} are not finite", ExitCode.DIVERGED)
 
 
 def _check_tokens(data: Dataset, checkpoint: Checkpoint) -> None:

@@ -146,6 +146,12 @@ class Config:
     """validate on the first so many tokens of --val-data, at any batch size and length; 0: all [81920]"""
     eval_batches: int | None = None
     """instead: micro-batches, which are other text at another batch size or length; 0: all"""
+    eval_stride: int | None = None
+    """begin a window every so many tokens; where windows overlap, each target counts once [the sequence length]"""
+    hellaswag: str = ""
+    """accuracy on these multiple-choice examples: HellaSwag's JSON lines, or llm.c's eval file"""
+    hellaswag_limit: int = 0
+    """use its first so many examples; 0: all"""
     early_stop: int = 0
     """end the run after so many validations in a row without a lower loss; 0: never"""
     sample_every: int = 0

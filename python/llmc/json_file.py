@@ -1,5 +1,5 @@
-"""A JSON file that others wrote. Both programs read the same: UTF-8, with or without a byte order mark, no NaN.
-Python's json also reads UTF-16, NaN, numbers beyond float64, and halves of surrogate pairs."""
+"""JSON that others wrote. Both programs read the same: UTF-8, with or without a byte order mark, no NaN. Python's json
+also reads UTF-16, NaN, numbers beyond float64, and halves of surrogate pairs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ from typing import Any
 def read_json(path: Path) -> Any:
     """None if the file cannot be read or is not JSON."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return parse_json(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_json(content: bytes) -> Any:
+    """None if it is not JSON."""
+    try:
+        text = content.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite(float), parse_int=_finite(int))
         json.dumps(value, ensure_ascii=False).encode()
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return value
 

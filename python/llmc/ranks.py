@@ -62,6 +62,18 @@ def largest(value: float, device: torch.device) -> float:
     return float(shared.item())
 
 
+def place_in_group() -> tuple[int, int]:
+    """Rank and number of the processes that share the work; 0 of 1 without a process group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def sum_of_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum over all ranks, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
 def of_first_rank(value: Any) -> Any:
     """The value that rank 0 has, on all ranks."""
     if world_size() == 1 or not dist.is_initialized():

@@ -56,8 +56,8 @@ class RunLog:
         begin: float,
     ) -> None:
         self.setup, self.first_step, self.begin = setup, step, begin
-        self.last: dict[str, float] = {}  # newest value of each field, for the final event
-        self.evaluated_at = self.sampled_at = -1  # steps
+        self.last: dict[str, Any] = {}  # newest value of each field, for the final event
+        self.evaluated_at = self.chosen_at = self.sampled_at = -1  # steps
         self.training_seconds = self.first_step_seconds = self.first_step_end = 0.0
         open_folder(setup)
         record: dict[str, Any] = {
@@ -74,6 +74,9 @@ class RunLog:
             self.evaluated_at = step
             known = self.at_resume["eval"]
             self.last |= {key: known[key] for key in ("val_loss", "bits_per_byte") if key in known}
+        if known := self.at_resume.get("hellaswag"):
+            self.chosen_at = step
+            self.last["hellaswag"] = {k: v for k, v in known.items() if k not in ("event", "step", "elapsed")}
         self.sampled_at = step if "sample" in self.at_resume else -1
         record |= {"parameters": parameter_count(rules), "command": shlex.join(sys.argv)}
         self.write("config", step, record | ({"resumed_from": str(setup.resume_from)} if setup.resume_from else {}))
@@ -128,6 +131,11 @@ class RunLog:
         self.evaluated_at = step
         self.write("eval", step, fields | {"elapsed": self.elapsed()})
 
+    def choices(self, step: int, scores: dict[str, float]) -> None:
+        """scores: of --hellaswag."""
+        self.last["hellaswag"], self.chosen_at = scores, step
+        self.write("hellaswag", step, scores | {"elapsed": self.elapsed()})
+
     def sample(self, step: int, text: str) -> None:
         prompt = self.setup.config.prompt
         self.sampled_at = step
@@ -148,7 +156,9 @@ class RunLog:
             status.seconds_left = (now - self.first_step_end) / later * (steps - step)
         if evaluated:
             status.val_loss, status.bits_per_byte = last["val_loss"], last.get("bits_per_byte")
-        stays = evaluated or step == steps or stopping
+        if chosen := self.chosen_at == step:
+            status.acc, status.acc_norm = (last["hellaswag"][key] for key in ("acc", "acc_norm_tokens"))
+        stays = evaluated or chosen or step == steps or stopping
         if rank() == 0:
             SCREEN.step(status, "stays" if stays else "now" if done == 1 else "fleeting")
 

@@ -21,9 +21,11 @@ from llmc.checkpoint import (
     open_checkpoint,
     read_start,
 )
+from llmc.choice_evaluation import open_choices
 from llmc.command_line import CommandLine
 from llmc.config import Config
 from llmc.cpus import threads_text
+from llmc.data.multiple_choice import Example
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, Error, UsageError
 from llmc.options import OPTIONS, Value, check_scheme, of_type, resolve_batch, resolve_heads, stored_options
@@ -58,6 +60,7 @@ class Setup:
     lock: RunLock  # of --out
     damaged: list[Damaged]  # checkpoints newer than that of --resume
     finished: str  # of --resume: why there is nothing to do; "" if there is
+    choices: list[Example]  # of --hellaswag
 
     @property
     def micro_steps(self) -> int:
@@ -108,14 +111,25 @@ def prepare(
             + (f"make the data with the tokenizer of {weights.path}" if weights else "raise --vocab-size")
             + ", or choose other data"
         )
+    check_stride(config)
     tokenizer, tokenizer_file = _choose_tokenizer(config, train, weights)
+    choices = open_choices(config, tokenizer, tokenizer_file, shape.vocab_size)
     if not line.dry_run:
         check_unused(config)
     start = read_start(resume_from) if resume_from else Start()
     steps = length_in_steps(config, train, start)
     finished = why_finished(config, start.step, steps) if resume_from else ""
     setup = (config, shape, start, steps, ranks, weights, resume_from, train, val, tokenizer, tokenizer_file)
-    return Setup(*setup, line.extra, warnings, notes, lock, damaged, finished)
+    return Setup(*setup, line.extra, warnings, notes, lock, damaged, finished, choices)
+
+
+def check_stride(config: Config) -> None:
+    """UsageError for a stride that would leave targets out."""
+    if (config.eval_stride or 1) > config.seq_len:
+        raise UsageError(
+            f"--eval-stride {config.eval_stride} is longer than a window, --seq-len {config.seq_len}, and would leave "
+            f"targets out: give at most {config.seq_len}"
+        )
 
 
 def check_unused(config: Config) -> None:
@@ -326,6 +340,8 @@ def describe(setup: Setup, rules: Rules, device: str) -> str:
         train = setup.train
         shards = plural(len(train.shards), "shard")
         lines.append(f"data    {train.tokens:,} training tokens in {shards}, tokenizer {setup.tokenizer}")
+    if setup.choices:
+        lines.append(f"choices {plural(len(setup.choices), 'example')} of {config.hellaswag}")
     lines.append(
         f"run     {plural(setup.steps, 'step')} of {plural(config.total_batch_size, 'token')} ({micro}"
         + (f" x {setup.ranks} ranks) = " if setup.ranks > 1 else ") = ")

@@ -21,6 +21,8 @@ class Status:
     loss: float | None = None
     val_loss: float | None = None
     bits_per_byte: float | None = None
+    acc: float | None = None  # of --hellaswag
+    acc_norm: float | None = None  # the same by tokens
     grad_norm: float | None = None
     lr: float | None = None
     tokens_per_second: float | None = None
@@ -40,6 +42,8 @@ def status_line(status: Status, width: int | None = None) -> str:
         optional = [
             (s.val_loss, " | val {:.4f}", 6),
             (s.bits_per_byte, " ({:.3f} bits/byte)", 3),
+            (s.acc, " | hellaswag {:.4f}", 6),
+            (s.acc_norm, " (by tokens {:.4f})", 3),
             (s.grad_norm, " | norm {:.3f}", 2),
             (s.lr, " | lr {:.2e}", 1),
             (s.tokens_per_second, " | {:.0f} tok/s", 4),

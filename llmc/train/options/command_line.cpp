@@ -186,7 +186,8 @@ CommandLine parse_command_line(int argc, char** argv) {
     add_options(app, kRun, given);
     CLI::App* sample = app.add_subcommand(
         "sample", "generate text from a checkpoint: train_gpt2 sample CHECKPOINT --prompt TEXT");
-    CLI::App* eval = app.add_subcommand("eval", "the loss of a checkpoint: train_gpt2 eval CHECKPOINT --val-data GLOB");
+    CLI::App* eval = app.add_subcommand(
+        "eval", "loss and accuracy of a checkpoint: train_gpt2 eval CHECKPOINT --val-data GLOB");
     CLI::App* info = app.add_subcommand("info", "what a checkpoint holds: train_gpt2 info CHECKPOINT");
     for (CLI::App* command : {sample, eval, info})
         command->add_option("CHECKPOINT", line.checkpoint, "checkpoint folder, .safetensors file, or a run's --out")

@@ -19,16 +19,26 @@ TOKENIZERS = {1: "byte", 2: "gpt2"}
 
 
 class Segment(NamedTuple):
-    """`rows` windows of `length` tokens and their targets, one after the other, from a token of a shard on."""
+    """`rows` windows of `length` tokens and their targets, the first from token `begin` of a shard on, each next one
+    `stride` tokens later. The first `overlap` targets of a window are those of the window before it, so they do not
+    count, except in a shard's first window."""
 
     shard: int
     begin: int
     rows: int
     length: int
+    stride: int
+    overlap: int
+
+    @property
+    def uncounted(self) -> int:
+        """Leading targets of the first row that do not count; of the other rows, `overlap`."""
+        return self.overlap if self.begin else 0
 
     @property
     def targets(self) -> int:
-        return self.rows * self.length
+        """The targets that count."""
+        return self.rows * (self.length - self.overlap) + self.overlap - self.uncounted
 
 
 class Dataset:
@@ -96,33 +106,35 @@ class Dataset:
         shard, window = int(order[visit]), within - int(begins[visit])
         return shard, int(self.window_order(epoch, shard)[window]) if self.shuffle else window
 
-    def first_targets(self, count: int, rows: int) -> list[Segment]:
+    def first_targets(self, count: int, rows: int, stride: int) -> list[Segment]:
         """The first `count` targets in file order, 0: all (every token but the first of a shard is one), as segments of
-        at most `rows` windows. What does not fill a window is a segment of one shorter row, so that the same targets
-        are read for every number of rows and length of a window."""
-        return self._segments([len(shard.tokens) - 1 for shard in self.shards], count, rows)
+        at most `rows` windows, `stride` tokens apart (at most seq_len). What does not fill a window is a segment of one
+        shorter row, so that the same targets count for every number of rows, length of a window, and stride."""
+        return self._segments([len(shard.tokens) - 1 for shard in self.shards], count, rows, stride)
 
     def first_windows(self, count: int, rows: int) -> list[Segment]:
         """The first `count` whole windows in file order, 0: all."""
-        return self._segments([windows * self.seq_len for windows in self.windows_of], count * self.seq_len, rows)
+        T = self.seq_len
+        return self._segments([windows * T for windows in self.windows_of], count * T, rows, T)
 
-    def _segments(self, targets_of: list[int], count: int, rows: int) -> list[Segment]:
+    def _segments(self, targets_of: list[int], count: int, rows: int, stride: int) -> list[Segment]:
         segments: list[Segment] = []
-        remaining = count or sum(targets_of)
+        remaining, overlap = count or sum(targets_of), self.seq_len - stride
         for shard, targets in enumerate(targets_of):
             begin, end = 0, min(targets, remaining)
             remaining -= end
-            while begin < end:
+            while end and (begin == 0 or begin + overlap < end):
                 length = min(end - begin, self.seq_len)
-                segments.append(Segment(shard, begin, min((end - begin) // length, rows), length))
-                begin += segments[-1].targets
+                whole = (end - begin - length) // stride + 1 if length == self.seq_len else 1
+                segments.append(Segment(shard, begin, min(whole, rows), length, stride, overlap))
+                begin += segments[-1].rows * stride
         return segments
 
     def read(self, segment: Segment, vocab_size: int) -> NDArray[np.int64]:
         """(rows, length + 1): the tokens of each window and the token after the last."""
-        tokens = self._checked(segment.shard, segment.begin, segment.targets + 1, vocab_size)
-        length = segment.length
-        return np.stack([tokens[row * length : (row + 1) * length + 1] for row in range(segment.rows)])
+        length, stride = segment.length, segment.stride
+        tokens = self._checked(segment.shard, segment.begin, (segment.rows - 1) * stride + length + 1, vocab_size)
+        return np.stack([tokens[row * stride : row * stride + length + 1] for row in range(segment.rows)])
 
     def _checked(self, shard: int, begin: int, count: int, vocab_size: int) -> NDArray[np.int64]:
         """Tokens of a shard. DataError for one that is not below vocab_size."""
