@@ -12,8 +12,9 @@ from program import last_wins
 from safetensors.torch import load_file
 
 import train_gpt2
-from llmc.checkpoint import newest_checkpoint
+from llmc.checkpoint import newest_checkpoint, open_checkpoint
 from llmc.command_line import parse_command_line
+from llmc.run_setup import take_shape
 from train_gpt2 import GPT2
 
 TINY = ["--depth", "2", "--width", "32", "--heads", "2", "--seq-len", "16", "--batch-size", "2", "--lr", "1e-2"]
@@ -55,6 +56,16 @@ def assert_same(a, b):
 
 def main(words):
     return train_gpt2.main(last_wins(words))
+
+
+def model_of(path):
+    """The model of a checkpoint."""
+    checkpoint = open_checkpoint(str(path))
+    line = parse_command_line(train_gpt2.PROGRAM, ["eval", str(path)])
+    config, shape = take_shape(line.config, line.given, checkpoint)
+    model = train_gpt2.GPT2(config, shape, checkpoint.parametrization)
+    model.set_weights(checkpoint.values)
+    return model
 
 
 def parse(*options):

@@ -42,6 +42,7 @@ def dead_proxy(silent: bool):
         ("tinyshakespeare.py", True, ["raw.githubusercontent.com", "--file", "pystdlib.py"]),
         ("tinystories.py", False, ["huggingface.co (Connection refused)", "--file", "pystdlib.py"]),
         ("fineweb.py", False, ["huggingface.co", "--file", "pystdlib.py"]),
+        ("hellaswag.py", False, ["raw.githubusercontent.com (Connection refused)", "hellaswag_val.jsonl as FILE"]),
         (
             "pystdlib.py --tokenizer gpt2",
             True,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -10,15 +11,13 @@ import torch
 import torch.nn.functional as F
 from both_programs import both as both_programs
 from program import BINARY, log, run
+from reference_tools import model_of
 from reference_tools import run as run_reference
 from shards import random_text, write_shard
 from weight_tools import CONFIG, LENGTH, VOCAB, random_weights, write
 
 import train_gpt2
-from llmc.checkpoint import open_checkpoint
-from llmc.command_line import parse_command_line
 from llmc.data.windows import Dataset
-from llmc.run_setup import take_shape
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -38,26 +37,17 @@ def case(tmp_path_factory):
     return write(folder / "model", random_weights(), CONFIG), folder / "val_*.bin", shards
 
 
-def reference_model(path):
-    checkpoint = open_checkpoint(str(path))
-    line = parse_command_line(train_gpt2.PROGRAM, ["eval", str(path)])
-    config, shape = take_shape(line.config, line.given, checkpoint)
-    model = train_gpt2.GPT2(config, shape)
-    model.set_weights(checkpoint.values)
-    return model
-
-
 @torch.no_grad()
 def loss_one_by_one(path, shards, stride, length=LENGTH):
     """The mean loss of all targets. Target t of a shard is in the first window that reaches it: window 0 for the first
     `length` of them, otherwise window k, which begins at token k * stride."""
-    model, losses = reference_model(path), []
+    model, losses = model_of(path), []
     for tokens in shards:
         for t in range(1, len(tokens)):
             begin = max(0, -(-(t - length) // stride)) * stride
             logits = model(torch.tensor(tokens[begin:t])[None])[0]
             losses.append(F.cross_entropy(logits.double(), torch.tensor(tokens[t])).item())
-    return float(np.mean(losses))
+    return fmean(losses)
 
 
 def evaluate(*words):

@@ -121,6 +121,9 @@ def test_fields_are_dropped_by_importance():
     )
     assert status_line(Status(7, 100, 2.5, activity="evaluating 3/20"), 32) == "step   7/100 | evaluating 3/20"
     assert status_line(status, 5) == "step "
+    status.acc, status.acc_norm = 0.25, 0.375
+    assert " (3.250 bits/byte) | hellaswag 0.2500 (by tokens 0.3750) | norm 0.500 | " in status_line(status)
+    assert status_line(status, 60) == "step   7/100 | loss 2.5000 | val 2.2500 | hellaswag 0.2500"
 
 
 @pytest.mark.parametrize(("term", "lines"), [("xterm", False), ("dumb", True)])

@@ -12,8 +12,8 @@
 
 namespace llmc {
 
-ChoiceEvaluation::ChoiceEvaluation(std::vector<ChoiceExample> examples, int seq_len, int batch_size)
-    : examples_(std::move(examples)), batch_size_(size_t(batch_size)) {
+ChoiceEvaluation::ChoiceEvaluation(const std::vector<ChoiceExample>& examples, int seq_len, int batch_size)
+    : examples_(examples), batch_size_(size_t(batch_size)) {
     for (const ChoiceExample& example : examples_)
         for (const std::vector<int32_t>& ending : example.endings)
             add_rows(example.context, ending, endings_++, seq_len);

@@ -20,8 +20,8 @@ struct ChoiceScores {
 
 class ChoiceEvaluation {
 public:
-    // seq_len, batch_size: of the model's activations.
-    ChoiceEvaluation(std::vector<ChoiceExample> examples, int seq_len, int batch_size);
+    // seq_len, batch_size: of the model's activations. The examples must outlive this.
+    ChoiceEvaluation(const std::vector<ChoiceExample>& examples, int seq_len, int batch_size);
 
     int64_t batches() const { return (int64_t(rows_.size()) + batch_size_ - 1) / batch_size_; }
     // `go_on` is called before each batch with the number of those that are done; nothing is returned if it says no.
@@ -36,7 +36,7 @@ private:
     void add_rows(const std::vector<int32_t>& context, const std::vector<int32_t>& ending, size_t number, int seq_len);
     ChoiceScores judge(const std::vector<double>& losses) const;
 
-    std::vector<ChoiceExample> examples_;
+    const std::vector<ChoiceExample>& examples_;
     size_t batch_size_, endings_ = 0;
     std::vector<Row> rows_;  // the longest first, so that the rows of a batch have similar lengths
 };

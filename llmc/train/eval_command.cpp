@@ -58,12 +58,13 @@ std::string windows_text(const Config& config) {
     return text + str(T - stride + 1, " to ", T, " tokens of context, at the beginning of a shard fewer");
 }
 
-void evaluate_data(CheckpointModel& opened, Dataset& data) {
+// Both write `heading` and their result, and throw if that is not finite.
+void evaluate_data(CheckpointModel& opened, const Dataset& data, const std::string& heading) {
     const std::vector<Segment> segments = evaluation_segments(data, opened.config);
     EvalProgress progress("evaluating", int64_t(segments.size()));
     const auto evaluation = evaluate(*opened.model, data, segments, [&](int64_t done) { return progress.show(done); });
     const int64_t all = data.tokens() - int64_t(data.shards().size());
-    std::string text = str("data    ", with_commas(evaluation->targets), " of ", plural(all, "token"));
+    std::string text = str(heading, "data    ", with_commas(evaluation->targets), " of ", plural(all, "token"));
     if (evaluation->targets < all) text += " (--eval-tokens 0: all)";
     text += "\n" + windows_text(opened.config);
     text += "\nloss    " + decimals(evaluation->loss, 4) + " nats/token";
@@ -75,12 +76,12 @@ void evaluate_data(CheckpointModel& opened, Dataset& data) {
         throw Error(kExitDiverged, str("the loss of ", opened.file->path, " is not finite"));
 }
 
-void evaluate_choices(CheckpointModel& opened, std::vector<ChoiceExample> examples) {
+void evaluate_choices(CheckpointModel& opened, const std::vector<ChoiceExample>& examples, const std::string& heading) {
     const Config& config = opened.config;
-    const ChoiceEvaluation choices(std::move(examples), config.model.seq_len, config.run.batch_size);
+    const ChoiceEvaluation choices(examples, config.model.seq_len, config.run.batch_size);
     EvalProgress progress("hellaswag", choices.batches());
     const auto scores = choices.run(*opened.model, [&](int64_t done) { return progress.show(done); });
-    Progress::note(report(*scores, config.evaluation.hellaswag));
+    Progress::note(heading + report(*scores, config.evaluation.hellaswag));
     if (!std::isfinite(scores->loss))
         throw Error(kExitDiverged,
                     str("the scores of ", opened.file->path, " on ", config.evaluation.hellaswag, " are not finite"));
@@ -105,10 +106,10 @@ int eval_command(const CommandLine& line) {
         check_tokens(*data, file);
         data->set_vocab_size(file.shape.vocab_size);
     }
-    auto examples = open_choices(config.evaluation, tokenizer, file.tokenizer_path, file.shape.vocab_size);
-    Progress::note("weights " + file.path);
-    if (data) evaluate_data(opened, *data);
-    if (!examples.empty()) evaluate_choices(opened, std::move(examples));
+    const auto examples = open_choices(config.evaluation, tokenizer, file.tokenizer_path, file.shape.vocab_size);
+    const std::string heading = "weights " + file.path + "\n";
+    if (data) evaluate_data(opened, *data, heading);
+    if (!examples.empty()) evaluate_choices(opened, examples, data ? "" : heading);
     return kExitOk;
 }
 

@@ -48,8 +48,7 @@ Trainer::Trainer(Setup setup, const std::string& command)
                                  uint64_t(config_.machine.seed)},
             state_.samples);
     if (!setup_.choices.empty())
-        choices_ = std::make_unique<ChoiceEvaluation>(std::move(setup_.choices), config_.model.seq_len,
-                                                      config_.run.batch_size);
+        choices_ = std::make_unique<ChoiceEvaluation>(setup_.choices, config_.model.seq_len, config_.run.batch_size);
     std::string why;
     tokenizer_ = open_tokenizer(setup_.tokenizer, setup_.tokenizer_path, why);
     if (!tokenizer_ && config_.sampling.every > 0)

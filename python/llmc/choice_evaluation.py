@@ -80,7 +80,14 @@ class ChoiceEvaluation:
     def run(self, model: Any, device: torch.device, go_on: Callable[[int], bool]) -> ChoiceScores | None:
         """model: (tokens, targets, "none") -> the loss of every target. go_on: called before each batch of this rank
         with the number of those that are done; nothing is returned if it says no."""
-        losses = torch.zeros(len(self.endings), dtype=torch.float64, device=device)  # of whole endings, in nats
+        losses = self.losses(model, device, go_on)
+        return None if losses is None else self.judge(losses)
+
+    def losses(
+        self, model: Any, device: torch.device, go_on: Callable[[int], bool] = lambda done: True
+    ) -> NDArray[np.float64] | None:
+        """The loss of every ending, in nats: the sum over its tokens."""
+        losses = torch.zeros(len(self.endings), dtype=torch.float64, device=device)
         rank, ranks = place_in_group()
         for first in range(0, self.batches, ranks):  # equally often on all ranks
             if not go_on(first):
@@ -90,7 +97,8 @@ class ChoiceEvaluation:
                 tokens, targets = (torch.from_numpy(array).to(device) for array in _batch(rows))
                 of_rows = model(tokens, targets, "none").view(tokens.shape).double().sum(1)
                 losses.index_add_(0, torch.tensor([row.ending for row in rows], device=device), of_rows)
-        return self.judge(sum_of_ranks(losses).cpu().numpy())
+        result: NDArray[np.float64] = sum_of_ranks(losses).cpu().numpy()
+        return result
 
     def judge(self, losses: NDArray[np.float64]) -> ChoiceScores:
         """losses: of every ending."""

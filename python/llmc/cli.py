@@ -97,6 +97,7 @@ GROUPS = {
         "tinyshakespeare": Command("Shakespeare's plays, 1 MB", module("llmc.data.tinyshakespeare")),
         "tinystories": Command("short stories in simple English, 1.6 GB", module("llmc.data.tinystories")),
         "fineweb": Command("English web pages, 10 or 100 billion tokens", module("llmc.data.fineweb")),
+        "hellaswag": Command("multiple choice for --hellaswag, as llm.c's eval file", module("llmc.data.hellaswag")),
         "synthetic": Command("symbols from a random source with known entropy", module("llmc.data.synthetic")),
         "tokenizer": Command(
             "GPT-2's vocabulary, for samples of other projects' weights", module("llmc.data.tokenizer")
@@ -121,7 +122,7 @@ GROUPS = {
     },
 }
 GROUP_SUMMARIES = {
-    "data": "make token shards, and GPT-2's vocabulary",
+    "data": "make token shards, files of examples, and GPT-2's vocabulary",
     "export": "a checkpoint as a model for other programs",
     "import": "weights of other projects",
     "plot": "draw losses, coordinate checks and sweeps",
@@ -130,7 +131,7 @@ GROUP_SUMMARIES = {
 COMMANDS = {
     "train": Command("train a model: the native program with its options", train),
     "sample": Command("text from a checkpoint", sample),
-    "eval": Command("the loss of a checkpoint on a data set", evaluate),
+    "eval": Command("the loss of a checkpoint on a data set, and its accuracy on HellaSwag", evaluate),
     "info": Command("what a checkpoint holds", info),
     "check": Command("coordinate check: is the parametrization right?", check),
     "verdict": Command("the verdict on CSVs of a coordinate check, without figures", module("llmc.mup.check_report")),

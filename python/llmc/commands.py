@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -80,19 +81,30 @@ def _eval(line: CommandLine, make_model: MakeModel) -> int:
     if not (line.config.val_data or line.config.hellaswag):
         raise UsageError("--val-data is missing: name token shards to evaluate on, or examples with --hellaswag")
     checkpoint = open_checkpoint(line.checkpoint)
-    model, config, shape, device = _open_model(line, checkpoint, make_model)
+    opened = _Opened(*_open_model(line, checkpoint, make_model), checkpoint.path)
+    config = opened.config
     check_stride(config)
     data = Dataset(config.val_data, config.seq_len, "--val-data", shuffle=False) if config.val_data else None
     if data:
         _check_tokens(data, checkpoint)
     tokenizer = checkpoint.tokenizer if config.tokenizer == "auto" else config.tokenizer
-    examples = open_choices(config, tokenizer, find_table(checkpoint.path.parent), shape.vocab_size)
-    SCREEN.note(f"weights {checkpoint.path}")
+    examples = open_choices(config, tokenizer, find_table(checkpoint.path.parent), opened.shape.vocab_size)
+    heading = f"weights {checkpoint.path}\n"
     if data:
-        _evaluate_data(model, config, shape, device, data, checkpoint)
+        _evaluate_data(opened, data, heading)
     if examples:
-        _evaluate_choices(model, config, device, examples, checkpoint)
+        _evaluate_choices(opened, examples, "" if data else heading)
     return ExitCode.DONE
+
+
+class _Opened(NamedTuple):
+    """A checkpoint's model to evaluate."""
+
+    model: Any
+    config: Config
+    shape: Shape
+    device: torch.device
+    path: Path
 
 
 class _Shown:
@@ -111,9 +123,9 @@ class _Shown:
         return True
 
 
-def _evaluate_data(
-    model: Any, config: Config, shape: Shape, device: torch.device, data: Dataset, checkpoint: Checkpoint
-) -> None:
+def _evaluate_data(opened: _Opened, data: Dataset, heading: str) -> None:
+    """Writes the heading and the result. Error if that is not finite."""
+    model, config, shape, device, path = opened
     segments = evaluation_segments(data, config)
     targets, total, loss = sum(segment.targets for segment in segments), data.tokens - len(data.shards), 0.0
     progress = _Shown("evaluating", len(segments))
@@ -124,11 +136,11 @@ def _evaluate_data(
     rest = " (--eval-tokens 0: all)" if targets < total else ""
     perplexity = math.inf if loss > 709 else math.exp(loss)
     SCREEN.note(
-        f"data    {targets:,} of {plural(total, 'token')}{rest}\n{_windows_text(config)}\n"
+        f"{heading}data    {targets:,} of {plural(total, 'token')}{rest}\n{_windows_text(config)}\n"
         f"loss    {loss:.4f} nats/token{bits}, perplexity {perplexity:.5g}"
     )
     if not math.isfinite(loss):
-        raise Error(f"the loss of {checkpoint.path} is not finite", ExitCode.DIVERGED)
+        raise Error(f"the loss of {path} is not finite", ExitCode.DIVERGED)
 
 
 def _windows_text(config: Config) -> str:
@@ -140,15 +152,15 @@ def _windows_text(config: Config) -> str:
     return f"{text} {T - stride + 1} to {T} tokens of context, at the beginning of a shard fewer"
 
 
-def _evaluate_choices(
-    model: Any, config: Config, device: torch.device, examples: list[Example], checkpoint: Checkpoint
-) -> None:
+def _evaluate_choices(opened: _Opened, examples: list[Example], heading: str) -> None:
+    """As _evaluate_data."""
+    model, config, _, device, path = opened
     choices = ChoiceEvaluation(examples, config.seq_len, config.batch_size)
     scores = choices.run(model, device, _Shown("hellaswag", choices.batches).show)
     assert scores  # it is not interrupted
-    SCREEN.note(scores.report(config.hellaswag))
+    SCREEN.note(heading + scores.report(config.hellaswag))
     if not math.isfinite(scores.loss):
-        raise Error(f"the scores of {checkpoint.path} on {config.hellaswag} are not finite", ExitCode.DIVERGED)
+        raise Error(f"the scores of {path} on {config.hellaswag} are not finite", ExitCode.DIVERGED)
 
 
 def _check_tokens(data: Dataset, checkpoint: Checkpoint) -> None:

@@ -21,13 +21,13 @@ class Status:
     loss: float | None = None
     val_loss: float | None = None
     bits_per_byte: float | None = None
-    acc: float | None = None  # of --hellaswag
-    acc_norm: float | None = None  # the same by tokens
     grad_norm: float | None = None
     lr: float | None = None
     tokens_per_second: float | None = None
     seconds_left: float | None = None
     activity: str = ""  # instead of the numbers after the loss: "evaluating 12/60"
+    acc: float | None = None  # of --hellaswag
+    acc_norm: float | None = None  # the same by tokens
 
 
 def status_line(status: Status, width: int | None = None) -> str:
