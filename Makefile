@@ -245,6 +245,7 @@ test-slow: venv-dev   ## the long tests
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	@scripts/setup.sh cuda-toolkit || echo "make: no CUDA toolkit: the tests of newer architectures will be skipped"
 	@scripts/setup.sh llama-cpp || echo "make: no llama-cpp-python: the tests that load models into it will be skipped"
+	@scripts/setup.sh lm-eval || echo "make: no lm_eval: its tests will be skipped"
 	$(PYTEST) -m slow tests
 test-avx2:            ## every test as on a processor without AVX-512: the kernels, oneDNN and NumPy
 	ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell LLMC_CPU_ISA=avx2 $(MAKE) --no-print-directory test
@@ -274,7 +275,7 @@ lint: venv-dev        ## style of the sources, types of the package
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell git ls-files '*.cpp' '*.h' '*.cu')
-	@for f in scripts/*.sh .ci/run; do bash -n $$f || exit 1; done
+	@for f in scripts/*.sh dev/eval/*.sh .ci/run; do bash -n $$f || exit 1; done
 
 help:                 ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 18

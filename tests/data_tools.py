@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from script_tools import ROOT
+from shards import write_shard
 
 from llmc.bpe_table import BpeTable
 from llmc.data.dataset import Piece
 from llmc.data.shards import read_shard
+from llmc.data.windows import Dataset
 
 SHARED = ROOT.parent / "shared" / "data"
 WORDS = ["the", "a", "cat", "sees", "dog", "on", "under", "green", "tree", "and", "sleeps", "été", "naïve", "日本"]
@@ -46,6 +48,12 @@ def tokens_of(out: Path, name: str, split: str) -> np.ndarray:
 
 def pieces(*documents: str, split: str = "train"):
     return lambda: [Piece(split, document.encode()) for document in documents]
+
+
+def windows_of(folder: Path, tokens: int, length: int, stride: int) -> list[tuple[int, int]]:
+    """[(context of the first target that counts, targets that count), ...] of the windows of a shard."""
+    path = write_shard(folder / "shard.bin", np.zeros(tokens, np.uint16))
+    return [(s.uncounted + 1, s.targets) for s in Dataset(str(path), length).first_targets(0, 1, stride)]
 
 
 def documents_of(tokens) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from both_programs import both as both_programs
+from data_tools import windows_of
 from program import BINARY, log, run
 from reference_tools import model_of
 from reference_tools import run as run_reference
@@ -17,7 +18,6 @@ from shards import random_text, write_shard
 from weight_tools import CONFIG, LENGTH, VOCAB, random_weights, write
 
 import train_gpt2
-from llmc.data.windows import Dataset
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -123,17 +123,9 @@ def test_what_is_refused(case, tmp_path):
     assert "needs --val-data" in both_programs("--train-data", data, "--eval-stride", 4)
 
 
-def windows_of(tokens, length, stride, tmp_path):
-    """[(context of the first target that counts, targets that count), ...] of a shard."""
-    write_shard(tmp_path / "shard.bin", np.zeros(tokens, np.uint16), VOCAB)
-    data = Dataset(str(tmp_path / "shard.bin"), length)
-    segments = data.first_targets(0, 1, stride)
-    return [(segment.uncounted + 1, segment.targets) for segment in segments]
-
-
 def test_windows_are_not_those_of_lm_eval(tmp_path):
     """lm-eval 0.4.13 scores 150 tokens at length 64 as (context, scored) = (1, 64), (1, 64), (43, 22): the first token
     too, after a token that stands for the beginning, and its last window reaches back to be full. Here the first token
     of a shard is no target, and the last window begins where its stride puts it."""
-    assert windows_of(150, 64, 64, tmp_path) == [(1, 64), (1, 64), (1, 21)]
-    assert windows_of(150, 64, 32, tmp_path) == [(1, 64), (33, 32), (33, 32), (33, 21)]
+    assert windows_of(tmp_path, 150, 64, 64) == [(1, 64), (1, 64), (1, 21)]
+    assert windows_of(tmp_path, 150, 64, 32) == [(1, 64), (33, 32), (33, 32), (33, 21)]

@@ -67,7 +67,7 @@ LEVELS = [
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts
     ["llmc.plot"],  # figures
-    ["llmc.bench"],
+    ["llmc.bench", "llmc.harness"],
     ["llmc.cli", "llmc.__main__"],
 ]
 PACKAGE = ROOT / "python"

@@ -132,6 +132,7 @@ COMMANDS = {
     "train": Command("train a model: the native program with its options", train),
     "sample": Command("text from a checkpoint", sample),
     "eval": Command("the loss of a checkpoint on a data set, and its accuracy on HellaSwag", evaluate),
+    "lm-eval": Command("lm-evaluation-harness on an exported model or a checkpoint", module("llmc.harness")),
     "info": Command("what a checkpoint holds", info),
     "check": Command("coordinate check: is the parametrization right?", check),
     "verdict": Command("the verdict on CSVs of a coordinate check, without figures", module("llmc.mup.check_report")),
