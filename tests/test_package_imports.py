@@ -67,6 +67,7 @@ LEVELS = [
     ["llmc.plot.style", "llmc.plot.smoothing"],
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts
     ["llmc.plot"],  # figures
+    ["llmc.report"],  # one HTML page of all of these
     ["llmc.bench", "llmc.harness"],
     ["llmc.cli", "llmc.__main__"],
 ]

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from llmc.errors import Error, ExitCode, UsageError, run_main
@@ -36,18 +37,25 @@ def module(name: str) -> Main:
 def check(argv: list[str], prog: str) -> int:
     from llmc.mup.check_runs import run_checks
     from llmc.plot.check import main
+    from llmc.report.command import after_results
 
-    return main(run_checks(argv, prog, os.environ))
+    arguments = run_checks(argv, prog, os.environ)
+    status = main(arguments)
+    after_results(Path(arguments[0]))
+    return status
 
 
 def sweep(argv: list[str], prog: str, env: Mapping[str, str] = os.environ) -> int:
     from llmc.mup.sweep import run_sweep
     from llmc.plot.sweep import main
+    from llmc.report.command import after_results
 
     finished = run_sweep(argv, prog, env)
     if finished is None:
         return ExitCode.DONE
     status = main(finished.plot_arguments)
+    if "--out" in finished.plot_arguments:  # with figures
+        after_results(Path(finished.plot_arguments[0]))
     return ExitCode.FAILED if finished.failed else status
 
 
@@ -135,6 +143,7 @@ COMMANDS = {
     "lm-eval": Command("lm-evaluation-harness on an exported model or a checkpoint", module("llmc.harness")),
     "info": Command("what a checkpoint holds", info),
     "check": Command("coordinate check: is the parametrization right?", check),
+    "report": Command("one HTML page about runs, checks and sweeps", module("llmc.report.command")),
     "verdict": Command("the verdict on CSVs of a coordinate check, without figures", module("llmc.mup.check_report")),
     "sweep": Command("sweep a hyperparameter over model sizes", sweep),
     "transfer": Command("does the learning rate transfer from small to wide models?", transfer),

@@ -33,10 +33,14 @@ def parse_event(line: str | bytes) -> Event | None:
     return None
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a log. Not by str.splitlines: a sample's text may have U+2028 or another separator of it."""
+    return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+
+
 def read_events(path: Path) -> list[Event]:
     """All events in order, without lines that are not events, such as the incomplete last line of a running program."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [event for event in map(parse_event, lines) if event is not None]
+    return [event for event in map(parse_event, read_lines(path)) if event is not None]
 
 
 def first_event(path: Path) -> Event:
@@ -66,6 +70,7 @@ class Run:
     name: str
     train: dict[int, Event] = field(default_factory=dict)
     evals: dict[int, Event] = field(default_factory=dict)
+    others: list[Event] = field(default_factory=list)  # config, sample, checkpoint, final, ... in their order
     flops_per_token: float | None = None  # None: its config event does not have the model
 
 
@@ -80,11 +85,12 @@ def flops_per_token(config_event: Event) -> float | None:
     return 6 * (12 * depth * width**2 + vocabulary * width) + 12 * depth * width * length
 
 
-def read_log(path: Path) -> Run:
-    """Reads a log, or the log in a folder. DataError if it has no training step with a finite loss."""
+def read_log(path: Path, finite_loss: bool = True) -> Run:
+    """Reads a log, or the log in a folder. DataError if it has no training step, or none with a finite loss (without
+    finite_loss, a run that diverged at once is read, too)."""
     file = path / "log.jsonl" if path.is_dir() else path
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_lines(file)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}: give the log.jsonl of a run, or its folder") from None
     run = Run(str(file))
@@ -104,15 +110,19 @@ def read_log(path: Path) -> Run:
         if kind == "config" and event.get("resumed_from") is not None:  # steps after the checkpoint were repeated
             run.train = {s: e for s, e in run.train.items() if s <= step}
             run.evals = {s: e for s, e in run.evals.items() if s <= step}
-        elif kind == "train":
+            run.others = [e for e in run.others if int(e["step"]) <= step]
+        if kind == "train":
             run.train[step] = event
         elif kind == "eval":
             run.evals[step] = event
+        else:
+            run.others.append(event)
     if any(position != len(lines) for position in broken):  # an incomplete last line is normal in a running program
         print(f"note: {file}: left out {plural(len(broken), 'line')} without an event, the first is line {broken[0]}")
-    if not any(finite(event.get("loss")) is not None for event in run.train.values()):
+    if not any(not finite_loss or finite(event.get("loss")) is not None for event in run.train.values()):
+        count = sum(bool(line) for line in lines)
         raise DataError(
-            f"{file} has no train events with a loss ({plural(len(lines), 'line')}): "
+            f"{file} has no train events with a loss ({plural(count, 'line')}): "
             f"is it the log.jsonl of a run that has done a step?"
         )
     return run

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
-from llmc.checkpoint import Rule, Rules
+if TYPE_CHECKING:  # it needs torch
+    from llmc.checkpoint import Rule, Rules
 
 
 def table_lines(rules: Rules, every_block: bool = False) -> str:

@@ -65,25 +65,41 @@ def label_of(verdict: Verdict, several_programs: bool) -> str:
     return f"{verdict.parametrization} {verdict.program}" if several_programs else verdict.parametrization
 
 
-def slope_table(verdicts: list[Verdict], all_blocks: bool) -> str:
-    """Rows: tensors; columns: checks. Failures have an x, undecided slopes a ?; those not judged have no theory."""
+Cells = dict[str, list[Finding | None]]  # a finding for each check, by tensor
+
+
+def slopes_by_kind(verdicts: list[Verdict], all_blocks: bool) -> dict[str, Cells]:
+    """The rows of the table of slopes, by kind of number, in the order of the forward pass."""
     tables = [{(f.kind, f.tensor): f for f in v.findings} if all_blocks else families(v) for v in verdicts]
-    several = len({verdict.program for verdict in verdicts}) > 1
-    titles = [label_of(verdict, several) for verdict in verdicts]
-    widths = [max(len(title), 22) for title in titles]
     keys = sorted(
         {key for table in tables for key in table}, key=lambda key: order_of(key[0], key[1].replace("h.N.", "h.0."))
     )
+    rows: dict[str, Cells] = {kind: {} for kind in KINDS}
+    for kind, tensor in keys:
+        rows[kind][tensor] = [table.get((kind, tensor)) for table in tables]
+    return rows
+
+
+def titles_of(verdicts: list[Verdict]) -> list[str]:
+    several = len({verdict.program for verdict in verdicts}) > 1
+    return [label_of(verdict, several) for verdict in verdicts]
+
+
+def slope_table(verdicts: list[Verdict], all_blocks: bool) -> str:
+    """Rows: tensors; columns: checks. Failures have an x, undecided slopes a ?; those not judged have no theory."""
+    titles = titles_of(verdicts)
+    widths = [max(len(title), 22) for title in titles]
     lines = []
-    for kind, heading in KINDS.items():
+    for kind, rows in slopes_by_kind(verdicts, all_blocks).items():
+        heading = KINDS[kind]
         lines += ["", f"{heading:<28}" if len(heading) < 28 else heading]
         lines.append(
             f"  {'slope [95% interval] theory':<27} "
             + " ".join(f"{title:<{width}}" for title, width in zip(titles, widths, strict=True))
         )
-        for key in (key for key in keys if key[0] == kind):
-            cells = [cell(table.get(key)).ljust(width) for table, width in zip(tables, widths, strict=True)]
-            lines.append(f"  {key[1]:<27} " + " ".join(cells).rstrip())
+        for tensor, findings in rows.items():
+            cells = [cell(finding).ljust(width) for finding, width in zip(findings, widths, strict=True)]
+            lines.append(f"  {tensor:<27} " + " ".join(cells).rstrip())
     return "\n".join(lines[1:])
 
 
@@ -244,13 +260,8 @@ def judge_files(paths: list[Path], expect_fail: list[str] | None) -> Report:
 def print_report(report: Report, all_blocks: bool, json_path: Path | None) -> None:
     """Prints the table and the verdicts; print_overall prints the last line."""
     verdicts = report.verdicts
-    first = verdicts[0]
-    every = all_blocks or first.axis == "depth"
-    print(
-        f"slopes against {first.axis} ({', '.join(map(str, first.sizes))}; "
-        f"{plural(len(first.seeds), 'seed')}, {plural(first.steps, 'step')})"
-        + ("" if every else "; h.N: of all blocks, the one farthest from the theory")
-    )
+    every = all_blocks or verdicts[0].axis == "depth"
+    print(table_heading(verdicts[0], every))
     print(slope_table(verdicts, every), end="\n\n")
     for verdict in verdicts:
         print(verdict_text(verdict, verdict.parametrization in report.expected_to_fail, report.several_programs))
@@ -260,7 +271,17 @@ def print_report(report: Report, all_blocks: bool, json_path: Path | None) -> No
         json_path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def print_overall(report: Report) -> None:
+def table_heading(verdict: Verdict, every_block: bool) -> str:
+    return (
+        f"slopes against {verdict.axis} ({', '.join(map(str, verdict.sizes))}; "
+        f"{plural(len(verdict.seeds), 'seed')}, {plural(verdict.steps, 'step')})"
+        + ("" if every_block else "; h.N: of all blocks, the one farthest from the theory")
+    )
+
+
+def overall(report: Report) -> str:
+    """PASS, or FAIL or UNDECIDED with the names of the checks, and what was expected."""
+
     def names(verdicts: list[Verdict]) -> str:
         return ", ".join(label_of(verdict, report.several_programs) for verdict in verdicts)
 
@@ -270,7 +291,11 @@ def print_overall(report: Report) -> None:
     elif report.undecided:
         text = f"UNDECIDED: {names(report.undecided)}; {remedy(report.undecided[0])}"
     expected = sorted(report.expected_to_fail & {verdict.parametrization for verdict in report.verdicts})
-    print(f"overall: {text} ({', '.join(expected) or 'none'} expected to fail)")
+    return f"{text} ({', '.join(expected) or 'none'} expected to fail)"
+
+
+def print_overall(report: Report) -> None:
+    print(f"overall: {overall(report)}")
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:

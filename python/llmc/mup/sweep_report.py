@@ -11,22 +11,31 @@ from llmc.mup.sweep_verdict import Analysis, Outcome, Results, Rise, Wider, amou
 from llmc.plot.style import scheme_title
 from llmc.wording import plural
 
+Table = list[Sequence[str]]  # the first row has the titles
+
 
 def print_tables(sweep: Sweep, results: Results) -> None:
+    print(f"{outcome_heading(sweep)}\n")
+    print_columns(outcome_table(sweep, results))
+    if any(out.edge for outs in results.values() for out in outs):
+        print(EDGE)
+
+
+EDGE = "* at the edge of the grid"
+
+
+def outcome_heading(sweep: Sweep) -> str:
     kind = {"val": "validation loss", "train": "training loss at the end"}[sweep.loss]
     seeds = f"mean over {len(sweep.seeds)} seeds" if len(sweep.seeds) > 1 else "one seed"
-    print(
+    return (
         f"{sweep.axis} over {sweep.scale_axis}: {kind}, {seeds}, nats/token; the optimum "
-        f"of {sweep.scale_axis} {sweep.scales[0]:g} is transferred\n"
+        f"of {sweep.scale_axis} {sweep.scales[0]:g} is transferred"
     )
+
+
+def outcome_table(sweep: Sweep, results: Results) -> Table:
     head = ("scheme", sweep.scale_axis, "optimum", "its loss", "drift", "transferred", "its loss", "regret", "diverged")
-    table: list[Sequence[str]] = [head]
-    for scheme, outs in results.items():
-        for out in outs:
-            table.append(table_row(sweep, scheme, out))
-    print_columns(table)
-    if any(out.edge for outs in results.values() for out in outs):
-        print("* at the edge of the grid")
+    return [head, *(table_row(sweep, scheme, out) for scheme, outs in results.items() for out in outs)]
 
 
 def table_row(sweep: Sweep, scheme: str, out: Outcome) -> Sequence[str]:
@@ -47,19 +56,27 @@ def table_row(sweep: Sweep, scheme: str, out: Outcome) -> Sequence[str]:
     )
 
 
-def print_columns(table: Sequence[Sequence[str]]) -> None:
+def print_columns(table: Table) -> None:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_wider(sweep: Sweep, curves: dict[str, Wider], tolerance: float) -> None:
+    print(f"\n{wider_heading(sweep, curves, tolerance)}")
+    print_columns(wider_table(curves, tolerance))
+
+
+def wider_heading(sweep: Sweep, curves: dict[str, Wider], tolerance: float) -> str:
     window = max(w.window for w in curves.values())
-    print(
-        f"\nwider is always better, at the transferred {sweep.axis}: worst rise of the training loss to the next "
+    return (
+        f"wider is always better, at the transferred {sweep.axis}: worst rise of the training loss to the next "
         f"{sweep.scale_axis}, over windows of {plural(window, 'step')} (allowed: {tolerance:g})"
     )
-    table: list[Sequence[str]] = [("scheme", "step up", "worst rise", "at steps", "")]
+
+
+def wider_table(curves: dict[str, Wider], tolerance: float) -> Table:
+    table: Table = [("scheme", "step up", "worst rise", "at steps", "")]
     for scheme, w in curves.items():
         for rise in w.rises:
             table.append(
@@ -71,7 +88,7 @@ def print_wider(sweep: Sweep, curves: dict[str, Wider], tolerance: float) -> Non
                     wider_text(rise, tolerance),
                 )
             )
-    print_columns(table)
+    return table
 
 
 def wider_text(rise: Rise, tolerance: float) -> str:

@@ -19,6 +19,7 @@ from llmc.log import finite, read_log
 from llmc.mup.sweep_table import Grid, Point, Sweep, Value, ordered, read_sweep, show
 from llmc.plot.style import SCHEMES, scheme_title
 
+THRESHOLD, RATIO, TOLERANCE = 0.02, 3.0, 0.005  # defaults of llmc plot sweep
 LARGER_IS_BETTER = ("width", "depth")  # losses at other kinds of scales are not comparable
 Results = dict[str, list["Outcome"]]  # by scheme, sorted by scale
 
@@ -204,7 +205,7 @@ class Analysis:
     sentences: list[str]
 
 
-def analyse(path: Path, loss: str = "auto", threshold: float = 0.02, ratio: float = 3.0) -> Analysis:
+def analyse(path: Path, loss: str = "auto", threshold: float = THRESHOLD, ratio: float = RATIO) -> Analysis:
     """The verdict is PASS if at the largest scale the regret is at most `threshold`, and sp's is above it and at least
     `ratio` times as large. loss: val, train or auto, as in read_sweep."""
     sweep = read_sweep(path, loss)

@@ -17,7 +17,7 @@ import argparse
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from llmc.plot.style import BAD, DARK, pyplot, save, scheme_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Check = tuple[Verdict, list[Row]]
 STATISTICS = {"mean_abs": "mean |x|", "delta": "mean |x − x₁|"}
@@ -104,7 +105,7 @@ def mark_slopes(panel: Axes, found: list[Finding]) -> None:
     text.set_in_layout(False)  # it is inside the panel: the layout must not reserve space
 
 
-def draw(checks: list[Check], schemes: list[str], tensors: list[tuple[str, str]], out: Path, statistic: str) -> None:
+def grid(checks: list[Check], schemes: list[str], tensors: list[tuple[str, str]], statistic: str) -> Figure:
     """A grid with one row per parametrization and one column per tensor (name in the CSV, title)."""
     plt = pyplot(font_size=10)
     from matplotlib.cm import ScalarMappable
@@ -142,7 +143,7 @@ def draw(checks: list[Check], schemes: list[str], tensors: list[tuple[str, str]]
     if len(programs) > 1:
         handles = [plt.Line2D([], [], label=name, **line_style(i, DARK, 3.5)) for i, name in enumerate(programs)]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(programs), frameon=False)
-    save(figure, out, dpi=200)
+    return figure
 
 
 def activations_of(check: Check, tensor: str) -> list[Finding]:
@@ -215,16 +216,22 @@ def layer_tensors(axis: str, depth: int) -> list[tuple[str, str]]:
     return [("embedding", "embedding"), *middle, ("ln_f", "ln_f"), ("logits", "logits")]
 
 
-def draw_all(checks: list[Check], folder: Path, ending: str, statistic: str) -> None:
+def figures(checks: list[Check], statistic: str) -> Iterator[tuple[str, Figure]]:
+    """Activations against size, "curves", and by layer, "layers"."""
     schemes = list(dict.fromkeys(verdict.parametrization for verdict, _ in checks))
     axis, depth = checks[0][0].axis, max(row.depth for row in checks[0][1])
     pair: list[str] = [scheme for scheme in ("sp", "mup") if scheme in schemes]
     if axis == "depth" or len(pair) < 2:  # nothing to compare: not both SP and muP
         pair = schemes
+    yield "curves", grid(checks, pair, curve_tensors(), statistic)
+    yield "layers", grid(checks, schemes, layer_tensors(axis, depth), statistic)
+
+
+def draw_all(checks: list[Check], folder: Path, ending: str, statistic: str) -> None:
     suffix = "" if statistic == "mean_abs" else "_change"
-    for name, rows, tensors in (("curves", pair, curve_tensors()), ("layers", schemes, layer_tensors(axis, depth))):
+    for name, figure in figures(checks, statistic):
         path = folder / f"{name}{suffix}.{ending}"
-        draw(checks, rows, tensors, path, statistic)
+        save(figure, path, dpi=200)
         print(f"wrote {path}")
 
 

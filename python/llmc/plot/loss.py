@@ -22,6 +22,7 @@ from llmc.errors import DataError, ExitCode
 from llmc.log import Run, finite, read_log
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import COLOURS, ENDINGS, pyplot, save
+from llmc.plot.thinning import thin
 from llmc.wording import plural
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class View:
     ylim: tuple[float, float] | None = None
     last: str = ""  # a number of steps, or a share such as 20%
     unit: float = 1.0  # seconds of the unit of a time axis
+    norms: bool = False  # the gradient norm, too, in a third panel
+    points: int = 0  # at most so many of each curve, see thin(); 0: all
 
     def first_step(self, run: Run) -> int:
         """The first step that is drawn; at least the last one is."""
@@ -96,6 +99,11 @@ class View:
 
 
 def draw(runs: list[Run], out: Path, view: View = View()) -> None:
+    save(loss_figure(runs, view), out)
+
+
+def loss_figure(runs: list[Run], view: View = View()) -> Figure:
+    """Losses above the learning rates, all runs in the same panels."""
     plt = pyplot()
     if view.axis == "time":
         view = replace(view, unit=time_unit(runs))
@@ -103,28 +111,40 @@ def draw(runs: list[Run], out: Path, view: View = View()) -> None:
     names = [run.name for run in runs]
     columns = legend_columns(names) if outside else 1
     rows = -(-min(len(runs), LISTED + 1) // columns) if outside else 0
-    figure, (top, bottom) = plt.subplots(
-        2,
+    ratios = [4.2, 1, 1] if view.norms else [4.2, 1]
+    figure, (top, *others) = plt.subplots(
+        len(ratios),
         1,
         sharex=True,
-        figsize=(6.3, 4.4 + 0.165 * rows + 0.1 * outside),
+        figsize=(6.3, 3.55 + 0.85 * (len(ratios) - 1) + 0.165 * rows + 0.1 * outside),
         layout="constrained",
-        gridspec_kw={"height_ratios": [4.2, 1]},
+        gridspec_kw={"height_ratios": ratios},
     )
     factor = bits_per_nat(runs)
     shown = []  # values that must be visible on the loss axis
     for index, run in enumerate(runs):
         colour, line = run_style(index, len(runs))
         shown += draw_run(top, run, colour, line, view, alone=len(runs) == 1)
-        draw_rate(bottom, run, colour, view, width=1.1 + 0.8 * min(3, len(runs) - 1 - index))
-    frame(top, bottom, view, min(shown), max(shown))
+        # the first runs have wider lines, so that equal curves remain visible
+        width = 1.1 + 0.8 * min(3, len(runs) - 1 - index)
+        for panel, field in zip(others, ("lr", "grad_norm"), strict=False):
+            draw_field(panel, run, field, colour, view, width if field == "lr" else 0.7)
+    low, high = min(shown), max(shown)
+    frame([top, *others], view, low, highest(runs) if low < highest(runs) < high else high)
     if factor is not None:
         right = top.secondary_yaxis("right", functions=(lambda nats: nats * factor, lambda bits: bits / factor))
         right.set_ylabel("bits/byte")
         top.spines["right"].set_visible(True)
     draw_legend(figure, top, runs, columns if outside else 0)
-    figure.align_ylabels([top, bottom])
-    save(figure, out)
+    figure.align_ylabels([top, *others])
+    return figure
+
+
+def highest(runs: list[Run]) -> float:
+    """The loss at which the axis ends at the latest, half above the first ones: a run that diverges would hide what
+    happened before, and all other runs."""
+    losses = [finite(run.train[min(run.train)].get("loss")) for run in runs]
+    return 1.5 * max((loss for loss in losses if loss is not None), default=math.inf)
 
 
 def run_style(index: int, count: int) -> tuple[Any, str]:
@@ -186,18 +206,27 @@ def time_unit(runs: list[Run]) -> float:
     return 3600.0 if max(times) >= 3 * 3600 else 60.0 if max(times) >= 300 else 1.0
 
 
-def frame(top: Axes, bottom: Axes, view: View, low: float, high: float) -> None:
-    """Sets limits, ticks and labels of both panels; the losses from `low` to `high` must be visible."""
-    from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
+def frame(panels: list[Axes], view: View, low: float, high: float) -> None:
+    """Sets limits, ticks and labels of all panels; the losses from `low` to `high` must be visible."""
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+    top, rates, *norms = panels
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     top.set_ylim(view.ylim or (low - margin, high + margin))
     top.set_ylabel("loss (nats/token)")
-    bottom.set_ylabel("learning rate")
+    rates.set_ylabel("learning rate")
+    rates.set_ylim(bottom=0)
+    rates.yaxis.set_major_locator(MaxNLocator(3))
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    for panel in norms:
+        panel.set_ylabel("grad. norm")
+        panel.set_yscale("log")
+        first = max((line.get_ydata()[0] for line in panel.lines if len(line.get_ydata())), default=1.0)
+        panel.set_ylim(top=min(panel.get_ylim()[1], 1e3 * first))  # as the losses: see highest()
+        panel.yaxis.set_major_locator(LogLocator(numticks=4))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+    bottom = panels[-1]
     bottom.set_xlabel(X_AXES[view.axis])
-    bottom.set_ylim(bottom=0)
-    bottom.yaxis.set_major_locator(MaxNLocator(3))
-    bottom.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     bottom.xaxis.set_major_locator(MaxNLocator("auto", integer=view.axis == "step", steps=[1, 2, 2.5, 5, 10]))
     begin = min(line.get_xdata()[0] for line in top.lines) if view.last else 0.0
     end = max(line.get_xdata()[-1] for line in top.lines)
@@ -211,7 +240,7 @@ def frame(top: Axes, bottom: Axes, view: View, low: float, high: float) -> None:
         bottom.xaxis.set_major_formatter(EngFormatter(sep="") if engineering else StrMethodFormatter("{x:,.0f}"))
     span = end - begin or 1
     bottom.set_xlim(begin - 0.015 * span, end + 0.02 * span)
-    for panel in (top, bottom):
+    for panel in panels:
         panel.grid(True)
 
 
@@ -226,28 +255,30 @@ def draw_run(top: Axes, run: Run, colour: Any, line: str, view: View, alone: boo
     losses = {step: loss for step, loss in losses.items() if step >= first}
     if not losses:  # it diverged before
         return []
-    x = positions(run, list(losses), view.axis, view.unit)
+    x, values = positions(run, list(losses), view.axis, view.unit), list(losses.values())
     evals = {step: finite(event.get("val_loss")) for step, event in sorted(run.evals.items()) if step >= first}
     val = {step: loss for step, loss in evals.items() if loss is not None}
     last = list(val.values())[-1:]
-    top.plot(
+    draw_thinned(
+        top,
         x,
-        list(losses.values()),
+        values,
+        view,
         color=colour,
         linewidth=0.5,
         alpha=0.35 if alone else 0.22,
-        rasterized=len(x) > 20_000,
         label="training, each step" if alone else None,
     )
     ending = f" (validation {last[0]:.3f})" if last else ""
-    top.plot(
+    draw_thinned(
+        top,
         x,
         smoothed,
+        view,
         color=colour,
         linewidth=1.5,
         linestyle=line,
         zorder=3,
-        marker="." if len(x) == 1 else None,
         label="training, smoothed" if alone else run.name + ending,
     )
     if last:
@@ -265,19 +296,27 @@ def draw_run(top: Axes, run: Run, colour: Any, line: str, view: View, alone: boo
         )
     if alone:
         top.set_title(run.name, loc="left")
-    return [*smoothed, *val.values(), min(losses.values())]
+    return [*smoothed, *val.values(), min(values)]
 
 
-def draw_rate(bottom: Axes, run: Run, colour: Any, view: View, width: float) -> None:
-    """Draws the learning rate; the first runs have wider lines, so that equal curves remain visible."""
+def draw_field(panel: Axes, run: Run, field: str, colour: Any, view: View, width: float) -> None:
+    """Draws a number that the train events have: the learning rate, the gradient norm."""
     first = view.first_step(run)
-    steps = [step for step in sorted(run.train) if step >= first and finite(run.train[step].get("lr")) is not None]
-    bottom.plot(
-        positions(run, steps, view.axis, view.unit),
-        [run.train[step]["lr"] for step in steps],
-        color=colour,
-        linewidth=width,
-        marker="." if len(steps) == 1 else None,
+    known = {step: finite(run.train[step].get(field)) for step in sorted(run.train) if step >= first}
+    steps = [step for step, value in known.items() if value is not None]
+    values = [value for value in known.values() if value is not None]
+    draw_thinned(panel, positions(run, steps, view.axis, view.unit), values, view, color=colour, linewidth=width)
+
+
+def draw_thinned(panel: Axes, x: list[float], y: list[float], view: View, **style: Any) -> None:
+    """Draws a curve with at most view.points points; a dot if it has only one."""
+    kept = thin(y, view.points)
+    panel.plot(
+        [x[i] for i in kept],
+        [y[i] for i in kept],
+        marker="." if len(x) == 1 else None,
+        rasterized=len(kept) > 20_000,
+        **style,
     )
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from llmc.errors import ExitCode
 from llmc.mup.sweep_report import as_json, print_tables, print_wider
 from llmc.mup.sweep_table import LOSSES, Grid, Point, Sweep, Value, ordered, show
-from llmc.mup.sweep_verdict import Analysis, Outcome, Results, Wider, analyse
+from llmc.mup.sweep_verdict import RATIO, THRESHOLD, TOLERANCE, Analysis, Outcome, Results, Wider, analyse
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import DARK, ENDINGS, pyplot, save, scheme_colour, scheme_title
 from llmc.wording import plural
@@ -112,7 +112,7 @@ def limits(sweep: Sweep, results: Results) -> tuple[float, float]:
     return low - 0.07 * span, min(low + span, highest + 0.05 * span)
 
 
-def draw_sweep(analysis: Analysis, out: Path, threshold: float) -> None:
+def sweep_figure(analysis: Analysis, threshold: float) -> Figure:
     """One panel per scheme, and one with the regret."""
     sweep, results = analysis.sweep, analysis.results
     several = len(sweep.scales) > 1
@@ -138,7 +138,7 @@ def draw_sweep(analysis: Analysis, out: Path, threshold: float) -> None:
         handlelength=1.8,
         columnspacing=1.4,
     )
-    save(figure, out)
+    return figure
 
 
 def legend_handles(sweep: Sweep, tint: dict[float, Any], marks: set[str]) -> list[Any]:
@@ -288,7 +288,7 @@ def scale_ticks(panel: Axes, sweep: Sweep) -> None:
     panel.margins(x=0.06)
 
 
-def draw_wider(analysis: Analysis, out: Path) -> None:
+def wider_figure(analysis: Analysis) -> Figure:
     """Training curves by scale, one panel per scheme, and the loss of the last window."""
     from matplotlib.lines import Line2D
 
@@ -324,7 +324,7 @@ def draw_wider(analysis: Analysis, out: Path) -> None:
         title="moving average" + (f", mean over {seeds} seeds" if seeds > 1 else ""),
         title_fontsize=8,
     )
-    save(figure, out)
+    return figure
 
 
 def draw_training(
@@ -386,21 +386,21 @@ def options(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=0.02,
+        default=THRESHOLD,
         metavar="NATS",
         help="largest regret that counts as transfer [%(default)s]",
     )
     parser.add_argument(
         "--ratio",
         type=float,
-        default=3.0,
+        default=RATIO,
         metavar="FACTOR",
         help="minimum ratio of sp's regret to the scheme's [%(default)s]",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=0.005,
+        default=TOLERANCE,
         metavar="NATS",
         help="rise of the loss that 'wider is better' allows [%(default)s]",
     )
@@ -428,10 +428,10 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         content = as_json(analysis, args.threshold, args.ratio, args.tolerance)
         args.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if args.out is not None:
-        draw_sweep(analysis, args.out, args.threshold)
+        save(sweep_figure(analysis, args.threshold), args.out)
         print(f"wrote {args.out}")
     if args.wider is not None and analysis.curves:
-        draw_wider(analysis, args.wider)
+        save(wider_figure(analysis), args.wider)
         print(f"wrote {args.wider}")
     for sentence in analysis.sentences:
         print(sentence)
