@@ -86,8 +86,9 @@ def test_runs_verdict_and_figures(fake):
     assert "12/12 runs" in done.stdout
     assert "sp: FAIL, as it should" in done.stdout
     assert "mup: PASS" in done.stdout
-    assert done.stdout.rstrip().endswith("overall: PASS (sp expected to fail)")
     out = folder / "out"
+    assert done.stdout.rstrip().endswith(f"overall: PASS (sp expected to fail)\nwrote {out}/report.html")
+    assert "PASS</span> (sp expected to fail)" in (out / "report.html").read_text()
     lines = (out / "coordinate_check.csv").read_text().splitlines()
     parts = list((out / "runs").glob("*.csv"))
     assert len(parts) == 12
@@ -300,4 +301,4 @@ def test_a_check_of_the_trainer_with_little_data_is_undecided(tmp_path, widths):
     env = {"OUT": f"{tmp_path}/out", "DATA": data, "PROGRAM": str(BINARY), "WIDTHS": widths, "SEEDS": "3"}
     done = check(env | {"PARAMETRIZATIONS": "mup"}, expect=6)
     assert "mup: UNDECIDED (" in done.stdout
-    assert "rerun with SEEDS=6 or WIDTHS up to 192 or more" in done.stdout.splitlines()[-1]
+    assert "rerun with SEEDS=6 or WIDTHS up to 192 or more" in done.stdout.splitlines()[-2]

@@ -14,7 +14,7 @@ from script_tools import imported_by_help, run_script
 
 import llmc
 from llmc.errors import DataError
-from llmc.log import flops_per_token, read_log
+from llmc.log import flops_per_token, read_events, read_log
 from llmc.plot import loss
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import COLOURS
@@ -284,3 +284,29 @@ def test_exit_codes_and_a_quick_start(tmp_path):
     imported = imported_by_help(SCRIPT)
     assert time.monotonic() - start < 5
     assert not imported & {"matplotlib", "numpy"}
+
+
+def test_a_run_that_diverges_does_not_hide_the_others(tmp_path):
+    """The axes end at half above the highest first loss, and at a thousand times the highest first gradient norm."""
+    base, wild = write_log(tmp_path / "base"), write_log(tmp_path / "wild")
+    lines = [json.loads(line) for line in wild.read_text().splitlines()]
+    for event in lines:
+        if event["event"] == "train" and event["step"] > 10:
+            event |= {"loss": 1e4, "grad_norm": 1e20}
+    wild.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = [read_log(path) for path in (base, wild)]
+    figure = loss.loss_figure(runs, loss.View(norms=True))
+    top, rates, norms = figure.axes
+    first = max(run.train[1]["loss"] for run in runs)
+    assert first < top.get_ylim()[1] < 1.7 * first
+    assert norms.get_ylim()[1] == pytest.approx(1e3) and norms.get_yscale() == "log"
+    assert [len(line.get_xdata()) for line in norms.lines] == [400, 400]
+    assert rates.get_ylabel() == "learning rate" and norms.get_xlabel() == "optimizer steps"
+
+
+def test_a_text_with_line_separators_is_one_line(tmp_path):
+    path = write_log(tmp_path / "base", steps=3)
+    event = {"event": "sample", "step": 3, "text": "a\u2028b\x85c\x0bd"}
+    path.write_text(path.read_text() + json.dumps(event, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_log(path).others[-1] == event
+    assert read_events(path)[-1] == event

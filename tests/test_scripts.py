@@ -62,10 +62,11 @@ def test_arguments_of_the_first_run_go_to_the_program(clone):
         "python dev/data/pystdlib.py",
         "train_gpt2 --config scripts/first_run.toml --steps 5 --lr 0.01 --out runs/first --overwrite",
         "python dev/loss_visualize.py runs/first/log.jsonl --out runs/first/loss.png",
+        "python dev/report.py runs/first --out runs/first/report.html",
     ]
-    assert "The loss curve is runs/first/loss.png" in done.stdout
+    assert "The loss curve is runs/first/loss.png, a page about the run runs/first/report.html" in done.stdout
     done, calls = call(clone, "first_run.sh", "--steps", "5", "--dry-run")
-    assert len(calls) == 5
+    assert len(calls) == 6
     assert calls[-1].startswith("train_gpt2 --config scripts/first_run.toml --steps 5 --dry-run ")
     assert "loss curve" not in done.stdout
 

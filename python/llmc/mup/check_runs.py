@@ -8,6 +8,7 @@ every tensor.
   AXIS=depth scripts/mup_coordinate_check.sh                                   mup and completep, depths 2 to 32
   PROGRAM=./train_gpt2cu OUT=runs/check_gpu scripts/mup_coordinate_check.sh    or ".venv/bin/python train_gpt2.py"
 
+The results are OUT/coordinate_check.csv, verdict.json, curves.png, layers.png and a page of them, report.html.
 Finished runs are kept: a second call continues where the first one stopped. Exit codes: 0 all as expected, 1 a
 parametrization failed its check, 2 wrong usage, 3 unusable data or statistics, 6 undecided (rerun with more SEEDS or
 sizes), 130 or 143 interrupted; if a trainer fails, its exit code.

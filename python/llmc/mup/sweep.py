@@ -12,7 +12,7 @@ tasks save before their time limit and requeue themselves, and their output is i
 The commands are run by GNU parallel if it is installed, otherwise by llmc itself. Finished runs are skipped, so the
 same command continues after an interruption, repeats failed runs, and adds new VALUES, SCALES or SEEDS. A diverged run
 is a result. Only the logs of finished runs are kept; their checkpoints are deleted. The results are OUT/sweep.csv,
-sweep.json, sweep.png and wider.png.
+sweep.json, sweep.png, wider.png and a page of them, report.html.
 Exit codes: 1 runs or the verdict failed; 2 wrong usage; 6 with --verdict: undecided; 130, 143 interrupted.
 """
 

@@ -15,8 +15,8 @@ distinct. PASS: at width 256 muP's regret is at most 0.02 nats, and SP's is larg
 muP's.
 
 The options of scripts/mup_sweep.sh and its variables, listed below, work here too; a second call continues where the
-first one stopped. The results are runs/mup_transfer/sweep.csv, .json, .png (loss against learning rate) and wider.png
-(training curves).
+first one stopped. The results are runs/mup_transfer/sweep.csv, .json, .png (loss against learning rate), wider.png
+(training curves) and a page of them, report.html.
 Exit codes: 0 PASS; 1 FAIL, or runs failed; 2 wrong usage; 6 UNDECIDED; 130, 143 interrupted.
 """
 

@@ -61,7 +61,7 @@ def scrolling(child: ET.Element, label: str) -> ET.Element:
 
 def table(head: Sequence[Cell], groups: Iterable[tuple[str, Sequence[Sequence[Cell]]]], caption: str) -> ET.Element:
     """A table. groups: (title or "", rows); the first cell of a row is its header."""
-    top = el("tr", *(el("th", *nodes(cell), scope="col") for cell in head))
+    top = el("tr", *(el("th", *nodes(cell), scope="col") if cell else el("td") for cell in head))
     result = el("table", el("caption", caption), el("thead", top))
     for title, rows in groups:
         body = el("tbody")

@@ -76,4 +76,8 @@ def item_sections(item: Item, alone: bool) -> list[ET.Element]:
 
 
 def part_section(part: Part, heading: str, name: str) -> ET.Element:
+    """Headings in the content are h4: of a part that is h2 they become h3, because no level may be left out."""
+    for node in part.content:
+        if heading == "h2" and not isinstance(node, str) and node.tag == "h4":
+            node.tag = "h3"
     return el("section", el(heading, part.title), *part.content, id=name)

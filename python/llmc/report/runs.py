@@ -194,7 +194,7 @@ def provenance(records: list[Record]) -> Node:
     ]
     if not rows:
         return el("p", "The log does not say what wrote it.")
-    result = table(["", *(record.name for record in records)], [("", rows)], "What made the run")
+    result = table(["fact", *(record.name for record in records)], [("", rows)], "What made the run")
     result[0].set("class", "wrap")
     return result
 
@@ -230,5 +230,5 @@ def files(record: Record, page: Page, alone: bool) -> list[Node]:
         *(path for path in saved if not path.name.startswith(".")),
     ]
     links = page.links(paths)
-    head: list[Node] = [] if alone else [el("h4", record.name, id=f"files-{slug(record.name)}")]
+    head: list[Node] = [] if alone else [el("h4", record.name)]
     return [*head, *(links or [el("p", "none")])]
