@@ -7,9 +7,9 @@ import unicodedata
 import numpy as np
 import pytest
 from data_tools import write_gpt2_table
+from export_tools import CASES, random_checkpoint
 from measures import float64
 from program import run
-from export_tools import CASES, random_checkpoint
 from reference_tools import main
 from shards import random_text, write_shard, write_text_shards
 from test_text import TEXTS, codes_where_classes_change

@@ -8,7 +8,7 @@ from llmc.log import finite
 from llmc.plot.loss import View, highest, loss_figure
 from llmc.plot.style import scheme_title
 from llmc.progress import duration
-from llmc.report.html import Cell, Node, el, more, preformatted, slug, table
+from llmc.report.html import Cell, Node, el, more, preformatted, table
 from llmc.report.options import configuration
 from llmc.report.parts import NAME, Item, Page, Part, facts, verdict_box
 from llmc.report.record import Record, outcome
