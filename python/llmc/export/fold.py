@@ -104,7 +104,8 @@ class PlainGPT2:
         groups: dict[str, list[float]] = {}
         plain = {}
         for name, has, wanted in factors_that_differ(rules, size):
-            group = re.sub(r"(block |\bh\.)\d+", r"\1*", name)
+            group = re.sub(r"multiplier of h\..*", "multipliers of the blocks' tensors", name)
+            group = re.sub(r" of block \d+", " of the blocks", group)
             groups.setdefault(group, []).append(has)
             plain[group] = wanted
         texts = []
