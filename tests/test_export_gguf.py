@@ -1,6 +1,5 @@
 """llmc.export.gguf_tool: the files for llama.cpp, read back by the package gguf. tests/test_llama_cpp.py loads them."""
 
-import json
 import resource
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from data_tools import write_gpt2_table
-from export_tools import CASES, HEADS, LENGTH, WIDTH, random_checkpoint
+from export_tools import CASES, random_checkpoint
 from program import ROOT, snapshot
 from reference_tools import main as train
 from safetensors.torch import load_file, save_file
@@ -21,7 +20,10 @@ from llmc.checkpoint import open_checkpoint
 from llmc.errors import DamageError, DataError, Error, UsageError
 from llmc.export.fold import fold
 from llmc.export.gguf_tool import main
+from llmc.export.run_facts import RunEvents, training_facts
 
+WIDTH, HEADS, LENGTH = 64, 4, 16
+SHAPE = f"--depth 2 --width {WIDTH} --heads {HEADS} --seq-len {LENGTH} --batch-size 2".split()
 BLOCK = {
     "ln_1": "attn_norm",
     "attn.c_attn": "attn_qkv",
@@ -53,7 +55,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def checkpoint(data, tmp_path, one_thread):
     def make(*options):
-        return random_checkpoint(data, tmp_path / "run", *options)
+        return random_checkpoint(data, tmp_path / "run", *SHAPE, *options)
 
     return make
 
@@ -127,19 +129,17 @@ def test_matrices_are_rounded_to_the_nearest(checkpoint, out, dtype):
 def test_keys(checkpoint, out):
     """All that llama.cpp requires, and no more than is known of the model."""
     path = checkpoint(*CASES["mup untied"])
-    found = keys(export(path, out))
+    found, facts = keys(export(path, out)), training_facts(open_checkpoint(path), RunEvents())
     texts = found.pop("tokenizer.ggml.tokens")
     types = found.pop("tokenizer.ggml.token_type")
-    provenance = json.loads(found.pop("llmc.provenance"))
-    assert provenance["program"] == "train_gpt2.py" and "host" not in provenance
     assert found.pop("gpt2.attention.layer_norm_epsilon") == pytest.approx(1e-5)  # stored as float32
     assert found == {
         "general.architecture": "gpt2",
         "general.type": "model",
         "general.name": "GPT-2 134K mup",
         "general.size_label": "134K",
-        "general.description": "GPT-2, 0 steps under the parametrization mup with base width 16, whose factors are "
-        "folded into the weights",
+        "general.description": "GPT-2 with these factors folded into its weights: "
+        f"{fold(open_checkpoint(path)).description()}",
         "general.file_type": gguf.LlamaFileType.ALL_F32,
         "gpt2.context_length": LENGTH,
         "gpt2.embedding_length": WIDTH,
@@ -152,10 +152,9 @@ def test_keys(checkpoint, out):
         "tokenizer.ggml.bos_token_id": 256,
         "tokenizer.ggml.eos_token_id": 256,
         "tokenizer.ggml.add_bos_token": True,
-        "llmc.parametrization": "mup",
-        "llmc.base_width": 16,
-        "llmc.step": 0,
+        **{f"llmc.{name.replace(' ', '_').lower()}": value for name, value in facts.items()},
     }
+    assert facts.keys() >= {"parametrization", "base width", "steps", "data", "learning rate", "program"}
     assert types == 256 * [gguf.TokenType.NORMAL] + [gguf.TokenType.CONTROL]
     assert [texts[10], texts[32], texts[97], texts[256]] == ["Ċ", "Ġ", "a", "<|endoftext|>"]
     assert len(set(texts)) == 257
@@ -163,8 +162,9 @@ def test_keys(checkpoint, out):
 
 def test_gpt2_vocabulary(tmp_path, out, one_thread):
     write_gpt2_table(tmp_path)
+    small = "--vocab-size 50304 --width 16 --depth 1".split()
     shard = write_shard(tmp_path / "text.bin", [50256, *range(40)], 50257, "gpt2")
-    found = keys(export(random_checkpoint(shard, tmp_path / "run", "--vocab-size", "50304"), out))
+    found = keys(export(random_checkpoint(shard, tmp_path / "run", *SHAPE, *small), out))
     texts, merges = found["tokenizer.ggml.tokens"], found["tokenizer.ggml.merges"]
     assert (len(texts), texts[262], texts[50256]) == (50257, "Ġthe", "<|endoftext|>")
     assert [merge.replace(" ", "") for merge in merges] == texts[256:50256]
@@ -200,7 +200,7 @@ def test_an_unknown_tokenizer_is_refused_or_given(tmp_path, out, one_thread):
         (200, ["--tokenizer", "byte"], "vocabulary of 200 tokens, its tokenizer byte has 257"),
     ):
         shard = write_shard(tmp_path / f"{vocabulary}.bin", range(200), vocabulary, "unknown")
-        path = random_checkpoint(shard, tmp_path / f"run{vocabulary}", "--sample-every", "0")
+        path = random_checkpoint(shard, tmp_path / f"run{vocabulary}", *SHAPE, "--sample-every", "0")
         with pytest.raises(DataError, match=says):
             main([str(path), str(out), *given])
     assert not snapshot(out.parent)
@@ -236,15 +236,26 @@ def test_what_is_printed(checkpoint, out, capsys):
     capsys.readouterr()
     export(path, out, "--dtype", "bf16")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [
-        f"file    {out}, {out.stat().st_size:,} bytes, bf16",
-        f"weights {path}, with the factors of u-mup folded in",
+    plain = fold(open_checkpoint(path))
+    assert lines == [
+        f"weights {path}",
+        f"folded  {plain.description()}",
+        f"note    {plain.epsilon_note()}",
+        f"wrote   {out}: bf16, {out.stat().st_size:,} bytes, head untied",
+        f"length  {LENGTH} tokens at most, with the one that begins a text: llama.cpp aborts beyond",
+        "use it in llama.cpp:",
+        f"    llama-completion -m {out} -c {LENGTH} -n {LENGTH // 2} -p 'The '",
+        "use it in Python (pip install llama-cpp-python):",
+        *(f"    {line}" for line in example(out)),
     ]
-    assert lines[2] == f"note    {fold(open_checkpoint(path)).epsilon_note()}"
-    assert f"length  {LENGTH} tokens at most" in lines[3]
-    assert lines[4] == f"text    llama-completion -m {out} -c {LENGTH} -n {LENGTH // 2} -p 'The '"
-    compile("\n".join(line[8:] for line in lines[5:]), "printed", "exec")
-    assert f"Llama('{out}', n_ctx={LENGTH}" in lines[6]
+
+
+def example(out):
+    return [
+        "from llama_cpp import Llama",
+        f"model = Llama('{out}', n_ctx={LENGTH}, verbose=False)",
+        f"print(model('The ', max_tokens={LENGTH // 2})['choices'][0]['text'])",
+    ]
 
 
 def test_an_existing_file_stays(checkpoint, out):

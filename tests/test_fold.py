@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from export_tools import CASES, LENGTH, WIDTH, random_checkpoint
+from export_tools import CASES, random_checkpoint
 from reference_tools import ALL, parse
 from safetensors.torch import load_file, save_file
 from shards import random_text, write_text_shards
@@ -16,6 +16,9 @@ from llmc.errors import DataError
 from llmc.export.fold import fold
 from llmc.run_setup import take_shape
 
+WIDTH, HEADS, LENGTH = 64, 4, 16
+SHAPE = f"--depth 2 --width {WIDTH} --heads {HEADS} --seq-len {LENGTH} --batch-size 2".split()
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -24,12 +27,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(data, tmp_path, one_thread):
-    """Makes one with random numbers in every tensor."""
-
-    def make(*options):
-        return random_checkpoint(data, tmp_path / "run", *options)
-
-    return make
+    return lambda *options: random_checkpoint(data, tmp_path / "run", *SHAPE, *options)
 
 
 def plain_gpt2(plain, tokens):
@@ -85,7 +83,7 @@ def test_the_effect_of_epsilon_is_bounded(checkpoint):
     ratio = plain.epsilon_ratio
     assert 0.1 < ratio < 10
     x = torch.randn(1000, dtype=torch.float64)
-    x = (x - x.mean()) / x.std(correction=0)  # float64
+    x = (x - x.mean()) / x.std(correction=0)
     for variance in (1e-4, 1e-2, 1.0):
         for c in plain.streams:
             here = F.layer_norm(x * variance**0.5, (1000,), eps=1e-5)

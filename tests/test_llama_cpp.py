@@ -23,9 +23,10 @@ pytestmark = [
     pytest.mark.skipif("cpu" not in llmc.backends(), reason="not built: run make module"),
 ]
 LENGTH, TOKENS = 96, 64
+SHAPE = f"--depth 2 --width 64 --heads 4 --seq-len {LENGTH} --batch-size 2".split()
 # Of the largest logit. llama.cpp takes GELU from a table in float16, and keeps keys and values in float16: its logits
-# of F32 files were seen to be off by up to 1.7e-3, those of this file by 4e-5 to 6e-4.
-TOLERANCE = 5e-3
+# of F32 files were seen to be off by up to 1.7e-3; here by 4e-5 to 6e-4.
+TOLERANCE = 2e-3
 # The same, and the rounding of weights and of the inputs of products, by 2^-12 and 2^-9: 3e-4 to 1.4e-3, 3e-3 to 9e-3.
 ROUNDED = {"f16": 5e-3, "bf16": 3e-2}
 SOME = ["sp", "mup untied", "completep tied", "u-mup"]
@@ -55,7 +56,7 @@ def checkpoint(data, tmp_path, one_thread):
     """Of a case. Its blocks are three times as strong as at the start, so that their errors show in the logits."""
 
     def make(case):
-        return random_checkpoint(data, tmp_path / "run", *CASES[case], "--seq-len", str(LENGTH), strength=3)
+        return random_checkpoint(data, tmp_path / "run", *SHAPE, *CASES[case], larger={"hidden": 3})
 
     return make
 

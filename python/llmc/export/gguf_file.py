@@ -8,7 +8,7 @@ embedding of tokens.
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ import torch
 from llmc.checkpoint import Checkpoint, Rule
 from llmc.errors import DataError
 from llmc.export.fold import EPSILON, PlainGPT2
+from llmc.export.run_facts import read_events_of, training_facts
 from llmc.export.vocabulary import Vocabulary
 from llmc.extras import load
-from llmc.wording import plural
 
-DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}  # gguf.LlamaFileType
 
 
 def write_gguf(plain: PlainGPT2, vocabulary: Vocabulary, path: Path, dtype: str) -> None:
-    """dtype: a key of DTYPES. One tensor at a time is in memory. DataError for a number that the type cannot hold."""
+    """dtype: a key of TYPES. One tensor at a time is in memory. DataError for a number that the type cannot hold."""
     gguf = load("gguf", "export")
     writer = gguf.GGUFWriter(path, "gpt2")
     try:
@@ -37,7 +37,7 @@ def write_gguf(plain: PlainGPT2, vocabulary: Vocabulary, path: Path, dtype: str)
         names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, plain.shape.depth)
         for rule in plain.rules():
             stored = _stored_type(rule, dtype)
-            size = int(np.prod(rule["shape"])) * DTYPES[stored].itemsize
+            size = math.prod(rule["shape"]) * TYPES[stored].itemsize
             name = names.get_name(rule["name"], (".weight", ".bias"))
             raw = gguf.GGMLQuantizationType[stored.upper()]
             writer.add_tensor_info(name, rule["shape"], np.dtype(np.float32), size, raw_dtype=raw)
@@ -56,7 +56,7 @@ def _stored_type(rule: Rule, dtype: str) -> str:
 
 def _rounded(checkpoint: Checkpoint, rule: Rule, value: torch.Tensor, dtype: str) -> Any:
     """To the nearest, halves to even; two-byte types as their bits, because NumPy has no bfloat16."""
-    rounded = value.to(DTYPES[dtype])
+    rounded = value.to(TYPES[dtype])
     if not torch.isfinite(rounded).all():
         largest = value.abs().max().item()
         raise DataError(
@@ -70,26 +70,19 @@ def _rounded(checkpoint: Checkpoint, rule: Rule, value: torch.Tensor, dtype: str
 def _add_facts(gguf: Any, writer: Any, plain: PlainGPT2, dtype: str) -> None:
     """What is known of the model. general.name has no word of the user's: llama.cpp derives properties of tokens from
     it (of a "phi3", for example)."""
-    checkpoint, rules = plain.checkpoint, plain.checkpoint.parametrization
-    parameters = sum(int(np.prod(rule["shape"])) for rule in plain.rules())
+    checkpoint = plain.checkpoint
+    facts = training_facts(checkpoint, read_events_of(checkpoint))
+    parameters = sum(math.prod(rule["shape"]) for rule in plain.rules())
     size = gguf.size_label(parameters, parameters, 0, 0)
-    scheme = rules["scheme"] if rules else ""
     writer.add_type("model")
-    writer.add_name(f"GPT-2 {size} {scheme}".strip())
+    writer.add_name(f"GPT-2 {size} {facts.get('parametrization', '')}".strip())
     writer.add_size_label(size)
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[dtype]])
-    if rules:
-        writer.add_description(
-            f"GPT-2, {plural(checkpoint.step, 'step')} under the parametrization {scheme} with base width "
-            f"{rules['base_width']}, whose factors are folded into the weights"
-        )
-        writer.add_string("llmc.parametrization", scheme)
-        writer.add_uint32("llmc.base_width", rules["base_width"])
-        writer.add_uint32("llmc.step", checkpoint.step)
-    provenance = checkpoint.files.metadata.get("provenance")
-    if rules and provenance:
-        facts = {key: value for key, value in json.loads(provenance).items() if key != "host"}
-        writer.add_string("llmc.provenance", json.dumps(facts, ensure_ascii=False))
+    if folded := plain.description():
+        writer.add_description(f"GPT-2 with these factors folded into its weights: {folded}")
+    add = {str: writer.add_string, int: writer.add_uint64, float: writer.add_float64}
+    for name, value in facts.items():
+        add[type(value)](f"llmc.{name.replace(' ', '_').lower()}", value)
 
 
 def _add_shape(writer: Any, plain: PlainGPT2) -> None:
