@@ -123,10 +123,11 @@ def byte_tokenizer():
     import tokenizers
     import transformers
 
-    from llmc.bpe_table import _byte_of_characters
-
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # the others are characters from 256 on
+    others = [byte for byte in range(256) if byte not in printable]
+    vocab = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
     end = "<|endoftext|>"
-    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=_byte_of_characters() | {end: 256}, merges=[]))
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab | {end: 256}, merges=[]))
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = tokenizers.decoders.ByteLevel()
     return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=end, bos_token=end, unk_token=end)
