@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_script(script, *arguments, env=None):
+def run_script(script, *arguments, env=None, cwd=None):
     """`python SCRIPT ARGUMENTS`, SCRIPT relative to the project's folder, with additional environment variables."""
     return subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
@@ -17,6 +17,7 @@ def run_script(script, *arguments, env=None):
         timeout=120,
         check=False,
         env={**os.environ, **(env or {})},
+        cwd=cwd,
     )
 
 

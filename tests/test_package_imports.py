@@ -65,6 +65,8 @@ LEVELS = [
     ],
     ["llmc.export"],  # models for other programs
     ["llmc.plot.style", "llmc.plot.smoothing"],
+    ["llmc.track.values", "llmc.track.tail", "llmc.track.tensorboard_file", "llmc.track.wandb_run"],
+    ["llmc.track"],  # curves for TensorBoard, W&B and CSV
     ["llmc.mup"],  # coordinate checks and sweeps: runs, results, verdicts
     ["llmc.plot"],  # figures
     ["llmc.report"],  # one HTML page of all of these

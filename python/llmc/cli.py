@@ -123,6 +123,10 @@ GROUPS = {
         "check": Command("a coordinate check: figures, table and verdict", module("llmc.plot.check")),
         "sweep": Command("a sweep: figures, tables and verdict", module("llmc.plot.sweep")),
     },
+    "log": {
+        "export": Command("curves to TensorBoard, Weights & Biases or CSV", module("llmc.track.export")),
+        "follow": Command("the same while runs train", module("llmc.track.follow")),
+    },
     "bench": {
         "cpu": Command("train_gpt2 and train_gpt2.py on this machine", module("llmc.bench.cpu")),
         "gpu": Command("the CUDA kernels and whole steps, compared with PyTorch", module("llmc.bench.gpu")),
@@ -134,6 +138,7 @@ GROUP_SUMMARIES = {
     "export": "a checkpoint as a model for other programs",
     "import": "weights of other projects",
     "plot": "draw losses, coordinate checks and sweeps",
+    "log": "curves of runs for trackers",
     "bench": "measure speed, in a clone of the project",
 }
 COMMANDS = {

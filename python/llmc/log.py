@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,39 @@ def last_event(path: Path) -> Event:
     return (parse_event(lines[-1]) if lines else None) or {}
 
 
+def without_repeats(events: Iterable[Event]) -> list[Event]:
+    """The events that count, by step: a resumed program (a config event with resumed_from) takes back final events, and
+    all of later steps than its checkpoint's; of two events of a kind at one step the last counts, but every config."""
+    kept: dict[tuple[str, int, int], Event] = {}
+    configs = 0
+    for event in events:
+        kind, step = str(event["event"]), int(event["step"])
+        if kind == "config":
+            configs += 1
+            if event.get("resumed_from") is not None:
+                kept = {key: old for key, old in kept.items() if key[1] <= step and key[0] != "final"}
+        key = (kind, step, configs if kind == "config" else 0)
+        kept.pop(key, None)  # its place is that of the last
+        kept[key] = event
+    return sorted(kept.values(), key=lambda event: int(event["step"]))
+
+
+def log_files(runs: Iterable[Path]) -> list[Path]:
+    """The logs of runs, each once. A run is named by its folder, which need not exist yet, or by its log."""
+    logs = [run if run.suffix == ".jsonl" or run.is_file() else run / "log.jsonl" for run in runs]
+    return list({log.resolve(): log for log in reversed(logs)}.values())[::-1]
+
+
+def run_names(logs: Sequence[Path]) -> list[str]:
+    """The folder of each log, with as many parent folders as needed to make the names different."""
+    parts = [path.resolve().parent.parts for path in logs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({path.name})" for name, path in zip(names, logs, strict=True)]  # the same folder twice
+
+
 @dataclass
 class Run:
     """The events of a run by step. If a step was repeated after a resume, the last event counts."""
@@ -89,6 +123,7 @@ def read_log(path: Path, finite_loss: bool = True) -> Run:
     """Reads a log, or the log in a folder. DataError if it has no training step, or none with a finite loss (without
     finite_loss, a run that diverged at once is read, too)."""
     file = path / "log.jsonl" if path.is_dir() else path
+    events: list[Event] = []
     try:
         lines = read_lines(file)
     except OSError as error:
@@ -102,19 +137,16 @@ def read_log(path: Path, finite_loss: bool = True) -> Run:
             if line.strip():
                 broken.append(position)
             continue
-        kind, step = event["event"], int(event["step"])
-        if kind == "config":
+        if event["event"] == "config":
             run.flops_per_token, before = flops_per_token(event), now
         elif finite(event.get("elapsed")) is not None:
             now = event["elapsed"] = event["elapsed"] + before
-        if kind == "config" and event.get("resumed_from") is not None:  # steps after the checkpoint were repeated
-            run.train = {s: e for s, e in run.train.items() if s <= step}
-            run.evals = {s: e for s, e in run.evals.items() if s <= step}
-            run.others = [e for e in run.others if int(e["step"]) <= step]
-        if kind == "train":
-            run.train[step] = event
-        elif kind == "eval":
-            run.evals[step] = event
+        events.append(event)
+    for event in without_repeats(events):
+        if event["event"] == "train":
+            run.train[int(event["step"])] = event
+        elif event["event"] == "eval":
+            run.evals[int(event["step"])] = event
         else:
             run.others.append(event)
     if any(position != len(lines) for position in broken):  # an incomplete last line is normal in a running program

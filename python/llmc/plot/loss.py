@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmc.errors import DataError, ExitCode
-from llmc.log import Run, finite, read_log
+from llmc.log import Run, finite, read_log, run_names
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import COLOURS, ENDINGS, pyplot, save
 from llmc.plot.thinning import thin
@@ -35,15 +35,8 @@ LISTED = 24  # runs in a legend: of more, those with the lowest losses
 
 
 def name_runs(runs: list[Run]) -> None:
-    """Names each run by the folder of its log, with as many parent folders as needed to make the names different."""
-    parts = [Path(run.name).resolve().parent.parts for run in runs]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(p[-depth:]) for p in parts]
-        if len(set(names)) == len(names):
-            break
-    else:  # the same folder twice
-        names = [f"{name} ({Path(run.name).name})" for name, run in zip(names, runs, strict=True)]
-    for run, name in zip(runs, names, strict=True):
+    """Names each run by the folder of its log."""
+    for run, name in zip(runs, run_names([Path(run.name) for run in runs]), strict=True):
         run.name = name
 
 
