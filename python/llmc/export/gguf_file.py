@@ -27,7 +27,7 @@ FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}  # g
 
 
 def write_gguf(plain: PlainGPT2, vocabulary: Vocabulary, path: Path, dtype: str) -> None:
-    """dtype: a key of TYPES. One tensor at a time is in memory. DataError for a number that the type cannot hold."""
+    """dtype: a key of TYPES. Tensors are read and written one by one. DataError for a number beyond the type."""
     gguf = load("gguf", "export")
     writer = gguf.GGUFWriter(path, "gpt2")
     try:
