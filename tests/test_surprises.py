@@ -1,7 +1,9 @@
 """What real libraries do where one guesses wrong, as far as it touches this project, and what this project does. Each
 test names the library's version; other such tests stand beside what they belong to:
 
-    safetensors, transformers   test_foreign_weights.py, test_safetensors_header.py, test_published_weights.py
+    safetensors, transformers   test_foreign_weights.py, test_safetensors_header.py, test_published_weights.py,
+                                test_export_hf.py
+    tokenizers                  test_export_hf.py
     torch's norm on the CPU     test_machine.py
     GNU parallel, xargs         test_jobs.py
     libgomp                     test_machine.py

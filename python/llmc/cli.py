@@ -111,17 +111,17 @@ GROUPS = {
             "GPT-2's vocabulary, for samples of other projects' weights", module("llmc.data.tokenizer")
         ),
     },
+    "plot": {
+        "loss": Command("the loss of runs from their logs", module("llmc.plot.loss")),
+        "check": Command("a coordinate check: figures, table and verdict", module("llmc.plot.check")),
+        "sweep": Command("a sweep: figures, tables and verdict", module("llmc.plot.sweep")),
+    },
     "export": {
         "gguf": Command("one GGUF file for llama.cpp", module("llmc.export.gguf_tool")),
         "hf": Command("a folder for Hugging Face's transformers", module("llmc.export.hf")),
     },
     "import": {
         "hf": Command("GPT-2 weights of other projects, also pytorch_model.bin", module("llmc.export.import_hf")),
-    },
-    "plot": {
-        "loss": Command("the loss of runs from their logs", module("llmc.plot.loss")),
-        "check": Command("a coordinate check: figures, table and verdict", module("llmc.plot.check")),
-        "sweep": Command("a sweep: figures, tables and verdict", module("llmc.plot.sweep")),
     },
     "log": {
         "export": Command("curves to TensorBoard, Weights & Biases or CSV", module("llmc.track.export")),
@@ -135,9 +135,9 @@ GROUPS = {
 }
 GROUP_SUMMARIES = {
     "data": "make token shards, files of examples, and GPT-2's vocabulary",
+    "plot": "draw losses, coordinate checks and sweeps",
     "export": "a checkpoint as a model for other programs",
     "import": "weights of other projects",
-    "plot": "draw losses, coordinate checks and sweeps",
     "log": "curves of runs for trackers",
     "bench": "measure speed, in a clone of the project",
 }
