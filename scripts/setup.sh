@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing: scripts/setup.sh headers | toolchain | python PATH | venv | venv-dev | cuda-toolkit |
-# lm-eval | llama-cpp
+# browser | lm-eval | llama-cpp
 #   headers       g++; CLI11, nlohmann-json and toml++ from Debian's or Ubuntu's packages, copied to build/deps/include
 #                 for use on machines without a network
 #   toolchain     the same, and oneDNN (as root, or with sudo)
@@ -8,6 +8,7 @@
 #   venv          .venv with requirements.txt: data scripts and figures
 #   venv-dev      the same with requirements-dev.txt, and Python's headers: tests, PyTorch reference
 #   cuda-toolkit  nvcc and CUDA's headers into .venv, if there is no nvcc
+#   browser       Chromium, for tests of the pages of llmc report (Debian; not part of make test)
 #   lm-eval       .venv with requirements-eval.txt, too: lm-evaluation-harness (0.6 GB)
 #   llama-cpp     llama-cpp-python into .venv, built from source (minutes)
 # CXX is the compiler [g++]; nvcc is looked for on PATH and in CUDA_HOME.
@@ -140,6 +141,8 @@ for_modules() { # of this Python
     python_headers "$1"
 }
 
+browser() { command -v chromium chromium-browser google-chrome >/dev/null || install_packages chromium; }
+
 case ${1:-} in
     headers) headers ;;
     toolchain) toolchain ;;
@@ -149,6 +152,7 @@ case ${1:-} in
     python) for_modules "$2" ;;
     lm-eval) venv requirements-eval.txt ;;
     venv-dev) venv requirements-dev.txt; python_headers .venv/bin/python ;;
-    -h | --help) sed -n 2,15p "$0" ;;
-    *) sed -n 2,15p "$0" >&2; exit 2 ;;
+    browser) browser ;;
+    -h | --help) sed -n 2,16p "$0" ;;
+    *) sed -n 2,16p "$0" >&2; exit 2 ;;
 esac

@@ -25,7 +25,7 @@ def llmc(*words, expect=0, cwd=ROOT):
 
 def test_help_lists_the_commands_with_a_line_each():
     lines = llmc("--help").stdout.splitlines()
-    for name in ("data", "check", "verdict", "sweep", "transfer", "plot", "bench", "train", "sample"):
+    for name in ("data", "check", "verdict", "sweep", "transfer", "plot", "report", "bench", "train", "sample"):
         assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in lines), name
     lines = llmc("data", "--help").stdout.splitlines()
     for name in ("pystdlib", "text", "tinyshakespeare", "tinystories", "fineweb", "synthetic", "tokenizer"):
@@ -52,7 +52,7 @@ def test_an_installed_package_says_that_benchmarks_need_a_clone(name, tmp_path):
     assert "in a clone of the project" in llmc("--help").stdout
 
 
-@pytest.mark.parametrize("name", ["check", "verdict", "sweep", "transfer"])
+@pytest.mark.parametrize("name", ["check", "verdict", "sweep", "transfer", "report"])
 def test_every_command_has_help(name):
     assert f"llmc {name}" in llmc(name, "--help").stdout
 

@@ -285,6 +285,15 @@ def test_characters_that_html_does_not_have(tmp_path):
     assert sample == "<pre>\n<strong>def </strong>\n␀one␛\u2028two\ufffd␍\ufffd\ufffd"
 
 
+def test_earlier_samples_can_be_opened(tmp_path):
+    lines = events(steps=30)
+    lines[-2:-2] = [{"event": "sample", "step": step, "prompt": "", "text": f"text {step}."} for step in range(1, 26)]
+    page = page_of(write_run(tmp_path, lines))
+    assert "Earlier samples, the last 20 of 25 (20)" in page.text
+    assert "text 6." in page.text and "text 5." not in page.text
+    assert page.source.index("&lt;b&gt;x") < page.source.index("text 25.") < page.source.index("text 24.")
+
+
 # --- Long runs ---
 
 

@@ -21,7 +21,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-KINDS = ["run", "runs", "mixed"]
+KINDS = ["run", "mixed"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 900}
 
 
@@ -29,7 +29,8 @@ PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 900}
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     run, wide = write_run(folder / "run", events()), write_run(folder / "wide", events(floor=1.2, width=512))
-    paths = {"run": [run], "runs": [run, wide], "mixed": [run, write_check(folder / "c"), write_sweep(folder / "s")]}
+    others = [wide, write_check(folder / "check"), write_sweep(folder / "sweep")]
+    paths = {"run": [run], "mixed": [run, *others]}
     return {name: write_report(paths[name], folder / f"{name}.html").as_uri() for name in KINDS}
 
 

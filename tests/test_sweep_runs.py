@@ -70,8 +70,9 @@ def test_finished_runs_are_not_run_again_and_the_table_is_complete(fake):
     assert float(row["train_loss"]) == pytest.approx(low + (1 / 5 + 1 / 6 + 1 / 7 + 1 / 8) / 4)  # half of 8 steps
     assert (Path(env["OUT"]) / row["log"]).exists()
     assert not list(Path(env["OUT"]).rglob("checkpoints"))
-    for name in ("sweep.png", "wider.png", "sweep.json"):
+    for name in ("sweep.png", "wider.png", "sweep.json", "report.html"):
         assert (Path(env["OUT"]) / name).stat().st_size > 500
+    assert done.stdout.endswith(f"\nwrote {env['OUT']}/report.html\n")
     again = sweep(env)
     assert "12 are finished" in again.stdout
     assert len(runs(folder)) == 12

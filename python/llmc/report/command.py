@@ -104,7 +104,7 @@ def refuse_others(out: Path) -> None:
 def after_results(folder: Path) -> None:
     """The page of a check or sweep that has just been judged. That it cannot be written must not hide the verdict."""
     try:
-        print(f"wrote {write_report([folder])}")
+        print(f"wrote {shown_path(write_report([folder]))}")
     except (Error, OSError) as error:
         print(f"warning: no page was written: {error}", file=sys.stderr)
 

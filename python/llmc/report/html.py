@@ -61,7 +61,7 @@ def scrolling(child: ET.Element, label: str) -> ET.Element:
 
 def table(head: Sequence[Cell], groups: Iterable[tuple[str, Sequence[Sequence[Cell]]]], caption: str) -> ET.Element:
     """A table. groups: (title or "", rows); the first cell of a row is its header."""
-    top = el("tr", *(el("th", *nodes(cell), scope="col") if cell else el("td") for cell in head))
+    top = el("tr", *(el("th", *nodes(cell), scope="col") if cell != "" else el("td") for cell in head))
     result = el("table", el("caption", caption), el("thead", top))
     for title, rows in groups:
         body = el("tbody")
@@ -81,7 +81,7 @@ def more(summary: str, *children: Node) -> ET.Element:
 def write(root: ET.Element) -> str:
     """The document as text."""
     for element in root.iter():
-        if element.tag in BLOCKS:
+        if element.tag in BLOCKS and not (element.tail or "").endswith("\n"):
             element.tail = (element.tail or "") + "\n"
     text: str = ET.tostring(root, encoding="unicode", method="html")
     return f"<!DOCTYPE html>\n{text.rstrip()}\n"

@@ -100,9 +100,9 @@ td .good, td.good { color: var(--good); } td .bad { color: var(--bad); } td .ope
 .facts .unit { font-size: .8125rem; font-weight: 400; color: var(--soft); }
 .scroll { overflow-x: auto; margin: .75rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; min-width: 40%; }
-caption { text-align: left; color: var(--soft); padding-bottom: .35rem; }
+caption { text-align: left; color: var(--soft); padding-bottom: .35rem; max-width: calc(100vw - 1.5rem); }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--rule); }
-thead th { border-bottom-width: 2px; vertical-align: bottom; }
+thead th, thead td { border-bottom-width: 2px; vertical-align: bottom; }
 tbody th { font-weight: 400; }
 th[scope=row] { position: sticky; left: 0; background: var(--paper); white-space: nowrap; }
 th[scope=row] code { overflow-wrap: normal; }
@@ -121,12 +121,12 @@ footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--rule
   font-size: .875rem; }
 @media (max-width: 30rem) { body { padding: 1rem .75rem 3rem; } }
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt; }
+  html { font-size: 9.5pt; } body { max-width: none; padding: 0; }
   nav, .skip { display: none; }
-  figure, tr, .verdict, .facts > div { break-inside: avoid; } h2, h3, h4, caption { break-after: avoid; }
+  figure, tr, .verdict, .facts > div { break-inside: avoid; } h2, h3, h4, caption, .lead { break-after: avoid; }
   .scroll { overflow: visible; }
   th[scope=row] { position: static; white-space: normal; }
   figure svg { min-width: 0 !important; max-width: 100% !important; }
-  table { font-size: 7.5pt; } td { white-space: normal; } td .long { min-width: 0; } a { color: inherit; }
+  table { font-size: 7pt; } td .long { min-width: 0; } a { color: inherit; }
 }
 """
