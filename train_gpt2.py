@@ -776,7 +776,7 @@ class Trainer:
         text, infinite, vocab_size = None, False, self.setup.shape.vocab_size
         if self.tokenizer and self.log.sampled_at != self.step and not self.rank:
             try:
-                text = generate(self.model.next_logits, self.tokenizer, vocab_size, self.config, self.step, go_on)
+                text = generate(self.model.next_logits, self.tokenizer, vocab_size, self.config, self.step, go_on=go_on)
             except NotFinite:
                 infinite = True
         if largest(infinite, self.device):

@@ -19,6 +19,7 @@ PLAIN = {
     "test_optimizers.py": "shares of booleans",
     "test_evaluation.py": "losses in float64",
     "test_python_model.py": "losses in float64",
+    "test_scoring.py": "losses in float64",
 }
 
 

@@ -203,7 +203,7 @@ class Counter(threading.Thread):
             time.sleep(0)
 
 
-@pytest.mark.parametrize("method", ["forward", "backward", "step", "generate", "parameters", "save"])
+@pytest.mark.parametrize("method", ["forward", "backward", "step", "generate", "logits", "loss", "parameters", "save"])
 def test_other_threads_run_while_a_model_computes(method, tmp_path):
     """With a switch interval of minutes, no thread loses the lock unless it gives it away: the counter gets on while a
     call runs only if the call gives it away."""
@@ -213,7 +213,9 @@ def test_other_threads_run_while_a_model_computes(method, tmp_path):
         "forward": lambda: native.forward(tokens, targets),
         "backward": lambda: native.backward(0),
         "step": lambda: native.step(1.0),
-        "generate": lambda: native.generate([1, 2], 30, 0.8, 0, 1, True),
+        "generate": lambda: native.continue_tokens([1, 2], llmc.cpu.SampleRequest(30)),
+        "logits": lambda: native.logits(tokens),
+        "loss": lambda: native.loss(tokens),
         "parameters": native.parameters,
         "save": lambda: native.save(str(tmp_path), ""),
     }

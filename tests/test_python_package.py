@@ -203,12 +203,12 @@ def test_help_and_completion_list_every_option():
     table = json.loads((ROOT / "python/llmc/options.json").read_text())["options"]
     names = {o["name"].replace("-", "_") for o in table if "model" in o["scope"]}
     signature = inspect.signature(llmc.GPT2)
-    assert set(signature.parameters) == names | {"backend", "logits_rows"}
+    assert set(signature.parameters) == names | {"backend", "logits_rows", "tokenizer"}
     assert signature.parameters["lr"].default == 0.0003
     text = pydoc.render_doc(llmc.GPT2, renderer=pydoc.plaintext)
     assert all(name in text for name in names)
     assert max(map(len, (llmc.GPT2.__doc__ or "").splitlines())) <= 120
-    for name in ("forward", "backward", "step", "parameters", "gradients", "generate", "load"):
+    for name in ("forward", "backward", "step", "parameters", "gradients", "generate", "logits", "loss", "load"):
         assert inspect.getdoc(getattr(llmc.GPT2, name))
     assert {"GPT2", "load", "parametrization", "cpu", "backends", "options"} <= set(dir(llmc))
     code = "import llmc, llmc.model, llmc.cpu; print(*dir(llmc))"
@@ -233,7 +233,7 @@ def test_the_stubs_describe_the_native_module():
                  if isinstance(f, ast.FunctionDef)}  # fmt: skip
     native = {name: f for name, f in vars(llmc.cpu).items() if callable(f) and not isinstance(f, type)}
     assert described == {name: parameters_of(f) for name, f in native.items()}
-    (model,) = [c for c in stub.body if isinstance(c, ast.ClassDef)]
+    (model,) = [c for c in stub.body if isinstance(c, ast.ClassDef) and c.name == "GPT2"]
     methods = {f.name for f in model.body if isinstance(f, ast.FunctionDef)}
     assert {name for name in vars(llmc.cpu.GPT2) if not name.startswith("_")} == methods - {"__init__"}
 

@@ -43,8 +43,8 @@ def test_help_and_dry_run(capsys):
         parse("--help")
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in OPTIONS:
-        assert f"--{name}" in text
+    for name, option in OPTIONS.items():
+        assert (f"--{name} " in text) == ("run" in option.scope)
     rules = dry_run(capsys, *TINY, *MUP["mup"])
     assert (rules["width_mult"], rules["base_width"], rules["base_head_dim"]) == (2, 16, 16)
     assert [rule["name"] for rule in rules["tensors"]][-2:] == ["ln_f.bias", "lm_head.weight"]

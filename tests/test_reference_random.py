@@ -10,7 +10,7 @@ from shards import write_shard
 
 from llmc.data.windows import Dataset
 from llmc.random import draw, normals, philox, stream_of
-from llmc.sampling import NotFinite, choose_token
+from llmc.sampling import Choice, NotFinite, choose_token
 from train_gpt2 import stochastic_bf16
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,16 +68,17 @@ def test_stochastic_rounding_is_unbiased_and_exact():
 
 def test_choose_token():
     logits = np.array([1.0, 3.0, 3.0, 2.0], dtype=np.float32)
-    assert choose_token(logits, 0, 0, 0.9) == 1
-    assert choose_token(logits, 1, 1, 0.99) == 1  # ties go to the lower index
-    assert choose_token(logits, 1, 2, 0.51) == 2
+    one, all_of_them = Choice(temperature=1, top_k=1), Choice(temperature=1)
+    assert choose_token(logits, [], Choice(temperature=0), 0.9) == 1
+    assert choose_token(logits, [], one, 0.99) == 1  # ties go to the lower index
+    assert choose_token(logits, [], Choice(temperature=1, top_k=2), 0.51) == 2
     p = np.exp(logits.astype(float))
-    assert [choose_token(logits, 1, 0, u) for u in (0.001, 0.999)] == [0, 3]
-    assert choose_token(logits, 1, 0, (p[0] + 0.01) / p.sum()) == 1
+    assert [choose_token(logits, [], all_of_them, u) for u in (0.001, 0.999)] == [0, 3]
+    assert choose_token(logits, [], all_of_them, (p[0] + 0.01) / p.sum()) == 1
     for value in (np.nan, np.inf, -np.inf):
         for temperature in (0, 1):
             with pytest.raises(NotFinite, match="logits are not finite"):
-                choose_token(np.append(logits, np.float32(value)), temperature, 0, 0.5)
+                choose_token(np.append(logits, np.float32(value)), [], Choice(temperature=temperature), 0.5)
 
 
 def test_data_order(data):

@@ -150,7 +150,7 @@ def test_choice_follows_the_softmax():
 
 def test_cached_keys_change_nothing():
     """Cached keys and values give the same text as computing every context again; also beyond seq_len."""
-    model = llmc.cpu.GPT2(depth=2, width=32, heads=2, seq_len=48, vocab_size=257, batch_size=1)
+    model = llmc.GPT2(backend="cpu", depth=2, width=32, heads=2, seq_len=48, vocab_size=257, batch_size=1)
     cached, recomputed = (model.generate([256, 7], 70, seed=5, cache=cache) for cache in (True, False))
     assert len(cached) == 70 and cached == recomputed
     assert cached != model.generate([256, 7], 70, seed=6)

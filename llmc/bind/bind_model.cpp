@@ -10,13 +10,15 @@
 #include "llmc/bind/arrays.h"
 #include "llmc/bind/bind.h"
 #include "llmc/bind/keywords.h"
+#include "llmc/bind/model_tokenizer.h"
+#include "llmc/bind/sample_request.h"
+#include "llmc/bind/scoring.h"
 #include "llmc/bind/turn.h"
 #include "llmc/core/error.h"
 #include "llmc/gpt2/arena.h"
 #include "llmc/train/checkpoint/checkpoint.h"
 #include "llmc/train/checkpoint/run_folder.h"
 #include "llmc/train/provenance.h"
-#include "llmc/train/sampler.h"
 
 namespace py = pybind11;
 namespace fs = std::filesystem;
@@ -25,10 +27,12 @@ namespace llmc {
 namespace {
 
 using python::Floats;
-using python::Ints;
 using python::model_parts;
 using python::ModelParts;
+using python::ModelTokenizer;
+using python::SampleRequest;
 using python::to_python;
+using python::TokenRows;
 using python::Turn;
 using Tokens = python::TokenIds<"tokens">;
 using Targets = python::TokenIds<"targets">;
@@ -62,25 +66,19 @@ struct HostBatch {
 
 std::string shape_text(const py::array& array) { return py::str(array.attr("shape")); }
 
-// As the command line checks --temperature and --top-k.
-void check_sampling(double temperature, int top_k) {
-    check_value(*find_option("temperature"), temperature, "temperature");
-    check_value(*find_option("top_k"), top_k, "top_k");
-}
-
 class PythonGPT2 {
 public:
-    PythonGPT2(const ModelParts& parts, int64_t logits_rows)
+    PythonGPT2(const ModelParts& parts, int64_t logits_rows, const std::string& tokenizer)
         : config_(parts.config),
           model_(parts.shape, make_rules(parts.config, parts.shape), options_of(parts.config, logits_rows)),
           optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
         if (parts.weights) {
             naming_intact(parts.weights->path, [&] { load_weights(*parts.weights, model_); });
-            tokenizer_ = parts.weights->tokenizer;
-            tokenizer_path_ = parts.weights->tokenizer_path;
+            tokenizer_.take(*parts.weights);
         } else {
             model_.parameters.initialise(uint64_t(config_.machine.seed));
         }
+        if (!tokenizer.empty()) tokenizer_.take(tokenizer_.named(tokenizer));
         optimizer_.masters_from_parameters();
     }
 
@@ -178,20 +176,57 @@ public:
             out.assign(seen.begin(), seen.end());
         }));
     }
-    std::vector<int32_t> generate(const Tokens& given, int count, double temperature, int top_k, int64_t seed,
-                                  bool cache) {
-        check_sampling(temperature, top_k);
-        if (count < 0) fail_usage("count is ", count, ": give the number of tokens, at least 0");
-        if (seed < 0) fail_usage("seed is ", seed, ": give at least 0");
+    std::vector<std::vector<int32_t>> continue_tokens(const Tokens& given, const SampleRequest& request) {
         if (given.ndim() != 1) fail_usage("tokens have the shape ", shape_text(given), ": give a list");
-        std::vector<int32_t> tokens(given.data(), given.data() + given.size());
+        const std::vector<int32_t> tokens(given.data(), given.data() + given.size());
         if (tokens.empty()) fail_usage("there is no token to continue from: give at least one");
         for (const int32_t token : tokens) check_token(token);
         const Turn turn;
-        has_targets_ = false;  // sampling overwrites the batch and its activations
-        return llmc::generate(
-            model_, std::move(tokens), config_.model.seq_len, -1,
-            {.temperature = temperature, .top_k = top_k, .count = count, .seed = uint64_t(seed), .cache = cache});
+        std::vector<std::vector<int32_t>> out;
+        const Tokenizer* tokenizer = request.options.stop.empty() ? nullptr : &tokenizer_.open();
+        for (Continuation& found : continuations(tokenizer, tokens, -1, request))
+            out.push_back(std::move(found.tokens));
+        return out;
+    }
+    std::vector<py::bytes> continue_text(const std::string& prompt, const SampleRequest& request) {
+        std::vector<Continuation> found;
+        {
+            const Turn turn;
+            const Tokenizer& tokenizer = tokenizer_.open();
+            const std::vector<int32_t> tokens = document_start(tokenizer, prompt, model_.shape.vocab_size);
+            found = continuations(&tokenizer, tokens, tokenizer.end_of_document(), request);
+        }
+        std::vector<py::bytes> out;
+        for (const Continuation& c : found) out.emplace_back(c.text);
+        return out;
+    }
+    // The tokens of a text, after that of the end of a document.
+    std::vector<int32_t> encode(const std::string& text) {
+        const Turn turn;
+        return document_start(tokenizer_.open(), text, model_.shape.vocab_size);
+    }
+    Floats logits(const Tokens& tokens) {
+        const TokenRows rows = token_rows(tokens);
+        if (rows.length > config_.model.seq_len)
+            fail_usage("tokens have the length ", rows.length, ", the model's seq_len is ", config_.model.seq_len,
+                       ": give parts of them");
+        std::vector<int64_t> shape(tokens.shape(), tokens.shape() + tokens.ndim());
+        shape.push_back(model_.shape.vocab_size);
+        Floats out(shape);
+        float* values = out.mutable_data();
+        {
+            const Turn turn;
+            has_targets_ = false;
+            python::logits(model_, rows, config_.run.batch_size, values);
+        }
+        return out;
+    }
+    double loss(const Tokens& tokens) {
+        const TokenRows rows = token_rows(tokens);
+        if (rows.length < 2) fail_usage("there is no token to predict: give at least 2, or a text");
+        const Turn turn;
+        has_targets_ = false;
+        return python::mean_loss(model_, rows, config_.run.batch_size, config_.model.seq_len);
     }
     void load(const std::string& path, bool resume) {
         const Turn turn;
@@ -200,18 +235,15 @@ public:
             if (resume) check_resumable(*file);
             has_targets_ = false;
             load_weights(*file, model_);
+            if (tokenizer_.unknown()) tokenizer_.take(*file);
             optimizer_.masters_from_parameters();
             if (resume) state_ = load_training_state(fs::path(file->path).parent_path().string(), optimizer_);
         });
     }
     std::string save(const std::string& folder, const std::string& tokenizer) {
         if (folder.empty()) fail_usage("folder is empty: name the folder of a run");
-        std::string kind = tokenizer, path;
-        if (tokenizer.empty())
-            kind = tokenizer_, path = tokenizer_path_;
-        else if (tokenizer != "byte" && tokenizer != "unknown")
-            Tokenizer::load(tokenizer), kind = "gpt2", path = tokenizer;
         const Turn turn;
+        const auto [kind, path] = tokenizer_.named(tokenizer);
         RunLock lock;
         lock.take_existing(folder);  // of a run that is going on
         const auto newest = newest_intact_checkpoint(folder).folder;
@@ -238,6 +270,24 @@ private:
             fail_usage("logits_rows is ", logits_rows, ": give at least 1, or 0 for a number that suits the device");
         options.logits_rows = logits_rows;
         return options;
+    }
+    // Called in turn.
+    std::vector<Continuation> continuations(const Tokenizer* tokenizer, const std::vector<int32_t>& tokens, int32_t end,
+                                            const SampleRequest& request) {
+        has_targets_ = false;  // sampling overwrites the batch and its activations
+        std::vector<Continuation> out;
+        SampleOptions options = request.options;
+        for (; options.number < uint32_t(request.samples); ++options.number)
+            out.push_back(llmc::generate(model_, tokenizer, tokens, config_.model.seq_len, end, options));
+        return out;
+    }
+    TokenRows token_rows(const Tokens& tokens) const {
+        if (tokens.ndim() < 1 || tokens.ndim() > 2 || tokens.size() == 0)
+            fail_usage("tokens have the shape ", shape_text(tokens), ": give (T,) or (B, T), of at least one token");
+        TokenRows rows{tokens.ndim() == 2 ? tokens.shape(0) : 1, tokens.shape(tokens.ndim() - 1), {}};
+        rows.tokens.assign(tokens.data(), tokens.data() + tokens.size());
+        for (const int32_t token : rows.tokens) check_token(token);
+        return rows;
     }
     // The options that the optimizer's state depends on, and its file.
     void check_resumable(const ModelFile& file) const {
@@ -291,7 +341,7 @@ private:
     GPT2 model_;
     Optimizer optimizer_;
     TrainingState state_;
-    std::string tokenizer_ = "unknown", tokenizer_path_;
+    ModelTokenizer tokenizer_;
     bool has_targets_ = false, has_gradients_ = false;
 };
 
@@ -329,19 +379,6 @@ void bind_model(py::module_& m) {
         "The model options that a checkpoint was trained with; empty for files of other projects.",
         py::arg("checkpoint"));
     m.def(
-        "encode",
-        [](const std::string& text, const std::string& tokenizer_path) {
-            return (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).encode(text);
-        },
-        "Tokens of a text: its bytes, or those of a tokenizer.bin.", py::arg("text"), py::arg("tokenizer") = "");
-    m.def(
-        "decode",
-        [](const std::vector<int32_t>& tokens, const std::string& tokenizer_path) {
-            return py::bytes(
-                (tokenizer_path.empty() ? Tokenizer::byte() : Tokenizer::load(tokenizer_path)).decode(tokens));
-        },
-        "The text of tokens, as bytes.", py::arg("tokens"), py::arg("tokenizer") = "");
-    m.def(
         "plan_arena",
         [](const std::vector<std::pair<size_t, std::vector<std::pair<int, int>>>>& buffers) {
             std::vector<ArenaBuffer> described;
@@ -364,27 +401,19 @@ void bind_model(py::module_& m) {
             return GPT2::memory(parts.shape, model_options).activations;
         },
         "Bytes of a model's activations.", py::arg("train") = true);
-    m.def(
-        "choose_token",
-        [](const std::vector<float>& logits, double temperature, int top_k, double uniform) {
-            if (logits.empty()) fail_usage("logits are empty: give at least one");
-            check_sampling(temperature, top_k);
-            return choose_token(logits, temperature, top_k, uniform);
-        },
-        "The token that the sampler chooses from logits with a uniform number.", py::arg("logits"),
-        py::arg("temperature"), py::arg("top_k"), py::arg("uniform"));
 
     py::class_<PythonGPT2, std::unique_ptr<PythonGPT2, DeleteInTurn>>(
         m, "GPT2",
         "GPT-2 with its optimizer. Keyword arguments are train_gpt2's long options with underscores (width=128, "
         "parametrization=\"mup\", ...); "
-        "batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at a time (0: automatic).")
-        .def(py::init([](int64_t logits_rows, const py::kwargs& options) {
+        "batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at a time (0: automatic). "
+        "tokenizer: as of save().")
+        .def(py::init([](int64_t logits_rows, const std::string& tokenizer, const py::kwargs& options) {
                  const ModelParts parts = model_parts(options);
                  const Turn turn;
-                 return std::unique_ptr<PythonGPT2, DeleteInTurn>(new PythonGPT2(parts, logits_rows));
+                 return std::unique_ptr<PythonGPT2, DeleteInTurn>(new PythonGPT2(parts, logits_rows, tokenizer));
              }),
-             py::arg("logits_rows") = 0)
+             py::arg("logits_rows") = 0, py::arg("tokenizer") = "")
         .def("forward", &PythonGPT2::forward,
              "tokens (B, T) -> logits (B, T, V), or with targets (B, T) the mean loss in nats.", py::arg("tokens"),
              py::arg("targets") = py::none())
@@ -405,17 +434,23 @@ void bind_model(py::module_& m) {
              py::arg("values"))
         .def("activations", &PythonGPT2::activations, "Every activation of a forward pass by name, (B*T, channels).",
              py::arg("tokens"), py::arg("targets"))
-        .def("generate", &PythonGPT2::generate,
-             "`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token.",
-             py::arg("tokens"), py::arg("count"), py::arg("temperature") = 0.8, py::arg("top_k") = 0,
-             py::arg("seed") = 42, py::arg("cache") = true)
+        .def("continue_tokens", &PythonGPT2::continue_tokens, "Of each sample the tokens that follow `tokens`.",
+             py::arg("tokens"), py::arg("request"))
+        .def("continue_text", &PythonGPT2::continue_text,
+             "Of each sample the text that follows the prompt, to the end of the document.", py::arg("prompt"),
+             py::arg("request"))
+        .def("encode", &PythonGPT2::encode, "The tokens of a text, after that of the end of a document.",
+             py::arg("text"))
+        .def("logits", &PythonGPT2::logits, "tokens (T,) or (B, T) -> logits (T, V) or (B, T, V).", py::arg("tokens"))
+        .def("loss", &PythonGPT2::loss, "Mean loss of all tokens but the first of each row, nats per token.",
+             py::arg("tokens"))
         .def("load", &PythonGPT2::load,
              "Loads the weights of a checkpoint, and with `resume` the optimizer's state and the number of steps.",
              py::arg("checkpoint"), py::arg("resume") = false)
         .def("save", &PythonGPT2::save,
              "Writes FOLDER/checkpoints/step_XXXXXXXX and returns its path. tokenizer: \"byte\", \"unknown\", the path "
              "of "
-             "a tokenizer.bin, or \"\" for that of the checkpoint that the model was made from.",
+             "a tokenizer.bin, or \"\" for that of the model.",
              py::arg("folder"), py::arg("tokenizer") = "")
         .def_property_readonly("steps", &PythonGPT2::steps, "Number of steps of the optimizer.")
         .def_property_readonly("parametrization", &PythonGPT2::rules, "The resolved rule table.")

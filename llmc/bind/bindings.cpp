@@ -96,6 +96,7 @@ PYBIND11_MODULE(LLMC_MODULE, m) {
     py::register_local_exception_translator(raise_error);
     bind_device(m);
     llmc::bind_ops(m);
+    llmc::bind_text(m);
     llmc::bind_model(m);
     llmc::bind_benchmarks(m);
     llmc::bind_cost(m);

@@ -12,6 +12,7 @@
 #include "llmc/mup/mup_options.h"
 #include "llmc/train/optimizer.h"
 #include "llmc/train/schedule.h"
+#include "llmc/train/token_choice.h"
 
 namespace llmc {
 
@@ -65,9 +66,10 @@ struct EvaluationOptions {
 struct SamplingOptions {
     int64_t every = 0;
     std::string prompt;
-    double temperature = 0.8;
-    int top_k = 0;
+    Choice choice;
     int tokens = 256;
+    std::string stop;
+    int samples = 1;
 };
 
 struct OutputOptions {

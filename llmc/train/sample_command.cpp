@@ -18,14 +18,19 @@ int sample_command(const CommandLine& line) {
     const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kind, file->tokenizer_path, why);
     if (!tokenizer) fail_data("cannot sample from ", file->path, ": ", why);
     CheckpointModel opened = open_model(line, std::move(file), 1);
-    const SampleOptions options{.prompt = c.sampling.prompt,
-                                .temperature = c.sampling.temperature,
-                                .top_k = c.sampling.top_k,
-                                .count = c.sampling.tokens,
-                                .seed = uint64_t(c.machine.seed)};
+    const int count = c.sampling.samples;
+    SampleOptions options{.prompt = c.sampling.prompt,
+                          .choice = c.sampling.choice,
+                          .count = c.sampling.tokens,
+                          .stop = c.sampling.stop,
+                          .seed = uint64_t(c.machine.seed)};
     try {
-        const std::string text = sample(*opened.model, *tokenizer, opened.file->shape.max_seq_len, options);
-        std::printf("%s%s\n", c.sampling.prompt.c_str(), text.c_str());
+        for (; options.number < uint32_t(count); ++options.number) {
+            const std::string text = sample(*opened.model, *tokenizer, opened.file->shape.max_seq_len, options);
+            if (count > 1) std::printf("---- sample %u of %d ----\n", options.number + 1, count);
+            std::printf("%s%s\n", c.sampling.prompt.c_str(), text.c_str());
+            std::fflush(stdout);  // the next one may take long
+        }
     } catch (const NotFinite&) {
         throw Error(kExitDiverged, str("the logits of ", opened.file->path, " are not finite"));
     }

@@ -4,7 +4,7 @@
 
 namespace llmc {
 
-// Prints the prompt and its continuation. Returns the exit code.
+// Prints the prompt and its continuation; of several, each after a line that counts them. Returns the exit code.
 int sample_command(const CommandLine& line);
 
 }  // namespace llmc

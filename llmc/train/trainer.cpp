@@ -351,9 +351,9 @@ void Trainer::sample_text() {
     if (!tokenizer_ || sampled_at_ == state_.step) return;
     bool stopped = false;
     const SampleOptions options{.prompt = config_.sampling.prompt,
-                                .temperature = config_.sampling.temperature,
-                                .top_k = config_.sampling.top_k,
+                                .choice = config_.sampling.choice,
                                 .count = config_.sampling.tokens,
+                                .stop = config_.sampling.stop,
                                 .seed = uint64_t(config_.machine.seed),
                                 .stream = uint32_t(state_.step),
                                 .go_on = [&](int64_t done) {

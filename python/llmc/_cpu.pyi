@@ -13,6 +13,7 @@ from llmc.errors import Error
 __all__ = [
     "GPT2",
     "Error",
+    "SampleRequest",
     "accumulate_sum",
     "activation_bytes",
     "adamw_step",
@@ -50,15 +51,35 @@ __all__ = [
     "statistics",
     "threads",
     "time_op",
+    "token_probabilities",
 ]
+
+class SampleRequest:
+    """
+    What to generate: the options of sampling, checked.
+    """
+    def __init__(
+        self,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        temperature: typing.SupportsFloat | typing.SupportsIndex = 0.8,
+        top_k: typing.SupportsInt | typing.SupportsIndex = 0,
+        top_p: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        repetition_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        samples: typing.SupportsInt | typing.SupportsIndex = 1,
+        stop: str = "",
+        seed: typing.SupportsInt | typing.SupportsIndex = 42,
+        cache: bool = True,
+    ) -> None: ...
 
 class GPT2:
     """
     GPT-2 with its optimizer. Keyword arguments are train_gpt2's long options with underscores (width=128,
     parametrization="mup", ...); batch_size and seq_len are the largest batch; logits_rows: rows of logits in memory at
-    a time (0: automatic).
+    a time (0: automatic). tokenizer: as of save().
     """
-    def __init__(self, logits_rows: typing.SupportsInt | typing.SupportsIndex = 0, **kwargs: typing.Any) -> None: ...
+    def __init__(
+        self, logits_rows: typing.SupportsInt | typing.SupportsIndex = 0, tokenizer: str = "", **kwargs: typing.Any
+    ) -> None: ...
     def activations(
         self,
         tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
@@ -72,6 +93,20 @@ class GPT2:
         Adds the gradients of the last forward()'s loss, sum / total_tokens (default: number of targets), and returns
         that loss.
         """
+    def continue_text(self, prompt: str, request: SampleRequest) -> list[bytes]:
+        """
+        Of each sample the text that follows the prompt, to the end of the document.
+        """
+    def continue_tokens(
+        self, tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32], request: SampleRequest
+    ) -> list[list[int]]:
+        """
+        Of each sample the tokens that follow `tokens`.
+        """
+    def encode(self, text: str) -> list[int]:
+        """
+        The tokens of a text, after that of the end of a document.
+        """
     def forward(
         self,
         tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
@@ -80,18 +115,6 @@ class GPT2:
         """
         tokens (B, T) -> logits (B, T, V), or with targets (B, T) the mean loss in nats.
         """
-    def generate(
-        self,
-        tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
-        count: typing.SupportsInt | typing.SupportsIndex,
-        temperature: typing.SupportsFloat | typing.SupportsIndex = 0.8,
-        top_k: typing.SupportsInt | typing.SupportsIndex = 0,
-        seed: typing.SupportsInt | typing.SupportsIndex = 42,
-        cache: bool = True,
-    ) -> list[int]:
-        """
-        `count` tokens sampled after `tokens`. cache=False computes the whole context again for every token.
-        """
     def gradients(self) -> dict[str, typing.Any]:
         """
         Copies of all gradients by name, accumulated since zero_grad().
@@ -99,6 +122,16 @@ class GPT2:
     def load(self, checkpoint: str, resume: bool = False) -> None:
         """
         Loads the weights of a checkpoint, and with `resume` the optimizer's state and the number of steps.
+        """
+    def logits(
+        self, tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        tokens (T,) or (B, T) -> logits (T, V) or (B, T, V).
+        """
+    def loss(self, tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]) -> float:
+        """
+        Mean loss of all tokens but the first of each row, nats per token.
         """
     def optimizer_state(self) -> dict[str, typing.Any]:
         """
@@ -111,7 +144,7 @@ class GPT2:
     def save(self, folder: str, tokenizer: str = "") -> str:
         """
         Writes FOLDER/checkpoints/step_XXXXXXXX and returns its path. tokenizer: "byte", "unknown", the path of a
-        tokenizer.bin, or "" for that of the checkpoint that the model was made from.
+        tokenizer.bin, or "" for that of the model.
         """
     def set_parameter(self, name: str, values: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
         """
@@ -241,6 +274,9 @@ def choose_token(
     temperature: typing.SupportsFloat | typing.SupportsIndex,
     top_k: typing.SupportsInt | typing.SupportsIndex,
     uniform: typing.SupportsFloat | typing.SupportsIndex,
+    top_p: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    repetition_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    context: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [],
 ) -> int:
     """
     The token that the sampler chooses from logits with a uniform number.
@@ -522,4 +558,16 @@ def time_op(
 ) -> list[float]:
     """
     Times an op on the device: seconds per call, `repeats` values, each the mean over `sets` sets of arguments.
+    """
+
+def token_probabilities(
+    logits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    temperature: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    top_k: typing.SupportsInt | typing.SupportsIndex = 0,
+    top_p: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    repetition_penalty: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    context: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [],
+) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    The probabilities with which the sampler chooses, (V,): 0 for tokens that top_k or top_p leave out.
     """

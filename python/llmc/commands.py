@@ -27,7 +27,7 @@ from llmc.ranks import pick_device
 from llmc.run_setup import assumptions, check_stride, take_shape
 from llmc.sampling import NotFinite, generate, open_tokenizer
 from llmc.step_line import SCREEN, Status
-from llmc.tokenizer import UNKNOWN
+from llmc.tokenizer import UNKNOWN, to_bytes
 from llmc.wording import plural
 
 MakeModel = Callable[[Config, Shape, Rules | None], Any]  # train_gpt2.GPT2
@@ -69,11 +69,15 @@ def _sample(line: CommandLine, make_model: MakeModel) -> int:
         raise DataError(f"cannot sample from {checkpoint.path}: {UNKNOWN}")
     model, config, shape, _ = _open_model(line, checkpoint, make_model)
     tokenizer = open_tokenizer(kind, find_table(checkpoint.path.parent) if kind == "gpt2" else None)
-    try:
-        text = generate(model.next_logits, tokenizer, shape.vocab_size, config)
-    except NotFinite:
-        raise Error(f"the logits of {checkpoint.path} are not finite", ExitCode.DIVERGED) from None
-    print(f"{config.prompt}{text}")
+    prompt = to_bytes(config.prompt).decode(errors="replace")
+    for number in range(config.samples):
+        try:
+            text = generate(model.next_logits, tokenizer, shape.vocab_size, config, number=number)
+        except NotFinite:
+            raise Error(f"the logits of {checkpoint.path} are not finite", ExitCode.DIVERGED) from None
+        if config.samples > 1:
+            print(f"---- sample {number + 1} of {config.samples} ----")
+        print(f"{prompt}{text}", flush=True)  # the next one may take long
     return ExitCode.DONE
 
 

@@ -162,8 +162,16 @@ class Config:
     """sampling temperature; 0: always the most likely token"""
     top_k: int = 0
     """choose among the k most likely tokens; 0: all"""
+    top_p: float = 1.0
+    """choose among the fewest likeliest tokens whose probabilities reach P, after --top-k; 1: all"""
+    repetition_penalty: float = 1.0
+    """divide positive logits of tokens in the context by R, multiply negative ones; 1: none"""
     sample_tokens: int = 256
     """length of a sample"""
+    stop: str = ""
+    """end the text before the first occurrence of this one; empty: never"""
+    samples: int = 1
+    """continuations of the prompt, with different random numbers"""
 
     # Output
     out: str = ""

@@ -11,7 +11,7 @@ from importlib import resources
 from os import PathLike, fsdecode
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,19 @@ if TYPE_CHECKING:
     from llmc.config import ModelOptions
 
 Floats = NDArray[np.float32]
+Tokens = Sequence[int] | NDArray[Any]
+
+
+class SampleOptions(TypedDict, total=False):
+    """Keyword arguments of GPT2.generate."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    stop: str | None
+    seed: int
+    cache: bool
 
 
 @cache
@@ -66,6 +79,19 @@ def _path(path: str | PathLike[str], name: str = "checkpoint") -> str:
         raise UsageError(f"{name} is {path!r}: give a path") from None
 
 
+def _utf8(text: str, name: str) -> bytes:
+    if not isinstance(text, str):
+        raise UsageError(f"{name} is {text!r}: give a text")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} is not Unicode text: half of a surrogate pair") from None
+
+
+def _tokenizer(given: str | PathLike[str] | None) -> str:
+    return "" if given is None else _path(given, "tokenizer")
+
+
 class GPT2:
     """GPT-2 (Radford et al., 2019) with AdamW or SGD under one of the parametrizations of mup.md.
 
@@ -80,16 +106,31 @@ class GPT2:
             norm = model.step(schedule=1 - step / steps)     # lr of every tensor times this factor
         model.save("runs/mine")                              # llmc.load("runs/mine") makes the model again
 
+    Text, instead of token ids, for generate, logits and loss:
+
+        model = llmc.load("runs/mine")                       # or llmc.GPT2(..., tokenizer="byte")
+        model.generate("Once upon a time", 100, top_p=0.9)
+        model.loss("Once upon a time there was a king.")     # nats per token
+
     Calls from several threads take turns; other threads run while the model computes.
 
     The keyword arguments are train_gpt2's options with underscores, checked by the same code. UsageError for an unknown
     name, a value out of range, or a combination without a meaning; DataError for a checkpoint that cannot be used.
     backend is "cpu", "cuda" or "emulated" (default: the first that is built). logits_rows: rows of logits in memory at
-    a time (0: chosen for the device).
+    a time (0: chosen for the device). tokenizer: "byte", "unknown", "gpt2" with the vocabulary beside the weights of
+    init=, or the path of its vocabulary: tokenizer.bin, vocab.json or tokenizer.json (default: that of the weights).
     """
 
-    def __init__(self, *, backend: str | None = None, logits_rows: int = 0, **options: Unpack[ModelOptions]) -> None:
-        self._model = _native(backend).GPT2(logits_rows=logits_rows, **options)
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        logits_rows: int = 0,
+        tokenizer: str | PathLike[str] | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        self._native = _native(backend)
+        self._model = self._native.GPT2(logits_rows=logits_rows, tokenizer=_tokenizer(tokenizer), **options)
 
     def forward(self, tokens: ArrayLike, targets: ArrayLike | None = None) -> Floats | float:
         """tokens (B, T) -> logits (B, T, V) as in the loss; with targets (B, T) the mean loss, nats per token.
@@ -139,36 +180,101 @@ class GPT2:
         """Every activation of one forward pass by name (doc/formats.md, "Coordinate check"), (B*T, columns)."""
         return dict(self._model.activations(tokens, targets))
 
+    def logits(self, tokens: str | ArrayLike) -> Floats:
+        """Logits as in the loss: of a text or (T,) tokens (T, V), of (B, T) tokens (B, T, V).
+
+        Those of the last position are of the next token. A text stands after the end-of-document token, as in training,
+        which is position 0. T: at most seq_len. Any number of rows: batch_size at a time. UsageError for a text if the
+        model has no tokenizer.
+        """
+        result: Floats = self._model.logits(self._encoded(tokens))
+        return result
+
+    def loss(self, tokens: str | ArrayLike) -> float:
+        """Mean loss, nats per predicted token, of a text, of (T,) tokens, or of (B, T) tokens as B texts.
+
+        A text stands after the end-of-document token, as in training, so that all of its tokens are predicted; of token
+        ids, all but the first of a row. Any number of rows: batch_size at a time. A row of more than seq_len predicted
+        tokens is read in windows of seq_len, as `train_gpt2 eval` reads its data: the context of a token begins at its
+        window. UsageError for a text if the model has no tokenizer.
+        """
+        return float(self._model.loss(self._encoded(tokens)))
+
+    def _encoded(self, tokens: str | ArrayLike) -> ArrayLike:
+        return self._model.encode(_utf8(tokens, "text")) if isinstance(tokens, str) else tokens
+
+    @overload
+    def generate(
+        self, prompt: str, count: int, *, samples: Literal[1] = 1, **options: Unpack[SampleOptions]
+    ) -> str: ...
+    @overload
+    def generate(
+        self, prompt: str, count: int, *, samples: int, **options: Unpack[SampleOptions]
+    ) -> str | list[str]: ...
+    @overload
+    def generate(
+        self, prompt: Tokens, count: int, *, samples: Literal[1] = 1, **options: Unpack[SampleOptions]
+    ) -> list[int]: ...
+    @overload
+    def generate(
+        self, prompt: Tokens, count: int, *, samples: int, **options: Unpack[SampleOptions]
+    ) -> list[int] | list[list[int]]: ...
+
     def generate(
         self,
-        tokens: Sequence[int] | NDArray[Any],
+        prompt: str | Tokens,
         count: int,
         *,
         temperature: float = 0.8,
         top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        samples: int = 1,
+        stop: str | None = None,
         seed: int = 42,
         cache: bool = True,
-    ) -> list[int]:
-        """`count` tokens sampled after `tokens`. cache=False computes the whole context again for every token."""
-        return list(self._model.generate(tokens, count, temperature, top_k, seed, cache))
+    ) -> str | list[str] | list[int] | list[list[int]]:
+        """The continuation of a prompt, without the prompt: at most `count` tokens. Of several samples, a list of them.
+
+        prompt               a text: answered by text, which `train_gpt2 sample` prints for the same options; it stands
+                             after the end-of-document token and ends at the next one. Bytes that are not UTF-8 become
+                             U+FFFD. Token ids: answered by token ids, which do not end at that token
+        temperature          probabilities are softmax(logits / temperature); 0: always the likeliest token
+        top_k                choose among the top_k likeliest tokens; 0: all
+        top_p                choose among the fewest likeliest tokens whose probabilities, after top_k, reach top_p
+        repetition_penalty   positive logits of tokens in the context are divided by it, negative ones multiplied
+        samples              number of continuations, each with its own random numbers (doc/formats.md)
+        stop                 the text ends before its first occurrence; token ids before the one in which it begins
+        cache                False computes the whole context again for every token
+
+        UsageError for a text or `stop` if the model has no tokenizer; Error with code 4 for logits that are not finite.
+        """
+        end = b"" if stop is None else _utf8(stop, "stop")
+        request = self._native.SampleRequest(
+            count, temperature, top_k, top_p, repetition_penalty, samples, end, seed, cache
+        )
+        if isinstance(prompt, str):
+            found = self._model.continue_text(_utf8(prompt, "prompt"), request)
+            texts = [text.decode(errors="replace") for text in found]
+            return texts[0] if samples == 1 else texts
+        tokens: list[list[int]] = self._model.continue_tokens(prompt, request)
+        return tokens[0] if samples == 1 else tokens
 
     def save(self, folder: str | PathLike[str], *, tokenizer: str | PathLike[str] | None = None) -> Path:
         """Writes the checkpoint FOLDER/checkpoints/step_XXXXXXXX, complete or not at all, and returns its path.
 
         It contains weights, moments, options and the number of steps, not the gradients. llmc.load(FOLDER) and the
         programs' --init FOLDER take the weights; llmc.load(FOLDER, resume=True) and --out FOLDER --resume continue the
-        training. tokenizer: "byte", "unknown", or the path of a tokenizer.bin, for `train_gpt2 sample FOLDER`
-        (default: that of the checkpoint that the model was made from). Earlier checkpoints stay. UsageError if FOLDER
-        has a later one.
+        training. tokenizer: as of GPT2, for `train_gpt2 sample FOLDER` (default: that of the model). Earlier
+        checkpoints stay. UsageError if FOLDER has a later one.
         """
-        return Path(
-            self._model.save(_path(folder, "folder"), "" if tokenizer is None else _path(tokenizer, "tokenizer"))
-        )
+        return Path(self._model.save(_path(folder, "folder"), _tokenizer(tokenizer)))
 
     def load(self, checkpoint: str | PathLike[str], *, resume: bool = False) -> None:
         """Loads weights from a checkpoint of the same shape and parametrization. llmc.load makes a model from one.
 
         resume: also the optimizer's state and the number of steps, so that training continues with the same bits.
+        A model without a tokenizer takes that of the checkpoint.
         """
         self._model.load(_path(checkpoint), resume)
 
@@ -201,6 +307,7 @@ def load(
     *,
     resume: bool = False,
     backend: str | None = None,
+    tokenizer: str | PathLike[str] | None = None,
     **options: Unpack[ModelOptions],
 ) -> GPT2:
     """A model with the weights of a checkpoint: a run's folder, one of its checkpoints, or a .safetensors file.
@@ -208,6 +315,7 @@ def load(
     resume: also the optimizer's state and the number of steps, so that training continues with the same bits.
     The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). Weights of
     transformers have the heads of the config.json beside them; without it they are assumed, with a warning.
+    tokenizer: "byte" or the path of GPT-2's vocabulary, if neither is known from the checkpoint.
     """
     path = _path(checkpoint)
     for name in ("init", "preset"):
@@ -219,7 +327,7 @@ def load(
     taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
     if "head_dim" in options:
         taken.pop("heads", None)
-    model = GPT2(backend=backend, **(taken | dict(options) | {"init": path}))
+    model = GPT2(backend=backend, tokenizer=tokenizer, **(taken | dict(options) | {"init": path}))
     if resume:
         model.load(path, resume=True)
     return model
@@ -271,6 +379,7 @@ GPT2.__init__.__signature__ = _signature(  # type: ignore[attr-defined]
         inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
         _keyword("backend", None),
         _keyword("logits_rows", 0),
+        _keyword("tokenizer", None),
     ]
 )
 parametrization.__signature__ = _signature([_keyword("backend", None)])  # type: ignore[attr-defined]

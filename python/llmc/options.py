@@ -129,9 +129,9 @@ def _check_int64(value: float, text: str, where: str) -> None:
 
 
 def _range_of(option: Option) -> str:
-    low = short_number(option.low)
+    low, high = short_number(option.low), short_number(option.high)
     if math.isfinite(option.high):
-        return f"between {low} and {short_number(option.high)}"
+        return f"greater than {low} and at most {high}" if option.above_low else f"between {low} and {high}"
     return f"{'greater than' if option.above_low else 'at least'} {low}"
 
 

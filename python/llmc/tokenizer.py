@@ -17,10 +17,14 @@ class TextTokenizer:
         self.bpe, self.end = bpe, GPT2_VOCAB_SIZE - 1 if bpe else 256  # of a document
 
     def encode(self, text: str) -> list[int]:
-        return list(self.bpe.encode_ordinary(text)) if self.bpe else list(text.encode())
+        return list(self.bpe.encode_ordinary(text)) if self.bpe else list(to_bytes(text))
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Bytes that are not UTF-8 become U+FFFD."""
-        if self.bpe:
-            return str(self.bpe.decode(tokens))
-        return bytes(token for token in tokens if token < 256).decode(errors="replace")
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        """The end of a document, and tokens that only the model has, are no text."""
+        known = [token for token in tokens if token < self.end]
+        return bytes(self.bpe.decode_bytes(known) if self.bpe else known)
+
+
+def to_bytes(text: str) -> bytes:
+    """A text of the command line, as its bytes were."""
+    return text.encode(errors="surrogateescape")

@@ -19,7 +19,9 @@ std::string join(const std::vector<std::string>& words, const std::string& betwe
 }
 
 std::string range_of(const Option& o) {
-    if (std::isfinite(o.high)) return "between " + short_number(o.low) + " and " + short_number(o.high);
+    if (std::isfinite(o.high))
+        return o.above_low ? "greater than " + short_number(o.low) + " and at most " + short_number(o.high)
+                           : "between " + short_number(o.low) + " and " + short_number(o.high);
     return (o.above_low ? "greater than " : "at least ") + short_number(o.low);
 }
 

@@ -231,11 +231,21 @@ std::vector<Option> evaluation_options() {
         {.name = "prompt", .group = kEvaluation, .help = "text to continue; empty: the start of a document",
          .field = FIELD(sampling.prompt), .scope = kRun | kSample, .unit = "TEXT"},
         {.name = "temperature", .group = kEvaluation, .help = "sampling temperature; 0: always the most likely token",
-         .field = FIELD(sampling.temperature), .scope = kRun | kSample, .unit = "TEMP", .low = 0, .high = 1000},
+         .field = FIELD(sampling.choice.temperature), .scope = kRun | kSample, .unit = "TEMP", .low = 0, .high = 1000},
         {.name = "top-k", .group = kEvaluation, .help = "choose among the k most likely tokens; 0: all",
-         .field = FIELD(sampling.top_k), .scope = kRun | kSample, .unit = "K", .low = 0, .high = kCount},
+         .field = FIELD(sampling.choice.top_k), .scope = kRun | kSample, .unit = "K", .low = 0, .high = kCount},
+        {.name = "top-p", .group = kEvaluation,
+         .help = "choose among the fewest likeliest tokens whose probabilities reach P, after --top-k; 1: all",
+         .field = FIELD(sampling.choice.top_p), .scope = kRun | kSample, .unit = "P", .low = 0, .high = 1, .above_low = true},
+        {.name = "repetition-penalty", .group = kEvaluation,
+         .help = "divide positive logits of tokens in the context by R, multiply negative ones; 1: none",
+         .field = FIELD(sampling.choice.repetition_penalty), .scope = kRun | kSample, .unit = "R", .low = 0, .high = 1000, .above_low = true},
         {.name = "sample-tokens", .group = kEvaluation, .help = "length of a sample", .field = FIELD(sampling.tokens),
          .scope = kRun | kSample, .unit = "TOKENS", .low = 1, .high = kCount},
+        {.name = "stop", .group = kEvaluation, .help = "end the text before the first occurrence of this one; empty: never",
+         .field = FIELD(sampling.stop), .scope = kRun | kSample, .unit = "TEXT"},
+        {.name = "samples", .group = kEvaluation, .help = "continuations of the prompt, with different random numbers",
+         .field = FIELD(sampling.samples), .scope = kSample, .unit = "COUNT", .low = 1, .high = kCount, .stored = false},
     };
 }
 

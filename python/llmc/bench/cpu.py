@@ -160,9 +160,10 @@ class Bench:
         )
         rates = {}
         for cache in (True, False):
-            model.generate([256], tokens, cache=cache)  # warm-up: plans the products of every length
+            request = self.backend.SampleRequest(tokens, cache=cache)
+            model.continue_tokens([256], request)  # warm-up: plans the products of every length
             begin = time.perf_counter()
-            model.generate([256], tokens, cache=cache)
+            model.continue_tokens([256], request)
             rates["cached" if cache else "recomputed"] = tokens / (time.perf_counter() - begin)
         return rates
 
