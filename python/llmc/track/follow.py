@@ -4,10 +4,11 @@
 
 Waits for each run's log.jsonl, reads what the program adds, and ends when all logs have their final event (--stay: goes
 on, for runs that will be continued or overwritten), after Ctrl-C, when a program ends without a final event, or when
-nothing new came for --timeout seconds. The trainer does not know of it, and the log is only read. When a resumed or
-overwritten run takes back steps, the tracker's record begins again with what the log has; started again after anything,
-it replaces its earlier record. Without --tensorboard FOLDER, event files go to the runs' own folders; W&B's into wandb/
-there. Exit codes: 0 all final events were seen, 1 not, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+nothing new came for --timeout seconds. The trainer does not know of it, and the log is only read. When a resumed run
+takes back steps, its record begins again with what the log has; so does that of an overwritten run, of which W&B keeps
+the earlier record. Started again, it replaces its earlier record of the same run. Without --tensorboard FOLDER, event
+files go to the runs' own folders; W&B's into wandb/ there.
+Exit codes: 0 all final events were seen, 1 not, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -52,15 +53,16 @@ class Follower:
         self.last_step = -1
         self.kinds: set[str] = set()  # of the events of the last step
         self.reason = ""  # of the final event, if the last event is one
+        self.first_line = b""
         self.seen_lock = False
 
     def poll(self) -> bool:
         """Sends what is new. Returns whether there was anything."""
         events, fresh = self.tail.poll()
-        if not events:
-            return False
         if not fresh and any(self._takes_back(event) for event in events):
             events, fresh = self.tail.restart(), True
+        if not events:
+            return False
         if fresh:
             self._restart()
         for event in without_repeats(events):
@@ -79,8 +81,14 @@ class Follower:
     def _restart(self) -> None:
         if self.sinks:
             print(f"{self.name}: the log no longer has what was read before: beginning again", flush=True)
+        same_run = self.tail.first_line == self.first_line
         while self.sinks:
-            self.sinks.pop().discard()
+            sink = self.sinks.pop()
+            if same_run:
+                sink.discard()
+            else:  # the last that there is of another run
+                sink.close()
+        self.first_line = self.tail.first_line
         self.clock, self.last_step, self.kinds = Clock(), -1, set()
         for opener in self.openers:
             self.sinks.append(opener(self.tail.first_line))

@@ -23,7 +23,7 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
     def discard(self) -> None:
-        """Ends and removes the record, to begin another."""
+        """Ends and removes the record, to begin another of the same run."""
 
     def where(self) -> str:
         """The record, and the command that shows it."""
