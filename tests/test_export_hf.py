@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from shards import random_text, write_text_shards
 from test_text import TEXTS
+from weight_tools import CONFIG, VOCAB, WIDTH, random_weights, reference_loss, write
 
 import llmc
 from llmc.bpe_table import BpeTable, byte_of_characters
@@ -258,6 +259,27 @@ def test_an_unknown_tokenizer(tmp_path, capsys):
     assert [config.bos_token_id, config.eos_token_id, config.pad_token_id] == [None, None, None]
 
 
+def test_weights_of_another_project(tmp_path, capsys):
+    """Padded, and with unscaled attention, which transformers 4.57.1 computes only as part of the weights."""
+    weights = {name: 0.3 * value if "c_attn" in name else value for name, value in random_weights().items()}
+    weights["wte.weight"] = torch.cat([weights["wte.weight"], torch.ones(30, WIDTH)])
+    source = write(tmp_path / "source", weights, CONFIG | {"scale_attn_weights": False})
+    export(source, tmp_path / "out")
+    text = capsys.readouterr().out
+    assert f"folded  scale attention 1 (GPT-2: {32**-0.5:g})" in text
+    assert f"note    vocabulary of {VOCAB} of the {VOCAB + 30} rows of wte.weight, as {source}/config.json says" in text
+    assert "of another project" in (tmp_path / "out/README.md").read_text()
+    tokens = torch.arange(17) * 7 % VOCAB
+    with torch.no_grad():
+        logits = load(tmp_path / "out")(tokens[None, :-1]).logits[0]
+    weights["wte.weight"] = weights["wte.weight"][:VOCAB]
+    loss = torch.nn.functional.cross_entropy(logits, tokens[1:]).item()
+    assert loss == pytest.approx(reference_loss(weights, tokens, scale=1.0), abs=1e-4)
+    (source / "config.json").unlink()
+    with pytest.raises(UsageError, match="says the number of heads"):
+        export(source, tmp_path / "guess")
+
+
 # --- The folder ---
 
 
@@ -362,7 +384,7 @@ def test_what_is_printed(checkpoint, tmp_path, capsys):
     assert re.search(r"folded  u-mup: .*scale output 0.015625 \(GPT-2: 1\)", text)
     assert re.search(r"attention branch of the blocks [0-9.]+ to [0-9.]+ \(GPT-2: 1\)", text)
     assert "note    layer norms have the epsilon 1e-05, which in the trained model" in text
-    assert "note    vocabulary cut from 300 rows to the 257 tokens that exist" in text
+    assert "note    vocabulary cut from 300 rows to the 257 tokens of byte" in text
     assert re.search(r"wrote   \S+/out: model.safetensors, fp32, [0-9,]+ bytes, head untied", text)
 
 

@@ -312,6 +312,21 @@ def test_a_byte_vocabulary_is_known(tmp_path, name, program):
     assert text.startswith("é")
 
 
+@pytest.mark.parametrize("program", [original, twin])
+def test_gpt2s_vocabulary_beside_padded_weights(tmp_path, program):
+    """50,304 rows and no config.json that says which are padding, as llm.c and nanoGPT have them."""
+    shapes = {"wte.weight": [50304, 8], "wpe.weight": [4, 8]}
+    block = {"attn.c_attn": 24, "attn.c_proj": 8, "mlp.c_fc": 32, "mlp.c_proj": 8}
+    for name, columns in block.items():
+        rows = 32 if name == "mlp.c_proj" else 8
+        shapes |= {f"h.0.{name}.weight": [rows, columns], f"h.0.{name}.bias": [columns]}
+    shapes |= {f"{name}.{kind}": [8] for name in ("h.0.ln_1", "h.0.ln_2", "ln_f") for kind in ("weight", "bias")}
+    model = write(tmp_path / "model", {name: torch.ones(shape) for name, shape in shapes.items()}, {"n_head": 1})
+    assert "tokens  of the tokenizer unknown" in program(["info", str(model)])[1]
+    BpeTable([*(b"%d" % i for i in range(50256)), b"<|endoftext|>"], 50256).save(model / "tokenizer.bin")
+    assert "tokens  of the tokenizer gpt2" in program(["info", str(model)])[1]
+
+
 def swapped(vocabulary):
     return vocabulary | {"a": vocabulary["b"], "b": vocabulary["a"]}
 

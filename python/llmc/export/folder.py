@@ -70,12 +70,23 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         for path in temporary.iterdir():
             path.chmod(0o644)  # safetensors makes files that only their owner can read
         check_unused(out, overwrite)
-        if target.exists():
-            shutil.rmtree(leaving, ignore_errors=True)
-            target.rename(leaving)
-        temporary.rename(target)
-        shutil.rmtree(leaving, ignore_errors=True)
+        _replace(temporary, target, leaving)
     except (OSError, SafetensorError) as error:
         raise Error(f"cannot write {out}: {error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(temporary: Path, target: Path, leaving: Path) -> None:
+    """If it fails, the earlier folder is back in its place."""
+    shutil.rmtree(leaving, ignore_errors=True)
+    had_one = target.exists()
+    if had_one:
+        target.rename(leaving)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if had_one:
+            leaving.rename(target)
+        raise
+    shutil.rmtree(leaving, ignore_errors=True)

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmc.errors import ExitCode
+from llmc.errors import ExitCode, UsageError
 from llmc.export.arguments import DTYPES, SHARD_SIZE, parse_size
 from llmc.extras import load
 
@@ -43,6 +43,11 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     shard_size = parse_size(args.max_shard_size)
     check_unused(args.out, args.overwrite)
     checkpoint = open_checkpoint(args.checkpoint)
+    if checkpoint.foreign and not checkpoint.foreign.heads_known:
+        raise UsageError(
+            f"no config.json beside {checkpoint.path} says the number of heads: dev/import_hf.py with --heads makes a "
+            "folder that does"
+        )
     plain = fold(checkpoint)
     dtype = args.dtype or stored_dtype(checkpoint, plain.rules())
     with naming_intact(checkpoint.path):
@@ -89,6 +94,8 @@ def _usage(folder: str, plain: PlainGPT2) -> list[str]:
 
 
 def _report(plain: PlainGPT2, out: Path, dtype: str, written: Written) -> list[str]:
+    from llmc.run_setup import assumptions
+
     checkpoint = plain.checkpoint
     tied = "tied" if plain.shape.tie_embeddings else "untied"
     lines = [
@@ -97,9 +104,10 @@ def _report(plain: PlainGPT2, out: Path, dtype: str, written: Written) -> list[s
     ]
     if note := plain.epsilon_note():
         lines.append(f"note    {note}")
-    rows = checkpoint.foreign.rows if checkpoint.foreign else checkpoint.shape.vocab_size
-    if rows > plain.shape.vocab_size:
-        lines.append(f"note    vocabulary cut from {rows} rows to the {plain.shape.vocab_size} tokens that exist")
+    lines += [f"note    {note}" for note in assumptions(checkpoint, frozenset({"heads"}))]
+    rows, tokens = checkpoint.shape.vocab_size, plain.shape.vocab_size
+    if rows > tokens:
+        lines.append(f"note    vocabulary cut from {rows} rows to the {tokens} tokens of {checkpoint.tokenizer}")
     if written.rounded:
         lines.append(f"note    {dtype} has rounded numbers, first of {written.rounded}: --dtype fp32 keeps them")
     if checkpoint.tokenizer == "unknown":

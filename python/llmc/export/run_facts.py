@@ -53,7 +53,7 @@ def training_facts(checkpoint: Checkpoint, events: RunEvents) -> Facts:
     wide = {"base width": rules["base_width"], "width multiplier": rules["width_mult"]} if rules["base_width"] else {}
     facts = {
         "data": _data(start),
-        "data SHA-256": origin.get("data_sha256"),
+        "data SHA256": origin.get("data_sha256"),
         "steps": checkpoint.step,
         "tokens": start.tokens if start else None,
         "parametrization": rules["scheme"],
