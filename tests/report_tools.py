@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import check_tools
 import sweep_tables
@@ -66,7 +69,8 @@ def write_run(folder: Path, lines: list[dict]) -> Path:
 
 
 def write_check(folder: Path, **options) -> Path:
-    rows = [row for scheme in ("sp", "mup") for row in check_tools.rows_of(scheme, sizes=(64, 128, 256), **options)]
+    options = {"sizes": (64, 128, 256)} | options
+    rows = [row for scheme in ("sp", "mup") for row in check_tools.rows_of(scheme, **options)]
     check_tools.write(folder / "coordinate_check.csv", rows)
     return folder
 
@@ -122,3 +126,30 @@ class Page(HTMLParser):
 
 def page_of(*paths: Path, out: Path | None = None) -> Page:
     return Page(write_report(list(paths), out))
+
+
+def check_markup(page: Page, folder: Path) -> None:
+    """What holds for every page."""
+    tags = [tag for tag, _ in page.elements]
+    assert page.source.startswith("<!DOCTYPE html>\n")
+    assert page.all("html") == [{"lang": "en"}]
+    assert [tags.count(tag) for tag in ("h1", "title", "main", "nav", "style")] == [1] * 5
+    assert not {"script", "link", "iframe", "image", "img", "object", "base"} & set(tags)
+    levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert all(svg["role"] == "img" and len(svg["aria-label"]) > 20 for svg in page.all("svg"))
+    assert tags.count("figcaption") == tags.count("figure") == tags.count("svg") > 0
+    assert all("scope" in header for header in page.all("th"))
+    assert tags.count("caption") == tags.count("table")
+    references = re.findall(r"url\(([^)]*)\)", page.source)
+    for tag, attributes in page.elements:
+        assert not {"src", "srcset", "data", "onload", "onclick"} & set(attributes), tag
+        references += [attributes["href"]] if "href" in attributes else []
+    for reference in references:
+        if reference.startswith("#"):
+            assert reference[1:] in ids
+        else:  # a file beside the page
+            assert (folder / unquote(reference)).exists() and ".." not in reference
+    assert "http" not in page.source and "@import" not in page.source

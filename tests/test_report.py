@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
-from report_tools import Page, config_event, events, page_of, train_event, write_check, write_run, write_sweep
+from report_tools import check_markup, config_event, events, page_of, write_check, write_run, write_sweep
 from script_tools import ROOT, imported_by_help, run_script
 
 from llmc.errors import DataError, Error
@@ -21,55 +18,36 @@ from llmc.log import read_log
 from llmc.mup.check_report import cell, judge_files, overall, slopes_by_kind, verdict_text
 from llmc.mup.sweep_report import outcome_table
 from llmc.mup.sweep_verdict import analyse
-from llmc.plot.thinning import thin
 from llmc.report.command import after_results, write_report
 from llmc.report.theme import PAPER, STYLE
 
 SCRIPT = "dev/report.py"
-FIELDS = ("event", "step")
-
-
-def check_markup(page: Page, folder: Path) -> None:
-    """What holds for every page."""
-    tags = [tag for tag, _ in page.elements]
-    assert page.source.startswith("<!DOCTYPE html>\n")
-    assert page.all("html") == [{"lang": "en"}]
-    assert [tags.count(tag) for tag in ("h1", "title", "main", "nav", "style")] == [1] * 5
-    assert not {"script", "link", "iframe", "image", "img", "object", "base"} & set(tags)
-    levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
-    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(set(ids)) == len(ids)
-    assert all(svg["role"] == "img" and len(svg["aria-label"]) > 20 for svg in page.all("svg"))
-    assert tags.count("figcaption") == tags.count("figure") == tags.count("svg") > 0
-    assert all("scope" in header for header in page.all("th"))
-    assert tags.count("caption") == tags.count("table")
-    references = re.findall(r"url\(([^)]*)\)", page.source)
-    for tag, attributes in page.elements:
-        assert not {"src", "srcset", "data", "onload", "onclick"} & set(attributes), tag
-        references += [attributes["href"]] if "href" in attributes else []
-    for reference in references:
-        if reference.startswith("#"):
-            assert reference[1:] in ids
-        else:  # a file beside the page
-            assert (folder / unquote(reference)).exists() and ".." not in reference
-    assert "http" not in page.source and "@import" not in page.source
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page of each kind, its folder, and of a run the log's events."""
+    """A page of each kind, and the folder that they are in."""
     folder = tmp_path_factory.mktemp("pages")
     run, wide = write_run(folder / "run", events()), write_run(folder / "wide", events(floor=1.2, width=512))
     check, sweep = write_check(folder / "check"), write_sweep(folder / "sweep")
     paths = {"run": [run], "runs": [run, wide], "check": [check], "sweep": [sweep], "mixed": [run, check, sweep]}
-    return {name: (page_of(*paths[name], out=folder / f"{name}.html"), folder) for name in paths}
+    found = {}
+    for name, sources in paths.items():
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "mixed":
+                without_check_figures(patch)
+            found[name] = (page_of(*sources, out=folder / f"{name}.html"), folder)
+    return found
+
+
+def without_check_figures(patch):
+    """They take seconds; the page of a check has them."""
+    patch.setattr("llmc.report.check.figures", lambda checks, statistic: [])
 
 
 @pytest.fixture
 def no_check_figures(monkeypatch):
-    """They take seconds; `pages` has them."""
-    monkeypatch.setattr("llmc.report.check.figures", lambda checks, statistic: [])
+    without_check_figures(monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["run", "runs", "check", "sweep", "mixed"])
@@ -154,68 +132,6 @@ def test_options_that_differ_come_first(pages):
     assert rows["--width"][1:] == ["256", "512", "768"]
 
 
-# --- How runs end ---
-
-
-@pytest.mark.parametrize(
-    ("end", "more", "words"),
-    [
-        ("done", {}, "Done after 60 steps: training loss 2."),
-        ("early_stop", {"early_stop": 3}, "Stopped early at step 60 of 400, after 3 evaluations without a lower"),
-        ("signal", {}, "Stopped by a signal after step 60 of 400: training loss 2."),
-        ("diverged", {}, "Diverged at step 60 of 400: a loss or a gradient norm became infinite or NaN."),
-        (None, {}, "Unfinished: the log ends at step 60 of 400; training loss 2."),
-    ],
-)
-def test_how_a_run_ended(tmp_path, end, more, words):
-    lines = events(steps=60, end=end)
-    lines[-1] |= more
-    page = page_of(write_run(tmp_path / "run", lines))
-    assert words in page.text
-    check_markup(page, tmp_path / "run")
-
-
-@pytest.mark.parametrize("steps", [1, 5])
-def test_a_run_that_diverged(tmp_path, steps):
-    lines = [config_event(), *(train_event(i, 6.0 * 50**i) for i in range(1, steps))]
-    lines += [train_event(steps, None, None), {"event": "final", "step": steps, "loss": None, "reason": "diverged"}]
-    page = Page(write_report([write_run(tmp_path, lines)]))
-    assert f"Diverged at step {steps} of 400: the loss became infinite or NaN." in page.text
-    if steps == 1:
-        assert "No step has a finite loss" in page.text and not page.all("svg")
-    else:
-        assert "Losses above 450, half above the first ones, are outside of the axis." in page.text
-
-
-def test_a_gradient_norm_that_diverged(tmp_path):
-    lines = [config_event(), train_event(1, 5.0), train_event(2, 5.0, None)]
-    page = page_of(write_run(tmp_path, [*lines, {"event": "final", "step": 2, "reason": "diverged"}]))
-    assert "Diverged at step 2 of 400: the gradient norm became infinite or NaN." in page.text
-
-
-def test_a_resumed_run(tmp_path):
-    """What was repeated counts once, the time of both programs counts, and the first one's end is not the run's."""
-    first, again = events(steps=40, end="signal"), config_event() | {"step": 40, "resumed_from": "run/step_40"}
-    second = [train_event(step, 2.0, elapsed=0.5 * (step - 40), tokens=2048 * step) for step in range(41, 51)]
-    run = write_run(tmp_path, [*first, again, *second])
-    page = page_of(run)
-    assert "Unfinished: the log ends at step 50 of 400" in page.text
-    assert "Time26s" in page.text  # 40 steps of half a second and one second to the end, then 10 steps
-    assert "Resumed1 time" in page.text and ["resumed from", "run/step_40"] in page.rows()
-    page = page_of(write_run(tmp_path, [*first, again, *second, {"event": "final", "step": 50, "reason": "done"}]))
-    assert "Done after 50 steps" in page.text
-
-
-def test_events_after_the_checkpoint_of_a_resume_do_not_count(tmp_path):
-    first, again = events(steps=40), config_event() | {"step": 20, "resumed_from": "run/step_20"}
-    run = read_log(write_run(tmp_path, [*first, again, train_event(21, 2.0)]))
-    assert [event["event"] for event in run.others] == ["config", "config"]
-    assert max(run.train) == 21
-
-
-# --- Several runs ---
-
-
 def test_several_runs_are_compared(pages):
     page, folder = pages["runs"]
     runs = {name: read_log(folder / name) for name in ("run", "wide")}
@@ -224,32 +140,6 @@ def test_several_runs_are_compared(pages):
     assert rows["wide"][2] == f"{runs['wide'].evals[400]['val_loss']:.4f} (lowest)"
     assert "wide (validation" in page.source and page.text.startswith("2 runs")
     assert page.source.count("<summary>Rules of ") == 2
-
-
-def test_losses_on_other_data_are_not_compared(tmp_path):
-    runs = [write_run(tmp_path / name, events(steps=100, val_data=[name])) for name in "ab"]
-    assert "(lowest)" not in page_of(*runs).source
-
-
-def test_equal_rules_are_shown_once(tmp_path):
-    page = page_of(*(write_run(tmp_path / name, events(steps=10, lr=lr)) for name, lr in (("a", 0.01), ("b", 0.02))))
-    assert page.source.count("Rules by tensor of a, b") == 2  # caption and name of the box
-    assert "<summary>Rules of" not in page.source
-
-
-def test_steps_of_different_sizes_are_drawn_over_tokens(tmp_path):
-    small, large = events(steps=20), events(steps=20)
-    for event in large:
-        event |= {"tokens": 2 * event["tokens"]} if "tokens" in event else {}
-    page = page_of(write_run(tmp_path / "a", small), write_run(tmp_path / "b", large))
-    assert "Over tokens, because the runs have steps of different sizes." in page.text
-    assert page.all("svg")[0]["aria-label"].endswith("of a, b over tokens.")
-
-
-def test_runs_with_the_same_folder_name_have_other_names(tmp_path):
-    page = page_of(*(write_run(tmp_path / name / "run", events(steps=5)) for name in "ab"))
-    rows = [row[0] for row in page.rows()]
-    assert "a/run" in rows and "b/run" in rows
 
 
 # --- Text from outside ---
@@ -285,43 +175,6 @@ def test_characters_that_html_does_not_have(tmp_path):
     assert sample == "<pre>\n<strong>def </strong>\n␀one␛\u2028two\ufffd␍\ufffd\ufffd"
 
 
-def test_earlier_samples_can_be_opened(tmp_path):
-    lines = events(steps=30)
-    lines[-2:-2] = [{"event": "sample", "step": step, "prompt": "", "text": f"text {step}."} for step in range(1, 26)]
-    page = page_of(write_run(tmp_path, lines))
-    assert "Earlier samples, the last 20 of 25 (20)" in page.text
-    assert "text 6." in page.text and "text 5." not in page.text
-    assert page.source.index("&lt;b&gt;x") < page.source.index("text 25.") < page.source.index("text 24.")
-
-
-# --- Long runs ---
-
-
-@pytest.mark.parametrize("most", [4, 7, 100, 1000])
-def test_thinning_keeps_first_least_greatest_and_last(most):
-    values = [math.sin(i * i) for i in range(997)]
-    values[500], values[501] = 9.0, -9.0
-    kept = thin(values, most)
-    assert kept == sorted(set(kept)) and kept[0] == 0 and kept[-1] == 996
-    assert {500, 501} <= set(kept)
-    assert len(kept) == 997 if most == 1000 else len(kept) <= most
-    assert thin(values, 0) == list(range(997)) and thin([], 8) == []
-
-
-def test_a_long_run_is_thinned_and_says_so(tmp_path):
-    steps = 20_000
-    losses = [2.0 + 4.0 * (1 + step / 100) ** -0.6 + 0.1 * math.sin(step * step) for step in range(steps)]
-    losses[12_345] = 5.0
-    lines = [config_event(), *(train_event(i, loss, tokens=i) for i, loss in enumerate(losses, 1))]
-    page = page_of(write_run(tmp_path, lines))
-    assert len(page.source) < 500_000
-    assert "A curve has at most 1,500 of its 20,000 points: of each of 375 equal parts" in page.text
-    curve = re.findall(r'<path d="(M [^"]*)"[^>]*opacity:0.35', page.source)  # and its line in the legend
-    heights = [float(pair.split()[1]) for pair in re.split("[ML] ", curve[0])[1:]]
-    outlier = [i for i in range(len(heights) // 2, len(heights)) if heights[i] < heights[-1] - 100]  # up is less
-    assert len(outlier) == 1
-
-
 # --- Checks and sweeps ---
 
 
@@ -331,7 +184,7 @@ def test_a_check_has_the_words_of_the_check(tmp_path, what):
     options = {
         "wrong": {"rules": {"hidden": (0, -0.5, 0)}},
         "noisy": {"noise": 0.4, "seeds": (1,)},
-        "depth": {"axis": "depth", "slopes": {"resid_mlp": 0.5}},
+        "depth": {"axis": "depth", "sizes": (2, 4, 8), "slopes": {"resid_mlp": 0.5}},
     }
     folder = write_check(tmp_path, **options.get(what, {}))
     page = page_of(folder)
@@ -431,11 +284,12 @@ def test_colours_of_text_have_contrast_in_both_themes():
 # --- The command ---
 
 
-def test_the_same_input_gives_the_same_bytes(pages):
+@pytest.mark.parametrize("kind", ["run", "check"])
+def test_the_same_input_gives_the_same_bytes(pages, kind):
     """Also in another process, where sets have another order."""
-    page, folder = pages["mixed"]
-    out = folder / "mixed.html"
-    command = [sys.executable, ROOT / SCRIPT, *(folder / name for name in ("run", "check", "sweep")), "--out", out]
+    page, folder = pages[kind]
+    out = folder / f"{kind}.html"
+    command = [sys.executable, ROOT / SCRIPT, folder / kind, "--out", out]
     subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": "12345"}, check=True, capture_output=True)
     assert out.read_text() == page.source
 

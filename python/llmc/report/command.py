@@ -102,10 +102,10 @@ def refuse_others(out: Path) -> None:
 
 
 def after_results(folder: Path) -> None:
-    """The page of a check or sweep that has just been judged. That it cannot be written must not hide the verdict."""
+    """The page of a check or sweep that has just been judged, whose verdict is the command's exit code in any case."""
     try:
         print(f"wrote {shown_path(write_report([folder]))}")
-    except (Error, OSError) as error:
+    except Exception as error:
         print(f"warning: no page was written: {error}", file=sys.stderr)
 
 
