@@ -58,7 +58,7 @@ def test_every_command_has_help(name):
 
 
 def test_unknown_commands_are_named():
-    assert llmc("plat", expect=2).stderr.startswith("error: there is no command llmc plat: choose data, export, plot,")
+    assert llmc("plat", expect=2).stderr.startswith("error: there is no command llmc plat: choose data, plot, export,")
     assert "there is no command llmc data wikipedia" in llmc("data", "wikipedia", expect=2).stderr
 
 

@@ -24,6 +24,8 @@ OTHERS = {"help", "config", "dry-run", "all", "print-config", "options-json", "p
 OTHERS |= {"slurm", "sbatch", "time", "mem", "partition", "gpus", "qos"}  # of llmc sweep
 OTHERS |= {"pattern", "separator", "field", "workers"}  # of llmc data text
 OTHERS |= {"x", "last", "ylim"}  # of llmc plot loss
+OTHERS |= {"to", "tensorboard", "wandb"}  # of llmc log
+OTHERS |= {"tasks"}  # of llmc lm-eval
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

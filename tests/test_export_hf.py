@@ -167,14 +167,14 @@ def test_config(checkpoint, tmp_path, tied):
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["tie_word_embeddings"] == tied
     assert (config["vocab_size"], config["n_positions"], config["n_head"]) == (257, LENGTH, 4)
-    assert [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [256, 256, 256]
+    assert [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [256, 256, None]
     folded = config["folded_parametrization"]
     assert (folded["scheme"], folded["base_width"], folded["mup_embeddings_scale"]) == ("mup", 16, 3)
     assert folded["mup_output_alpha"] * folded["mup_width_scale"] == pytest.approx(2 / 4)
     applied = {"embedding_multiplier", "logits_scaling", "mup_output_alpha", "mup_embeddings_scale", "mup_width_scale"}
     assert not applied & set(config), "programs that know them would apply them again"
     generation = transformers.GenerationConfig.from_pretrained(tmp_path / "out")
-    assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id) == (256, 256, 256)
+    assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id) == (256, 256, None)
     model = load(tmp_path / "out")
     assert model.config.folded_parametrization == folded
     assert (model.lm_head.weight is model.transformer.wte.weight) == tied

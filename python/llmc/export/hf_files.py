@@ -16,10 +16,11 @@ from llmc.extras import load
 def write_config(folder: Path, shape: Shape, dtype: str, tokenizer: str, more: dict[str, Any]) -> None:
     """config.json and generation_config.json. tokenizer: byte, gpt2 or unknown; more: other keys of config.json"""
     config = gpt2_config(shape.to_json(), dtype, tokenizer)
-    config |= {"pad_token_id": config["eos_token_id"]}
+    # As in GPT-2's published files, no token is padding: generate would take an <|endoftext|> at the beginning for it.
+    config |= {"pad_token_id": None}
     config |= {"dtype": DTYPE_NAMES[dtype]}  # transformers from 4.56 on; others read torch_dtype
     _write(folder / "config.json", config | more)
-    ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config[key] is not None}
+    ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if config[key] is not None}
     _write(folder / "generation_config.json", ids)
 
 
