@@ -4,7 +4,7 @@
 # Finished runs are kept in runs/figures; delete that folder to repeat all measurements.
 #   doc/figures/*.png   doc/data/*.csv.gz (the runs' numbers)   doc/data/*.txt (the tables and verdicts, as printed)
 # doc/figures/report.png, the page of `make run`, is not among them, because it needs a browser:
-#   chromium --headless --hide-scrollbars --window-size=1200,1250 --screenshot=doc/figures/report.png \
+#   chromium --headless --hide-scrollbars --window-size=1200,1225 --screenshot=doc/figures/report.png \
 #       "file://$PWD/runs/first/report.html"
 # THREADS, JOBS, PROGRAM and PYTHON are those of scripts/mup_sweep.sh --help; no other variable, and no argument.
 # Last measured on two cores: the three coordinate checks take about a minute each, the transfer eight and a half.

@@ -133,7 +133,7 @@ def test_a_long_run_is_thinned_and_says_so(tmp_path):
     lines = [config_event(), *(train_event(i, loss, tokens=i) for i, loss in enumerate(losses, 1))]
     page = page_of(write_run(tmp_path, lines))
     assert len(page.source) < 500_000
-    assert "A curve has at most 1,500 of its 20,000 points: of each of 375 equal parts" in page.text
+    assert "A curve has at most 2,400 of its 20,000 points: of each of 600 equal parts" in page.text
     curve = re.findall(r'<path d="(M [^"]*)"[^>]*opacity:0.35', page.source)  # and its line in the legend
     heights = [float(pair.split()[1]) for pair in re.split("[ML] ", curve[0])[1:]]
     outlier = [i for i in range(len(heights) // 2, len(heights)) if heights[i] < heights[-1] - 100]  # up is less

@@ -16,7 +16,7 @@ from llmc.report.rules import rule_parts
 from llmc.report.svg import figure_element
 from llmc.wording import plural
 
-POINTS = 1500  # of a curve: about one for each pixel
+POINTS = 2400  # of a curve: more than a screen has pixels beside each other
 EARLIER = 20  # samples that are shown besides the last one
 # options that have to be the same where validation losses are compared
 COMPARED = ("val_data", "eval_tokens", "eval_batches", "tokenizer", "vocab_size")
