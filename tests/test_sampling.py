@@ -123,6 +123,18 @@ def test_samples_of_a_run_take_the_options(folder, model, tmp_path):
         assert log(out, "config")[0]["config"]["stop"] == stop
 
 
+def test_contexts_of_a_model_trained_on_shorter_sequences(folder, tmp_path):
+    """The commands use all positions; llmc.load has the seq_len of the run, unless it is told otherwise."""
+    words = ["--init", str(folder), "--tokenizer", "byte", "--seq-len", "8", "--steps", "0", "--out", str(tmp_path)]
+    assert original(words)[0] == 0
+    printed = {sampled(program, tmp_path, "--sample-tokens", 40) for program in (original, twin)}
+    assert printed == {PROMPT + llmc.load(tmp_path, seq_len=SHAPE["seq_len"]).generate(PROMPT, 40)}
+    assert llmc.load(tmp_path, batch_size=3).generate(PROMPT, 2)  # the stored total batch is no multiple of it
+    short = llmc.load(tmp_path)
+    assert short.config["seq_len"] == 8
+    assert PROMPT + short.generate(PROMPT, 40) not in printed
+
+
 # --- The end of a text ------------------------------------------------------------------------------------------------
 
 

@@ -235,6 +235,7 @@ class GPT2:
         cache: bool = True,
     ) -> str | list[str] | list[int] | list[list[int]]:
         """The continuation of a prompt, without the prompt: at most `count` tokens. Of several samples, a list of them.
+        The model sees the last seq_len tokens.
 
         prompt               a text: answered by text, which `train_gpt2 sample` prints for the same options; it stands
                              after the end-of-document token and ends at the next one. Bytes that are not UTF-8 become
@@ -313,8 +314,10 @@ def load(
     """A model with the weights of a checkpoint: a run's folder, one of its checkpoints, or a .safetensors file.
 
     resume: also the optimizer's state and the number of steps, so that training continues with the same bits.
-    The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). Weights of
-    transformers have the heads of the config.json beside them; without it they are assumed, with a warning.
+    The model has the options stored in the checkpoint; `options` override them (batch_size=1, for example). If it was
+    trained on sequences shorter than its positions, its contexts have that seq_len; `train_gpt2 sample` and `eval` use
+    all positions, as seq_len=POSITIONS does. Weights of transformers have the heads of the config.json beside them;
+    without it they are assumed, with a warning.
     tokenizer: "byte" or the path of GPT-2's vocabulary, if neither is known from the checkpoint.
     """
     path = _path(checkpoint)
@@ -327,6 +330,8 @@ def load(
     taken = {key: value for key, value in stored.items() if value is not None and key not in ("init", "preset")}
     if "head_dim" in options:
         taken.pop("heads", None)
+    if "batch_size" in options or "seq_len" in options:
+        taken.pop("total_batch_size", None)  # a multiple of the stored ones
     model = GPT2(backend=backend, tokenizer=tokenizer, **(taken | dict(options) | {"init": path}))
     if resume:
         model.load(path, resume=True)
