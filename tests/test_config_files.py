@@ -1,7 +1,9 @@
 """--config: TOML files in both programs, and what the command line displaces."""
 
+import os
+
 import pytest
-from both_programs import original, print_config, twin
+from both_programs import both, original, print_config, twin
 from program import BINARY, ROOT, TINY, log, losses
 from shards import random_text, write_text_shards
 
@@ -230,3 +232,13 @@ def test_the_order_of_a_list_of_data_does_not_matter(tmp_path):
             numbers.append(losses(out))
             assert log(out, "config")[0]["config"]["train_data"] == [str(word) for word in data]
     assert numbers[0] == numbers[1] == numbers[2] and numbers[3] == numbers[4] == numbers[5]
+
+
+# --- Bytes that are not UTF-8 ---
+
+
+@pytest.mark.parametrize("option", ["prompt", "out", "train-data", "init"])
+def test_texts_of_a_run_are_utf8(option):
+    """Otherwise its log and checkpoints could not hold them: refused before anything is trained."""
+    message = both("--dry-run", f"--{option}", os.fsdecode(b"caf\xe9"))
+    assert message == f'--{option} "caf\ufffd" is not UTF-8, as the log and checkpoints are: give other text'

@@ -242,7 +242,7 @@ def test_what_is_printed(checkpoint, out, capsys):
         f"folded  {plain.description()}",
         f"note    {plain.epsilon_note()}",
         f"wrote   {out}: bf16, {out.stat().st_size:,} bytes, head untied",
-        f"length  {LENGTH} tokens at most, with the one that begins a text: llama.cpp aborts beyond",
+        f"length  {LENGTH} tokens at most, with the one that begins a text: llama.cpp does not check",
         "use it in llama.cpp:",
         f"    llama-completion -m {out} -c {LENGTH} -n {LENGTH // 2} -p 'The '",
         "use it in Python (pip install llama-cpp-python):",

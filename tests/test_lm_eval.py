@@ -203,7 +203,6 @@ def test_scores_of_lm_eval_beside_ours(tmp_path):
 @pytest.mark.slow
 @needs_lm_eval
 @needs_program
-@pytest.mark.skipif(not (ROOT / "dev/export_hf.py").exists(), reason="dev/export_hf.py is not there")
 def test_scores_of_lm_eval_on_a_checkpoint(tmp_path):
     """Of a muP model at three times its base width, whose multipliers are folded into the export's weights."""
     data = write_text_shards(tmp_path / "data", random_text(9000), shards=1)

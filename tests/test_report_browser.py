@@ -18,8 +18,8 @@ pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -r r
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--headless --no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 KINDS = ["run", "mixed"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 900}

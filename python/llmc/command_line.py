@@ -19,6 +19,7 @@ from llmc.options import (
     Setting,
     Table,
     Value,
+    check_storable,
     make_config,
     parse_text,
     resolve_batch,
@@ -117,6 +118,7 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
         settings = kept + settings
         _print_notes(notes)
     config, extra, given = make_config(settings, program.options)
+    check_storable(config)
     from_checkpoint = config.init or config.resume  # the shape is not known yet
     if not from_checkpoint:
         config = resolve_heads(config)

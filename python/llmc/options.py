@@ -219,6 +219,17 @@ def make_config(settings: Sequence[Setting], extra: Iterable[Option] = ()) -> Gi
     return Given(Config(**values), own, given)
 
 
+def check_storable(config: Config) -> None:
+    """UsageError for a text that is not UTF-8: log and checkpoints, which keep the options of a run, could not be
+    read by other programs."""
+    for name, option in OPTIONS.items():
+        value = getattr(config, option.key)
+        for text in value if isinstance(value, list | tuple) else [value]:
+            readable = text.encode(errors="surrogateescape").decode(errors="replace") if isinstance(text, str) else text
+            if readable != text:
+                raise UsageError(f'--{name} "{readable}" is not UTF-8, as the log and checkpoints are: give other text')
+
+
 def _check_combinations(table: Table, values: Mapping[str, Any], given: frozenset[str]) -> None:
     """Checks of several options: those that exclude or need each other, or have no meaning under the scheme."""
     if not values["init"]:  # its checkpoint may have a scheme of its own: check_scheme later

@@ -233,6 +233,7 @@ CommandLine parse_command_line(int argc, char** argv) {
     settings.insert(settings.end(), given.begin(), given.end());
     add_stored(settings);
     line.config = make_config(settings, line.given);
+    check_storable(line.config);
     const bool from_checkpoint = !line.config.model.init.empty() || line.config.output.resume;
     if (!from_checkpoint) resolve_heads(line.config);
     if (print_config) {

@@ -181,6 +181,16 @@ void validate(const Config& config, const Given& given) {
     }
 }
 
+void check_storable(const Config& config) {
+    for (const Option& option : options())
+        for (const json& item : as_list(option.field.get(config))) {
+            const std::string text = item.dump(-1, ' ', false, json::error_handler_t::replace);
+            if (item.is_string() && json::parse(text) != item)
+                fail_usage("--", option.name, " ", text,
+                           " is not UTF-8, as the log and checkpoints are: give other text");
+        }
+}
+
 void resolve_heads(Config& config) {
     ModelOptions& m = config.model;
     if (m.head_dim) {

@@ -42,6 +42,9 @@ Config make_config(std::vector<Setting> settings, Given& given);
 void validate(const Config& config, const Given& given);
 void validate_scheme(const Config& config, const Given& given);
 
+// Usage error for a text that is not UTF-8: log and checkpoints, which keep the options of a run, could not be written.
+void check_storable(const Config& config);
+
 // Checks one value against its option: type, range, choices.
 void check_value(const Option& option, const nlohmann::json& value, const std::string& where);
 

@@ -95,7 +95,7 @@ def _report(plain: PlainGPT2, out: Path, dtype: str, notes: list[str]) -> list[s
         f"folded  {plain.description() or 'nothing: the weights are those of a plain GPT-2'}",
         *(f"note    {note}" for note in [*notes, plain.epsilon_note()] if note),
         f"wrote   {out}: {dtype}, {out.stat().st_size:,} bytes, head {head}",
-        f"length  {shape.max_seq_len} tokens at most, with the one that begins a text: llama.cpp aborts beyond",
+        f"length  {shape.max_seq_len} tokens at most, with the one that begins a text: llama.cpp does not check",
         "use it in llama.cpp:",
         f"    llama-completion -m {shlex.quote(file)} -c {shape.max_seq_len} -n {tokens} -p 'The '",
         "use it in Python (pip install llama-cpp-python):",
