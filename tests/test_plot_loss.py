@@ -259,6 +259,24 @@ def test_smoothing_does_not_lag_and_is_calm_at_the_end():
     assert smooth([1, 1, 1, 1, 5], 5)[-1] == pytest.approx(7 / 3)
 
 
+def test_what_lies_beside_the_runs_is_left_out(tmp_path, monkeypatch, capsys):
+    """runs/* with the figure, the tables and the page of an earlier call"""
+    monkeypatch.chdir(tmp_path)
+    for name in "ac":
+        write_log(Path("runs") / name, steps=5)
+    (Path("runs") / "b").mkdir()
+    for _ in range(2):
+        loss.main(sorted(map(str, Path("runs").iterdir())))
+        others = "runs/b, runs/loss.png" if _ else "runs/b"
+        assert capsys.readouterr().out.startswith(f"note: left out, without a log.jsonl: {others}\na: 5 steps, ")
+    Path("runs/a/log.jsonl").rename("runs/kept.txt")  # a log by its content
+    loss.main(["runs/kept.txt", "runs/b", "runs/c"])
+    assert "left out, without a log.jsonl: runs/b\n" in capsys.readouterr().out
+    for paths, problem in (["runs/b", "runs/loss.png"], "runs/b/log.jsonl"), (["runs/c", "runs/none"], "runs/none"):
+        with pytest.raises(DataError, match=f"^{problem}: No such file or directory: give the log.jsonl of a run"):
+            loss.main(paths)
+
+
 def test_names_tell_runs_apart(tmp_path):
     paths = [write_log(tmp_path / parent / "seed0", steps=2) for parent in ("small", "large")]
     runs = [read_log(path) for path in paths]

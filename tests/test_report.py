@@ -324,6 +324,18 @@ def test_what_is_no_source_of_a_page(tmp_path, make, message):
     assert not list(tmp_path.rglob("*.html"))
 
 
+def test_what_lies_beside_the_runs_is_left_out(tmp_path):
+    run = write_run(tmp_path / "a", events(steps=3))
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "loss.png").write_bytes(b"\x89PNG\r\n")
+    done = run_script(SCRIPT, run, tmp_path / "csv", tmp_path / "loss.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "note: left out, without a log.jsonl, coordinate_check.csv or sweep.csv: "
+        f"{tmp_path}/csv, {tmp_path}/loss.png\nwrote {run}/report.html\n"
+    )
+
+
 def test_a_file_of_others_is_not_replaced(tmp_path, capsys):
     run, other = write_run(tmp_path, events(steps=3)), tmp_path / "report.html"
     other.write_text("<p>mine</p>")

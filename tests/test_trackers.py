@@ -212,7 +212,8 @@ def test_exporting_again_replaces_and_leaves_other_files(tmp_path):
 def test_several_runs_and_a_folder_for_them(tmp_path, capsys):
     for name in ("a", "b"):
         write_log(tmp_path / name, [config_event(), train_event(1, loss=ord(name))])
-    runs = [str(tmp_path / "a"), str(tmp_path / "b/log.jsonl"), str(tmp_path / "b")]
+    (tmp_path / "loss.png").write_bytes(b"\x89PNG")  # of runs/*, no run
+    runs = [str(tmp_path / path) for path in ("a", "b/log.jsonl", "b", "loss.png")]
     export.main([*runs, "--to", "tensorboard", "--out", str(tmp_path / "tb")])
     for name in ("a", "b"):
         assert from_tensorboard(tmp_path / "tb" / name)["train/loss"] == {1: ord(name)}
@@ -220,7 +221,8 @@ def test_several_runs_and_a_folder_for_them(tmp_path, capsys):
     with open(tmp_path / "csv/scalars.csv", newline="") as file:
         rows = [(row["run"], row["value"]) for row in csv.DictReader(file) if row["name"] == "train/loss"]
     assert rows == [("a", "97"), ("b", "98")]
-    assert "a: 1 step in " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "a: 1 step in " in printed and f"note: left out, without a log.jsonl: {tmp_path}/loss.png\n" in printed
     cli.main(["log", "export", *runs, "--to", "wandb", "--out", str(tmp_path / "w"), "--project", "p"])
     assert len(list((tmp_path / "w/wandb").glob("offline-run-*"))) == 2
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmc.errors import DataError
-from llmc.wording import plural
+from llmc.wording import one_of, plural
 
 Event = dict[str, Any]
 
@@ -79,6 +79,24 @@ def without_repeats(events: Iterable[Event]) -> list[Event]:
         kept.pop(key, None)  # its place is that of the last
         kept[key] = event
     return sorted(kept.values(), key=lambda event: int(event["step"]))
+
+
+def of_runs(paths: list[Path], files: Sequence[str] = ("log.jsonl",)) -> list[Path]:
+    """Of several paths, those that may be runs, or have another of `files`. A note names the others, such as figures
+    and tables among runs/*. A path that does not exist stays, and so do all if none has such a file: the reader says
+    what is missing."""
+    suffixes = {Path(name).suffix for name in files}
+
+    def belongs(path: Path) -> bool:
+        if path.is_dir():
+            return any(os.path.isfile(path / name) for name in files)
+        return not path.exists() or path.suffix in suffixes or bool(first_event(path))
+
+    others = [path for path in paths if not belongs(path)]
+    if not others or len(others) == len(paths):
+        return paths
+    print(f"note: left out, without a {one_of(files)}: {', '.join(map(str, others))}")
+    return [path for path in paths if path not in others]
 
 
 def log_files(runs: Iterable[Path]) -> list[Path]:

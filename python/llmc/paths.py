@@ -1,4 +1,4 @@
-"""The location of the package: in a clone of the project, or installed."""
+"""The location of the package, in a clone of the project or installed, and how messages show a path."""
 
 from __future__ import annotations
 
@@ -51,3 +51,9 @@ def require_program(command: list[str]) -> None:
     script = next((word for word in rest if word.endswith(".py")), None)
     if script is not None and not Path(script).is_file():
         raise UsageError(f"{script} is missing: set PROGRAM to a command that trains, such as {program} train_gpt2.py")
+
+
+def shown_path(path: Path) -> Path:
+    """Relative to the current folder where it is below it."""
+    resolved, here = path.resolve(), Path.cwd().resolve()
+    return resolved.relative_to(here) if resolved.is_relative_to(here) else path

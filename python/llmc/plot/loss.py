@@ -5,6 +5,7 @@
 
 Several logs (doc/formats.md) are drawn in one figure and named by their folders. The figure is written beside the log,
 in the folder that several logs have in common, or to --out, whose ending chooses the format: .png, .svg or .pdf.
+Of several paths, those without a log are left out, with a note.
 Exit codes: 2 wrong usage, 3 unusable log.
 """
 
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmc.errors import DataError, ExitCode
-from llmc.log import Run, finite, read_log, run_names
+from llmc.log import Run, finite, of_runs, read_log, run_names
+from llmc.paths import shown_path
 from llmc.plot.smoothing import smooth
 from llmc.plot.style import COLOURS, ENDINGS, pyplot, save
 from llmc.plot.thinning import thin
@@ -345,12 +347,6 @@ def default_out(runs: list[Run]) -> Path:
     return Path(os.path.commonpath([Path(run.name).resolve().parent for run in runs])) / "loss.png"
 
 
-def shown_path(path: Path) -> Path:
-    """Relative to the current folder where it is below it."""
-    resolved, here = path.resolve(), Path.cwd().resolve()
-    return resolved.relative_to(here) if resolved.is_relative_to(here) else path
-
-
 def view_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> View:
     if args.smooth < 0:
         parser.error(f"argument --smooth: {args.smooth} is negative")
@@ -369,7 +365,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     out = args.out / "loss.png" if args.out and args.out.is_dir() else args.out
     if out and out.suffix not in ENDINGS:
         parser.error(f"argument --out: {out} is no folder and does not end in .png, .svg or .pdf")
-    runs = [read_log(path) for path in args.logs]
+    runs = [read_log(path) for path in of_runs(args.logs)]
     out = out or default_out(runs)
     name_runs(runs)
     draw(runs, out, view)

@@ -7,7 +7,8 @@
 A PATH is the folder of a run, of a coordinate check or of a sweep, or its log.jsonl or CSV; what it is, its content
 says. CSVs of --coord-check that lie in one folder are one check. The page needs no network and no script, follows the
 browser's light or dark theme, and links to the files of its runs that lie in its folder or below. It is written beside
-the files of a PATH, in the folder that several have in common, or to --out.
+the files of a PATH, in the folder that several have in common, or to --out. Of several PATHs, those with none of these
+are left out, with a note.
 Exit codes: 2 wrong usage, 3 unusable log or CSV.
 """
 
@@ -22,14 +23,16 @@ from typing import Literal, NamedTuple
 
 from llmc.atomic import write_atomically
 from llmc.errors import DataError, Error, ExitCode
+from llmc.log import of_runs
 from llmc.mup import check_csv
-from llmc.plot.loss import shown_path
+from llmc.paths import shown_path
 from llmc.report.check import check_item
 from llmc.report.page import MARK, page_text
 from llmc.report.parts import NAME, Item, Page
 from llmc.report.record import read_records
 from llmc.report.runs import runs_item
 from llmc.report.sweep import sweep_item
+from llmc.wording import one_of
 
 Kind = Literal["run", "check", "sweep"]
 FILES: dict[str, Kind] = {"log.jsonl": "run", "coordinate_check.csv": "check", "sweep.csv": "sweep"}
@@ -46,8 +49,7 @@ def recognise(path: Path) -> list[Source]:
         found = [Source(kind, path / name) for name, kind in FILES.items() if (path / name).is_file()]
         if found:
             return found
-        names = list(FILES)
-        raise DataError(f"{path} has no {', '.join(names[:-1])} or {names[-1]}: give a folder or file that has one")
+        raise DataError(f"{path} has no {one_of(list(FILES))}: give a folder or file that has one")
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
             header = next(csv.reader([file.readline()]), [])
@@ -120,5 +122,5 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     args = parser.parse_args(argv)
     if args.out and args.out.suffix not in (".html", ".htm") and not args.out.is_dir():
         parser.error(f"argument --out: {args.out} is no folder and does not end in .html")
-    print(f"wrote {shown_path(write_report(args.paths, args.out))}")
+    print(f"wrote {shown_path(write_report(of_runs(args.paths, list(FILES)), args.out))}")
     return ExitCode.DONE

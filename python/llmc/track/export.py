@@ -6,7 +6,8 @@
 Where things go: tensorboard, an event file into each run's folder, so that `tensorboard --logdir runs` shows all by
 name; wandb, a run into wandb/ in each run's folder; csv, scalars.csv, runs.csv and samples.csv into csv/ in the run's
 folder, or in the one that several have in common. --out FOLDER: there instead (tensorboard: FOLDER/NAME). What an
-earlier export wrote there is replaced. The run may still be training; dev/log_follow.py goes on with it.
+earlier export wrote there is replaced. The run may still be training; dev/log_follow.py goes on with it. Of several
+paths, those without a log are left out, with a note.
 doc/formats.md has the names of the scalars.
 Exit codes: 1 a package is missing or a folder cannot be written, 2 wrong usage, 3 unusable log.
 """
@@ -18,7 +19,8 @@ import os
 from pathlib import Path
 
 from llmc.errors import DataError
-from llmc.log import Event, log_files, run_names, without_repeats
+from llmc.log import Event, log_files, of_runs, run_names, without_repeats
+from llmc.paths import shown_path
 from llmc.track.csv_files import write_csv
 from llmc.track.sinks import Opener, add_project, refuse_shared_folders, to_tensorboard, to_wandb
 from llmc.track.tail import Tail
@@ -71,7 +73,7 @@ def send(events: list[Event], first_line: bytes, opener: Opener) -> str:
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     args = options(prog).parse_args(argv)
-    logs = log_files(args.runs)
+    logs = log_files(of_runs(args.runs))
     if args.to == "tensorboard":
         refuse_shared_folders(logs, args.out)
     names = run_names(logs)
@@ -79,7 +81,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     if args.to == "csv":
         common = Path(os.path.commonpath([log.resolve().parent for log in logs]))
         paths = write_csv(args.out or common / "csv", {name: events for name, (events, _) in read.items()})
-        print(f"wrote {', '.join(map(str, paths))}")
+        print(f"wrote {', '.join(str(shown_path(path)) for path in paths)}")
         return 0
     for log, (name, (events, first_line)) in zip(logs, read.items(), strict=True):
         if args.to == "tensorboard":
