@@ -197,6 +197,16 @@ def test_presets(preset):
     assert "depth = 3\n" in print_config("--preset", preset, "--depth", "3")
 
 
+def test_help_of_eval_has_its_defaults():
+    """What a checkpoint decides, and no brackets where nothing is given by default."""
+    for program in (original, twin):
+        code, text, _ = program(["eval", "--help"])
+        words = " ".join(text.split())
+        assert code == 0 and "without it nothing is evaluated --tokenizer" in words
+        assert "must divide the width [12, or those of the weights] " in words
+        assert "learned positions of a new model [1024, or all positions of the weights] " in words
+
+
 # --- The sample command ---
 
 

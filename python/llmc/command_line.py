@@ -185,7 +185,7 @@ def _help_text(option: Option) -> str:
     text = option.default_text
     if not text and option.type == "flag":
         text = "on" if option.default else ""
-    elif not text and option.default is not None:
+    elif not text and option.type != "list" and option.default is not None:
         text = shown(option.default)
     return option.help + (f" [{text}]" if text else "")
 

@@ -45,11 +45,11 @@ class Config:
     width: int = 768
     """channels of the residual stream"""
     heads: int = 12
-    """attention heads; must divide the width"""
+    """attention heads; must divide the width [12, or those of the weights]"""
     head_dim: int | None = None
     """head size, instead of --heads"""
     seq_len: int = 1024
-    """tokens per sequence, and learned positions of a new model"""
+    """tokens per sequence, and learned positions of a new model [1024, or all positions of the weights]"""
     vocab_size: int = 0
     """vocabulary size; 0: that of the training data"""
     tie_embeddings: bool | None = None
@@ -227,11 +227,11 @@ class ModelOptions(TypedDict, total=False):
     width: int
     """channels of the residual stream"""
     heads: int
-    """attention heads; must divide the width"""
+    """attention heads; must divide the width [12, or those of the weights]"""
     head_dim: int | None
     """head size, instead of --heads"""
     seq_len: int
-    """tokens per sequence, and learned positions of a new model"""
+    """tokens per sequence, and learned positions of a new model [1024, or all positions of the weights]"""
     vocab_size: int
     """vocabulary size; 0: that of the training data"""
     tie_embeddings: bool | None
