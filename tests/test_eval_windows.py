@@ -73,8 +73,9 @@ def test_every_target_once_with_its_context(case, stride, batch_size):
     assert loss == pytest.approx(loss_one_by_one(path, shards, stride), abs=2e-4)
     targets = sum(SHARDS) - len(SHARDS)
     assert count == f"data    {targets} of {targets} tokens"
-    context = "1 to 16 tokens of context" if stride == LENGTH else f"{LENGTH - stride + 1} to 16 tokens of context, at "
-    assert windows.startswith(f"windows 16 tokens, stride {stride}: a target has {context}")
+    least = "" if stride == 1 else f"{LENGTH - stride + 1} to "
+    assert windows.startswith(f"windows 16 tokens, stride {stride}: a target has {least}16 tokens of context")
+    assert windows.endswith(" of context" if stride == LENGTH else ", at the beginning of a shard fewer")
 
 
 def test_a_part_of_the_targets_in_shorter_windows(case):

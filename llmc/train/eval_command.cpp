@@ -55,7 +55,8 @@ std::string windows_text(const Config& config) {
     const int T = config.model.seq_len, stride = config.evaluation.stride.value_or(T);
     std::string text = str("windows ", plural(T, "token"), ", stride ", stride, ": a target has ");
     if (stride == T) return text + str("1 to ", plural(T, "token"), " of context");
-    return text + str(T - stride + 1, " to ", T, " tokens of context, at the beginning of a shard fewer");
+    if (stride > 1) text += str(T - stride + 1, " to ");
+    return text + str(T, " tokens of context, at the beginning of a shard fewer");
 }
 
 // Both write `heading` and their result, and throw if that is not finite.

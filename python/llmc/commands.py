@@ -153,7 +153,8 @@ def _windows_text(config: Config) -> str:
     text = f"windows {plural(T, 'token')}, stride {stride}: a target has"
     if stride == T:
         return f"{text} 1 to {plural(T, 'token')} of context"
-    return f"{text} {T - stride + 1} to {T} tokens of context, at the beginning of a shard fewer"
+    least = f"{T - stride + 1} to " if stride > 1 else ""
+    return f"{text} {least}{T} tokens of context, at the beginning of a shard fewer"
 
 
 def _evaluate_choices(opened: _Opened, examples: list[Example], heading: str) -> None:
