@@ -218,6 +218,8 @@ def test_files_that_are_none(tmp_path):
     checkpoint = next((tmp_path / "run/checkpoints").iterdir())
     with pytest.raises(DataError, match="is a checkpoint of this project, which needs no import"):
         take(checkpoint, tmp_path / "out")
+    with pytest.raises(DataError, match="run is the folder of a run, which needs no import"):
+        take(tmp_path / "run", tmp_path / "out")
 
 
 def test_heads_are_not_guessed(tmp_path):

@@ -223,7 +223,8 @@ public:
     }
     double loss(const Tokens& tokens) {
         const TokenRows rows = token_rows(tokens);
-        if (rows.length < 2) fail_usage("there is no token to predict: give at least 2, or a text");
+        if (rows.length < 2)
+            fail_usage("there is no token to predict: give at least 2 token ids, or a text that is not empty");
         const Turn turn;
         has_targets_ = false;
         return python::mean_loss(model_, rows, config_.run.batch_size, config_.model.seq_len);

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmc.export.weights import Written
 
 SOURCES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+NO_IMPORT = "which needs no import: dev/export_hf.py makes a model for transformers of it"
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
@@ -53,16 +54,15 @@ def open_source(source: Path) -> Checkpoint:
     path = source
     if source.is_dir():
         path = next((source / name for name in SOURCES if (source / name).is_file()), source)
+        if path == source and (source / "checkpoints").is_dir():
+            raise DataError(f"{source} is the folder of a run, {NO_IMPORT}")
         if path == source:
             raise DataError(f"the folder {source} holds none of {', '.join(SOURCES)}: name the file")
     if not path.is_file():
         raise DataError(f"there is no file or folder {source}")
     checkpoint = Checkpoint(path, WeightFiles(path, open_any))
     if not checkpoint.foreign:
-        raise DataError(
-            f"{path} is a checkpoint of this project, which needs no import: dev/export_hf.py makes a model for "
-            "transformers of it"
-        )
+        raise DataError(f"{path} is a checkpoint of this project, {NO_IMPORT}")
     return checkpoint
 
 
