@@ -45,6 +45,19 @@ def test_a_run_that_diverged(tmp_path, steps):
         assert "Losses above 450, half above the first ones, are outside of the axis." in page.text
 
 
+def test_accuracies_on_multiple_choice(tmp_path):
+    *lines, final = events(steps=200)
+    scores = [{"acc": acc, "acc_norm_tokens": acc / 2} for acc in (0.25, 0.375)]
+    lines += [{"event": "hellaswag", "step": 100 * (i + 1), **scores[i]} for i in range(2)]
+    page = page_of(write_run(tmp_path / "run", [*lines, final]), out=tmp_path / "run.html")
+    assert "HellaSwag accuracy0.3750" in page.text and "HellaSwag by tokens0.1875" in page.text
+    assert [[row[0], row[-1]] for row in page.rows() if row[0] in ("step", "100", "200")] == [
+        ["step", "HellaSwag accuracy"], ["100", "0.2500"], ["200", "0.3750"],
+    ]  # fmt: skip
+    page = page_of(write_run(tmp_path / "other", events(steps=100)), out=tmp_path / "other.html")
+    assert "HellaSwag accuracy" not in page.text
+
+
 def test_a_gradient_norm_that_diverged(tmp_path):
     lines = [config_event(), train_event(1, 5.0), train_event(2, 5.0, None)]
     page = page_of(write_run(tmp_path, [*lines, {"event": "final", "step": 2, "reason": "diverged"}]))
@@ -74,8 +87,9 @@ def test_events_after_the_checkpoint_of_a_resume_do_not_count(tmp_path):
 # --- Several runs ---
 
 
-def test_losses_on_other_data_are_not_compared(tmp_path):
-    runs = [write_run(tmp_path / name, events(steps=100, val_data=[name])) for name in "ab"]
+@pytest.mark.parametrize("option", [{"val_data": ["other"]}, {"eval_stride": 64}])
+def test_losses_on_other_data_are_not_compared(tmp_path, option):
+    runs = [write_run(tmp_path / name, events(steps=100, **more)) for name, more in (("a", {}), ("b", option))]
     assert "(lowest)" not in page_of(*runs).source
 
 

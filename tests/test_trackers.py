@@ -199,7 +199,7 @@ def test_exporting_again_replaces_and_leaves_other_files(tmp_path):
     other.write_bytes(b"")
     exported(tmp_path, "tensorboard", "wandb", "csv")
     with open(path, "a") as file:
-        file.write(lines([train_event(2)]))
+        file.write(lines([train_event(2), {"event": "hellaswag", "step": 2, "acc": 0.5, "elapsed": 0.75}]))
     for _ in range(2):
         exported(tmp_path, "tensorboard", "wandb", "csv")
     expected = scalars_of_log(tmp_path)

@@ -28,6 +28,8 @@ NAMES = {
     ("eval", "val_loss"): "val/loss",
     ("eval", "bits_per_byte"): "val/bits_per_byte",
     ("eval", "elapsed"): "val/elapsed_seconds",
+    ("hellaswag", "acc"): "hellaswag/acc",
+    ("hellaswag", "elapsed"): "hellaswag/elapsed_seconds",
     ("best", "val_loss"): "val/best_loss",
     ("profile", "steps"): "profile/steps",
     ("profile", "ms"): "profile/ms",
@@ -64,7 +66,7 @@ def scalars_of_log(folder):
     for line in (Path(folder) / "log.jsonl").read_text().splitlines():
         event = json.loads(line)
         kind, step = event.pop("event"), event.pop("step")
-        if kind in ("train", "eval", "best", "profile"):
+        if kind in ("train", "eval", "hellaswag", "best", "profile"):
             for key, value in event.items():
                 if not isinstance(value, (str, list)):
                     found[NAMES[kind, key]][step] = math.nan if value is None else value

@@ -19,7 +19,7 @@ from llmc.wording import plural
 POINTS = 2400  # of a curve: more than a screen has pixels beside each other
 EARLIER = 20  # samples that are shown besides the last one
 # options that have to be the same where validation losses are compared
-COMPARED = ("val_data", "eval_tokens", "eval_batches", "tokenizer", "vocab_size")
+COMPARED = ("val_data", "eval_tokens", "eval_batches", "eval_stride", "tokenizer", "vocab_size")
 
 
 def runs_item(records: list[Record], page: Page) -> Item:
@@ -66,11 +66,14 @@ def measures(record: Record) -> list[tuple[str, str, str]]:
     at_end = not best or best["step"] == evaluation["step"]
     tokens = finite(record.last.get("tokens"))
     flops = record.run.flops_per_token
+    choices = next(reversed(record.of_kind("hellaswag")), {})
     return [
         ("Validation loss", number(evaluation.get("val_loss"), ".4f"), "nats/token"),
         ("Bits per byte", number(evaluation.get("bits_per_byte"), ".4f"), ""),
         ("Lowest validation loss", "" if at_end else number(best["val_loss"], ".4f"), "nats/token"),
         ("at step", "" if at_end else f"{best['step']:,}", ""),
+        ("HellaSwag accuracy", number(choices.get("acc"), ".4f"), ""),
+        ("HellaSwag by tokens", number(choices.get("acc_norm_tokens"), ".4f"), ""),
         ("Last training loss", number(record.last.get("loss"), ".4f"), "nats/token"),
         ("Steps", f"{record.steps:,}", f"of {record.planned:,}" if record.planned else ""),
         ("Tokens", number(tokens, ",.0f"), ""),
@@ -156,19 +159,21 @@ def caption(records: list[Record], axis: str, sizes: set[int]) -> str:
 
 
 def evaluations(records: list[Record]) -> list[Node]:
-    """The validation losses as a table."""
+    """The validation losses as a table, with the accuracies of --hellaswag."""
     found: list[Node] = []
     for record in records:
+        choices = {int(event["step"]): event for event in record.of_kind("hellaswag")}
         rows: list[Sequence[Cell]] = [
             [
                 f"{step:,}",
                 number(e.get("val_loss"), ".4f") or "not finite",
                 number(e.get("bits_per_byte"), ".4f") or "–",
+                *([number(choices.get(step, {}).get("acc"), ".4f") or "–"] if choices else []),
             ]
             for step, e in sorted(record.run.evals.items())
         ]
         if rows:
-            head = ["step", "validation loss (nats/token)", "bits/byte"]
+            head = ["step", "validation loss (nats/token)", "bits/byte", *(["HellaSwag accuracy"] if choices else [])]
             title = f"Evaluations of {record.name}"
             found.append(more(f"{title} ({len(rows)})", table(head, [("", rows)], title)))
     return found

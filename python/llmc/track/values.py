@@ -17,6 +17,7 @@ NAMES = {
     ("train", "tokens_per_second"): "perf/tokens_per_second",
     ("train", "elapsed"): "perf/elapsed_seconds",
     ("eval", "elapsed"): "val/elapsed_seconds",
+    ("hellaswag", "elapsed"): "hellaswag/elapsed_seconds",
     ("eval", "val_loss"): "val/loss",
     ("best", "val_loss"): "val/best_loss",
 }
