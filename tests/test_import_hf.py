@@ -193,7 +193,10 @@ def test_another_model_is_refused_by_its_configs_value(tmp_path, change, words):
     [
         ({"model": random_weights(), "step": 3}, "has 'model', a dict and no tensor: save the model's state_dict"),
         ([torch.ones(2)], "holds no dictionary of tensors but list"),
-        ({"wte.weight": torch.ones(2), "arguments": argparse.Namespace(a=1)}, "holds more than tensors"),
+        (
+            {"wte.weight": torch.ones(2), "arguments": argparse.Namespace(a=1)},
+            r"more than tensors, [^()]* \(Unsupported [^()]*argparse.Namespace[^()]*\)",
+        ),
         ({name: value.double() for name, value in random_weights().items()}, "has dtype F64"),
     ],
     ids=["training state", "list", "class", "double"],
@@ -209,6 +212,14 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds none of model.safetensors, .*, pytorch_model.bin, "):
         take(tmp_path / "empty", tmp_path / "out")
+    for beginning, words in (
+        (b"GGUF\3", "it is a GGUF"),
+        (b"version https://git-lfs", "it is a pointer of"),
+        (b"a", "$"),
+    ):
+        (tmp_path / "a.bin").write_bytes(beginning)
+        with pytest.raises(DataError, match=rf"a.bin is no file of torch.save(: )?{words}"):
+            take(tmp_path / "a.bin", tmp_path / "out")
     (tmp_path / "a.bin").write_bytes(b"PK\3\4 and no more")
     with pytest.raises(DataError, match=r"a.bin cannot be read as a file of torch.save"):
         take(tmp_path / "a.bin", tmp_path / "out")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from llmc.errors import DataError
+from llmc.other_formats import what_file_is
 from llmc.weight_files import open_safetensors
 
 # names of safetensors
@@ -67,15 +68,21 @@ def open_any(path: Path) -> Any:
 def _load(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            mapped = file.read(4) == b"PK\x03\x04"  # before PyTorch 1.6 files were no archives
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            start = file.read(4)
+        archive = start == b"PK\x03\x04"  # since PyTorch 1.6; before, a pickle
+        if not archive and start[:1] != b"\x80":
+            raise DataError(f"{path} is no file of torch.save{what_file_is(path)}")
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        # without PyTorch's advice to read the file nevertheless
+        reason = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip().splitlines()[0]
         raise DataError(
             f"{path} holds more than tensors, which only a program that trusts it may read ({reason}): save the "
             "model's state_dict() alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"{path} cannot be read as a file of torch.save ({reason})") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
