@@ -108,8 +108,9 @@ def test_what_cannot_be_evaluated(data, tmp_path, both):
     assert "--val-data is missing" in both(model, code=2)
     assert "unknown argument: --lr" in both(model, "--lr", "1", code=2)
     for words in ([], ["--val-data", data, tmp_path / "model"], ["--seq-len", 9, "--val-data", data, "--threads", 1]):
-        why = ": the words after --val-data are its values, so CHECKPOINT stands before it" if words else ""
-        assert both_programs("eval", *words) == f"CHECKPOINT is required{why}"
+        after = "the words after --val-data are its values, so CHECKPOINT stands before it"
+        what = after if words else "give the folder of a run or of a checkpoint, or a .safetensors file"
+        assert both_programs("eval", *words) == f"CHECKPOINT is required: {what}"
     assert "there is no checkpoint at" in both(tmp_path / "gone", "--val-data", data, code=3)
     shard = write_shard(tmp_path / "gpt2.bin", np.arange(99), 50257, "gpt2")
     assert "has a vocabulary of 50257 tokens, the model of 257" in both(model, "--val-data", shard, code=3)

@@ -91,8 +91,9 @@ def parse_command_line(program: Program, argv: Sequence[str] | None = None, rank
     values = {**vars(parsed), **taken}
     settings = _settings(values, mine)
     if command != "train" and values["checkpoint"] is None:
-        after = ": the words after --val-data are its values, so CHECKPOINT stands before it"
-        raise UsageError("CHECKPOINT is required" + (after if "val_data" in values else ""))
+        what = "give the folder of a run or of a checkpoint, or a .safetensors file"
+        after = "the words after --val-data are its values, so CHECKPOINT stands before it"
+        raise UsageError(f"CHECKPOINT is required: {after if 'val_data' in values else what}")
     if unknown and command == "info":
         raise UsageError(f"unknown argument: {unknown[0]}; info takes a checkpoint only")
     if unknown:

@@ -210,8 +210,8 @@ CommandLine parse_command_line(int argc, char** argv) {
     } catch (const CLI::RequiredError& error) {  // CHECKPOINT is; it may have become a value of the list before it
         const bool list = std::any_of(given_to_command.begin(), given_to_command.end(),
                                       [](const Setting& s) { return s.option->field.type == OptionType::list; });
-        fail_usage(error.what(),
-                   list ? ": the words after --val-data are its values, so CHECKPOINT stands before it" : "");
+        fail_usage(error.what(), list ? ": the words after --val-data are its values, so CHECKPOINT stands before it"
+                                      : ": give the folder of a run or of a checkpoint, or a .safetensors file");
     } catch (const CLI::ParseError& error) {
         fail_usage(error.what());
     }
