@@ -1,6 +1,7 @@
 """dev/export_hf.py: what transformers and tokenizers load of an exported checkpoint is the trained model."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from weight_tools import CONFIG, VOCAB, WIDTH, random_weights, reference_loss, w
 import llmc
 from llmc.bpe_table import BpeTable, byte_of_characters
 from llmc.checkpoint import open_checkpoint
-from llmc.errors import DataError, Error, UsageError
+from llmc.errors import DamageError, DataError, Error, UsageError
 from llmc.export import hf, hf_files
 from llmc.export.fold import fold
 
@@ -299,7 +300,7 @@ def test_an_existing_folder_is_not_overwritten(checkpoint, tmp_path):
     assert sorted(item.name for item in tmp_path.iterdir()) == ["out", "run"]
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "fine-tuned", "file", "other"])
+@pytest.mark.parametrize("kind", ["checkpoint", "fine-tuned", "file", "other", "folder"])
 def test_overwrite_deletes_nothing_else(checkpoint, tmp_path, kind):
     path, out = checkpoint(), tmp_path / "other"
     if kind == "checkpoint":
@@ -309,6 +310,11 @@ def test_overwrite_deletes_nothing_else(checkpoint, tmp_path, kind):
         load(tmp_path / "first").save_pretrained(out)
     elif kind == "file":
         out.write_text("mine")
+    elif kind == "folder":  # with the name of a file
+        export(path, out)
+        (out / "vocab.json").unlink()
+        (out / "vocab.json").mkdir()
+        (out / "vocab.json/notes").write_text("mine")
     else:
         out.mkdir()
         (out / "README.md").write_text("mine")
@@ -316,6 +322,31 @@ def test_overwrite_deletes_nothing_else(checkpoint, tmp_path, kind):
     with pytest.raises(UsageError, match=r"is not deleted, because it holds|exists: name a folder"):
         export(path, out, "--overwrite")
     assert {item: item.read_bytes() for item in out.parent.rglob("*") if item.is_file()} == before
+
+
+def test_weights_are_not_exported_into_their_own_folder(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    export(checkpoint(), out)
+    before = sorted(item.name for item in out.iterdir())
+    with pytest.raises(UsageError, match=r"out holds the weights to read, .*: choose another folder"):
+        export(out, out, "--overwrite", "--dtype", "bf16")
+    assert sorted(item.name for item in out.iterdir()) == before
+
+
+def test_a_checkpoint_that_lacks_a_tensor(checkpoint, tmp_path):
+    path = checkpoint()
+    tensors, metadata = load_file(path), open_checkpoint(path).files.metadata
+    del tensors["h.1.ln_2.bias"]
+    save_file(tensors, path, metadata)
+    with pytest.raises(DamageError, match=r"has no tensor 'h.1.ln_2.bias'"):
+        export(path, tmp_path / "out")
+
+
+def test_a_folder_whose_name_is_not_utf8(checkpoint, tmp_path):
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    export(checkpoint(), out)
+    assert "# caf\ufffd\n" in (out / "README.md").read_text()
+    assert (out / "tokenizer.json").exists()
 
 
 def test_a_failure_leaves_the_earlier_export(checkpoint, tmp_path, monkeypatch):
@@ -366,6 +397,35 @@ def test_the_model_card(data, tmp_path, capsys):
     assert f"    {events[0]['command']}" in card.splitlines()
     assert f"| validation loss | {final['val_loss']:.6g} |" in card.splitlines()
     assert "text_000.bin: 5,001 tokens" in card
+
+
+def test_the_card_is_of_the_checkpoints_step(data, tmp_path):
+    """Not of the run that went on from it: its command and losses are of later checkpoints."""
+    options = [
+        "--train-data",
+        data,
+        "--val-data",
+        data,
+        *SHAPE,
+        "--eval-every",
+        1,
+        "--checkpoint-every",
+        2,
+        "--threads",
+        1,
+    ]
+    out = ["--keep", 9, "--out", tmp_path / "run"]
+    run(*options, *out, "--steps", 2)
+    run(*options, *out, "--steps", 4, "--lr", "5e-4", "--resume")
+    events = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    losses = {event["step"]: event["val_loss"] for event in events if event["event"] == "eval"}
+    commands = [event["command"] for event in events if event["event"] == "config"]
+    for step, command in ((2, commands[0]), (4, commands[1])):
+        export(tmp_path / f"run/checkpoints/step_{step:08}", tmp_path / f"of{step}")
+        card = (tmp_path / f"of{step}/README.md").read_text()
+        assert [line for line in card.splitlines() if "--train-data" in line] == [f"    {command}"]
+        facts = yaml.safe_load(card.split("---\n")[1])["llmc_mup"]
+        assert (facts["steps"], facts["validation_loss"]) == (step, losses[step])
 
 
 def test_a_card_without_a_log_has_no_losses(checkpoint, tmp_path):

@@ -31,9 +31,11 @@ def read_events_of(checkpoint: Checkpoint) -> RunEvents:
     found: dict[str, dict[str, Any]] = {}
     with open(path, encoding="utf-8", errors="replace") as file:
         for event in filter(None, map(parse_event, file)):
-            wanted = event["step"] == checkpoint.step and event["event"] in ("train", "eval")
-            if wanted or (event["event"] == "config" and event["step"] <= checkpoint.step):
-                found[event["event"]] = event
+            kind, step = event["event"], int(event["step"])
+            # a run that was resumed from this checkpoint did not make it
+            made_it = kind == "config" and (step < checkpoint.step or event.get("resumed_from") is None)
+            if made_it or (kind in ("train", "eval") and step == checkpoint.step):
+                found[kind] = event
     train, evaluation = found.get("train", {}), found.get("eval", {})
     return RunEvents(
         str(found.get("config", {}).get("command", "")),
