@@ -208,6 +208,14 @@ def test_an_unknown_tokenizer_is_refused_or_given(tmp_path, out, one_thread):
     assert len(found["tokenizer.ggml.tokens"]) == 257
 
 
+def test_another_tokenizer_than_the_checkpoints_is_refused(checkpoint, out):
+    """With that of bytes, a model of GPT-2's tokens would be cut to 257 of them in silence."""
+    path = checkpoint()
+    with pytest.raises(UsageError, match=r"--tokenizer gpt2: the tokens of .* are of byte: leave the option out"):
+        main([str(path), str(out), "--tokenizer", "gpt2"])
+    export(path, out, "--tokenizer", "byte")
+
+
 def test_weights_of_transformers(tmp_path, out, capsys):
     """Plain GPT-2 weights, of which nothing but shape and heads is known; without a config.json the heads are given."""
     write(tmp_path / "with", random_weights(), CONFIG)
@@ -219,9 +227,8 @@ def test_weights_of_transformers(tmp_path, out, capsys):
     assert_tensors(file, tmp_path / "with", "f32")
     capsys.readouterr()
     write(tmp_path / "without", random_weights())
-    found = keys(export(tmp_path / "without", out, "--tokenizer", "byte", "--overwrite"))
-    assert found["gpt2.attention.head_count"] == 2
-    assert "note    heads assumed 2 x 64" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"no config.json beside .* says the number of heads: give --heads"):
+        main([str(tmp_path / "without"), str(out), "--tokenizer", "byte", "--overwrite"])
     found = keys(export(tmp_path / "without", out, "--tokenizer", "byte", "--overwrite", "--heads", 8))
     assert found["gpt2.attention.head_count"] == 8
     assert "assumed" not in capsys.readouterr().out

@@ -12,7 +12,7 @@ from shards import random_text, write_text_shards
 
 import train_gpt2
 from llmc.checkpoint import open_checkpoint
-from llmc.errors import DataError
+from llmc.errors import DamageError, DataError
 from llmc.export.fold import fold
 from llmc.run_setup import take_shape
 
@@ -109,6 +109,15 @@ def test_the_vocabulary_is_that_of_the_tokenizer(checkpoint):
 def test_what_no_gpt2_equals_is_refused(checkpoint):
     path = checkpoint("--parametrization", "sp", "--embed-mult", "0")
     with pytest.raises(DataError, match=r"embedding multiplier 0 and a tied head"):
+        fold(open_checkpoint(path))
+
+
+@pytest.mark.parametrize("table", ["{}", "[]", '{"scales": {}, "tensors": []}'])
+def test_a_damaged_rule_table(checkpoint, table):
+    path = checkpoint("--parametrization", "sp")
+    tensors, metadata = load_file(path), open_checkpoint(path).files.metadata
+    save_file(tensors, path, metadata | {"parametrization": table})
+    with pytest.raises(DamageError, match="is damaged: its metadata cannot be read"):
         fold(open_checkpoint(path))
 
 

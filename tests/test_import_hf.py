@@ -3,6 +3,7 @@ And vocabularies with padding and byte vocabularies, which --init reads itself."
 
 import argparse
 import json
+import struct
 import subprocess
 import sys
 
@@ -198,12 +199,30 @@ def test_another_model_is_refused_by_its_configs_value(tmp_path, change, words):
             r"more than tensors, [^()]* \(Unsupported [^()]*argparse.Namespace[^()]*\)",
         ),
         ({name: value.double() for name, value in random_weights().items()}, "has dtype F64"),
+        (random_weights() | {"wpe.weight": torch.eye(WIDTH).to_sparse()}, "'wpe.weight', a tensor that is sparse_coo"),
+        (random_weights() | {"wpe.weight": torch.eye(WIDTH, device="meta")}, "a tensor that is without numbers"),
     ],
-    ids=["training state", "list", "class", "double"],
+    ids=["training state", "list", "class", "double", "sparse", "meta"],
 )
 def test_other_files_of_torch(tmp_path, content, words):
     with pytest.raises(DataError, match=words):
         take(torch_file(tmp_path / "source/pytorch_model.bin", content), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("3"), AssertionError(), IndexError("pop"), struct.error("4 bytes")], ids=repr
+)
+def test_damaged_files_of_torch(tmp_path, monkeypatch, error):
+    """Some of what the reader of PyTorch 2.13 raises for files with changed bytes."""
+
+    def load(*_, **options):
+        assert options["weights_only"]
+        raise error
+
+    source = torch_file(tmp_path / "source/pytorch_model.bin", random_weights())
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(DataError, match=r"pytorch_model.bin cannot be read as a file of torch.save"):
+        take(source, tmp_path / "out")
 
 
 def test_files_that_are_none(tmp_path):
@@ -254,6 +273,20 @@ def test_an_existing_folder_is_not_overwritten(tmp_path):
     take(source, out, "--overwrite")
     with pytest.raises(UsageError, match="is not deleted, because it holds"):
         take(out, source, "--overwrite")
+    with pytest.raises(UsageError, match=r"holds the weights to read, .*: choose another folder"):
+        take(out, out, "--overwrite")
+
+
+def test_special_tokens_of_another_project_stay(tmp_path):
+    """Without them, generate() of transformers would not end where the model ends."""
+    ids = {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 4}
+    source = write(tmp_path / "source", random_weights(), CONFIG | ids)
+    take(source, tmp_path / "out")
+    hf.main([str(source), str(tmp_path / "exported")])
+    for folder in (tmp_path / "out", tmp_path / "exported"):
+        config = json.loads((folder / "config.json").read_text())
+        assert ids == {key: config[key] for key in ids}
+        assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 3]
 
 
 def test_both_programs_name_the_command(tmp_path):

@@ -134,8 +134,8 @@ class WeightFiles:
         return list(self._where[name][0].get_slice(name).get_shape()) if name in self else None
 
     def dtype(self, name: str) -> str:
-        """By the format's name."""
-        return str(self._where[name][0].get_slice(name).get_dtype())
+        """By the format's name. DamageError if there is no such tensor."""
+        return str(self._place(name)[0].get_slice(name).get_dtype())
 
     def check(self, name: str, shape: list[int]) -> None:
         """DamageError as of check_tensor."""

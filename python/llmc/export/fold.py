@@ -29,7 +29,7 @@ import torch
 
 from llmc.checkpoint import Checkpoint, Rule, Rules, Shape
 from llmc.config_json import factors_that_differ
-from llmc.errors import DataError
+from llmc.errors import DamageError, DataError
 from llmc.tokenizer import VOCAB_SIZES
 
 EPSILON = 1e-5  # of all layer norms, ours and GPT-2's
@@ -134,7 +134,7 @@ class PlainGPT2:
 
 
 def fold(checkpoint: Checkpoint) -> PlainGPT2:
-    """DataError for a model that no plain GPT-2 equals."""
+    """DataError for a model that no plain GPT-2 equals, or a damaged rule table."""
     vocabulary = VOCAB_SIZES.get(checkpoint.tokenizer)
     shape = checkpoint.shape
     if vocabulary is not None:
@@ -144,7 +144,11 @@ def fold(checkpoint: Checkpoint) -> PlainGPT2:
         scaled = not checkpoint.foreign or checkpoint.foreign.scaled_attention
         query = 1.0 if scaled else math.sqrt(shape.head_dim)
         return PlainGPT2(checkpoint, shape, {}, query, [1.0])
-    return PlainGPT2(checkpoint, shape, _factors(checkpoint, rules), _query_factor(rules, shape), _streams(rules))
+    try:
+        factors, query, streams = _factors(checkpoint, rules), _query_factor(rules, shape), _streams(rules)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DamageError(f"{checkpoint.path} is damaged: its metadata cannot be read ({error})") from None
+    return PlainGPT2(checkpoint, shape, factors, query, streams)
 
 
 def _query_factor(rules: Rules, shape: Shape) -> float:

@@ -28,6 +28,12 @@ NAMES = {
 }
 
 
+def check_source(out: Path, weights: Path) -> None:
+    """UsageError if the folder holds the weights that are read: they, and what is beside them, would be lost."""
+    if out.resolve() in (weights.parent.resolve(), weights.resolve().parent):
+        raise UsageError(f"{out} holds the weights to read, {weights}: choose another folder")
+
+
 def check_unused(out: Path, overwrite: bool) -> None:
     """UsageError if the folder exists, unless it is empty, or may be overwritten and was exported by this project."""
     if out.is_dir() and not any(out.iterdir()):
@@ -45,7 +51,7 @@ def _not_exported(folder: Path) -> str:
     """What a folder holds that this project does not export; "" if nothing."""
     weights = sorted(folder.glob("model*.safetensors"))
     for path in sorted(folder.iterdir()):
-        if path not in weights and path.name not in NAMES:
+        if path.is_dir() or (path not in weights and path.name not in NAMES):
             return path.name
     for path in weights:
         try:

@@ -17,6 +17,7 @@ from llmc.errors import DataError, Error, ExitCode, UsageError
 from llmc.extras import load
 
 if TYPE_CHECKING:
+    from llmc.checkpoint import Checkpoint
     from llmc.export.fold import PlainGPT2
 
 DTYPES = ("f32", "f16", "bf16")
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         "--tokenizer", choices=["auto", "byte", "gpt2"], default="auto", help="auto: the checkpoint's [auto]"
     )
     parser.add_argument(
-        "--heads", type=count(1, 1 << 20), metavar="N", help="of weights without a config.json [width / 64]"
+        "--heads", type=count(1, 1 << 20), metavar="N", help="if no config.json beside the weights says them"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.gguf")
     args = parser.parse_args(argv)
@@ -41,19 +42,32 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     for package in ("torch", "safetensors", "gguf"):
         load(package, "export")
     # imported here: --help works without torch
-    from llmc.checkpoint import open_checkpoint
+    from llmc.checkpoint import naming_intact, open_checkpoint
     from llmc.config import Config
     from llmc.export.fold import fold
     from llmc.run_setup import assumptions, take_shape
 
     checkpoint, given = open_checkpoint(args.checkpoint), frozenset({"heads"} if args.heads else ())
     _, checkpoint.shape = take_shape(Config(heads=args.heads or checkpoint.shape.heads), given, checkpoint)
-    if args.tokenizer != "auto":
-        checkpoint.tokenizer = args.tokenizer
-    plain = fold(checkpoint)
+    if checkpoint.foreign and not checkpoint.foreign.heads_known and not given:  # they would be a guess
+        raise UsageError(f"no config.json beside {checkpoint.path} says the number of heads: give --heads")
+    _take_tokenizer(checkpoint, args.tokenizer)
+    with naming_intact(checkpoint.path):
+        plain = fold(checkpoint)
     _write(plain, args.out, args.dtype)
     print("\n".join(_report(plain, args.out, args.dtype, assumptions(checkpoint, given))))
     return ExitCode.DONE
+
+
+def _take_tokenizer(checkpoint: Checkpoint, given: str) -> None:
+    """UsageError for another than the checkpoint's: the text of its tokens would be wrong."""
+    if given == "auto":
+        return
+    if checkpoint.tokenizer not in ("unknown", given):
+        raise UsageError(
+            f"--tokenizer {given}: the tokens of {checkpoint.path} are of {checkpoint.tokenizer}: leave the option out"
+        )
+    checkpoint.tokenizer = given
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

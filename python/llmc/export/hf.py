@@ -8,6 +8,7 @@ All multipliers of the parametrization are folded into the weights. OUT is writt
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,20 +38,21 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     # imported here: --help works without torch
     from llmc.checkpoint import naming_intact, open_checkpoint
     from llmc.export.fold import fold
-    from llmc.export.folder import check_unused
+    from llmc.export.folder import check_source, check_unused
     from llmc.export.weights import stored_dtype
 
     shard_size = parse_size(args.max_shard_size)
     check_unused(args.out, args.overwrite)
     checkpoint = open_checkpoint(args.checkpoint)
+    check_source(args.out, checkpoint.path)
     if checkpoint.foreign and not checkpoint.foreign.heads_known:
         raise UsageError(
             f"no config.json beside {checkpoint.path} says the number of heads: dev/import_hf.py with --heads makes a "
             "folder that does"
         )
-    plain = fold(checkpoint)
-    dtype = args.dtype or stored_dtype(checkpoint, plain.rules())
     with naming_intact(checkpoint.path):
+        plain = fold(checkpoint)
+        dtype = args.dtype or stored_dtype(checkpoint, plain.rules())
         written = export(plain, args.out, dtype, shard_size, args.overwrite)
     print("\n".join(_report(plain, args.out, dtype, written)))
     return ExitCode.DONE
@@ -60,7 +62,7 @@ def export(plain: PlainGPT2, out: Path, dtype: str, shard_size: int, overwrite: 
     """UsageError for a folder that must stay, DataError for what cannot be exported."""
     from llmc.export.card import model_card
     from llmc.export.folder import EXPORTED_BY, new_folder
-    from llmc.export.hf_files import folded_parametrization, write_config, write_tokenizer
+    from llmc.export.hf_files import folded_parametrization, published_tokens, write_config, write_tokenizer
     from llmc.export.vocabulary import vocabulary
     from llmc.export.weights import write_weights
 
@@ -68,12 +70,13 @@ def export(plain: PlainGPT2, out: Path, dtype: str, shard_size: int, overwrite: 
     words, rules = vocabulary(checkpoint), checkpoint.parametrization
     with new_folder(out, overwrite) as folder:
         written = write_weights(folder, plain.rules(), plain.read, dtype, shard_size, EXPORTED_BY)
-        more = folded_parametrization(rules) if rules else {}
+        more = folded_parametrization(rules) if rules else published_tokens(checkpoint)
         write_config(folder, plain.shape, dtype, checkpoint.tokenizer, more)
         if words:
             write_tokenizer(folder, words, plain.shape.max_seq_len)
         usage = "\n".join(_usage(".", plain))
-        (folder / "README.md").write_text(model_card(plain, dtype, out.resolve().name, usage), encoding="utf-8")
+        name = os.fsencode(out.resolve().name).decode(errors="replace")
+        (folder / "README.md").write_text(model_card(plain, dtype, name, usage), encoding="utf-8")
     return written
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from llmc.bpe_table import END_OF_TEXT
-from llmc.checkpoint import Rules, Shape
+from llmc.checkpoint import Checkpoint, Rules, Shape
 from llmc.config_json import DTYPE_NAMES, gpt2_config
 from llmc.export.vocabulary import Vocabulary
 from llmc.extras import load
+from llmc.json_file import read_json
 
 
 def write_config(folder: Path, shape: Shape, dtype: str, tokenizer: str, more: dict[str, Any]) -> None:
@@ -19,9 +20,18 @@ def write_config(folder: Path, shape: Shape, dtype: str, tokenizer: str, more: d
     # As in GPT-2's published files, no token is padding: generate would take an <|endoftext|> at the beginning for it.
     config |= {"pad_token_id": None}
     config |= {"dtype": DTYPE_NAMES[dtype]}  # transformers from 4.56 on; others read torch_dtype
-    _write(folder / "config.json", config | more)
+    config |= more
+    _write(folder / "config.json", config)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if config[key] is not None}
     _write(folder / "generation_config.json", ids)
+
+
+def published_tokens(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The special tokens that the config.json beside another project's weights says: generation ends at one of them.
+    {} for checkpoints of this project."""
+    said = read_json(checkpoint.path.parent / "config.json") if checkpoint.foreign else None
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {key: said[key] for key in keys if said.get(key) is not None} if isinstance(said, dict) else {}
 
 
 def folded_parametrization(rules: Rules) -> dict[str, Any]:
@@ -58,7 +68,8 @@ def write_tokenizer(folder: Path, vocabulary: Vocabulary, positions: int) -> Non
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
     tokenizer.add_special_tokens([END_OF_TEXT])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    # not by its save(), which takes no path that is not UTF-8
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     tokens = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)

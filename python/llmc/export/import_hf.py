@@ -35,10 +35,11 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     args = parser.parse_args(argv)
     for package in ("torch", "safetensors"):
         load(package, "export")
-    from llmc.export.folder import check_unused  # imported here: --help works without torch
+    from llmc.export.folder import check_source, check_unused  # imported here: --help works without torch
 
     check_unused(args.out, args.overwrite)
     checkpoint = open_source(args.source)
+    check_source(args.out, checkpoint.path)
     take_heads(checkpoint, args.heads)
     written = write(checkpoint, args.out, args.overwrite)
     print("\n".join(_report(checkpoint, args.out, written)))
@@ -84,7 +85,7 @@ def write(checkpoint: Checkpoint, out: Path, overwrite: bool) -> Written:
     from llmc.bpe_table import byte_table, find_table, read_table
     from llmc.export.fold import tensor_rules
     from llmc.export.folder import EXPORTED_BY, new_folder
-    from llmc.export.hf_files import write_config
+    from llmc.export.hf_files import published_tokens, write_config
     from llmc.export.weights import stored_dtype, write_weights
 
     rules = tensor_rules(checkpoint.shape)
@@ -92,7 +93,7 @@ def write(checkpoint: Checkpoint, out: Path, overwrite: bool) -> Written:
     scaled = not checkpoint.foreign or checkpoint.foreign.scaled_attention
     with new_folder(out, overwrite) as folder:
         written = write_weights(folder, rules, checkpoint.values, dtype, parse_size(SHARD_SIZE), EXPORTED_BY)
-        more = {} if scaled else {"scale_attn_weights": False}
+        more = published_tokens(checkpoint) | ({} if scaled else {"scale_attn_weights": False})
         write_config(folder, checkpoint.shape, dtype, checkpoint.tokenizer, more)
         table = find_table(checkpoint.path.parent)
         if checkpoint.tokenizer == "byte":

@@ -46,6 +46,9 @@ class TorchFile:
             if not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
                 raise DataError(f"{path} has {name!r}, a {kind} and no tensor: save the model's state_dict() alone")
+            if value.layout != torch.strided or value.is_meta:
+                kind = "without numbers" if value.is_meta else str(value.layout).removeprefix("torch.")
+                raise DataError(f"{path} has {name!r}, a tensor that is {kind}: save it as a dense one")
 
     def keys(self) -> list[str]:
         return list(self._tensors)
@@ -77,12 +80,13 @@ def _load(path: Path) -> dict[str, Any]:
         raise
     except pickle.UnpicklingError as error:
         # without PyTorch's advice to read the file nevertheless
-        reason = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip().splitlines()[0]
+        said = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
+        reason = next(iter(said.splitlines()), "not said")
         raise DataError(
             f"{path} holds more than tensors, which only a program that trusts it may read ({reason}): save the "
             "model's state_dict() alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # of a damaged file PyTorch's reader raises KeyError, AssertionError and many others
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"{path} cannot be read as a file of torch.save ({reason})") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
