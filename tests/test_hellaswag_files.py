@@ -43,6 +43,8 @@ BAD_LINES = {
     json.dumps(GOOD | {"label": 1.5}): ": the label is 1.5, but the endings have the numbers 0 to 1",
     json.dumps(GOOD | {"label": True}): ": the label is true, but the endings have the numbers 0 to 1",
     json.dumps(GOOD | {"label": [1, "ü"]}): ': the label is [1,"ü"], but the endings have the numbers 0 to 1',
+    json.dumps(GOOD | {"label": {"b": 1, "a": 2}}): ': the label is {"a":2,"b":1}, but the endings have the numbers 0 '
+    "to 1",
 }
 
 
@@ -98,6 +100,16 @@ def bad_eval_files(content):
             content + b"\0\0"
         ),
     }
+
+
+def test_unusual_lines(case, tmp_path):
+    """A byte order mark before an empty line, and a label of -0, which is a number with a sign."""
+    path = tmp_path / "unusual.jsonl"
+    line = json.dumps(GOOD)
+    path.write_text(f"\ufeff\n{line}\r\n{line.replace('0}', '-0}')}\n", encoding="utf-8")
+    here, there = texts_of(case[0], "--hellaswag", path, "--tokenizer", "byte")
+    assert here == there
+    assert "choices 2 examples of" in here
 
 
 def test_bad_eval_files_are_named(case, tmp_path):

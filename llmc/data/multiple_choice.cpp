@@ -23,7 +23,7 @@ template <class Label>
 
 int label_of(const nlohmann::json& value, const std::string& place, size_t endings) {
     for (size_t i = 0; i < endings; ++i)
-        if ((value.is_number_unsigned() && value == i) || value == std::to_string(i)) return int(i);  // 3 or "3"
+        if ((value.is_number_integer() && value == i) || value == std::to_string(i)) return int(i);  // 3 or "3"
     refuse_label(place, value.dump(), endings);
 }
 

@@ -122,11 +122,9 @@ class ChoiceEvaluation:
 def _rows(context: list[int], ending: list[int], number: int, seq_len: int) -> list[Row]:
     """A window of seq_len tokens and the target after its last one: the end of context and ending. What an ending has
     before the last seq_len targets is scored in windows before that."""
-    rows, tokens, left = [], context + ending, len(ending)
-    while left:
-        scored = min(left, seq_len)
-        rows.append(Row(tokens[-(seq_len + 1) :], scored, number))
-        tokens, left = tokens[:-scored], left - scored
+    rows, tokens = [], context + ending
+    for end in range(len(tokens), len(context), -seq_len):
+        rows.append(Row(tokens[max(0, end - seq_len - 1) : end], min(end - len(context), seq_len), number))
     return rows
 
 

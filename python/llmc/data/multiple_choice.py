@@ -44,8 +44,9 @@ def read_examples(path: Path, limit: int, tokens: ModelTokens) -> list[Example]:
         content = path.read_bytes() if path.is_file() or not path.exists() else b""
     except OSError as error:
         raise DataError(f"cannot open the file of examples {path}: {error.strerror}") from None
-    if content.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").startswith(b"{"):
-        return _read_lines(content, path, limit, tokens)
+    text = content.removeprefix(b"\xef\xbb\xbf")
+    if text.lstrip(b" \t\r\n").startswith(b"{"):
+        return _read_lines(text, path, limit, tokens)
     return _read_eval_file(content, path, limit, tokens)
 
 
@@ -98,7 +99,7 @@ def _text(value: Any, place: str, what: str) -> str:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _label(value: Any, place: str, endings: int) -> int:
