@@ -336,6 +336,21 @@ def test_what_lies_beside_the_runs_is_left_out(tmp_path):
     )
 
 
+def test_folders_whose_names_are_not_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    runs = [write_run(folder / name, events(steps=3)) for name in ("a", os.fsdecode(b"b\xe9"))]
+    text = write_report(runs).read_text()
+    assert 'href="b%E9/log.jsonl"' in text
+    assert ">b\\xe9</th>" in text
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    run = write_run(tmp_path / "run", events(steps=3))
+    os.mkfifo(tmp_path / "pipe.html")
+    with pytest.raises(Error, match=r"pipe\.html exists and is no file: give another --out"):
+        write_report([run], tmp_path / "pipe.html")
+
+
 def test_a_file_of_others_is_not_replaced(tmp_path, capsys):
     run, other = write_run(tmp_path, events(steps=3)), tmp_path / "report.html"
     other.write_text("<p>mine</p>")

@@ -24,12 +24,12 @@ def finite(value: object) -> float | None:
 
 
 def parse_event(line: str | bytes) -> Event | None:
-    """The event of a line; None if it is not a JSON object with an event and a step."""
+    """The event of a line; None if it is not a JSON object with an event and a step, a whole number."""
     try:
         event = json.loads(line)
-        if isinstance(event["event"], str) and int(event["step"]) >= 0:
+        if isinstance(event["event"], str) and type(event["step"]) is int and event["step"] >= 0:
             return dict(event)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return None
 
@@ -106,10 +106,12 @@ def log_files(runs: Iterable[Path]) -> list[Path]:
 
 
 def run_names(logs: Sequence[Path]) -> list[str]:
-    """The folder of each log, with as many parent folders as needed to make the names different."""
-    parts = [path.resolve().parent.parts for path in logs]
+    """The folder of each log, with as many parent folders as needed to make the names different. Bytes that are not
+    UTF-8 are written as \\xe9."""
+    folders = [os.fsencode(path.resolve().parent).decode(errors="backslashreplace") for path in logs]
+    parts = [Path(folder).parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(p[-depth:]) for p in parts]
+        names = ["/".join(p[-depth:]).lstrip("/") for p in parts]  # relative ones: some become folders
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({path.name})" for name, path in zip(names, logs, strict=True)]  # the same folder twice

@@ -98,6 +98,8 @@ def refuse_others(out: Path) -> None:
     """Error if a file that somebody else wrote would be lost."""
     if not out.exists():
         return
+    if not out.is_file():  # reading a pipe would wait for a writer
+        raise Error(f"{out} exists and is no file: give another --out")
     with open(out, encoding="utf-8", errors="replace") as file:
         if MARK not in file.read(1000):
             raise Error(f"{out} exists and was not written by llmc report: give another --out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -52,8 +53,8 @@ class Page:
         folder, target = self.path.resolve().parent, path.resolve()
         if not target.is_relative_to(folder):
             return el("code", str(path))
-        inside = str(target.relative_to(folder))
-        return el("a", inside, href=quote(inside))
+        inside = target.relative_to(folder)
+        return el("a", str(inside), href=quote(os.fsencode(inside)))
 
 
 LOOKS = {"PASS": "good", "FAIL": "bad", "UNDECIDED": "open"}
