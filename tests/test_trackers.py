@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import wandb_file
@@ -29,7 +31,8 @@ from track_tools import (
 )
 
 from llmc import cli
-from llmc.log import without_repeats
+from llmc.errors import Error
+from llmc.log import parse_event, run_names, without_repeats
 from llmc.track import export
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # tbparse 0.0.9 with pandas 3
@@ -193,6 +196,17 @@ def test_events_that_count():
     assert without_repeats([train_event(2), train_event(1)]) == [train_event(1), train_event(2)]
 
 
+@pytest.mark.parametrize("step", ["Infinity", "NaN", "1.0", '"1"', "true", "-1", "null", "[]", "[" * 100_000])
+def test_a_step_is_a_whole_number(step):
+    assert parse_event(f'{{"event": "train", "step": {step}}}') is None
+
+
+def test_names_of_runs_are_relative():
+    """OUT/NAME is a folder for TensorBoard."""
+    assert run_names([Path("/r/log.jsonl"), Path("/a/r/log.jsonl")]) == ["r", "a/r"]
+    assert run_names([Path(os.fsdecode(b"/a/\xe9/log.jsonl")), Path("/a/\ufffd/log.jsonl")]) == ["\\xe9", "\ufffd"]
+
+
 def test_exporting_again_replaces_and_leaves_other_files(tmp_path):
     path = write_log(tmp_path, [config_event(), train_event(1)])
     other = tmp_path / "events.out.tfevents.1.other"
@@ -207,6 +221,15 @@ def test_exporting_again_replaces_and_leaves_other_files(tmp_path):
     assert from_wandb(tmp_path) == expected and from_csv(tmp_path / "csv") == floats(expected)
     sizes = sorted(file.stat().st_size for file in tmp_path.glob("events.out.tfevents.*.llmc"))
     assert len(sizes) == 2 and sizes[0] == 0 and other.exists()
+
+
+@pytest.mark.parametrize("name", ["scalars", "runs", "samples"])
+def test_files_of_others_stay(tmp_path, name):
+    write_log(tmp_path / "run", [config_event(), train_event(1)])
+    (tmp_path / f"{name}.csv").write_text("step,mine\n1,2\n")
+    with pytest.raises(Error, match=rf"{name}.csv exists and was not written by llmc log export: give another --out"):
+        export.main([str(tmp_path / "run"), "--to", "csv", "--out", str(tmp_path)])
+    assert [(file.name, file.read_text()) for file in tmp_path.glob("*.csv")] == [(f"{name}.csv", "step,mine\n1,2\n")]
 
 
 def test_several_runs_and_a_folder_for_them(tmp_path, capsys):

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from llmc.atomic import write_atomically
+from llmc.errors import Error
 from llmc.log import Event
 from llmc.track.values import Clock, final, options, origin, plain, scalars
 
 
 def write_csv(folder: Path, runs: dict[str, list[Event]]) -> list[Path]:
-    """runs: the events that count, by the run's name. Replaces the files of an earlier export."""
+    """runs: the events that count, by the run's name. Replaces the files of an earlier export. Error for others."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {name: _description(events) for name, events in runs.items()}
     columns = list(dict.fromkeys(key for row in described.values() for key in row))
@@ -34,15 +35,27 @@ def write_csv(folder: Path, runs: dict[str, list[Event]]) -> list[Path]:
             ),
         ),
     }
-    paths = []
-    for name, (heads, rows) in tables.items():
+    files = {folder / f"{name}.csv": table for name, table in tables.items()}
+    for path, (heads, _) in files.items():
+        # options differ between versions of the program
+        _refuse_other(path, heads[:1] if path.stem == "runs" else heads)
+    for path, (heads, rows) in files.items():
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(heads)
         writer.writerows(rows)
-        paths.append(folder / f"{name}.csv")
-        write_atomically(paths[-1], text.getvalue())
-    return paths
+        write_atomically(path, text.getvalue())
+    return list(files)
+
+
+def _refuse_other(path: Path, heads: list[str]) -> None:
+    """Error if there is a file that no export wrote. heads: what its first line begins with"""
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        first = next(csv.reader([file.readline()]), [])
+    if first[: len(heads)] != heads:
+        raise Error(f"{path} exists and was not written by llmc log export: give another --out")
 
 
 def _scalar_rows(name: str, events: list[Event]) -> Iterator[list[Any]]:
