@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-from pathlib import Path
 
 import pytest
 import wandb_file
@@ -32,7 +30,6 @@ from track_tools import (
 
 from llmc import cli
 from llmc.errors import Error
-from llmc.log import parse_event, run_names, without_repeats
 from llmc.track import export
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # tbparse 0.0.9 with pandas 3
@@ -181,30 +178,6 @@ def test_steps_that_a_resume_repeated(tmp_path):
     for read in (from_tensorboard(tmp_path), from_csv(tmp_path / "csv"), from_wandb(tmp_path)):
         assert read["train/loss"] == expected
     assert wandb_file.read_finished(wandb_folder(tmp_path))[1]["resumed_from"] == "x"
-
-
-def test_events_that_count():
-    events = [config_event(), train_event(1), train_event(2), train_event(3), {"event": "final", "step": 3}]
-    again = [
-        config_event(1, resumed_from="x"),
-        train_event(2),
-        {"event": "eval", "step": 2},
-        {"event": "eval", "step": 2},
-    ]
-    kinds = [(event["event"], event["step"]) for event in without_repeats(events + again)]
-    assert kinds == [("config", 0), ("train", 1), ("config", 1), ("train", 2), ("eval", 2)]
-    assert without_repeats([train_event(2), train_event(1)]) == [train_event(1), train_event(2)]
-
-
-@pytest.mark.parametrize("step", ["Infinity", "NaN", "1.0", '"1"', "true", "-1", "null", "[]", "[" * 100_000])
-def test_a_step_is_a_whole_number(step):
-    assert parse_event(f'{{"event": "train", "step": {step}}}') is None
-
-
-def test_names_of_runs_are_relative():
-    """OUT/NAME is a folder for TensorBoard."""
-    assert run_names([Path("/r/log.jsonl"), Path("/a/r/log.jsonl")]) == ["r", "a/r"]
-    assert run_names([Path(os.fsdecode(b"/a/\xe9/log.jsonl")), Path("/a/\ufffd/log.jsonl")]) == ["\\xe9", "\ufffd"]
 
 
 def test_exporting_again_replaces_and_leaves_other_files(tmp_path):

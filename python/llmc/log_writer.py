@@ -21,10 +21,11 @@ class LogWriter:
         path, kept = out / "log.jsonl", ""
         self.at_resume: dict[str, Event] = {}  # the events of the step that the run continues from, by kind
         if resume_step is not None and path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-                event = parse_event(line) if line.endswith("\n") else None  # otherwise it is incomplete after a crash
+            # the last line may be incomplete after a crash; texts may have U+2028, where str.splitlines would split
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+                event = parse_event(line)
                 if event and event["event"] != "final" and event["step"] <= resume_step:
-                    kept += line
+                    kept += line + "\n"
                     if event["step"] == resume_step:
                         self.at_resume[event["event"]] = event
         temporary = path.with_suffix(".tmp")
