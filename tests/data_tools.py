@@ -26,6 +26,13 @@ def some_text(seed: int, words: int = 200) -> str:
     return "".join(rng.choice(WORDS) + rng.choice(["  ", " ", "\n", ". "]) for _ in range(words))
 
 
+def characters() -> dict[int, str]:
+    """GPT-2's alphabet of bytes, written down as its code has it, not as the package does: printable bytes first."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
 def write_gpt2_table(folder: Path) -> Path:
     """tokenizer.bin with GPT-2's vocabulary. Skips the test where it is not there."""
     source = SHARED / "gpt2.tiktoken"

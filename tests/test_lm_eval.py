@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_tools import windows_of
+from data_tools import characters, windows_of
 from hellaswag_tools import BYTES, evaluate, items, write_lines
 from program import BINARY, ROOT, TINY, run
 from reference_tools import model_of
@@ -123,9 +123,7 @@ def byte_tokenizer():
     import tokenizers
     import transformers
 
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # the others are characters from 256 on
-    others = [byte for byte in range(256) if byte not in printable]
-    vocab = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    vocab = {character: byte for byte, character in characters().items()}
     end = "<|endoftext|>"
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab | {end: 256}, merges=[]))
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

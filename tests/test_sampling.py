@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from both_programs import both, original, twin
+from data_tools import characters
 from program import BINARY, log
 from shards import random_text
 from weight_tools import CONFIG, VOCAB, random_weights, write
@@ -268,9 +269,7 @@ def test_text_of_weights_without_a_tokenizer(tmp_path):
 
 def vocabulary_like_gpt2():
     """vocab.json with as many tokens as GPT-2's: the bytes, pairs of them in any order, the end of a document."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+    letters = list(characters().values())
     pairs = [a + b for a in letters for b in letters]
     words = letters + pairs[: 50256 - len(letters)]
     return {word: number for number, word in enumerate([*words, "<|endoftext|>"])}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_tools import characters
 from program import ROOT, run
 
 import llmc
@@ -171,13 +172,6 @@ def test_greedy_and_top_k():
 
 
 # --- The vocabulary as transformers writes it ---
-
-
-def characters():
-    """GPT-2's alphabet of bytes, written down as the paper's code has it: printable bytes first."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 @pytest.fixture(scope="module")
