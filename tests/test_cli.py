@@ -159,3 +159,24 @@ def test_unusable_files_have_the_code_that_the_command_says(capsys):
     with pytest.raises(SystemExit) as stopped:
         run_main(fails(PermissionError(13, "Permission denied", "out")), os_error=ExitCode.DATA)
     assert stopped.value.code == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_a_library_reports_as_its_own_error(number, code, capsys):
+    """safetensors 0.8.0 with PyTorch 2.13 raises ValueError if the signal comes in get_tensor()."""
+
+    def library():
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise ValueError("could not determine the shape") from None
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run_main(library)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert stopped.value.code == code
+    assert capsys.readouterr().err == "interrupted\n"

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from types import FrameType
 from typing import NoReturn
 
 
@@ -61,7 +62,7 @@ def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILE
 
     SIGTERM becomes SystemExit, so that `finally` and `with` clean up.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
+    received = _watch_signals()
     try:
         sys.exit(main())
     except Stopped as error:
@@ -79,6 +80,27 @@ def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILE
         _fail(f"error: {error}", ExitCode.FAILED)
     except KeyboardInterrupt:
         _fail("interrupted", ExitCode.INTERRUPTED)
+    except Exception:
+        if not received:
+            raise
+        # a library in which the signal came made an error of its own of the handler's exception
+        _fail("interrupted", ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.TERMINATED)
+
+
+def _watch_signals() -> set[int]:
+    """The signals that have come; grows."""
+    received: set[int] = set()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.add(number)
+        if number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        sys.exit(ExitCode.TERMINATED)
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a process in the background
+        signal.signal(signal.SIGINT, stop)
+    return received
 
 
 def _fail(line: str, code: int) -> NoReturn:
