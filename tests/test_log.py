@@ -34,6 +34,9 @@ def test_a_step_is_a_whole_number(step):
 def test_names_of_runs_are_relative():
     """OUT/NAME is a folder for TensorBoard."""
     assert run_names([Path("/r/log.jsonl"), Path("/a/r/log.jsonl")]) == ["r", "a/r"]
+    assert run_names([Path("/a/r/log.jsonl"), Path("/a/r/b.jsonl"), Path("/a/s/log.jsonl")]) == [
+        *("r (log.jsonl)", "r (b.jsonl)", "s")
+    ]
     assert run_names([Path(os.fsdecode(b"/a/\xe9/log.jsonl")), Path("/a/\ufffd/log.jsonl")]) == ["\\xe9", "\ufffd"]
 
 

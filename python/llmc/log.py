@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,12 +110,16 @@ def run_names(logs: Sequence[Path]) -> list[str]:
     """The folder of each log, with as many parent folders as needed to make the names different. Bytes that are not
     UTF-8 are written as \\xe9."""
     folders = [os.fsencode(path.resolve().parent).decode(errors="backslashreplace") for path in logs]
-    parts = [Path(folder).parts for folder in folders]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(p[-depth:]).lstrip("/") for p in parts]  # relative ones: some become folders
-        if len(set(names)) == len(names):
-            return names
-    return [f"{name} ({path.name})" for name, path in zip(names, logs, strict=True)]  # the same folder twice
+    counts = Counter(folders)
+    parts = {folder: Path(folder).parts for folder in counts}
+    depth = 1
+    while len({p[-depth:] for p in parts.values()}) < len(parts):
+        depth += 1
+    names = {folder: "/".join(p[-depth:]).lstrip("/") for folder, p in parts.items()}  # relative: some become folders
+    return [
+        f"{names[folder]} ({path.name})" if counts[folder] > 1 else names[folder]
+        for folder, path in zip(folders, logs, strict=True)
+    ]
 
 
 @dataclass
