@@ -11,7 +11,7 @@
 #   browser       Chromium, for tests of the pages of llmc report (Debian; not part of make test)
 #   lm-eval       .venv with requirements-eval.txt, too: lm-evaluation-harness (0.6 GB)
 #   llama-cpp     llama-cpp-python into .venv, built from source (minutes)
-# CXX is the compiler [g++]; nvcc is looked for on PATH and in CUDA_HOME.
+# CXX is the compiler [g++]; nvcc is looked for on PATH and in CUDA_HOME; CMAKE_ARGS are for the build of llama-cpp.
 # Takes milliseconds if nothing is missing. On systems other than Debian and Ubuntu it lists what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."

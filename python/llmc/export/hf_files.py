@@ -76,6 +76,7 @@ def write_tokenizer(folder: Path, vocabulary: Vocabulary, positions: int) -> Non
     config = {
         "tokenizer_class": "GPT2Tokenizer",
         "model_max_length": positions,
+        "padding_side": "left",  # generate continues the end of every row
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
     }
