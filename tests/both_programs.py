@@ -31,7 +31,7 @@ def twin(arguments):
             code = train_gpt2.main(arguments)
         except SystemExit as end:
             code = end.code
-    message = without_name(error.getvalue()).replace("train_gpt2.py sample", "train_gpt2 sample")
+    message = re.sub(r"train_gpt2\.py (sample|eval|info)", r"train_gpt2 \1", without_name(error.getvalue()))
     return code, out.getvalue(), message.rstrip("\n")
 
 

@@ -48,6 +48,7 @@ BASES = st.sampled_from([[], "--parametrization mup --base-width 768".split(), "
 @given(BASES, st.lists(st.one_of(command_line_options(), TEXT.map(lambda word: [word])), max_size=5))
 @example([], [["--depth", "--"], ["--prompt", "--"]])
 @example([], [["--lr", "1.7976931348623157e308"]])
+@example([], [["info"]])
 @example([], [["--lr", "9007199254740993"], ["--eps", "6.123233995736766e-17"]])  # nlohmann's dump needs 17 digits
 def test_generated_command_lines(base, options):
     print_config(*base, *(word for option in options for word in option))
