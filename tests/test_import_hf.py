@@ -414,3 +414,5 @@ def test_an_export_of_ours_goes_on_training(tmp_path):
         assert "tokens  of the tokenizer byte" in program(["info", str(out)])[1]
     final = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
     assert losses == pytest.approx([final["val_loss"]] * 2, abs=1.5e-4)  # printed with four digits
+    assert hf.main([str(tmp_path / "twin"), str(tmp_path / "tuned")]) == 0
+    assert f"| initial weights | {tmp_path}/out |" in (tmp_path / "tuned/README.md").read_text()

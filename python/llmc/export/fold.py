@@ -30,10 +30,10 @@ import torch
 from llmc.checkpoint import Checkpoint, Rule, Rules, Shape
 from llmc.config_json import factors_that_differ
 from llmc.errors import DamageError, DataError
+from llmc.foreign import HEAD
 from llmc.tokenizer import VOCAB_SIZES
 
 EPSILON = 1e-5  # of all layer norms, ours and GPT-2's
-HEAD = "lm_head.weight"
 
 
 def tensor_rules(shape: Shape) -> list[Rule]:

@@ -58,6 +58,7 @@ def training_facts(checkpoint: Checkpoint, events: RunEvents) -> Facts:
         "data SHA256": origin.get("data_sha256"),
         "steps": checkpoint.step,
         "tokens": start.tokens if start else None,
+        "initial weights": config.get("init"),
         "parametrization": rules["scheme"],
         **wide,
         "optimizer": config.get("optimizer"),

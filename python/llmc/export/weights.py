@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from llmc.checkpoint import Checkpoint, Rule, Tensors, stored
 from llmc.config_json import DTYPE_NAMES
 from llmc.errors import DataError
-from llmc.export.fold import HEAD
+from llmc.foreign import HEAD
 
 PREFIX = "transformer."  # of all names but the head's: transformers 4.57 takes no other names beside a head
 
