@@ -428,6 +428,20 @@ def test_the_card_is_of_the_checkpoints_step(data, tmp_path):
         assert (facts["steps"], facts["validation_loss"]) == (step, losses[step])
 
 
+def test_a_card_takes_nothing_from_a_log_of_others(data, tmp_path):
+    """Python saved into the folder of a run."""
+    options = ["--train-data", data, "--val-data", data, *SHAPE, "--eval-every", 1, "--threads", 1, "--steps", 1]
+    run(*options, "--out", tmp_path / "run")
+    model = llmc.load(tmp_path / "run", resume=True)
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    model.save(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| steps | 1 |" in card
+    assert "Command:" not in card
+    assert "validation loss" not in card
+
+
 def test_a_card_without_a_log_has_no_losses(checkpoint, tmp_path):
     path = checkpoint()
     shutil.copytree(path.parent, tmp_path / "alone")

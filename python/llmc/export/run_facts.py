@@ -23,22 +23,26 @@ class RunEvents(NamedTuple):
 
 
 def read_events_of(checkpoint: Checkpoint) -> RunEvents:
-    """From OUT/log.jsonl, of OUT/checkpoints/step_*."""
+    """From OUT/log.jsonl, of OUT/checkpoints/step_*. Empty if the log is not of the program that wrote the checkpoint:
+    a run may have been resumed from it, and Python may save into the folder of a run."""
     folder = checkpoint.path.resolve().parent.parent
     path = folder.parent / "log.jsonl"
     if checkpoint.foreign or folder.name != "checkpoints" or not path.is_file():
         return RunEvents()
     found: dict[str, dict[str, Any]] = {}
+    origin = _provenance(checkpoint)
     with open(path, encoding="utf-8", errors="replace") as file:
         for event in filter(None, map(parse_event, file)):
             kind, step = event["event"], int(event["step"])
-            # a run that was resumed from this checkpoint did not make it
-            made_it = kind == "config" and (step < checkpoint.step or event.get("resumed_from") is None)
-            if made_it or (kind in ("train", "eval") and step == checkpoint.step):
+            before = step < checkpoint.step or event.get("resumed_from") is None  # both may start in the same second
+            wrote_it = kind == "config" and before and event.get("provenance") == origin
+            if wrote_it or (kind in ("train", "eval") and step == checkpoint.step):
                 found[kind] = event
+    if "config" not in found:
+        return RunEvents()
     train, evaluation = found.get("train", {}), found.get("eval", {})
     return RunEvents(
-        str(found.get("config", {}).get("command", "")),
+        str(found["config"].get("command", "")),
         finite(train.get("loss")),
         finite(evaluation.get("val_loss")),
         finite(evaluation.get("bits_per_byte")),
