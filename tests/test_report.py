@@ -344,6 +344,17 @@ def test_folders_whose_names_are_not_utf8(tmp_path):
     assert ">b\\xe9</th>" in text
 
 
+def test_names_that_matplotlib_would_read_otherwise(tmp_path):
+    """As mathematics, which may be no valid one, and as a label that is not shown."""
+    names = [r"$\q$", "a$b$c", "_d"]
+    text = write_report([write_run(tmp_path / name, events(steps=3)) for name in names]).read_text()
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", text)
+    for name in names:
+        assert [label.split()[0] for label in labels].count(name) == 1
+    text = write_report([tmp_path / names[0]]).read_text()
+    assert rf">{names[0]}</text>" in text
+
+
 def test_what_is_no_file_is_not_replaced(tmp_path):
     run = write_run(tmp_path / "run", events(steps=3))
     os.mkfifo(tmp_path / "pipe.html")

@@ -23,7 +23,7 @@ from llmc.errors import DataError, ExitCode
 from llmc.log import Run, finite, of_runs, read_log, run_names
 from llmc.paths import shown_path
 from llmc.plot.smoothing import smooth
-from llmc.plot.style import COLOURS, ENDINGS, pyplot, save
+from llmc.plot.style import COLOURS, ENDINGS, literal, pyplot, save
 from llmc.plot.thinning import thin
 from llmc.wording import plural
 
@@ -274,7 +274,7 @@ def draw_run(top: Axes, run: Run, colour: Any, line: str, view: View, alone: boo
         linewidth=1.5,
         linestyle=line,
         zorder=3,
-        label="training, smoothed" if alone else run.name + ending,
+        label="training, smoothed" if alone else literal(run.name + ending),
     )
     if last:
         top.plot(
@@ -290,7 +290,7 @@ def draw_run(top: Axes, run: Run, colour: Any, line: str, view: View, alone: boo
             label=f"validation (last {last[0]:.3f})" if alone else None,
         )
     if alone:
-        top.set_title(run.name, loc="left")
+        top.set_title(literal(run.name), loc="left")
     return [*smoothed, *val.values(), min(values)]
 
 

@@ -46,6 +46,12 @@ RC_PARAMS = {
 }
 
 
+def literal(name: str) -> str:
+    """The name as a label: matplotlib reads text between dollar signs as mathematics, and leaves labels that begin with
+    an underscore out of legends."""
+    return " " * name.startswith("_") + name.replace("$", r"\$")
+
+
 def scheme_title(name: str) -> str:
     return SCHEMES[name].title if name in SCHEMES else name
 
