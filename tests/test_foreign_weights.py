@@ -344,7 +344,8 @@ def test_several_files_with_an_index(evaluate, tokens, tmp_path):
     places = index["weight_map"]
     refused({"weight_map": places | {names[0]: "model-00002-of-00002.safetensors"}}, f"has no tensor '{names[0]}'")
     refused({"weight_map": places | {names[0]: "sub/other.safetensors"}}, "must be in the index's folder")
-    refused({"weight_map": places | {names[0]: 3}}, "is 3, which is not a file name")
+    for name in (3, "", ".", "..", "a\0.safetensors"):
+        refused({"weight_map": places | {names[0]: name}}, f"is {json.dumps(name)}, which is not a file name")
     refused({"weight_map": {}}, "has no object 'weight_map'")
     refused({"weight_map": places | {names[0]: "gone.safetensors"}}, "gone.safetensors")
 

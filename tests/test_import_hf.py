@@ -3,6 +3,7 @@ And vocabularies with padding and byte vocabularies, which --init reads itself."
 
 import argparse
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -223,6 +224,13 @@ def test_damaged_files_of_torch(tmp_path, monkeypatch, error):
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(DataError, match=r"pytorch_model.bin cannot be read as a file of torch.save"):
         take(source, tmp_path / "out")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"wte.weight": "pipe.bin"}}')
+    with pytest.raises(DataError, match=r"there is no file .*pipe\.bin"):
+        take(tmp_path, tmp_path / "out")
 
 
 def test_files_that_are_none(tmp_path):

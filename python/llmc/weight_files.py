@@ -105,7 +105,7 @@ class WeightFiles:
             raise DataError(f"{self.path} is no index of safetensors files: it has no object 'weight_map'")
         opened: dict[Path, Any] = {}
         for name, file_name in sorted(places.items()):
-            if not isinstance(file_name, str):
+            if not isinstance(file_name, str) or file_name in ("", ".", "..") or "\0" in file_name:
                 wrong = json.dumps(file_name)
                 raise DataError(f"{self.path}: the file of tensor {name} is {wrong}, which is not a file name")
             if "/" in file_name:

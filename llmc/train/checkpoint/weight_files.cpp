@@ -24,9 +24,10 @@ void WeightFiles::open_index() {
     if (map == index.end() || !map->is_object() || map->empty())
         fail_data(path, " is no index of safetensors files: it has no object 'weight_map'");
     for (auto& [name, file_name] : map->items()) {
-        if (!file_name.is_string())
+        const std::string text = file_name.is_string() ? file_name.get<std::string>() : "";
+        if (text.empty() || text == "." || text == ".." || text.find('\0') != std::string::npos)
             fail_data(path, ": the file of tensor ", name, " is ", file_name.dump(), ", which is not a file name");
-        const fs::path file = file_name.get<std::string>();
+        const fs::path file = text;
         if (file.has_parent_path()) fail_data(path, ": the file ", file.string(), " must be in the index's folder");
         const std::string full = (fs::path(path).parent_path() / file).string();
         auto& opened = files_[full];

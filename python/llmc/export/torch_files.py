@@ -69,6 +69,8 @@ def open_any(path: Path) -> Any:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # opening a pipe would wait for a writer
+        raise DataError(f"there is no file {path}")
     try:
         with open(path, "rb") as file:
             start = file.read(4)
