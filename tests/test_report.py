@@ -307,6 +307,12 @@ def test_the_page_lies_beside_the_run_or_where_out_says(tmp_path):
     assert "<code>" + str(a / "log.jsonl") in (tmp_path / "new/x.html").read_text()  # no link out of its folder
 
 
+def one_line(path):
+    """Of more characters than Python's csv takes in a field."""
+    path.write_text("a" * 200_000)
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -315,6 +321,7 @@ def test_the_page_lies_beside_the_run_or_where_out_says(tmp_path):
         (lambda folder: write_run(folder / "empty", []), "log.jsonl has no train events with a loss (0 lines)"),
         (lambda folder: write_run(folder / "begun", [config_event()]), "has no train events with a loss (1 line)"),
         (lambda folder: Path(sys.executable), "has no train events with a loss ("),
+        (lambda folder: one_line(folder / "long"), "has no train events with a loss (1 line)"),
     ],
 )
 def test_what_is_no_source_of_a_page(tmp_path, make, message):

@@ -55,6 +55,8 @@ def recognise(path: Path) -> list[Source]:
             header = next(csv.reader([file.readline()]), [])
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}: give a run, a coordinate check or a sweep") from None
+    except csv.Error:  # a field that is too long
+        header = []
     if header == check_csv.COLUMNS:
         return [Source("check", path)]
     if {"parametrization", "scale_axis", "axis"} <= set(header):

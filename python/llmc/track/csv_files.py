@@ -53,7 +53,7 @@ def _refuse_other(path: Path, heads: list[str]) -> None:
     if not path.exists():
         return
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        first = next(csv.reader([file.readline()]), [])
+        first = file.readline().strip().split(",")  # no name of a column is quoted
     if first[: len(heads)] != heads:
         raise Error(f"{path} exists and was not written by llmc log export: give another --out")
 
