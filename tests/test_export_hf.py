@@ -438,6 +438,8 @@ def test_a_card_takes_nothing_from_a_log_of_others(data, tmp_path):
     export(tmp_path / "run", tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
     assert "| steps | 1 |" in card
+    assert f"| program | llmc.GPT2 {llmc.__version__} |" in card
+    assert "| started |" not in card
     assert "Command:" not in card
     assert "validation loss" not in card
 

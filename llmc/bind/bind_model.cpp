@@ -252,8 +252,10 @@ public:
             fail_usage(folder, " holds the later checkpoint ", *newest, ", this model is at step ", state_.step,
                        ": choose another folder");
         const auto rules = model_.rules.to_json(tensor_specs(model_.shape));
+        auto origin = provenance("llmc.GPT2", "");
+        origin.erase("started");  // it is not known when the training began
         return save_checkpoint(folder, model_, optimizer_, state_,
-                               {to_json(config_), to_json(model_.shape), rules, provenance(""), kind, path});
+                               {to_json(config_), to_json(model_.shape), rules, origin, kind, path});
     }
     void zero_grad() {
         const Turn turn;

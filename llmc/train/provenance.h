@@ -5,6 +5,7 @@
 
 namespace llmc {
 
-nlohmann::ordered_json provenance(const std::string& data_sha256);
+// program: what trains, train_gpt2 or llmc.GPT2. `started` is now.
+nlohmann::ordered_json provenance(const std::string& program, const std::string& data_sha256);
 
 }  // namespace llmc

@@ -54,7 +54,7 @@ Trainer::Trainer(Setup setup, const std::string& command)
     if (!tokenizer_ && config_.sampling.every > 0)
         fail_usage("--sample-every ", config_.sampling.every, " cannot be done: ", why);
     metadata_ = {to_json(config_),   to_json(setup_.shape),
-                 rules_json(setup_), provenance(setup_.train ? setup_.train->source_sha256() : ""),
+                 rules_json(setup_), provenance("train_gpt2", setup_.train ? setup_.train->source_sha256() : ""),
                  setup_.tokenizer,   setup_.tokenizer_path};
     if (!config_.output.coord_check.empty())
         check_ = std::make_unique<CoordinateCheck>(config_.output.coord_check, model_, optimizer_, config_.machine.seed,
