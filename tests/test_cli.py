@@ -122,6 +122,15 @@ def fails(error):
     return main
 
 
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """run_main sets handlers for the process."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
 @pytest.mark.parametrize(
     ("main", "code", "line"),
     [
@@ -171,12 +180,29 @@ def test_a_signal_that_a_library_reports_as_its_own_error(number, code, capsys):
         except BaseException:
             raise ValueError("could not determine the shape") from None
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            run_main(library)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    with pytest.raises(SystemExit) as stopped:
+        run_main(library)
     assert stopped.value.code == code
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("end", ["raise Stopped('stopped', 143)", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_a_second_signal_while_python_exits_changes_no_exit_code(end):
+    """Python has no handlers any more when it deletes the variables of modules."""
+    code = f"""
+import os, signal
+from llmc.errors import Stopped, run_main
+
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGTERM):
+        kill(process, number)
+
+late = Late()
+
+def main():
+    {end}
+
+run_main(main)
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT / "python")}
+    assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True).returncode == 143

@@ -66,7 +66,12 @@ def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILE
     try:
         sys.exit(main())
     except Stopped as error:
+        _ignore_signals()
         _fail(str(error), error.code)
+    except SystemExit:
+        if received:
+            _ignore_signals()
+        raise
     except Error as error:
         _fail(f"error: {error}", error.code)
     except OSError as error:
@@ -79,10 +84,12 @@ def run_main(main: Callable[[], int | None], os_error: ExitCode = ExitCode.FAILE
     except ImportError as error:  # a backend that is not built: the message says what to do
         _fail(f"error: {error}", ExitCode.FAILED)
     except KeyboardInterrupt:
+        _ignore_signals()
         _fail("interrupted", ExitCode.INTERRUPTED)
     except Exception:
         if not received:
             raise
+        _ignore_signals()
         # a library in which the signal came made an error of its own of the handler's exception
         _fail("interrupted", ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.TERMINATED)
 
@@ -101,6 +108,13 @@ def _watch_signals() -> set[int]:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a process in the background
         signal.signal(signal.SIGINT, stop)
     return received
+
+
+def _ignore_signals() -> None:
+    """Of a command that a signal has ended: while Python exits, it has no handlers any more, and a second signal, which
+    SLURM sends within half a second, would end the process with another exit code."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _fail(line: str, code: int) -> NoReturn:
