@@ -187,11 +187,12 @@ def test_the_merge_of_bytes_never_applies(checkpoint, out):
         assert not set(merge.split(" ")) & single
 
 
-def test_padding_rows_are_cut(checkpoint, out):
+def test_padding_rows_are_cut(checkpoint, out, capsys):
     """llama.cpp refuses a vocabulary that is smaller than the embedding."""
     file = export(checkpoint("--vocab-size", "300"), out)
     assert len(keys(file)["tokenizer.ggml.tokens"]) == 257
     assert next(t for t in file.tensors if t.name == "token_embd.weight").shape.tolist() == [WIDTH, 257]
+    assert "note    vocabulary cut from 300 rows to the 257 tokens of byte\n" in capsys.readouterr().out
 
 
 def test_an_unknown_tokenizer_is_refused_or_given(tmp_path, out, one_thread):

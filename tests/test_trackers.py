@@ -19,9 +19,10 @@ from track_tools import (
     from_tensorboard,
     from_wandb,
     lines,
-    offline,
+    no_network,  # noqa: F401 - fixtures
     samples_from_wandb,
     scalars_of_log,
+    services_of_their_own,  # noqa: F401
     texts_from_tensorboard,
     train_event,
     wandb_folder,
@@ -33,18 +34,6 @@ from llmc.errors import Error
 from llmc.track import export
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # tbparse 0.0.9 with pandas 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_network():
-    with offline():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def services_of_their_own(monkeypatch):
-    """wandb names its service process in the environment; programs started by a test would use the test's own."""
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)
 
 
 def exported(folder, *trackers):

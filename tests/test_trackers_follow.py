@@ -21,8 +21,9 @@ from track_tools import (
     from_tensorboard,
     from_wandb,
     lines,
-    offline,
+    no_network,  # noqa: F401 - fixtures
     scalars_of_log,
+    services_of_their_own,  # noqa: F401
     train_event,
     wandb_folder,
     write_log,
@@ -40,18 +41,6 @@ PROGRAMS = {
     "train_gpt2.py": [sys.executable, str(ROOT / "train_gpt2.py"), "--device", DEVICE],
 }
 FINAL = {"event": "final", "reason": "done"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_network():
-    with offline():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def services_of_their_own(monkeypatch):
-    """wandb names its service process in the environment; programs started by a test would use the test's own."""
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)
 
 
 def until(condition, seconds=60):

@@ -151,3 +151,16 @@ def floats(scalars):
 
 def fp32(scalars):
     return {name: {step: float(np.float32(value)) for step, value in curve.items()} for name, curve in scalars.items()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_network():
+    """Of the modules that import it."""
+    with offline():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def services_of_their_own(monkeypatch):
+    """wandb names its service process in the environment; programs started by a test would use the test's own."""
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)

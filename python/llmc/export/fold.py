@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,6 +119,16 @@ class PlainGPT2:
     def epsilon_ratio(self) -> float:
         """The largest |1 - 1 / c^2|: how far the trained model's epsilon is from the plain GPT-2's, in units of it."""
         return max(abs(1 - 1 / c**2) for c in self.streams)
+
+    def summary(self, assumed: Sequence[str]) -> list[str]:
+        """The first lines of an export's report: the weights, what is folded into them, and notes with `assumed`."""
+        rows, tokens = self.checkpoint.shape.vocab_size, self.shape.vocab_size
+        cut = f"vocabulary cut from {rows} rows to the {tokens} tokens of {self.checkpoint.tokenizer}"
+        return [
+            f"weights {self.checkpoint.path}",
+            f"folded  {self.description() or 'nothing: the weights are those of a plain GPT-2'}",
+            *(f"note    {note}" for note in [self.epsilon_note(), *assumed, cut if rows > tokens else ""] if note),
+        ]
 
     def epsilon_note(self) -> str:
         """The effect of layer norm's epsilon; "" if there is none. The outputs of a layer norm are

@@ -105,9 +105,7 @@ def _report(plain: PlainGPT2, out: Path, dtype: str, notes: list[str]) -> list[s
     head = "tied" if shape.tie_embeddings else "untied"
     tokens = min(100, max(1, shape.max_seq_len // 2))
     return [
-        f"weights {plain.checkpoint.path}",
-        f"folded  {plain.description() or 'nothing: the weights are those of a plain GPT-2'}",
-        *(f"note    {note}" for note in [*notes, plain.epsilon_note()] if note),
+        *plain.summary(notes),
         f"wrote   {out}: {dtype}, {out.stat().st_size:,} bytes, head {head}",
         f"length  {shape.max_seq_len} tokens at most, with the one that begins a text: llama.cpp does not check",
         "use it in llama.cpp:",

@@ -101,16 +101,7 @@ def _report(plain: PlainGPT2, out: Path, dtype: str, written: Written) -> list[s
 
     checkpoint = plain.checkpoint
     tied = "tied" if plain.shape.tie_embeddings else "untied"
-    lines = [
-        f"weights {checkpoint.path}",
-        f"folded  {plain.description() or 'nothing: the weights are those of a plain GPT-2'}",
-    ]
-    if note := plain.epsilon_note():
-        lines.append(f"note    {note}")
-    lines += [f"note    {note}" for note in assumptions(checkpoint, frozenset({"heads"}))]
-    rows, tokens = checkpoint.shape.vocab_size, plain.shape.vocab_size
-    if rows > tokens:
-        lines.append(f"note    vocabulary cut from {rows} rows to the {tokens} tokens of {checkpoint.tokenizer}")
+    lines = plain.summary(assumptions(checkpoint, frozenset({"heads"})))
     if written.rounded:
         lines.append(f"note    {dtype} has rounded numbers, first of {written.rounded}: --dtype fp32 keeps them")
     if checkpoint.tokenizer == "unknown":
