@@ -7,22 +7,15 @@ import os
 import re
 import shutil
 import subprocess
-from collections import Counter
-from pathlib import Path
 
 import pytest
 from program import ROOT
 
+from llmc.bench.toolkit import disassembly, resources, tool
+
 ARCHITECTURES = ["sm_80", "sm_90a"]
 NEWER = ["89", "100", "120"]  # the tensor-core kernels only, each file for one architecture
 BUILD = ROOT / "build" / "cuda-tests"
-
-
-def tool(name):
-    """A program of the CUDA toolkit: on PATH, in CUDA_HOME, or from pip."""
-    places = [Path(os.environ["CUDA_HOME"], "bin", name)] if "CUDA_HOME" in os.environ else []
-    places += ROOT.glob(f".venv/lib/python3*/site-packages/nvidia/cu*/bin/{name}")
-    return shutil.which(name) or next((str(p) for p in places if p.exists()), None)
 
 
 needs_nvcc = pytest.mark.skipif(tool("nvcc") is None, reason="no nvcc: run make cuda-toolkit")
@@ -42,41 +35,6 @@ def built():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return BUILD
-
-
-def demangle(names):
-    return subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True).stdout.splitlines()
-
-
-def resources(report):
-    """{(architecture, kernel): {"registers", "spilled", "stack"}} from what ptxas -v printed."""
-    found, kernel = {}, None
-    names = re.findall(r"Compiling entry function '(\w+)'", report)
-    readable = dict(zip(names, demangle(names), strict=True))
-    for line in report.splitlines():
-        if match := re.search(r"Compiling entry function '(\w+)' for '(\w+)'", line):
-            kernel = match[2], readable[match[1]]
-            found[kernel] = {}
-        elif match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
-            found[kernel] |= {"stack": int(match[1]), "spilled": int(match[2]) + int(match[3])}
-        elif match := re.search(r"Used (\d+) registers", line):
-            found[kernel]["registers"] = int(match[1])
-    return found
-
-
-def disassembly(path):
-    """{(architecture, kernel): Counter of opcodes}, such as LDG.E.128, of an object or cubin."""
-    text = subprocess.run([tool("cuobjdump"), "-sass", str(path)], capture_output=True, text=True).stdout
-    found, architecture, counter = {}, None, None
-    for line in text.splitlines():
-        if match := re.search(r"arch = (\w+)", line):
-            architecture = match[1]
-        elif match := re.search(r"Function : (\w+)", line):
-            counter = found.setdefault((architecture, match[1]), Counter())
-        elif match := re.search(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line):
-            counter[match[1]] += 1
-    readable = dict(zip({name for _, name in found}, demangle({name for _, name in found}), strict=True))
-    return {(architecture, readable[name]): counter for (architecture, name), counter in found.items()}
 
 
 @pytest.fixture(scope="module")
