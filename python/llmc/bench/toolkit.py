@@ -75,12 +75,13 @@ def listings(path: Path) -> dict[Key, list[str]]:
     found: dict[Key, list[str]] = {}
     architecture, lines = "", []
     for line in cuobjdump(path, "-sass").splitlines():
-        if match := re.search(r"^arch = (\w+)|^\s+\.target\s+(\w+)", line):
-            architecture = match[1] or match[2]
-        elif match := re.search(r"Function : ([\w$.]+)", line):
+        if line.startswith("        "):  # an instruction, or the rest of its encoding
+            if line.startswith("        /*"):
+                lines.append(line)
+        elif match := re.match(r"\s+\.target\s+(\w+)", line):
+            architecture = match[1]
+        elif match := re.match(r"\s+Function : ([\w$.]+)", line):
             lines = found.setdefault((architecture, match[1]), [])
-        elif re.match(r"\s+/\*[0-9a-f]{4,}\*/", line):
-            lines.append(line)
     readable = demangle(name for _, name in found)
     return {(architecture, readable[name]): lines for (architecture, name), lines in found.items()}
 
@@ -99,8 +100,10 @@ def launch_bounds(path: Path) -> dict[Key, int]:
     found: dict[Key, int] = {}
     architecture, kernel, awaited = "", "", False
     for line in cuobjdump(path, "-elf").splitlines():
-        if match := re.match(r"arch = (\w+)|\.nv\.info\.([\w$.]+)|\.section", line):
-            architecture, kernel = match[1] or architecture, match[2] or ("" if not match[1] else kernel)
+        if match := re.match(r"64-bit ELF:.* sm=(\w+)", line):
+            architecture, kernel = f"sm_{match[1]}", ""
+        elif match := re.match(r"(\.nv\.info)\.([\w$.]+)$", line):
+            kernel = match[2]
         elif "EIATTR_" in line:
             awaited = "EIATTR_MAX_THREADS" in line
         elif awaited and kernel and (match := re.search(r"Value:\s+0x(\w+) 0x(\w+) 0x(\w+)", line)):

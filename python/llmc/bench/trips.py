@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 
 from llmc.bench.paths import Loop
 from llmc.bench.sass import Graph, Instruction, branch_target
@@ -15,8 +16,12 @@ COMPARE = {
 
 def number(text: str) -> int | None:
     if re.fullmatch(r"U?RZ|SRZ|-?0x[0-9a-f]+", text):
-        return 0 if text.endswith("RZ") else int(text, 16)
+        return 0 if text.endswith("RZ") else signed(int(text, 16))
     return None
+
+
+def signed(bits: int) -> int:
+    return bits - (1 << 32) if bits >= 1 << 31 else bits
 
 
 def operands(i: Instruction) -> list[str]:
@@ -58,8 +63,11 @@ def start_value(graph: Graph, loop: Loop, register: str) -> int | None:
     if not writes or writes[-1].guard:
         return None
     last, values = writes[-1], operands(writes[-1])[1:]
-    if last.name in ("MOV", "UMOV", "CS2R", "HFMA2") and len(values) == 1:
+    if last.name in ("MOV", "UMOV", "CS2R") and len(values) == 1:
         return number(values[0])
+    if last.name == "HFMA2" and values[:2] == ["-RZ", "RZ"]:  # two halves, whose bits are the constant's
+        low, high = (struct.unpack("<H", struct.pack("<e", float(value)))[0] for value in (values[3], values[2]))
+        return int(low) | int(high) << 16
     if last.opcode.startswith("IMAD.MOV") and values[:2] == ["RZ", "RZ"]:
         return number(values[2])
     return None
