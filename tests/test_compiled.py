@@ -198,6 +198,9 @@ COUNTED = """
         ("MOV R0, RZ", "ISETP.NE.AND P0, PT, R0, 0x7, PT", "IADD3 R0, R0, 0x1, RZ", "@P0", 8),
         ("HFMA2.MMA R0, -RZ, RZ, 0, 5.9604644775390625e-08", "VIADD R0, R0, 0x1",
          "ISETP.LT.AND P0, PT, R0, 0x4, PT", "@P0", 3),
+        ("MOV R0, RZ", "IADD3 R0, PT, PT, R0, 0x20, RZ", "ISETP.GE.U32.AND P0, PT, R0, 0x60, PT", "@!P0", 3),
+        ("PLOP3.LUT P1, PT, PT, PT, PT, 0x80, 0x8", "PLOP3.LUT P2, PT, P1, PT, PT, 0x80, 0x8",
+         "PLOP3.LUT P1, PT, PT, PT, PT, 0x8, 0x80", "@P2", 2),
         ("MOV R0, RZ", "IADD3 R0, R0, 0x1, RZ", "ISETP.GE.AND P0, PT, R0, c[0x0][0x160], PT", "@!P0", None),
         ("LDG.E R0, [R2.64]", "IADD3 R0, R0, 0x1, RZ", "ISETP.GE.AND P0, PT, R0, 0x40, PT", "@!P0", None),
         ("@P1 MOV R0, RZ", "IADD3 R0, R0, 0x1, RZ", "ISETP.GE.AND P0, PT, R0, 0x40, PT", "@!P0", None),
@@ -215,6 +218,8 @@ def test_a_loop_with_a_constant_count_counts_that_often():
     found = facts(text)
     assert found["path"]["instructions"] == 2 + 10 * 4
     assert found["loop"]["instructions"] == 4 and found["loop"]["trips"] == 10
+    assert found["path"]["uncounted_loops"] == 0 == found["loop"]["uncounted_loops"]
+    assert facts(text.replace("MOV R0, RZ", "MOV R0, R9"))["path"]["uncounted_loops"] == 1
 
 
 # --- A product: ring of tiles, epilogue inside the loop, column sums, tails ---

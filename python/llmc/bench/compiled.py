@@ -17,7 +17,7 @@ loads, load_bytes, stores, store_bytes, for one thread (an instruction whose gua
 
 Definitions. Blocks are basic blocks; sass.mark_slow says which accesses and calls are slow (single elements of vectors,
 calls), and all paths below first have the fewest of them. A path runs through a loop once; its instructions then count
-as often as the loop runs if that is a constant (trips.py), else once.
+as often as the loop runs if that is a constant (trips.py), else once; `uncounted_loops` says of how many loops inside.
 - Hot path: of the paths from the start to the end of the kernel the one with the most instructions; an EXIT with a
   guard is not taken (nor in the epilogue).
 - Main loop: the loop with the most tensor-core instructions once round, the inner of two nested loops unless the outer
@@ -59,7 +59,7 @@ class Kernel:
     def __init__(self, lines: Iterable[str]) -> None:
         self.graph = Graph(parse(lines))
         self.loops = loops(self.graph.next, self.graph.entry)
-        self.trips = {loop: constant_trips(self.graph, loop) or 1 for loop in self.loops}
+        self.trips = {loop: constant_trips(self.graph, loop) for loop in self.loops}
 
     def instructions(self, path: Iterable[int], once_round: int | None = None) -> list[Instruction]:
         """Those of the blocks; of an inner loop as often as it runs. once_round: the header of a loop, which counts
@@ -67,7 +67,12 @@ class Kernel:
         return [i for node in path for i in self.graph.blocks[node].instructions * self.times(node, once_round)]
 
     def times(self, node: int, once_round: int | None) -> int:
-        return prod(n for loop, n in self.trips.items() if node in loop.body and once_round not in loop.body)
+        return prod(n or 1 for loop, n in self.trips.items() if node in loop.body and once_round not in loop.body)
+
+    def totals(self, path: list[int], once_round: int | None = None) -> Facts:
+        inside = [loop for loop in self.loops if loop.header in path and once_round not in loop.body]
+        uncounted = sum(loop.header != once_round and self.trips[loop] is None for loop in inside)
+        return {**totals(self.instructions(path, once_round)), "uncounted_loops": uncounted}
 
     def longest(self, node: int) -> Weight:
         block = self.graph.blocks[node]
@@ -204,11 +209,11 @@ def code_facts(lines: Iterable[str]) -> Facts:
     """path, loops, loop, epilogue, in_flight of one kernel's SASS."""
     kernel = Kernel(lines)
     path, main = kernel.hot_path(), kernel.main_loop() or []
-    found: Facts = {"path": totals(kernel.instructions(path)), "loop": None, "epilogue": None, "loops": []}
+    found: Facts = {"path": kernel.totals(path), "loop": None, "epilogue": None, "loops": []}
     for loop in sorted(kernel.loops, key=lambda loop: loop.header):
         cycle = kernel.round_of(loop)
-        facts_of: Facts = dict(totals(kernel.instructions(cycle, loop.header)))
-        facts_of |= {"start": loop.header, "trips": constant_trips(kernel.graph, loop)}
+        facts_of = kernel.totals(cycle, loop.header)
+        facts_of |= {"start": loop.header, "trips": kernel.trips[loop]}
         facts_of["innermost"] = not any(other.body < loop.body for other in kernel.loops)
         found["loops"].append(facts_of)
         if main and loop.header == main[0]:
@@ -216,7 +221,7 @@ def code_facts(lines: Iterable[str]) -> Facts:
             if facts_of["tensor"]:
                 facts_of["per_tensor"] = facts_of["instructions"] / facts_of["tensor"]
     if main and (after := kernel.epilogue(main)) is not None:
-        found["epilogue"] = totals(kernel.instructions(after, main[0]))
+        found["epilogue"] = kernel.totals(after, main[0])
         elements = accumulators(kernel.instructions(main, main[0]))
         found["epilogue"] |= {"elements": elements}
         if elements:
