@@ -3,145 +3,32 @@ nvcc.
 """
 
 import json
-import re
 import subprocess
-from itertools import count
-from pathlib import Path
 
 import pytest
 from program import ROOT
+from sass_listing import listing
 
-from llmc.bench import compiled, occupancy, paths, sass, toolkit, trips
+from llmc.bench import compiled, sass, toolkit
 
 needs_nvcc = pytest.mark.skipif(
     toolkit.tool("nvcc") is None or toolkit.tool("cuobjdump") is None, reason="no nvcc or cuobjdump: make cuda-toolkit"
 )
 
 
-def listing(text):
-    """Lines as cuobjdump prints them: 16 bytes an instruction, labels (NAME:) replaced by addresses."""
-    addresses, instructions = {}, []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        if line.endswith(":"):
-            addresses[line[:-1]] = 16 * len(instructions)
-        else:
-            instructions.append(line)
-    labels = re.compile(r"\b(" + "|".join(addresses or {"-"}) + r")\b")
-    return [
-        f"        /*{16 * n:04x}*/    {labels.sub(lambda m: hex(addresses[m[1]]), line)} ;    /* 0x0 */"
-        for n, line in enumerate(instructions)
-    ]
-
-
-def graph(text):
-    return sass.Graph(sass.parse(listing(text)))
-
-
 def facts(text):
     return compiled.code_facts(listing(text))
 
 
-# --- Instructions, blocks, branches ---
-
-
-def test_instructions_are_parsed():
-    lines = listing("@!P0 LDG.E.128.CONSTANT R4, desc[UR6][R2.64+0x10]\n@UP1 UIADD3 UR4, UR4, 0x1, URZ\nEXIT")
-    load, add, end = sass.parse(['\t.headerflags @"EF_CUDA_SM80"', *lines, " " * 40 + "/* 0x000fe20000000800 */"])
-    assert (load.address, load.guard, load.opcode, load.width) == (0, "!P0", "LDG.E.128.CONSTANT", 16)
-    assert load.is_load and load.base == (2, 16)
-    assert load.registers == {2, 3, 4, 5, 6, 7} and load.written == {4, 5, 6, 7}
-    assert (add.guard, add.registers) == ("UP1", frozenset())
-    assert (end.opcode, end.operands) == ("EXIT", "")
-
-
-@pytest.mark.parametrize(
-    "instruction, width",
-    [("LDG.E.U16 R0, [R2.64]", 2), ("LDG.E R0, [R2.64]", 4), ("STG.E.64 [R2.64], R0", 8), ("LD.E.U8 R0, [R2.64]", 1),
-     ("LDGSTS.E.BYPASS.LTC128B.128 [R9], [R2.64]", 16), ("LDG.E.ENL2.256 R4, R8, [R2.64]", 32)],
-)  # fmt: skip
-def test_widths(instruction, width):
-    assert sass.parse(listing(instruction))[0].width == width
-
-
-def test_branches_make_blocks():
-    g = graph("""
-        ISETP.GE.AND P0, PT, R0, c[0x0][0x160], PT
-        @P0 BRA far
-        BRA.U UP0, far
-        @P1 EXIT
-        BRA.DIV UR4, unlikely
-        BSSY B0, far
-        far:
-        BRA P2, last
-        @!PT BRA far
-        last:
-        EXIT
-        unlikely:
-        BRA far
-    """)
-    far, last = 0x60, 0x80
-    assert g.next[0x00] == [far, 0x20]
-    assert g.next[0x20] == [far, 0x30]
-    assert g.next[0x30] == [sass.EXIT, 0x40] and g.next_if_working[0x30] == [0x40]
-    assert g.next[0x40] == [0x50]  # threads have not gone different ways
-    assert g.next[far] == [last, 0x70]
-    assert g.next[last] == [sass.EXIT] == g.next_if_working[last]
-
-
-def test_a_call_of_a_function_returns_and_one_of_the_kernels_code_is_a_jump():
-    g = graph("""
-        again:
-        @P1 BRA division
-        @P0 CALL.REL.NOINC done
-        BRA again
-        division:
-        MOV R2, 0x50
-        CALL.REL.NOINC slow_path
-        BRA again
-        done:
-        EXIT
-        slow_path:
-        FMUL R0, R0, R1
-        RET.REL.NODEC R2 0x0
-    """)
-    assert g.next[0x10] == [0x60, 0x20]
-    assert g.next[0x30] == [0x50] and g.blocks[0x30].calls and g.blocks[0x30].slow == 1
-    assert not g.blocks[0x10].slow
-
-
-def test_a_jump_table_leads_to_what_nothing_else_reaches():
-    g = graph("BRX R2 -0x10\none:\nMOV R0, R1\nEXIT\nMOV R0, R2\nEXIT")
-    assert g.next[0] == [0x10, 0x30]
-
-
-# --- Slow accesses ---
-
-VECTOR = "".join(f"LDG.E.U16 R{10 + i}, [R2.64+{hex(2 * i)}]\n" for i in range(8))
-
-
-def slow(text):
-    return sum(block.slow for block in graph(text).blocks.values())
-
-
-def test_elements_of_a_vector_are_slow_in_kernels_with_whole_vectors():
-    assert slow(f"LDG.E.128 R4, [R2.64]\n{VECTOR}EXIT") == 8
-    assert slow(f"{VECTOR}EXIT") == 0  # a kernel without vectors
-    registers = count(20, 2)
-    other_registers = re.sub(r"\[R2", lambda match: f"[R{next(registers)}", VECTOR)
-    assert slow(f"LDG.E.128 R4, [R2.64]\n{other_registers}EXIT") == 8
-
-
-def test_other_narrow_accesses_are_not_slow():
-    assert slow("LDG.E.128 R4, [R2.64]\nLDG.E R0, [R8.64+0x40]\nLDG.E R1, [R8.64+0x44]\nEXIT") == 0
-    rows = "".join(f"LDG.E R{20 + i}, [R2.64+{hex(32 * i)}]\n" for i in range(8))
-    assert slow(f"LDG.E.128 R4, [R2.64]\n{rows}EXIT") == 0
+# --- The hot path ---
 
 
 def test_a_path_avoids_slow_accesses_though_they_are_more_instructions():
+    tail = "\n".join(f"LDG.E.U16 R{10 + n}, [R2.64+{hex(2 * n)}]" for n in range(8))
     found = facts(f"""
         @P0 EXIT
         @P1 BRA whole
-        {VECTOR}
+        {tail}
         BRA store
         whole:
         LDG.E.128 R4, [R2.64]
@@ -153,68 +40,16 @@ def test_a_path_avoids_slow_accesses_though_they_are_more_instructions():
     assert (found["path"]["loads"], found["path"]["load_bytes"], found["path"]["store_bytes"]) == (1, 16, 16)
 
 
-# --- Loops and paths ---
-
-
-def test_dominators_and_nested_loops():
-    following = {0: [1], 1: [2, 5], 2: [3], 3: [2, 4], 4: [1], 5: [sass.EXIT]}
-    assert paths.dominators(following, 0) == {0: 0, 1: 0, 2: 1, 3: 2, 4: 3, 5: 1, sass.EXIT: 5}
-    inner, outer = paths.loops(following, 0)
-    assert (inner.header, inner.body, inner.latches) == (2, {2, 3}, {3})
-    assert (outer.header, outer.body, outer.latches) == (1, {1, 2, 3, 4}, {4})
-
-
-def test_the_longest_path_runs_once_through_a_loop_that_is_left_from_its_header():
-    following = {0: [1], 1: [2, 3], 2: [1], 3: [sass.EXIT]}
-    assert paths.best_path(following, 0, [sass.EXIT], lambda node: (1,)) == [0, 1, 2, 3]
-    endless = {0: [1], 1: [0]}
-    assert paths.best_path(endless, 0, [sass.EXIT], lambda node: (1,)) is None
-
-
-def test_paths_compare_by_the_first_weight_first():
-    following = {0: [1, 2], 1: [3], 2: [3], 3: [sass.EXIT]}
-    weights = {0: (0, 1), 1: (-1, 100), 2: (0, 1), 3: (0, 1)}
-    assert paths.best_path(following, 0, [sass.EXIT], weights.__getitem__) == [0, 2, 3]
-    best = [weights[0], (0, 100), weights[2], weights[3]]
-    assert paths.best_path(following, 0, [sass.EXIT], lambda node: best[node]) == [0, 1, 3]
-
-
-COUNTED = """
-    {start}
-    again:
-    FADD R1, R1, R2
-    {step}
-    {test}
-    {guard} BRA again
-    EXIT
-"""
-
-
-@pytest.mark.parametrize(
-    "start, step, test, guard, expected",
-    [
-        ("IMAD.MOV.U32 R0, RZ, RZ, RZ", "IADD3 R0, R0, 0x20, RZ", "ISETP.GE.U32.AND P0, PT, R0, 0x40, PT", "@!P0", 2),
-        ("MOV R0, 0x5", "VIADD R0, R0, 0xffffffff", "ISETP.NE.AND P3, PT, R0, RZ, PT", "@P3", 5),
-        ("MOV R0, RZ", "ISETP.NE.AND P0, PT, R0, 0x7, PT", "IADD3 R0, R0, 0x1, RZ", "@P0", 8),
-        ("HFMA2.MMA R0, -RZ, RZ, 0, 5.9604644775390625e-08", "VIADD R0, R0, 0x1",
-         "ISETP.LT.AND P0, PT, R0, 0x4, PT", "@P0", 3),
-        ("MOV R0, RZ", "IADD3 R0, PT, PT, R0, 0x20, RZ", "ISETP.GE.U32.AND P0, PT, R0, 0x60, PT", "@!P0", 3),
-        ("PLOP3.LUT P1, PT, PT, PT, PT, 0x80, 0x8", "PLOP3.LUT P2, PT, P1, PT, PT, 0x80, 0x8",
-         "PLOP3.LUT P1, PT, PT, PT, PT, 0x8, 0x80", "@P2", 2),
-        ("MOV R0, RZ", "IADD3 R0, R0, 0x1, RZ", "ISETP.GE.AND P0, PT, R0, c[0x0][0x160], PT", "@!P0", None),
-        ("LDG.E R0, [R2.64]", "IADD3 R0, R0, 0x1, RZ", "ISETP.GE.AND P0, PT, R0, 0x40, PT", "@!P0", None),
-        ("@P1 MOV R0, RZ", "IADD3 R0, R0, 0x1, RZ", "ISETP.GE.AND P0, PT, R0, 0x40, PT", "@!P0", None),
-    ],
-)  # fmt: skip
-def test_constant_trips(start, step, test, guard, expected):
-    g = graph(COUNTED.format(start=start, step=step, test=test, guard=guard))
-    (loop,) = paths.loops(g.next, g.entry)
-    assert trips.constant_trips(g, loop) == expected
-
-
 def test_a_loop_with_a_constant_count_counts_that_often():
-    text = COUNTED.format(start="MOV R0, RZ", step="IADD3 R0, R0, 0x1, RZ",
-                          test="ISETP.GE.AND P0, PT, R0, 0xa, PT", guard="@!P0")  # fmt: skip
+    text = """
+        MOV R0, RZ
+        again:
+        FADD R1, R1, R2
+        IADD3 R0, R0, 0x1, RZ
+        ISETP.GE.AND P0, PT, R0, 0xa, PT
+        @!P0 BRA again
+        EXIT
+    """
     found = facts(text)
     assert found["path"]["instructions"] == 2 + 10 * 4
     assert found["loop"]["instructions"] == 4 and found["loop"]["trips"] == 10
@@ -320,6 +155,20 @@ def test_a_loop_over_parts_of_a_tile_is_inside_the_main_loop():
     assert found["loop"]["tensor"] == 4 + 3 and found["loop"]["instructions"] == 1 + 4 * 4 + 5
 
 
+def test_accumulators_are_the_sums_that_are_carried_round():
+    """Not those that begin with zeros; scaled ones are carried, and their registers may change."""
+    products = [
+        "CS2R R24, SRZ", "HMMA.16816.F32.BF16 R20, R40, R50, RZ", "HMMA.16816.F32.BF16 R20, R44, R52, R20",
+        "HMMA.16816.F32.BF16 R24, R44, R52, R24", "FMUL R8, R60, R9", "HMMA.16816.F32.BF16 R60, R20, R54, R8",
+        "HMMA.16816.F32.BF16 R64, R20, R56, R64", "HMMA.16816.F32.BF16 R64, R24, R58, R64.reuse",
+    ]  # fmt: skip
+    assert compiled.accumulators(sass.parse(listing("\n".join(products)))) == 2 * 4
+    wide = "HGMMA.64x256x16.F32.BF16 R24, {}, !UPT\nHGMMA.64x256x16.F32.BF16 R24, {}, R24, gsb0"
+    assert compiled.accumulators(sass.parse(listing(wide.format(*2 * ["gdesc[UR8]"])))) == 0
+    carried = "HGMMA.64x256x16.F32.BF16 R24, R4, gdesc[UR8], R24\nHGMMA.64x256x16.F32.BF16 R24, R8, gdesc[UR8], R24"
+    assert compiled.accumulators(sass.parse(listing(carried))) == 128
+
+
 # --- Loads in flight ---
 
 
@@ -383,105 +232,6 @@ def test_ptxas_report():
 )  # fmt: skip
 def test_names_without_arguments(readable, short):
     assert toolkit.short_name(readable) == short
-
-
-# --- Resident blocks ---
-
-
-@pytest.mark.parametrize(
-    "architecture, threads, registers, shared, blocks",
-    [
-        ("sm_80", 256, 32, 0, 8),  # threads
-        ("sm_80", 256, 33, 0, 6),  # registers, 40 of each thread
-        ("sm_80", 256, 255, 0, 1),
-        ("sm_80", 1024, 65, 0, 0),  # does not run
-        ("sm_80", 32, 16, 0, 32),  # blocks
-        ("sm_86", 32, 16, 0, 16),
-        ("sm_89", 32, 16, 0, 24),
-        ("sm_120", 32, 16, 0, 24),
-        ("sm_90a", 384, 168, 0, 1),
-        ("sm_80", 128, 32, 81 << 10, 2),  # shared memory
-        ("sm_80", 128, 32, 82 << 10, 1),
-        ("sm_89", 128, 32, 100 << 10, 0),
-        ("sm_100", 128, 32, 227 << 10, 1),
-    ],
-)
-def test_resident_blocks(architecture, threads, registers, shared, blocks):
-    assert occupancy.resident_blocks(architecture, threads, registers, shared) == blocks
-
-
-def compile_and_run(folder, text, *options):
-    (folder / "main.cpp").write_text(text)
-    command = ["g++", "-std=c++20", f"-I{ROOT}", *options, "-o", "main", "main.cpp"]
-    subprocess.run(command, cwd=folder, check=True)
-    return subprocess.run([folder / "main"], capture_output=True, text=True, check=True).stdout
-
-
-def test_limits_are_those_of_the_emulator(tmp_path):
-    text = compile_and_run(
-        tmp_path,
-        f"""
-        #include <cstdio>
-        #include "llmc/emulator/limits.h"
-        int main() {{
-            for (int capability : {{{", ".join(map(str, occupancy.LIMITS))}}}) {{
-                const auto l = llmc::emulator::limits(capability);
-                std::printf("%d %d %d %zu %zu\\n", capability, l.threads, l.blocks, l.multiprocessor_shared,
-                            l.block_shared);
-            }}
-        }}
-        """,
-    )
-    rows = [list(map(int, line.split())) for line in text.splitlines()]
-    assert {row[0]: occupancy.Limits(*row[1:]) for row in rows} == occupancy.LIMITS
-
-
-def test_resident_blocks_are_those_of_the_toolkits_occupancy_header(tmp_path):
-    nvcc = toolkit.tool("nvcc")
-    places = [Path("/usr/local/cuda/include"), *Path("/usr/local").glob("cuda-*/include")]
-    places += [Path(nvcc).resolve().parents[1] / "include"] if nvcc else []
-    include = next((p for p in places if (p / "cuda_occupancy.h").exists()), None)
-    if include is None:
-        pytest.skip("no cuda_occupancy.h")
-    text = compile_and_run(
-        tmp_path,
-        """
-        #include <cstdio>
-        #include <cuda_occupancy.h>
-        #include "llmc/emulator/limits.h"
-        int main() {
-            for (int capability : {80, 86, 89, 90, 100, 120})
-                for (int threads : {32, 96, 128, 256, 384, 512, 1024})
-                    for (int registers : {16, 32, 40, 56, 64, 72, 96, 128, 168, 200, 255})
-                        for (int kib : {0, 1, 24, 33, 49, 80, 99, 114, 163, 227}) {
-                            const auto l = llmc::emulator::limits(capability);
-                            cudaOccDeviceProp p;
-                            p.computeMajor = capability / 10, p.computeMinor = capability % 10;
-                            p.maxThreadsPerBlock = 1024, p.maxThreadsPerMultiprocessor = l.threads, p.warpSize = 32;
-                            p.regsPerBlock = p.regsPerMultiprocessor = 65536, p.numSms = 1;
-                            p.sharedMemPerBlock = 48 << 10, p.sharedMemPerMultiprocessor = l.multiprocessor_shared;
-                            p.sharedMemPerBlockOptin = l.block_shared, p.reservedSharedMemPerBlock = 1024;
-                            cudaOccFuncAttributes a;
-                            a.maxThreadsPerBlock = 1024, a.numRegs = registers, a.sharedSizeBytes = 0;
-                            a.partitionedGCConfig = PARTITIONED_GC_OFF;
-                            a.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN, a.numBlockBarriers = 1;
-                            a.maxDynamicSharedSizeBytes = l.block_shared;
-                            cudaOccDeviceState s;
-                            cudaOccResult r;
-                            if (size_t(kib) << 10 > l.block_shared) continue;
-                            const auto e = cudaOccMaxActiveBlocksPerMultiprocessor(&r, &p, &a, &s, threads, kib << 10);
-                            std::printf("%d %d %d %d %d\\n", capability, threads, registers, kib,
-                                        e == CUDA_OCC_SUCCESS ? r.activeBlocksPerMultiprocessor : -1);
-                        }
-        }
-        """,
-        f"-isystem{include}",
-    )
-    rows = [list(map(int, line.split())) for line in text.splitlines()]
-    assert len(rows) > 2000
-    for capability, threads, registers, kib, blocks in rows:
-        ours = occupancy.resident_blocks(f"sm_{capability}", threads, registers, kib << 10)
-        assert ours == blocks, (capability, threads, registers, kib)
 
 
 # --- Small kernels, compiled ---

@@ -144,19 +144,23 @@ class Kernel:
 
 
 def accumulators(instructions: Iterable[Instruction]) -> int:
-    """fp32 sums that a thread carries round a loop: those of tensor-core instructions that add to what they were."""
-    written: set[str] = set()
-    sizes: dict[str, int] = {}
+    """fp32 sums that a thread carries round a loop: of the tensor-core instructions those that add to registers that no
+    other of them wrote since (they may be scaled in between). Sums that begin with zeros are not carried."""
+    products: set[int] = set()  # results and zeros, by their first registers
+    carried = 0
     for i in instructions:
-        operands = [operand.strip() for operand in i.operands.split(",")]
-        if not i.is_tensor or not operands:
+        if not i.is_tensor:
+            products = products | i.written if i.is_zero else products - i.written
             continue
-        result = operands[0].removesuffix(".reuse")
-        if result not in written and any(o.removesuffix(".reuse") == result for o in operands[1:]):
+        registers = [re.fullmatch(r"R(\d+)(?:\.reuse)?", operand.strip()) for operand in i.operands.split(",")]
+        added = [int(match[1]) for match in registers[2:] if match]  # B and C, or C alone
+        is_sum = bool(added) and (i.name == "HGMMA" or len(added) == 2 or registers[-1] is not None)
+        if is_sum and added[-1] not in products:
             columns = re.search(r"\.64x(\d+)x", i.opcode)
-            sizes[result] = int(columns[1]) // 2 if columns else 4
-        written.add(result)
-    return sum(sizes.values())
+            carried += int(columns[1]) // 2 if columns else 4
+        if registers[0]:
+            products.add(int(registers[0][1]))
+    return carried
 
 
 @dataclass

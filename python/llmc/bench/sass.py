@@ -45,6 +45,11 @@ class Instruction:
     def is_tensor(self) -> bool:
         return self.name in ("HMMA", "HGMMA", "IMMA", "IGMMA", "QGMMA", "UTCHMMA", "QMMA", "OMMA")
 
+    @property
+    def is_zero(self) -> bool:
+        """Writes nothing but zeros."""
+        return bool(re.fullmatch(r"R\d+(, (S?RZ|-RZ|0))+", self.operands)) and self.guard == ""
+
     @cached_property
     def width(self) -> int:
         """Bytes of memory that one thread accesses."""
