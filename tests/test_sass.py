@@ -103,6 +103,13 @@ def test_elements_of_a_vector_are_slow_in_kernels_with_whole_vectors():
     assert slow(f"LDG.E.128 R4, [R2.64]\n{other_registers}EXIT") == 8
 
 
+def test_two_elements_are_slow_if_one_may_not_exist():
+    pair = "STG.E [R2.64+0x20], R4\n{}STG.E [R2.64+0x24], R5\n"
+    assert slow("STG.E.128 [R8.64], R4\n" + pair.format("@P4 ") + "EXIT") == 2
+    assert slow("STG.E.128 [R8.64], R4\n" + pair.format("") + "EXIT") == 0
+    assert slow("STG.E.128 [R8.64], R4\n" + pair.format("IADD3 R2, R2, 0x8, RZ\n@P4 ") + "EXIT") == 0
+
+
 def test_other_narrow_accesses_are_not_slow():
     assert slow("LDG.E.128 R4, [R2.64]\nLDG.E R0, [R8.64+0x40]\nLDG.E R1, [R8.64+0x44]\nEXIT") == 0
     rows = "".join(f"LDG.E R{20 + i}, [R2.64+{hex(32 * i)}]\n" for i in range(8))

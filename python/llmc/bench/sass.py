@@ -224,8 +224,9 @@ def mark_slow(blocks: Iterable[Block]) -> None:
 
     An access of global memory is that of a single element of a vector if the kernel also accesses 16 bytes at a time,
     and if it is one of at least four of the same kind and width at offsets that follow each other: from the same
-    register, without a write of that register in between, or at most 48 instructions away. Other narrow accesses (a
-    row's mean, a token, fields of a struct) are not slow. Calls are slow, unless they have a guard: those are skipped.
+    register, without a write of that register in between, or at most 48 instructions away. From the same register two
+    are enough if one has a guard (elements that may not exist). Other narrow accesses (a row's mean, a token, fields of
+    a struct) are not slow. Calls are slow, unless they have a guard: those are skipped.
     """
     blocks = list(blocks)
     instructions = [i for block in blocks for i in block.instructions]
@@ -239,34 +240,37 @@ def mark_slow(blocks: Iterable[Block]) -> None:
 def elements_of_vectors(instructions: list[Instruction]) -> set[int]:
     """The addresses of accesses of single elements of vectors."""
     writes: Counter[int] = Counter()  # of a register so far
-    same_register: dict[tuple[str, int, int, int, int], list[tuple[int, int]]] = defaultdict(list)  # offset, address
+    same_register: dict[tuple[str, int, int, int, int], list[tuple[int, Instruction]]] = defaultdict(list)
     kinds: dict[tuple[str, int], list[tuple[int, int, int]]] = defaultdict(list)  # number, offset, address
     for number, i in enumerate(instructions):
         if (i.is_load or i.is_store) and i.width <= 4 and i.base:
             register, offset = i.base
             value = i.name, i.width, register, writes[register], writes[register + 1]
-            same_register[value].append((offset, i.address))
+            same_register[value].append((offset, i))
             kinds[i.name, i.width].append((number, offset, i.address))
         writes.update(i.written)
     found: set[int] = set()
     for value, places in same_register.items():
-        offsets = {offset for offset, _ in places}
-        found.update(address for offset, address in places if run(offsets, offset, value[1]) >= RUN)
+        offsets, guarded = {offset for offset, _ in places}, {offset for offset, i in places if i.guard}
+        for offset, i in places:
+            vector = run(offsets, offset, value[1])
+            if len(vector) >= RUN or (len(vector) > 1 and not guarded.isdisjoint(vector)):
+                found.add(i.address)
     for (_, width), accesses in kinds.items():
         for number, offset, address in accesses:
-            if run({o for n, o, _ in accesses if abs(n - number) <= NEAR}, offset, width) >= RUN:
+            if len(run({o for n, o, _ in accesses if abs(n - number) <= NEAR}, offset, width)) >= RUN:
                 found.add(address)
     return found
 
 
-def run(offsets: set[int], offset: int, width: int) -> int:
-    """How many offsets follow each other, with one of them."""
+def run(offsets: set[int], offset: int, width: int) -> range:
+    """The offsets that follow each other, with one of them."""
     first = last = offset
     while first - width in offsets:
         first -= width
     while last + width in offsets:
         last += width
-    return (last - first) // width + 1
+    return range(first, last + 1, width)
 
 
 def totals(instructions: Iterable[Instruction]) -> dict[str, int]:
