@@ -362,13 +362,13 @@ def test_products_of_this_project():
     path = ROOT / "build/cuda-tests/llmc/cuda/matmul_forward.o"
     if not path.exists():
         pytest.skip("not built: make cuda-tests CUDA_BUILD=build/cuda-tests")
-    found = compiled.facts([path], r"matmul_bf16_kernel<false, false, 4, .*::Linear")
-    bounds = {"Linear<": (5, 20), "LinearResidual<": (6, 24), "LinearGelu<": (10, 45)}
-    assert len(found) == len(bounds)
+    found = compiled.facts([path], r"matmul_bf16_kernel<.*::Linear", "sm_80")
+    assert len(found) >= 3
     for name, by_architecture in found.items():
-        least, most = next(bound for epilogue, bound in bounds.items() if f"::{epilogue}" in name)
-        for of in by_architecture.values():
-            assert of["loop"]["tensor"] == 64 and of["loop"]["ldsm"] == 16 and of["loop"]["async_copies"] >= 6
-            assert of["loop"]["local"] == 0 and of["loop"]["per_tensor"] < 6
-            assert of["epilogue"]["elements"] == 128 and least < of["epilogue"]["per_element"] < most
-            assert of["epilogue"]["store_bytes"] >= 2 * 128
+        (of,) = by_architecture.values()
+        loop, epilogue = of["loop"], of["epilogue"]
+        assert loop["tensor"] >= 32 and loop["tensor_flops"] == 4096 * loop["tensor"], name
+        assert loop["ldsm"] > 0 and loop["async_copies"] > 0 and loop["bar"] > 0 and loop["local"] == 0, name
+        assert loop["stores"] == 0 and loop["per_tensor"] < 6, name
+        assert epilogue["elements"] >= 32 and 3 < epilogue["per_element"] < 45, name
+        assert epilogue["store_bytes"] >= 2 * epilogue["elements"], name

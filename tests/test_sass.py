@@ -35,6 +35,15 @@ def test_widths(instruction, width):
     assert sass.parse(listing(instruction))[0].width == width
 
 
+@pytest.mark.parametrize(
+    "instruction, flops",
+    [("HMMA.16816.F32.BF16 R0, R4, R8, R0", 4096), ("HMMA.1688.F32.TF32 R0, R4, R8, R0", 2048),
+     ("HGMMA.64x256x16.F32.BF16 R24, gdesc[UR8], R24, gsb0", 131072), ("FFMA R0, R1, R2, R0", 0)],
+)  # fmt: skip
+def test_flops_of_tensor_cores(instruction, flops):
+    assert sass.parse(listing(instruction))[0].flops == flops
+
+
 def test_branches_make_blocks():
     g = graph("""
         ISETP.GE.AND P0, PT, R0, c[0x0][0x160], PT

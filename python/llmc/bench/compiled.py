@@ -10,8 +10,9 @@ arguments. Of each:
   loop                                that of the main loop, or None
   epilogue                            counts from the main loop to its next start or the kernel's end, or None
   in_flight                           {first, most}: {loads, bytes} that a thread waits for
-The counts are those of sass.totals: instructions, tensor, async_copies, ldsm, bar, shfl, sel, mufu, mufu_ex2, ...,
-loads, load_bytes, stores, store_bytes, for one thread (an instruction whose guard is false is issued, and counts).
+The counts are those of sass.totals: instructions, tensor (instructions), tensor_flops (of a warp), async_copies, ldsm,
+bar, shfl, sel, mufu, mufu_ex2, ..., ffma, lds, sts, loads, load_bytes, stores, store_bytes, local (accesses of spilled
+registers and arrays), for one thread (an instruction whose guard is false is issued, and counts).
 
     python -m llmc.bench.compiled OBJECT... [--kernel PATTERN] [--arch sm_90a] [--json]
 
@@ -31,7 +32,7 @@ as often as the loop runs if that is a constant (trips.py), else once; `uncounte
   number of accumulators of a thread, `per_element` the instructions over that.
 - Loads in flight: along the hot path and twice round the main loop, an instruction that names a register of a load that
   is still awaited waits for that load; DEPBAR.LE SB0, n waits for the cp.async groups but for the last n. `first` is
-  what was awaited at the first such instruction, `most` the largest such number.
+  what was awaited at the first such instruction, `most` the largest such number. Copies by TMA are not seen.
 """
 
 from __future__ import annotations

@@ -45,6 +45,15 @@ class Instruction:
     def is_tensor(self) -> bool:
         return self.name in ("HMMA", "HGMMA", "IMMA", "IGMMA", "QGMMA", "UTCHMMA", "QMMA", "OMMA")
 
+    @cached_property
+    def flops(self) -> int:
+        """Of a tensor-core instruction, a warp's share: HMMA.16816 is 16 x 8 x 16, HGMMA.64x256x16 is of four warps."""
+        if match := re.search(r"\.64x(\d+)x(\d+)", self.opcode):
+            return 2 * 64 * int(match[1]) * int(match[2]) // 4
+        if match := re.match(r"HMMA\.16(8)(\d+)\.", self.opcode):
+            return 2 * 16 * int(match[1]) * int(match[2])
+        return 0
+
     @property
     def is_zero(self) -> bool:
         """Writes nothing but zeros."""
@@ -278,6 +287,7 @@ def totals(instructions: Iterable[Instruction]) -> dict[str, int]:
     instructions = list(instructions)
     names = Counter(i.name for i in instructions)
     found = {"instructions": len(instructions), "tensor": sum(i.is_tensor for i in instructions)}
+    found["tensor_flops"] = sum(i.flops for i in instructions)
     found["async_copies"] = sum(i.is_async_copy for i in instructions)
     for name in ("LDSM", "BAR", "SHFL", "SEL", "MUFU", "FFMA", "LDS", "STS"):
         found[name.lower()] = names[name]
