@@ -40,7 +40,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -52,6 +51,7 @@ from llmc.bench.paths import Loop, Weight, best_cycle, best_path, loops
 from llmc.bench.sass import EXIT, Graph, Instruction, parse, totals
 from llmc.bench.toolkit import Key, launch_bounds, listings, resources, short_name
 from llmc.bench.trips import constant_trips
+from llmc.errors import run_main
 
 Facts = dict[str, Any]
 
@@ -310,4 +310,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)
