@@ -116,6 +116,15 @@ $(BUILD)/tsan/%.o: %.cpp $(BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(EMU_FLAGS) -DLLMC_EMULATOR_TSAN -MMD -MP -c $< -o $@
 
+# The same, counting (llmc/emulator/counters.h): instrumented as for ThreadSanitizer, without its runtime.
+COUNT := -DLLMC_EMULATOR_COUNT -g1
+$(BUILD)/count/%.o: %.cu $(BUILD)/flags | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) $(COUNT) -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/count/%.o: %.cpp $(BUILD)/flags | headers
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) $(COUNT) -MMD -MP -c $< -o $@
+
 # --- The CUDA kernels for GPUs. nvcc: on PATH, in CUDA_HOME, or from pip (make cuda-toolkit) ---
 NVCC ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null) \
                     $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu*/bin/nvcc))
@@ -158,6 +167,7 @@ $(CUDA_BUILD)/train_gpt2cu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CUDA_OBJEC
 	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
 train_gpt2cu: $(CUDA_BUILD)/train_gpt2cu
 	cp $< $@
+cuda-objects: $(CUDA_OBJECTS)
 cuda-tests: $(CUDA_BUILD)/train_gpt2cu $(CUDA_BUILD)/conformance
 
 # Tests of every instruction wrapper, on the CPU and on a GPU
@@ -165,7 +175,10 @@ $(foreach kind,emu asan tsan,$(eval $(BUILD)/$(kind)/conformance: $(BUILD)/$(kin
     $(COMMON_OBJECTS) $(call objects,$(kind)/,$(KERNELS) $(EMULATOR))))
 # Faults that the emulator must refuse (tests/test_emulator.py)
 $(BUILD)/emu/faults: $(BUILD)/emu/tests/cuda/faults.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
-$(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance $(BUILD)/emu/faults:
+# Requests of memory that the counters must count (tests/test_counters.py)
+$(BUILD)/count/counting: $(BUILD)/count/tests/cuda/counting.o $(COMMON_OBJECTS) \
+    $(call objects,count/,$(KERNELS) $(EMULATOR))
+$(BUILD)/emu/conformance $(BUILD)/asan/conformance $(BUILD)/tsan/conformance $(BUILD)/emu/faults $(BUILD)/count/counting:
 	$(CXX) $(FLAGS) $(RUNTIME) $^ -o $@ -lpthread
 $(CUDA_BUILD)/conformance: $(CUDA_BUILD)/tests/cuda/conformance.o $(COMMON_OBJECTS) $(CUDA_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -ldl -lrt -lpthread
@@ -203,15 +216,17 @@ module-cuda: $(PY_BUILD)/_cuda.so     ## llmc.cuda
 # The emulated module with sanitized kernels, for tests/test_sanitizers.py
 module-asan: $(BUILD)/asan/_emu.so
 module-tsan: $(BUILD)/tsan/_emu.so
+module-count: $(BUILD)/count/_emu.so
 $(BUILD)/asan/_emu.so: $(call objects,asan/,$(KERNELS) $(EMULATOR))
+$(BUILD)/count/_emu.so: $(call objects,count/,$(KERNELS) $(EMULATOR))
 $(BUILD)/tsan/_emu.so: $(call objects,tsan/,$(KERNELS) $(EMULATOR))
 $(BUILD)/asan/_emu.so $(BUILD)/asan/conformance: RUNTIME := $(ASAN)
 $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
-$(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS)
+$(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so $(BUILD)/count/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
-.PHONY: run test cuda-tests test-slow test-avx2 test-sanitizers figures gpu-check bench lint help clean FORCE \
-        module module-emu module-cuda module-asan module-tsan headers toolchain cuda-toolkit python venv venv-dev \
+.PHONY: run test cuda-objects cuda-tests kernel-report test-slow test-avx2 test-sanitizers figures gpu-check bench lint help clean FORCE \
+        module module-emu module-cuda module-asan module-tsan module-count headers toolchain cuda-toolkit python venv venv-dev \
         options stubs tidy
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
@@ -234,7 +249,8 @@ run: venv             ## train a small muP GPT-2 on your Python's standard libra
 JOBS   ?= $(shell nproc)
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SANITIZED := $(foreach kind,emu asan tsan,$(BUILD)/$(kind)/conformance) module-asan module-tsan
-BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(BUILD)/emu/faults $(SANITIZED)
+BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(BUILD)/emu/faults $(SANITIZED) \
+                   module-count $(BUILD)/count/counting
 CUDA_TESTS := CUDA_BUILD=$(BUILD)/cuda-tests CUDA_ARCH="80 90a"  # for tests/test_cuda_build.py
 test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on the CPU
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
@@ -257,6 +273,12 @@ figures: venv         ## the figures, tables and data of mup.md, from new runs (
 	@scripts/figures.sh
 gpu-check:            ## on a machine with a GPU: build, test, compare with PyTorch, benchmark (8 minutes)
 	@scripts/gpu_check.sh
+# Code for all architectures whose resident blocks it reports.
+REPORTED := CUDA_BUILD=$(BUILD)/kernel-report CUDA_ARCH="80 89 90a 100 120"
+kernel-report: venv-dev  ## counts what the CUDA kernels ask of a GPU, without one: bench/kernels.json (3 minutes)
+	@$(MAKE) --no-print-directory -j$(JOBS) module-emu module-count
+	@scripts/setup.sh cuda-toolkit && $(MAKE) --no-print-directory -j$(JOBS) $(REPORTED) cuda-objects
+	$(PYTHON) dev/kernel_report.py --json bench/kernels.json
 bench: venv-dev       ## times this program and train_gpt2.py in turn, at the same sizes (half an hour on two cores)
 	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2 module
 	$(PYTHON) dev/bench.py

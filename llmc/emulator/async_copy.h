@@ -3,6 +3,7 @@
 // missing wait. ThreadSanitizer sees a write at both moments.
 #pragma once
 #include <cstdint>
+#include "llmc/emulator/counters.h"
 #include "llmc/emulator/grid.h"
 
 namespace llmc::emulator {
@@ -14,10 +15,14 @@ bool next_to_land(int most_pending, PendingCopy& copy);
 
 inline void start_copy(void* destination, const void* source) {
     remember_copy({destination, source});
+#ifdef LLMC_EMULATOR_COUNT
+    counted_copy16(destination, source);
+#else
     *static_cast<uint4*>(destination) = {~0u, ~0u, ~0u, ~0u};
+#endif
 }
 
-inline void wait_for_copies(int most_pending) {
+LLMC_UNCOUNTED inline void wait_for_copies(int most_pending) {
     for (PendingCopy copy; next_to_land(most_pending, copy);) {
         if (copy.source)
             *static_cast<uint4*>(copy.destination) = *static_cast<const uint4*>(copy.source);

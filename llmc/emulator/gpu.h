@@ -5,6 +5,7 @@
 
 #include "llmc/core/tensor.h"
 #include "llmc/emulator/async_copy.h"
+#include "llmc/emulator/counters.h"
 #include "llmc/emulator/language.h"
 #include "llmc/emulator/memory.h"
 #include "llmc/emulator/numerics.h"
@@ -30,8 +31,19 @@ GPU uint32_t shared_address(const void* p) {
 
 // Word by word, which ThreadSanitizer sees: gcc does not show it the read of a structure that is passed on.
 GPU uint4 words_at(const void* p) {
+#ifdef LLMC_EMULATOR_COUNT
+    return emulator::counted_load16(p, emulator::Access::plain);
+#else
     const auto* words = static_cast<const uint32_t*>(p);
     return {words[0], words[1], words[2], words[3]};
+#endif
+}
+GPU void set_words_at(void* p, const uint4& v) {
+#ifdef LLMC_EMULATOR_COUNT
+    emulator::counted_store16(p, v);
+#else
+    *static_cast<uint4*>(p) = v;
+#endif
 }
 GPU uint4 load16(const void* p, Location where = Location::current()) {
     emulator::check_global16(p, "load16", where);
@@ -39,7 +51,7 @@ GPU uint4 load16(const void* p, Location where = Location::current()) {
 }
 GPU void store16(void* p, const uint4& v, Location where = Location::current()) {
     emulator::check_global16(p, "store16", where);
-    *static_cast<uint4*>(p) = v;
+    set_words_at(p, v);
 }
 GPU uint4 load_shared16(const void* p, Location where = Location::current()) {
     emulator::check_shared16(p, "load_shared16", where);
@@ -47,7 +59,7 @@ GPU uint4 load_shared16(const void* p, Location where = Location::current()) {
 }
 GPU void store_shared16(void* p, const uint4& v, Location where = Location::current()) {
     emulator::check_shared16(p, "store_shared16", where);
-    *static_cast<uint4*>(p) = v;
+    set_words_at(p, v);
 }
 
 template <int kThreads, int kBlocks = 1>
@@ -55,12 +67,20 @@ GPU void launch_bounds(Location where = Location::current()) {
     emulator::check_launch_bounds(kThreads, where);
 }
 
-GPU float exp2_approx(float x) { return emulator::hardware_numerics() ? emulator::hardware_exp2(x) : std::exp2(x); }
-GPU float tanh_approx(float x) { return emulator::hardware_numerics() ? emulator::hardware_tanh(x) : std::tanh(x); }
+GPU float exp2_approx(float x) {
+    emulator::count(emulator::Event::exp2);
+    return emulator::hardware_numerics() ? emulator::hardware_exp2(x) : std::exp2(x);
+}
+GPU float tanh_approx(float x) {
+    emulator::count(emulator::Event::tanh);
+    return emulator::hardware_numerics() ? emulator::hardware_tanh(x) : std::tanh(x);
+}
 GPU float rsqrt_approx(float x) {
+    emulator::count(emulator::Event::rsqrt);
     return emulator::hardware_numerics() ? emulator::inexact(1 / std::sqrt(double(x)), x) : 1.0f / std::sqrt(x);
 }
 GPU float divide_approx(float a, float b) {
+    emulator::count(emulator::Event::reciprocal);
     return emulator::hardware_numerics() ? emulator::inexact(double(a) / double(b), b) : a / b;
 }
 
@@ -75,15 +95,27 @@ GPU void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
                       Location where = Location::current()) {
     emulator::mma_m16n8k16_bf16(d, a, b, where);
 }
+struct MatrixRow {
+    uint64_t low, high;
+};
+GPU MatrixRow row_at(const void* row) {
+#ifdef LLMC_EMULATOR_COUNT
+    const uint4 v = emulator::counted_load16(row, emulator::Access::ldmatrix);
+    return {v.x | uint64_t{v.y} << 32, v.z | uint64_t{v.w} << 32};
+#else
+    const auto* halves = static_cast<const uint64_t*>(row);
+    return {halves[0], halves[1]};
+#endif
+}
 GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
     emulator::check_shared16(row, "ldmatrix", where);
-    const auto* halves = static_cast<const uint64_t*>(row);
-    emulator::distribute_rows(r, halves[0], halves[1], false, where);
+    const auto [low, high] = row_at(row);
+    emulator::distribute_rows(r, low, high, false, where);
 }
 GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
     emulator::check_shared16(row, "ldmatrix", where);
-    const auto* halves = static_cast<const uint64_t*>(row);
-    emulator::distribute_rows(r, halves[0], halves[1], true, where);
+    const auto [low, high] = row_at(row);
+    emulator::distribute_rows(r, low, high, true, where);
 }
 
 GPU void cp_async16(void* destination, const void* source, bool exists = true, Location where = Location::current()) {

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "llmc/core/format.h"
+#include "llmc/emulator/counters.h"
 #include "llmc/emulator/limits.h"
 
 namespace llmc::emulator {
@@ -32,6 +33,7 @@ struct Grid {
     char start_order, end_order;  // order tokens: memory before, in and after the grid
 
     unsigned blocks() const { return launch.grid.x * launch.grid.y * launch.grid.z; }
+    unsigned blocks_to_run() const { return kCounts ? emulator::blocks_to_run(launch) : blocks(); }
     unsigned threads() const { return launch.block.x * launch.block.y * launch.block.z; }
     void report(const std::string& what) {
         std::lock_guard lock(mutex);
@@ -251,9 +253,11 @@ void Worker::run(Grid& g) {
     main.adopt_current_thread();
     set_stage();
     const unsigned size = g.launch.cluster;
-    for (unsigned first; !failed && (first = g.next_block.fetch_add(size)) < g.blocks();) {
+    for (unsigned first; !failed && (first = g.next_block.fetch_add(size)) < g.blocks_to_run();) {
         place_cluster(first);
+        begin_counting_block(first);
         run_cluster();
+        end_counting_block();
     }
     // Only here: the threads of a later block must not be ordered after those of an earlier one.
     order_acquire(&g.end_order);
@@ -362,16 +366,19 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
     const unsigned clusters = grid.blocks() / unsigned(launch.cluster);
     int workers = options().workers ? options().workers : int(std::max(1u, std::thread::hardware_concurrency()));
     workers = int(std::min<unsigned>(unsigned(workers), clusters));
-    if (workers <= 1 || uint64_t(grid.blocks()) * grid.threads() < 512)
+    begin_counting(launch);
+    if (kCounts || workers <= 1 || uint64_t(grid.blocks()) * grid.threads() < 512)
         own_worker().run(grid);
     else
         pool.run(grid, workers - 1);
+    end_counting();
     if (grid.failure.empty()) return;
     const Location& where = launch.where;
     throw std::runtime_error(grid.failure + " (kernel launched at " + where.file_name() + ":" +
                              std::to_string(where.line()) + ")");
 }
 
+bool in_kernel() { return g_worker && g_worker->running; }
 Thread& self() { return *g_worker->running; }
 Cluster& cluster() { return g_worker->cluster; }
 const Launch& launch_shape() { return g_worker->grid->launch; }

@@ -98,12 +98,14 @@ struct Launch {
     size_t shared = 0;  // bytes
     int cluster = 1;
     Location where = Location::current();  // of the launch
+    const void* kernel = nullptr;
 };
 // What is wrong with a launch on this GPU, in a sentence; empty if it is right.
 std::string launch_problem(const Launch& launch);
 // Runs body() once per CUDA thread. Throws std::runtime_error with the place of the first failure.
 void run_grid(const Launch& launch, const std::function<void()>& body);
 
+bool in_kernel();  // whether the caller is a CUDA thread
 // Of the running CUDA thread:
 Thread& self();
 Cluster& cluster();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "llmc/core/error.h"
+#include "llmc/emulator/counters.h"
 #include "llmc/emulator/limits.h"
 #include "llmc/emulator/memory.h"
 
@@ -78,6 +79,7 @@ void mbarrier_arrive(uint64_t* barrier, int rank, int bytes, const Location& whe
 
 void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where) {
     need(gpu().clusters, "mbarrier.try_wait", where);
+    count(Event::mbarrier_wait);
     self().waits_for = "mbarrier";
     self().where = where;
     while (int(at(barrier).phase) == parity) yield();

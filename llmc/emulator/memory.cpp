@@ -63,6 +63,13 @@ bool is_accessible(const void* p, size_t bytes) {
     return last.contains(p, bytes);
 }
 
+Allocation allocation_of(const void* p) {
+    auto after = allocations().upper_bound(static_cast<const char*>(p));
+    if (after == allocations().begin()) return {};
+    const auto& [begin, end] = *std::prev(after);
+    return p < end ? Allocation{begin, size_t(end - begin)} : Allocation{};
+}
+
 void check_global16(const void* p, const char* what, const Location& where) {
     if (reinterpret_cast<uintptr_t>(p) % 16 == 0 && is_accessible(p, 16)) return;
     self().where = where;

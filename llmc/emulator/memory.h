@@ -10,6 +10,11 @@ namespace llmc::emulator {
 void remember_allocation(const void* pointer, size_t bytes);
 void forget_allocation(const void* pointer);
 bool is_accessible(const void* p, size_t bytes);  // by a kernel, as global memory
+struct Allocation {
+    const char* begin = nullptr;
+    size_t bytes = 0;
+};
+Allocation allocation_of(const void* p);  // that p is in, or none
 
 // Fail, with the place, unless the running thread may access 16 aligned bytes there, in global memory (load16, store16,
 // the source of cp.async) or in its block's shared memory.

@@ -5,7 +5,8 @@
 #pragma once
 #include <cstddef>
 
-#if defined(__SANITIZE_THREAD__) || defined(LLMC_EMULATOR_TSAN)
+// The counting build uses -fsanitize=thread without its runtime (counters.h).
+#if (defined(__SANITIZE_THREAD__) || defined(LLMC_EMULATOR_TSAN)) && !defined(LLMC_EMULATOR_COUNT)
 #include <sanitizer/tsan_interface.h>
 #define LLMC_TSAN 1
 #else

@@ -1,5 +1,6 @@
 #include "llmc/emulator/tensor_core.h"
 
+#include "llmc/emulator/counters.h"
 #include "llmc/emulator/numerics.h"
 
 namespace llmc::emulator {
@@ -18,6 +19,7 @@ struct Product {
 // With group = lane / 4 and t = lane % 4: a[r] holds A[group + 8 (r % 2)][2t + 8 (r / 2)] and the next column; b[r]
 // holds B[2t + 8 r][group] and the next row; d[r] is D[group + 8 (r / 2)][2t + r % 2].
 void multiply(void* const (&deposits)[32]) {
+    count(Event::mma);
     float a[16][16], b[16][8];
     for (int lane = 0; lane < 32; ++lane) {
         const Product& p = *static_cast<Product*>(deposits[lane]);

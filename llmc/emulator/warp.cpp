@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "llmc/emulator/counters.h"
+
 namespace llmc::emulator {
 namespace {
 
@@ -59,6 +61,7 @@ void join(uint32_t mask, const char* what, const Location& where, bool orders_me
 }  // namespace
 
 void sync_block(const Location& where) {
+    count(Event::block_barrier);
     Block& block = *self().block;
     wait_at(block.barrier, [&] { return block.alive; }, "__syncthreads", where, true);
 }
@@ -82,6 +85,7 @@ void sync_warp(uint32_t mask, const Location& where) {
 uint64_t exchange(uint32_t mask, uint64_t value, int source, const char* what, const Location& where) {
     Thread& me = self();
     Warp& warp = *me.warp;
+    count(Event::exchange);
     if (!(mask & warp.alive & 1u << source)) {
         me.where = where;
         fail(std::string(what) + " reads lane " + std::to_string(source) + ", which takes no part");

@@ -15,7 +15,8 @@ void launch_bf16(const Problem<bf16>& p, const Schedule& schedule, const Parts& 
     constexpr int kThreads = kWarpsM * kWarpsN * kWarp;
     constexpr size_t kShared = sizeof(MatmulShared<kAByColumns, kBByRows, kWarpsN>);
     const auto kernel = matmul_bf16_kernel<kAByColumns, kBByRows, kWarpsN, Epilogue>;
-    const int resident = multiprocessors() * blocks_per_multiprocessor(kernel, kThreads, kShared);
+    constexpr int kPlanned = (kWarpsN == 4 ? kWide : kNarrow).resident;  // the emulator does not know registers
+    const int resident = multiprocessors() * std::min(kPlanned, blocks_per_multiprocessor(kernel, kThreads, kShared));
     launch({unsigned(std::min(schedule.items(), resident)), kThreads, kShared}, kernel, p, schedule, parts, column_sum,
            epilogue);
 }

@@ -1,0 +1,371 @@
+#include "llmc/emulator/counters.h"
+
+#ifdef LLMC_EMULATOR_COUNT
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "llmc/emulator/grid.h"
+#include "llmc/emulator/memory.h"
+
+namespace llmc::emulator {
+namespace {
+
+constexpr const char* kEvents[] = {"mma",  "wgmma", "block_barrier", "mbarrier_wait", "exchange",
+                                   "exp2", "tanh",  "rsqrt",         "reciprocal"};
+constexpr const char* kAccesses[] = {"plain", "ldmatrix", "cp_async", "bulk", "wgmma"};
+constexpr int kEventCount = int(Event::kCount), kAccessCount = int(Access::kCount);
+
+// The lanes' parts of one execution of an instruction by a warp.
+struct Request {
+    uint64_t address[32];
+    uint32_t lanes = 0;
+};
+struct Total {
+    uint64_t requests = 0, actual = 0, ideal = 0, bytes = 0;  // sectors or wavefronts
+    void add(const Total& t) { requests += t.requests, actual += t.actual, ideal += t.ideal, bytes += t.bytes; }
+};
+// An instruction as one warp executes it: requests that some lanes have not reached yet, from number `first` on.
+struct Stream {
+    std::deque<Request> open;
+    uint32_t first = 0, executed[32] = {};
+};
+struct Site {
+    int bytes = 0;
+    bool write = false, shared = false;
+    Access access = Access::plain;
+    Total total;
+    std::vector<Stream> warps;
+};
+
+// Sectors of an allocation, each counted once a block: [write].
+struct Traffic {
+    size_t bytes = 0;  // of the allocation
+    uint64_t once[2] = {};
+};
+
+struct Counters {
+    bool on = false;
+    Launch launch;
+    uint64_t events[kEventCount] = {};
+    std::unordered_map<const void*, Site> sites;
+    Total without_lanes[kAccessCount][2][2];  // [access][shared][write]
+    std::unordered_set<uint64_t> touched[2];  // sectors of this block: [write]
+    std::map<const char*, Traffic> allocations;
+};
+Counters g_counters;  // one worker only: grid.cpp sees to that
+
+template <class Sector>
+void touch(Counters& c, Sector begin, Sector end, bool write) {
+    Traffic* traffic = nullptr;
+    for (; begin != end; ++begin) {
+        if (!c.touched[write].insert(*begin).second) continue;
+        if (!traffic) {
+            const Allocation of = allocation_of(reinterpret_cast<const void*>(*begin * 32 + 31));
+            traffic = &c.allocations[of.begin];
+            traffic->bytes = of.bytes;
+        }
+        ++traffic->once[write];
+    }
+}
+
+void count_sectors(Counters& c, const Request& r, int bytes, bool write, Total& total) {
+    static thread_local std::vector<uint64_t> sectors, words;
+    sectors.clear(), words.clear();
+    const int unit = std::min(bytes, 4);
+    for (int lane = 0; lane < 32; ++lane) {
+        if (!(r.lanes >> lane & 1)) continue;
+        for (int b = 0; b < bytes; b += unit) {
+            words.push_back((r.address[lane] + uint64_t(b)) / uint64_t(unit));
+            sectors.push_back((r.address[lane] + uint64_t(b)) / 32);
+        }
+    }
+    const auto distinct = [](std::vector<uint64_t>& v) {
+        std::sort(v.begin(), v.end());
+        v.erase(std::unique(v.begin(), v.end()), v.end());
+        return v.size();
+    };
+    const uint64_t useful = distinct(words) * uint64_t(unit);
+    total.add({1, distinct(sectors), (useful + 31) / 32, useful});
+    touch(c, sectors.begin(), sectors.end(), write);
+}
+
+// Wavefronts of rows of at most 16 bytes that are served together.
+template <class Address>
+int wavefronts(int count, int bytes, Address&& address, std::vector<uint64_t>& all) {
+    uint64_t words[32 * 4];
+    int used = 0, in_bank[32] = {}, most = 0;
+    for (int i = 0; i < count; ++i)
+        for (int b = 0; b < std::max(bytes, 4); b += 4) words[used++] = (address(i) + uint64_t(b)) / 4;
+    std::sort(words, words + used);
+    used = int(std::unique(words, words + used) - words);
+    for (int i = 0; i < used; ++i) most = std::max(most, ++in_bank[words[i] % 32]);
+    all.insert(all.end(), words, words + used);
+    return most;
+}
+
+void count_wavefronts(const Request& r, int bytes, Total& total) {
+    static thread_local std::vector<uint64_t> words;
+    words.clear();
+    const int together = bytes >= 16 ? 8 : bytes == 8 ? 16 : 32;
+    uint64_t actual = 0;
+    for (int first = 0; first < 32; first += together) {
+        int lanes[32], count = 0;
+        for (int lane = first; lane < first + together; ++lane)
+            if (r.lanes >> lane & 1) lanes[count++] = lane;
+        if (count) actual += uint64_t(wavefronts(count, bytes, [&](int i) { return r.address[lanes[i]]; }, words));
+    }
+    std::sort(words.begin(), words.end());
+    words.erase(std::unique(words.begin(), words.end()), words.end());
+    total.add({1, actual, (words.size() + 31) / 32, words.size() * 4});
+}
+
+void close(Counters& c, Site& site, const Request& r) {
+    if (site.shared)
+        count_wavefronts(r, site.bytes, site.total);
+    else
+        count_sectors(c, r, site.bytes, site.write, site.total);
+}
+
+bool counting() { return g_counters.on && in_kernel(); }
+
+std::string json(const Total& t) {
+    char text[160];
+    std::snprintf(text, sizeof text, "{\"requests\": %lu, \"actual\": %lu, \"ideal\": %lu, \"bytes\": %lu}",
+                  static_cast<unsigned long>(t.requests), static_cast<unsigned long>(t.actual),
+                  static_cast<unsigned long>(t.ideal), static_cast<unsigned long>(t.bytes));
+    return text;
+}
+
+// Bytes from the start of the program or module that has this code, which `nm` and `addr2line` count from too.
+uint64_t offset_in_module(const void* code) {
+    Dl_info info;
+    if (!dladdr(code, &info)) return 0;
+    return uint64_t(static_cast<const char*>(code) - static_cast<const char*>(info.dli_fbase));
+}
+
+// {"global read plain": {...}, ...} and the instructions that are furthest from ideal.
+std::string totals_json(const Counters& c) {
+    std::map<std::string, Total> totals;
+    const auto name = [](bool shared, bool write, int access) {
+        return std::string(shared ? "shared" : "global") + (write ? " write " : " read ") + kAccesses[access];
+    };
+    std::vector<std::pair<uint64_t, const std::pair<const void* const, Site>*>> wasteful;
+    for (const auto& entry : c.sites) {
+        const Site& s = entry.second;
+        totals[name(s.shared, s.write, int(s.access))].add(s.total);
+        if (s.total.actual > s.total.ideal) wasteful.push_back({s.total.actual - s.total.ideal, &entry});
+    }
+    for (int access = 0; access < kAccessCount; ++access)
+        for (int shared = 0; shared < 2; ++shared)
+            for (int write = 0; write < 2; ++write)
+                if (const Total& t = c.without_lanes[access][shared][write]; t.requests)
+                    totals[name(shared, write, access)].add(t);
+    std::string text = "\"memory\": {";
+    for (const auto& [key, total] : totals) text += (text.back() == '{' ? "\"" : ", \"") + key + "\": " + json(total);
+    text += "}, \"sites\": [";
+    std::sort(wasteful.begin(), wasteful.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (size_t i = 0; i < std::min<size_t>(wasteful.size(), 5); ++i) {
+        const auto& [site, s] = *wasteful[i].second;
+        text += (i ? ", {" : "{") + std::string("\"at\": ") + std::to_string(offset_in_module(site)) +
+                ", \"what\": \"" + name(s.shared, s.write, int(s.access)) + "\", \"total\": " + json(s.total) + "}";
+    }
+    return text + "]";
+}
+
+}  // namespace
+
+void count(Event event, uint64_t times) {
+    if (counting()) g_counters.events[int(event)] += times;
+}
+
+void count_access(const void* p, int bytes, bool write, Access access, const void* site) {
+    if (!counting()) return;
+    Counters& c = g_counters;
+    const Thread& me = self();
+    const Block& block = *me.block;
+    const auto* at = static_cast<const unsigned char*>(p);
+    const bool shared = at >= block.shared && at < block.shared + block.shared_bytes;
+    if (!shared && !is_accessible(p, size_t(bytes))) return;  // registers and arguments of the kernel
+    Site& s = c.sites[site];
+    s.bytes = bytes, s.write = write, s.shared = shared, s.access = access;
+    if (s.warps.empty()) s.warps.resize(block.warps.size());
+    Stream& warp = s.warps[size_t(me.linear / 32)];
+    const uint32_t number = warp.executed[me.lane]++ - warp.first;
+    while (warp.open.size() <= number) warp.open.emplace_back();
+    Request& request = warp.open[number];
+    request.address[me.lane] = shared ? uint64_t(at - block.shared) : reinterpret_cast<uint64_t>(p);
+    request.lanes |= 1u << me.lane;
+    while (!warp.open.empty() && warp.open.front().lanes == ~0u) {
+        close(c, s, warp.open.front());
+        warp.open.pop_front();
+        ++warp.first;
+    }
+}
+
+void count_shared_rows(const void* const* rows, int count, bool write, Access access) {
+    if (!counting()) return;
+    std::vector<uint64_t> words;
+    const unsigned char* shared = self().block->shared;
+    uint64_t actual = 0;
+    for (int first = 0; first < count; first += 8)
+        actual += uint64_t(wavefronts(
+            std::min(8, count - first), 16,
+            [&](int i) { return uint64_t(static_cast<const unsigned char*>(rows[first + i]) - shared); }, words));
+    g_counters.without_lanes[int(access)][1][write].add(
+        {1, actual, uint64_t(count * 16 + 127) / 128, uint64_t(count) * 16});
+}
+
+void count_global_bytes(const void* p, size_t bytes, bool write, Access access) {
+    if (!counting() || bytes == 0) return;
+    Counters& c = g_counters;
+    const uint64_t begin = reinterpret_cast<uint64_t>(p), first = begin / 32, last = (begin + bytes - 1) / 32;
+    c.without_lanes[int(access)][0][write].add({1, last - first + 1, (bytes + 31) / 32, bytes});
+    std::vector<uint64_t> sectors(last - first + 1);
+    for (uint64_t s = first; s <= last; ++s) sectors[s - first] = s;
+    touch(c, sectors.begin(), sectors.end(), write);
+}
+
+uint4 counted_load16(const void* p, Access access) {
+    count_access(p, 16, false, access, __builtin_return_address(0));
+    return *static_cast<const uint4*>(p);
+}
+void counted_store16(void* p, const uint4& v) {
+    count_access(p, 16, true, Access::plain, __builtin_return_address(0));
+    *static_cast<uint4*>(p) = v;
+}
+void counted_copy16(void* destination, const void* source) {
+    const char* site = static_cast<const char*>(__builtin_return_address(0));
+    count_access(destination, 16, true, Access::cp_async, site);
+    if (source) count_access(source, 16, false, Access::cp_async, site + 1);
+    *static_cast<uint4*>(destination) = {~0u, ~0u, ~0u, ~0u};
+}
+
+// A persistent kernel's blocks do the same work: one of them is enough. Of others 16: all tiles of a head.
+unsigned counted_blocks(const Launch& launch) {
+    const unsigned blocks = launch.grid.x * launch.grid.y * launch.grid.z;
+    const char* wanted = std::getenv("LLMC_COUNT_BLOCKS");
+    const unsigned few = blocks <= 4 * unsigned(options().multiprocessors) ? 1 : 16;
+    const unsigned sample = std::max(wanted ? unsigned(std::atoi(wanted)) : few, unsigned(launch.cluster));
+    return std::min(blocks, sample / unsigned(launch.cluster) * unsigned(launch.cluster));
+}
+
+unsigned blocks_to_run(const Launch& launch) {
+    const bool all = !std::getenv("LLMC_COUNTS") || std::getenv("LLMC_COUNT_RUN_ALL");
+    return all ? launch.grid.x * launch.grid.y * launch.grid.z : counted_blocks(launch);
+}
+
+void begin_counting(const Launch& launch) {
+    g_counters = {};
+    g_counters.launch = launch;
+}
+
+void begin_counting_block(unsigned block) {
+    g_counters.on = std::getenv("LLMC_COUNTS") && block < counted_blocks(g_counters.launch);
+}
+
+void end_counting_block() {
+    Counters& c = g_counters;
+    for (auto& [at, site] : c.sites)
+        for (Stream& warp : site.warps) {
+            for (const Request& r : warp.open)
+                if (r.lanes) close(c, site, r);
+            warp = {};
+        }
+    for (auto& sectors : c.touched) sectors.clear();
+}
+
+void end_counting() {
+    Counters& c = g_counters;
+    c.on = false;
+    if (!std::getenv("LLMC_COUNTS")) return;
+    const Launch& l = c.launch;
+    const unsigned blocks = l.grid.x * l.grid.y * l.grid.z, threads = l.block.x * l.block.y * l.block.z;
+    std::string events;
+    for (int i = 0; i < kEventCount; ++i)
+        events += std::string(i ? ", \"" : "\"") + kEvents[i] + "\": " + std::to_string(c.events[i]);
+    std::string traffic;
+    for (const auto& [begin, of] : c.allocations)
+        traffic += (traffic.empty() ? "[" : ", [") + std::to_string(of.bytes) + ", " + std::to_string(of.once[0]) +
+                   ", " + std::to_string(of.once[1]) + "]";
+    if (std::FILE* file = std::fopen(std::getenv("LLMC_COUNTS"), "a")) {
+        std::fprintf(
+            file,
+            "{\"kernel\": %lu, \"blocks\": %u, \"counted\": %u, \"threads\": %u, \"shared\": %zu, \"cluster\": "
+            "%d, \"events\": {%s}, \"traffic\": [%s], %s}\n",
+            static_cast<unsigned long>(offset_in_module(l.kernel)), blocks, counted_blocks(l), threads, l.shared,
+            l.cluster, events.c_str(), traffic.c_str(), totals_json(c).c_str());
+        std::fclose(file);
+    }
+}
+
+}  // namespace llmc::emulator
+
+// --- The calls of -fsanitize=thread. gcc, "Program instrumentation options" ---
+
+namespace {
+void ordinary(const void* p, int bytes, bool write, const void* site) {
+    llmc::emulator::count_access(p, bytes, write, llmc::emulator::Access::plain, site);
+}
+void range(const void* p, unsigned long bytes, bool write, const char* site) {
+    for (unsigned long i = 0; i + 4 <= bytes; i += 4) ordinary(static_cast<const char*>(p) + i, 4, write, site + i);
+}
+}  // namespace
+
+#define LLMC_ACCESS(n)                                                                             \
+    void __tsan_read##n(void* p) { ordinary(p, n, false, __builtin_return_address(0)); }           \
+    void __tsan_write##n(void* p) { ordinary(p, n, true, __builtin_return_address(0)); }           \
+    void __tsan_unaligned_read##n(void* p) { ordinary(p, n, false, __builtin_return_address(0)); } \
+    void __tsan_unaligned_write##n(void* p) { ordinary(p, n, true, __builtin_return_address(0)); }
+#define LLMC_ATOMIC(n, T)                                                                                          \
+    T __tsan_atomic##n##_load(const volatile T* p, int) {                                                          \
+        ordinary(const_cast<const T*>(p), n / 8, false, __builtin_return_address(0));                              \
+        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                               \
+    }                                                                                                              \
+    void __tsan_atomic##n##_store(volatile T* p, T v, int) {                                                       \
+        ordinary(const_cast<const T*>(p), n / 8, true, __builtin_return_address(0));                               \
+        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                                                  \
+    }                                                                                                              \
+    T __tsan_atomic##n##_fetch_add(volatile T* p, T v, int) {                                                      \
+        ordinary(const_cast<const T*>(p), n / 8, true, __builtin_return_address(0));                               \
+        return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);                                                         \
+    }                                                                                                              \
+    T __tsan_atomic##n##_exchange(volatile T* p, T v, int) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); } \
+    int __tsan_atomic##n##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {                    \
+        return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
+    }                                                                                                              \
+    int __tsan_atomic##n##_compare_exchange_weak(volatile T* p, T* expected, T v, int, int) {                      \
+        return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
+    }
+
+extern "C" {
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+void __tsan_atomic_thread_fence(int) {}
+void __tsan_read_range(void* p, unsigned long n) {
+    range(p, n, false, static_cast<const char*>(__builtin_return_address(0)));
+}
+void __tsan_write_range(void* p, unsigned long n) {
+    range(p, n, true, static_cast<const char*>(__builtin_return_address(0)));
+}
+LLMC_ACCESS(1)
+LLMC_ACCESS(2)
+LLMC_ACCESS(4)
+LLMC_ACCESS(8)
+LLMC_ACCESS(16)
+LLMC_ATOMIC(8, unsigned char)
+LLMC_ATOMIC(32, unsigned)
+LLMC_ATOMIC(64, unsigned long)
+}
+#endif
