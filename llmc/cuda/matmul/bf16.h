@@ -11,6 +11,7 @@
 // first stages are loaded during the epilogue of the tile before. Fragments are read half a stage ahead of their use.
 #pragma once
 #include "llmc/cuda/column_sums.h"
+#include "llmc/cuda/matmul/fragments.h"
 #include "llmc/cuda/matmul/plan.h"
 #include "llmc/cuda/tile.h"
 
@@ -129,25 +130,6 @@ struct WarpTile {
             for (float& x : fragment) x = 0;
     }
 
-    // Calls store(row, column, eight values) for all of the warp's tile, rows and columns counted in the block's tile.
-    template <class Store>
-    GPU void for_each_vector(Store&& store) {
-        const int group = lane_id() / 4, t = lane_id() % 4;
-#pragma unroll
-        for (int i = 0; i < kM16; ++i)
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-#pragma unroll
-                for (int j = 0; j < kN8; j += 4) {
-                    float v[kVec];
-#pragma unroll
-                    for (int q = 0; q < 4; ++q)
-#pragma unroll
-                        for (int e = 0; e < 2; ++e) v[2 * q + e] = acc[i][j + q][2 * half + e];
-                    transpose_quad(v);
-                    store(m + 16 * i + 8 * half + group, n + 8 * (j + t), v);
-                }
-    }
     // Calls store(row, sum) for the rows whose sums this lane holds.
     template <class Store>
     GPU void for_each_sum(Store&& store) {
@@ -189,15 +171,13 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
     const auto finish_item = [&](const Items& items, bool with_sums) {
         const TilePosition tile = items.tile(schedule);
         const int m = tile.m * kBlockM, n = tile.n * kBlockN, split = items.split(schedule);
-        warp.for_each_vector([&](int row, int column, float (&v)[kVec]) {
-            const int64_t r = m + row;
-            const int c = n + column, count = p.N - c;
-            if (r >= p.M || count <= 0) return;
-            if (parts.products)
-                store_upto(parts.products + (int64_t(split) * p.M + r) * p.N + c, v, count, p.N % 8 == 0);
-            else
-                epilogue(r, c, v, count);
-        });
+        if (parts.products) {
+            const Tensors<float> part{
+                .out = parts.products + int64_t(split) * p.M * p.N, .N = p.N, .aligned = p.N % 8 == 0};
+            store_fragments(warp.acc, Linear<float>{part, 1.0f}, m + warp.m, n + warp.n, p.M);
+        } else {
+            store_fragments(warp.acc, epilogue, m + warp.m, n + warp.n, p.M);
+        }
         if (with_sums)
             warp.for_each_sum([&](int row, float sum) {
                 if (m + row >= p.M) return;
@@ -218,16 +198,17 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
     Items computing(p, schedule);
     bool with_sums = kAByColumns && column_sum.out && computing.tile(schedule).n == 0;
     while (!computing.done(schedule)) {
-        load_stage();  // into the slot that all threads finished reading before the last barrier
-        warp.template read_fragments<1>(s.stages[slot], 16);
-        warp.template multiply<0>(with_sums);
-        cp_async_wait<kStages - 2>();
-        __syncthreads();
-        slot = (slot + 1) % kStages;
-        warp.template read_fragments<0>(s.stages[slot], 0);
-        warp.template multiply<1>(with_sums);
         const Items item = computing;
-        if (!computing.advance(p, schedule)) continue;
+        do {
+            load_stage();  // into the slot that all threads finished reading before the last barrier
+            warp.template read_fragments<1>(s.stages[slot], 16);
+            warp.template multiply<0>(with_sums);
+            cp_async_wait<kStages - 2>();
+            __syncthreads();
+            slot = (slot + 1) % kStages;
+            warp.template read_fragments<0>(s.stages[slot], 0);
+            warp.template multiply<1>(with_sums);
+        } while (!computing.advance(p, schedule));
         finish_item(item, with_sums);
         with_sums = kAByColumns && column_sum.out && computing.tile(schedule).n == 0;
     }

@@ -4,6 +4,7 @@
 // 16 floats read from shared memory, where both operands are stored along M and N, in two buffers. The next step's
 // elements are loaded into registers while this step is multiplied: one barrier a step.
 #pragma once
+#include "llmc/cuda/matmul/epilogue.h"
 #include "llmc/cuda/matmul/plan.h"
 
 namespace llmc::cuda {
@@ -94,7 +95,7 @@ __global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
         if (parts.products)
             store_upto(parts.products + (int64_t(split) * p.M + at) * p.N + c, acc[r], count, p.N % 8 == 0);
         else
-            epilogue(at, c, acc[r], count);
+            finish_vector(epilogue, at, c, acc[r], count);
     }
 }
 

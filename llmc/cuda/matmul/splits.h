@@ -2,6 +2,7 @@
 // the epilogue.
 #pragma once
 #include "llmc/cuda/column_sums.h"
+#include "llmc/cuda/matmul/epilogue.h"
 #include "llmc/cuda/matmul/problem.h"
 
 namespace llmc::cuda {
@@ -28,7 +29,7 @@ __global__ void __launch_bounds__(kSplitThreads)
 #pragma unroll
         for (int k = 0; k < kVec; ++k) sum[k] += x[k];
     }
-    epilogue(row, column, sum, count);
+    finish_vector(epilogue, row, column, sum, count);
 }
 
 }  // namespace llmc::cuda
