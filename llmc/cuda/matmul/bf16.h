@@ -94,7 +94,7 @@ struct WarpTile {
             if constexpr (kBByRows)
                 stage.b.b_fragments_transposed(pair, n + 8 * j, k);
             else
-                stage.b.b_fragments(pair, n + 8 * j, k);
+                stage.b.b_fragments_paired(pair, n + 8 * j, k);
         }
     }
 
@@ -174,9 +174,9 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
         if (parts.products) {
             const Tensors<float> part{
                 .out = parts.products + int64_t(split) * p.M * p.N, .N = p.N, .aligned = p.N % 8 == 0};
-            store_fragments(warp.acc, Linear<float>{part, 1.0f}, m + warp.m, n + warp.n, p.M);
+            store_fragments<!kBByRows>(warp.acc, Linear<float>{part, 1.0f}, m + warp.m, n + warp.n, p.M);
         } else {
-            store_fragments(warp.acc, epilogue, m + warp.m, n + warp.n, p.M);
+            store_fragments<!kBByRows>(warp.acc, epilogue, m + warp.m, n + warp.n, p.M);
         }
         if (with_sums)
             warp.for_each_sum([&](int row, float sum) {
