@@ -91,6 +91,7 @@ struct Accumulate {
     Tensors<float> tensors;
     float scale;
 
+    GPU void add_to_out() { tensors.input = tensors.out; }
     GPU Pair<float> operator()(const float (&v)[2], const float (&)[2], Pair<float> input, Pair<float>&) const {
         return pack_pair<float>(low_of(input) + scale * v[0], high_of(input) + scale * v[1]);
     }
