@@ -225,24 +225,26 @@ def test_no_local_memory_on_newer_architectures(architecture, source):
 
 
 def tiles():
-    """{name: (columns, resident blocks)} of the cost model."""
+    """{name: (rows, columns, resident blocks)} of the cost model."""
     text = (ROOT / "llmc/cuda/matmul/plan.h").read_text()
-    return {name: (int(n), int(blocks)) for name, n, blocks in re.findall(r"(k\w+)\{(\d+), (\d+), \d+, \d+\}", text)}
+    found = re.findall(r"(k\w+)\{(\d+), (\d+), (\d+), \d+, \d+\}", text)
+    return {name: (int(m), int(n), int(blocks)) for name, m, n, blocks in found}
 
 
 @needs_nvcc
 def test_as_many_blocks_fit_as_the_cost_model_plans(reports):
     """Of 65,536 registers on a multiprocessor, which a block gets in units of 256 a warp."""
     kinds = {
-        "kWide": (r"matmul_bf16_kernel<\w+, \w+, 4,", 256),
-        "kNarrow": (r"matmul_bf16_kernel<\w+, \w+, 2,", 128),
+        "kWide": (r"matmul_bf16_kernel<\w+, \w+, 128, 256,", 256),
+        "kNarrow": (r"matmul_bf16_kernel<\w+, \w+, 128, 128,", 128),
+        "kSmall": (r"matmul_bf16_kernel<\w+, \w+, 64, 64,", 128),
         "kFp32Tile": (FP32_PRODUCT, 256),
     }
     assert tiles().keys() == kinds.keys()
     for name, (pattern, threads) in kinds.items():
         for kernel, used in matching(reports, pattern).items():
             of_block = threads * -(-used["registers"] // 8) * 8
-            assert 65536 // of_block >= tiles()[name][1], f"{kernel}: {used}, planned {tiles()[name][1]} blocks"
+            assert 65536 // of_block >= tiles()[name][-1], f"{kernel}: {used}, planned {tiles()[name][-1]} blocks"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ WGRADS = {"c_attn": (2304, 768), "attn c_proj": (768, 768), "c_fc": (3072, 768),
 def random_cases():
     rng = np.random.default_rng(0)
     for _ in range(300):
-        tile, multiprocessors = rng.choice(["wide", "narrow", "fp32"]), int(rng.choice([1, 2, 3, 5, 46, 108, 132]))
+        tile, multiprocessors = rng.choice(["wide", "narrow", "small", "fp32"]), int(rng.choice([1, 2, 3, 5, 46, 108, 132]))
         M, N, K = (int(np.exp(rng.uniform(0, np.log(most)))) for most in (6000, 6000, 100000))
         yield tile, multiprocessors, M, N, K, int(rng.random() < 0.9)
 

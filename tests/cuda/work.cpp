@@ -1,5 +1,5 @@
 // Prints how products are divided among blocks (llmc/cuda/matmul/work.h) as plan.h plans it, for tests/test_work.py. Reads
-// lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, fp32), and writes for each one line of the plan and
+// lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, small, fp32), and writes for each one line of the plan and
 // one line for each piece of each block, in order, then "end".
 #include <iostream>
 #include <string>
@@ -12,7 +12,10 @@ int main() {
     std::string name;
     int multiprocessors, adds_up;
     for (int64_t M, N, K; std::cin >> name >> multiprocessors >> M >> N >> K >> adds_up;) {
-        const TileCost& cost = name == "wide" ? kWide : name == "narrow" ? kNarrow : kFp32Tile;
+        const TileCost& cost = name == "wide"     ? kWide
+                               : name == "narrow" ? kNarrow
+                               : name == "small"  ? kSmall
+                                                  : kFp32Tile;
         const Plan plan = plan_with(cost, M, N, K, multiprocessors, adds_up);
         const Work& w = plan.work;
         std::cout << multiprocessors * cost.resident << ' ' << w.blocks << ' ' << w.tiles() << ' ' << w.steps << ' '
