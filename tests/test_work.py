@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from program import ROOT, make_variable
+from test_ops_matmul import MATMUL_SHAPES
 
 import llmc
 
@@ -21,26 +22,39 @@ WGRADS = {"c_attn": (2304, 768), "attn c_proj": (768, 768), "c_fc": (3072, 768),
 def random_cases():
     rng = np.random.default_rng(0)
     for _ in range(300):
-        tile, multiprocessors = rng.choice(["wide", "narrow", "small", "fp32"]), int(rng.choice([1, 2, 3, 5, 46, 108, 132]))
+        tile, multiprocessors = (
+            rng.choice(["wide", "narrow", "small", "fp32"]),
+            int(rng.choice([1, 2, 3, 5, 46, 108, 132])),
+        )
         M, N, K = (int(np.exp(rng.uniform(0, np.log(most)))) for most in (6000, 6000, 100000))
         yield tile, multiprocessors, M, N, K, int(rng.random() < 0.9)
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory):
-    """{case: (plan, pieces)}: a case is (tile, multiprocessors, M, N, K, adds_up)."""
+def plan_program(tmp_path_factory):
+    """Runs tests/cuda/work.cpp: cases -> what it writes for each."""
     program = tmp_path_factory.mktemp("work") / "work"
     flags = make_variable("EMU_FLAGS")
     source = ROOT / "tests/cuda/work.cpp"
     subprocess.run([*make_variable("CXX"), *flags, source, "-o", program], cwd=ROOT, check=True)
+
+    def run(cases):
+        lines = "\n".join(" ".join(map(str, case)) for case in cases)
+        output = subprocess.run([program], input=lines, capture_output=True, text=True, check=True).stdout
+        return output.split("end\n")[:-1]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def planned(plan_program):
+    """{case: (plan, pieces)}: a case is (tile, multiprocessors, M, N, K, adds_up)."""
     cases = [*random_cases()]
     cases += [
         (tile, sms, M, N, ROWS, 1) for tile in ("wide", "narrow") for sms in (108, 132) for M, N in WGRADS.values()
     ]
-    lines = "\n".join(" ".join(map(str, case)) for case in cases)
-    output = subprocess.run([program], input=lines, capture_output=True, text=True, check=True).stdout
     found = {}
-    for case, text in zip(cases, output.split("end\n"), strict=False):
+    for case, text in zip(cases, plan_program(cases), strict=True):
         plan, *pieces = ([float(x) for x in line.split()] for line in text.splitlines())
         names = ("places", "blocks", "tiles", "steps", "whole", "clocks", "step", "turn")
         found[case] = dict(zip(names, plan, strict=True)), [tuple(map(int, piece)) for piece in pieces]
@@ -69,6 +83,18 @@ def test_every_step_is_computed_once_and_every_turn_comes_in_order(planned):
         if not case[-1]:
             assert len(pieces) == plan["tiles"]
     assert divided_plans > 100
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("epilogue", ["linear", "gelu", "residual", "linear_dgrad", "gelu_dgrad", "wgrad"])
+def test_the_tests_of_products_reach_every_tile(plan_program, epilogue, aligned):
+    def sizes(N, OC, C):
+        return (OC, C, N) if epilogue == "wgrad" else (N, C, OC) if epilogue.endswith("dgrad") else (N, OC, C)
+
+    shapes = [shape for shape in MATMUL_SHAPES if all(x % 8 == 0 for x in shape[1:]) == aligned]
+    chosen = plan_program([(epilogue, 3, *sizes(*shape), 0) for shape in shapes])
+    tiles = {"wide", "narrow"} if epilogue == "wgrad" else {"wide", "narrow", "small"}
+    assert {tile.strip() for tile in chosen} == tiles
 
 
 def simulated(plan, pieces):
