@@ -47,17 +47,14 @@ struct MatmulShared {
 // Iterates over the steps of a block. `left` is what remains of the current piece, 0 after the last one.
 template <bool kDivided>
 struct Steps {
-    int index = 0, left;  // of the piece
+    int index = -1, left = 0;  // of the piece
 
-    GPU explicit Steps(const Work& w) : left(piece(w).steps()) {}
     GPU Piece piece(const Work& w) const { return piece_of<kDivided>(w, int(blockIdx.x), index); }
-    GPU bool done() const { return left == 0; }
-    // Returns true if that completed a piece; the next one has begun then.
-    GPU bool advance(const Work& w) {
-        if (--left > 0) return false;
+    GPU Piece next(const Work& w) {
         ++index;
-        left = piece(w).steps();
-        return true;
+        const Piece p = piece(w);
+        left = p.steps();
+        return p;
     }
 };
 
@@ -158,20 +155,20 @@ __global__ void __launch_bounds__(BlockTile<kBlockM, kBlockN>::kThreads, BlockTi
     Shared& s = shared<Shared>();
     WarpTile<kAByColumns, kBByRows, kBlockM, kBlockN> warp;
 
-    Steps<kAddsUp<Epilogue>> loading(work);
+    Steps<kAddsUp<Epilogue>> loading, computing;
     int load_m = 0, load_n = 0, load_k = 0, load_slot = 0;
     const auto start_loading = [&] {
-        const Piece piece = loading.piece(work);
+        const Piece piece = loading.next(work);
         const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
         load_m = tile.m * kBlockM, load_n = tile.n * kBlockN, load_k = piece.begin * kTileK;
     };
     const auto load_stage = [&] {  // commits a group in every call, empty at the end, so that groups can be counted
-        if (!loading.done()) {
+        if (loading.left > 0) {
             auto& stage = s.stages[load_slot];
             load_operand<kAByColumns, kThreads>(stage.a, p.a, p.a_stride, load_m, load_k, p.M, p.K);
             load_operand<kBByRows, kThreads>(stage.b, p.b, p.b_stride, load_n, load_k, p.N, p.K);
             load_k += kTileK;
-            if (loading.advance(work)) start_loading();
+            if (--loading.left == 0) start_loading();
         }
         cp_async_commit();
         load_slot = (load_slot + 1) % kStages;
@@ -203,10 +200,8 @@ __global__ void __launch_bounds__(BlockTile<kBlockM, kBlockN>::kThreads, BlockTi
     __syncthreads();
     int slot = 0;
     warp.template read_fragments<0>(s.stages[slot], 0);
-    Steps<kAddsUp<Epilogue>> computing(work);
-    bool with_sums = sums_of(computing.piece(work));
-    while (!computing.done()) {
-        const auto done = computing;
+    bool with_sums = sums_of(computing.next(work));
+    while (computing.left > 0) {
         do {
             load_stage();  // into the slot that all threads finished reading before the last barrier
             warp.template read_fragments<1>(s.stages[slot], 16);
@@ -216,9 +211,9 @@ __global__ void __launch_bounds__(BlockTile<kBlockM, kBlockN>::kThreads, BlockTi
             slot = (slot + 1) % kStages;
             warp.template read_fragments<0>(s.stages[slot], 0);
             warp.template multiply<1>(with_sums);
-        } while (!computing.advance(work));
-        finish_piece(done.piece(work), with_sums);
-        with_sums = sums_of(computing.piece(work));
+        } while (--computing.left > 0);
+        finish_piece(computing.piece(work), with_sums);
+        with_sums = sums_of(computing.next(work));
     }
     cp_async_wait<0>();
 }
