@@ -13,7 +13,17 @@ MATMUL_SHAPES = [
     (600, 40, 24),
     (1030, 72, 19),
     (270, 520, 200),
-]  # N, OC, C
+    (380, 200, 120),
+    (377, 203, 121),
+    (200, 760, 40),
+    (201, 763, 41),
+    (300, 200, 200),
+    (299, 201, 199),
+    (380, 40, 760),
+    (377, 41, 763),
+    (40, 60, 500),
+    (41, 61, 499),
+]  # N, OC, C; with the emulator's three multiprocessors, every epilogue on every size of tile (test_work.py)
 
 
 @pytest.mark.parametrize("extra", ["nothing", "bias", "residual", "unscaled residual", "gelu", "gelu without bias"])

@@ -112,12 +112,41 @@ void test_shuffles() {
 }
 
 __global__ void copy16_kernel(uint4* out, const uint4* inp) { store16(out + threadIdx.x, load16(inp + threadIdx.x)); }
+__global__ void copy8_kernel(uint2* out, const uint2* inp) { store8(out + threadIdx.x, load8(inp + threadIdx.x)); }
+__global__ void copy4_kernel(uint32_t* out, const uint32_t* inp) {
+    store4(out + threadIdx.x, load4(inp + threadIdx.x));
+}
 void test_load_store() {
     std::vector<uint4> inp(64);
     for (uint32_t i = 0; i < 64; ++i) inp[i] = {i, i * i, ~i, i << 20};
-    Array<uint4> in(inp), out(64);
+    Array<uint4> in(inp), out(64), out8(64), out4(64);
     launch({1, 64}, copy16_kernel, out.data(), in.data());
     report("load16, store16", !std::memcmp(out.values().data(), inp.data(), 64 * 16));
+    launch({1, 128}, copy8_kernel, reinterpret_cast<uint2*>(out8.data()), reinterpret_cast<const uint2*>(in.data()));
+    report("load8, store8", !std::memcmp(out8.values().data(), inp.data(), 64 * 16));
+    launch({1, 256}, copy4_kernel, reinterpret_cast<uint32_t*>(out4.data()),
+           reinterpret_cast<const uint32_t*>(in.data()));
+    report("load4, store4", !std::memcmp(out4.values().data(), inp.data(), 64 * 16));
+}
+
+// Blocks change the same memory one after the other: 3 x + block is another number in any other order, and one that a
+// block could not have seen is missing in all that come after.
+__global__ void turns_kernel(uint32_t* out, uint32_t* turn) {
+    uint32_t& mine = out[blockDim.x - 1 - threadIdx.x];
+    if (threadIdx.x == 0) wait_for_value(turn, blockIdx.x);
+    __syncthreads();
+    mine = 3 * mine + blockIdx.x;
+    __syncthreads();
+    if (threadIdx.x == 0) store_release(turn, blockIdx.x + 1);
+}
+void test_turns() {
+    const uint32_t blocks = 24, threads = 256;
+    const Array<uint32_t> out(std::vector<uint32_t>(threads, 1)), turn(std::vector<uint32_t>{0});
+    launch({blocks, threads}, turns_kernel, out.data(), turn.data());
+    uint32_t expected = 1;
+    for (uint32_t block = 0; block < blocks; ++block) expected = 3 * expected + block;
+    report("wait_for_value, store_release: blocks in turn",
+           turn.values()[0] == blocks && out.values() == std::vector<uint32_t>(threads, expected));
 }
 
 // --- Numbers ---
@@ -292,6 +321,53 @@ void test_transpose_quad() {
     report("transpose_quad", right);
 }
 
+__global__ void exchange_kernel(uint32_t* out) {
+    const int t = lane_id() % 4, row = lane_id() / 4;
+    uint32_t pairs[2] = {uint32_t(100 * row + 2 * t), uint32_t(100 * row + 8 + 2 * t)};  // the pairs' first columns
+    exchange_pairs(pairs);
+    out[2 * lane_id()] = pairs[0], out[2 * lane_id() + 1] = pairs[1];
+}
+void test_exchange_pairs() {
+    Array<uint32_t> out(64);
+    launch({1, 32}, exchange_kernel, out.data());
+    const auto values = out.values();
+    bool right = true;
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        const uint32_t t = lane % 4, column = 100 * (lane / 4) + 8 * (t % 2) + 4 * (t / 2);
+        right &= values[2 * lane] == column && values[2 * lane + 1] == column + 2;
+    }
+    report("exchange_pairs", right);
+}
+
+struct PairedShared {
+    Tile<32, 32> b;
+};
+// B is row n, column k: n + 100 k, which mma's fragment of k = 2t and its column lane / 4 show.
+__global__ void paired_kernel(uint32_t* out) {
+    PairedShared& s = shared<PairedShared>();
+    for (int k = 0; k < 32; ++k) s.b.chunk(lane_id(), k / 8)[k % 8].bits = uint16_t(lane_id() + 100 * k);
+    __syncwarp();
+    uint32_t b[2][2];
+    s.b.b_fragments_paired(b, 16, 16);
+    for (int q = 0; q < 2; ++q)
+        for (int r = 0; r < 2; ++r) out[(2 * q + r) * 32 + lane_id()] = b[q][r];
+}
+void test_paired_fragments() {
+    Array<uint32_t> out(128);
+    launch({1, 32, sizeof(PairedShared)}, paired_kernel, out.data());
+    const auto values = out.values();
+    bool right = true;
+    for (int q = 0; q < 2; ++q)
+        for (int r = 0; r < 2; ++r)
+            for (int lane = 0; lane < 32; ++lane) {
+                const int column = lane / 4;  // of mma's, t = column / 2: 4t, 4t + 1 in the first fragment
+                const int n = 16 + 4 * (column / 2) + column % 2 + 2 * q, k = 16 + 8 * r + 2 * (lane % 4);
+                const uint32_t low = uint32_t(n + 100 * k), high = low + 100;
+                right &= values[size_t((2 * q + r) * 32 + lane)] == (low | high << 16);
+            }
+    report("b_fragments_paired", right);
+}
+
 // --- Hopper: a product with all of it. 128 x 128 tiles, a cluster of two blocks shares B, a ring of two stages ---
 // __syncwarp stands wherever the lanes of a warp may have diverged before an instruction that is ".aligned": all of
 // cluster_sync, named_barrier, setmaxnreg and wgmma are.
@@ -394,12 +470,15 @@ int main() {
         test_barrier();
         test_shuffles();
         test_load_store();
+        test_turns();
         test_numbers();
         test_pack();
         test_mma();
         test_ldmatrix();
         test_cp_async();
         test_transpose_quad();
+        test_exchange_pairs();
+        test_paired_fragments();
         if (compute_capability() == 90) {
             test_hopper<false, false>("mbarrier, TMA, multicast, wgmma: both operands along K");
             test_hopper<false, true>("mbarrier, TMA, multicast, wgmma: B along N");

@@ -33,6 +33,14 @@ __global__ void store_kernel(unsigned char* out, Address address, int offset) {
     unsigned char* to[] = {out, shared<Scratch>().bytes, nullptr};
     store16(to[address] + offset, {1, 2, 3, 4});
 }
+__global__ void load8_kernel(uint2* out, const unsigned char* inp, int offset) { store8(out, load8(inp + offset)); }
+__global__ void store8_kernel(unsigned char* out, Address address, int offset) {
+    unsigned char* to[] = {out, shared<Scratch>().bytes, nullptr};
+    store8(to[address] + offset, {1, 2});
+}
+__global__ void copy4_kernel(unsigned char* out, const unsigned char* inp, int from, int to) {
+    store4(out + to, load4(inp + from));
+}
 __global__ void load_shared_kernel(uint4* out, const unsigned char* inp, Address address, int offset) {
     const unsigned char* from[] = {inp, shared<Scratch>().bytes, nullptr};
     store16(out, load_shared16(from[address] + offset));
@@ -124,6 +132,16 @@ __global__ void late_arrive_kernel(int* out) {  // at a block of the cluster tha
     out[threadIdx.x] = 1;
 }
 
+__global__ void wait_for_value_kernel(uint32_t* out, Address address, uint32_t value) {
+    uint32_t variable = 0;
+    const uint32_t* from[] = {out, reinterpret_cast<uint32_t*>(shared<Scratch>().bytes), &variable};
+    wait_for_value(from[address], value);
+    out[1 + threadIdx.x] = 1;
+}
+__global__ void store_release_kernel(unsigned char* out, int offset) {
+    store_release(reinterpret_cast<uint32_t*>(out + offset), 1);
+}
+
 struct Memory {
     device::Buffer buffer{8192};
     unsigned char* bytes() const { return reinterpret_cast<unsigned char*>(buffer.data()); }
@@ -203,6 +221,31 @@ const std::map<std::string, std::function<void()>> kFaults = {
      [] {
          Memory m;
          run(store_kernel, 1, m.bytes(), of_global, 8);
+     }},
+    {"load8 misaligned",
+     [] {
+         Memory m;
+         run(load8_kernel, 1, m.as<uint2>(), m.bytes(), 4);
+     }},
+    {"store8 misaligned",
+     [] {
+         Memory m;
+         run(store8_kernel, 1, m.bytes(), of_global, 12);
+     }},
+    {"store8 to shared memory",
+     [] {
+         Memory m;
+         run(store8_kernel, 1, m.bytes(), of_shared, 0);
+     }},
+    {"load4 misaligned",
+     [] {
+         Memory m;
+         run(copy4_kernel, 1, m.bytes(), m.bytes(), 2, 0);
+     }},
+    {"store4 beyond the end",
+     [] {
+         Memory m;
+         run(copy4_kernel, 1, m.bytes(), m.bytes(), 0, 8192);
      }},
     {"load_shared16 of global memory",
      [] {
@@ -314,6 +357,22 @@ const std::map<std::string, std::function<void()>> kFaults = {
          Memory m;
          launch({2, 32, kShared, 2}, late_arrive_kernel, m.as<int>());
          device::synchronize();
+     }},
+    {"wait for a value in shared memory",
+     [] {
+         Memory m;
+         run(wait_for_value_kernel, 1, m.as<uint32_t>(), of_shared, 0u);
+     }},
+    {"wait for a value that no block stores",
+     [] {
+         Memory m;
+         launch({4, 256, kShared}, wait_for_value_kernel, m.as<uint32_t>(), of_global, 7u);
+         device::synchronize();
+     }},
+    {"store_release misaligned",
+     [] {
+         Memory m;
+         run(store_release_kernel, 1, m.bytes(), 2);
      }},
     {"call after a failure", after_a_failure},
     {"cudaMalloc while capturing", [] { allocate_while_capturing(false); }},
