@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "llmc/emulator/grid.h"
@@ -54,6 +55,7 @@ struct Traffic {
 
 struct Counters {
     bool on = false;
+    unsigned counted = 0;  // blocks
     Launch launch;
     uint64_t events[kEventCount] = {};
     std::unordered_map<const void*, Site> sites;
@@ -62,6 +64,7 @@ struct Counters {
     std::map<const char*, Traffic> allocations;
 };
 Counters g_counters;  // one worker only: grid.cpp sees to that
+unsigned g_launches = 0;
 
 template <class Sector>
 void touch(Counters& c, Sector begin, Sector end, bool write) {
@@ -137,6 +140,14 @@ void close(Counters& c, Site& site, const Request& r) {
 
 bool counting() { return g_counters.on && in_kernel(); }
 
+unsigned blocks_of(const Launch& launch) { return launch.grid.x * launch.grid.y * launch.grid.z; }
+bool is_persistent(const Launch& launch) { return blocks_of(launch) <= 4 * unsigned(options().multiprocessors); }
+bool is_counted(const Launch& launch, unsigned block) {
+    const unsigned cluster = unsigned(launch.cluster);
+    if (!is_persistent(launch)) return block < std::max(16u, cluster);
+    return block < cluster || block + cluster >= blocks_of(launch);
+}
+
 std::string json(const Total& t) {
     char text[160];
     std::snprintf(text, sizeof text, "{\"requests\": %lu, \"actual\": %lu, \"ideal\": %lu, \"bytes\": %lu}",
@@ -179,6 +190,30 @@ std::string totals_json(const Counters& c) {
                 ", \"what\": \"" + name(s.shared, s.write, int(s.access)) + "\", \"total\": " + json(s.total) + "}";
     }
     return text + "]";
+}
+
+void start_anew(const Launch& launch) {
+    g_counters = {};
+    g_counters.launch = launch;
+}
+
+void write_line(const Counters& c) {
+    const Launch& l = c.launch;
+    std::string events, traffic;
+    for (int i = 0; i < kEventCount; ++i)
+        events += std::string(i ? ", \"" : "\"") + kEvents[i] + "\": " + std::to_string(c.events[i]);
+    for (const auto& [begin, of] : c.allocations)
+        traffic += (traffic.empty() ? "[" : ", [") + std::to_string(of.bytes) + ", " + std::to_string(of.once[0]) +
+                   ", " + std::to_string(of.once[1]) + "]";
+    std::FILE* file = std::fopen(std::getenv("LLMC_COUNTS"), "a");
+    if (!file) return;
+    std::fprintf(file,
+                 "{\"kernel\": %lu, \"launch\": %u, \"blocks\": %u, \"counted\": %u, \"threads\": %u, \"shared\": %zu, "
+                 "\"cluster\": %d, \"events\": {%s}, \"traffic\": [%s], %s}\n",
+                 static_cast<unsigned long>(offset_in_module(l.kernel)), g_launches, blocks_of(l), c.counted,
+                 l.block.x * l.block.y * l.block.z, l.shared, l.cluster, events.c_str(), traffic.c_str(),
+                 totals_json(c).c_str());
+    std::fclose(file);
 }
 
 }  // namespace
@@ -234,14 +269,6 @@ void count_global_bytes(const void* p, size_t bytes, bool write, Access access) 
     touch(c, sectors.begin(), sectors.end(), write);
 }
 
-uint4 counted_load16(const void* p, Access access) {
-    count_access(p, 16, false, access, __builtin_return_address(0));
-    return *static_cast<const uint4*>(p);
-}
-void counted_store16(void* p, const uint4& v) {
-    count_access(p, 16, true, Access::plain, __builtin_return_address(0));
-    *static_cast<uint4*>(p) = v;
-}
 void counted_copy16(void* destination, const void* source) {
     const char* site = static_cast<const char*>(__builtin_return_address(0));
     count_access(destination, 16, true, Access::cp_async, site);
@@ -249,27 +276,19 @@ void counted_copy16(void* destination, const void* source) {
     *static_cast<uint4*>(destination) = {~0u, ~0u, ~0u, ~0u};
 }
 
-// A persistent kernel's blocks do the same work: one of them is enough. Of others 16: all tiles of a head.
-unsigned counted_blocks(const Launch& launch) {
-    const unsigned blocks = launch.grid.x * launch.grid.y * launch.grid.z;
-    const char* wanted = std::getenv("LLMC_COUNT_BLOCKS");
-    const unsigned few = blocks <= 4 * unsigned(options().multiprocessors) ? 1 : 16;
-    const unsigned sample = std::max(wanted ? unsigned(std::atoi(wanted)) : few, unsigned(launch.cluster));
-    return std::min(blocks, sample / unsigned(launch.cluster) * unsigned(launch.cluster));
+bool is_wanted(const Launch& launch, unsigned block) {
+    return !std::getenv("LLMC_COUNTS") || std::getenv("LLMC_COUNT_RUN_ALL") || is_counted(launch, block);
 }
 
-unsigned blocks_to_run(const Launch& launch) {
-    const bool all = !std::getenv("LLMC_COUNTS") || std::getenv("LLMC_COUNT_RUN_ALL");
-    return all ? launch.grid.x * launch.grid.y * launch.grid.z : counted_blocks(launch);
-}
-
-void begin_counting(const Launch& launch) {
-    g_counters = {};
-    g_counters.launch = launch;
+void begin_counting_grid(const Launch& launch) {
+    start_anew(launch);
+    ++g_launches;
 }
 
 void begin_counting_block(unsigned block) {
-    g_counters.on = std::getenv("LLMC_COUNTS") && block < counted_blocks(g_counters.launch);
+    Counters& c = g_counters;
+    c.on = std::getenv("LLMC_COUNTS") && is_counted(c.launch, block);
+    c.counted += c.on ? unsigned(c.launch.cluster) : 0;
 }
 
 void end_counting_block() {
@@ -281,30 +300,13 @@ void end_counting_block() {
             warp = {};
         }
     for (auto& sectors : c.touched) sectors.clear();
+    if (!std::exchange(c.on, false) || !is_persistent(c.launch)) return;
+    write_line(c);
+    start_anew(Launch(c.launch));
 }
 
 void end_counting() {
-    Counters& c = g_counters;
-    c.on = false;
-    if (!std::getenv("LLMC_COUNTS")) return;
-    const Launch& l = c.launch;
-    const unsigned blocks = l.grid.x * l.grid.y * l.grid.z, threads = l.block.x * l.block.y * l.block.z;
-    std::string events;
-    for (int i = 0; i < kEventCount; ++i)
-        events += std::string(i ? ", \"" : "\"") + kEvents[i] + "\": " + std::to_string(c.events[i]);
-    std::string traffic;
-    for (const auto& [begin, of] : c.allocations)
-        traffic += (traffic.empty() ? "[" : ", [") + std::to_string(of.bytes) + ", " + std::to_string(of.once[0]) +
-                   ", " + std::to_string(of.once[1]) + "]";
-    if (std::FILE* file = std::fopen(std::getenv("LLMC_COUNTS"), "a")) {
-        std::fprintf(
-            file,
-            "{\"kernel\": %lu, \"blocks\": %u, \"counted\": %u, \"threads\": %u, \"shared\": %zu, \"cluster\": "
-            "%d, \"events\": {%s}, \"traffic\": [%s], %s}\n",
-            static_cast<unsigned long>(offset_in_module(l.kernel)), blocks, counted_blocks(l), threads, l.shared,
-            l.cluster, events.c_str(), traffic.c_str(), totals_json(c).c_str());
-        std::fclose(file);
-    }
+    if (g_counters.counted) write_line(g_counters);
 }
 
 }  // namespace llmc::emulator

@@ -36,24 +36,34 @@ void count_access(const void* p, int bytes, bool write, Access access, const voi
 void count_shared_rows(const void* const* rows, int count, bool write, Access access);
 void count_global_bytes(const void* p, size_t bytes, bool write, Access access);
 
-// 16 bytes; not inlined, so that each caller is an instruction of its own.
-uint4 counted_load16(const void* p, Access access);
-void counted_store16(void* p, const uint4& v);
+// Of a vector; not inlined, so that each caller is an instruction of its own.
+template <class Vector>
+LLMC_UNCOUNTED __attribute__((noinline)) Vector counted_load(const void* p, Access access = Access::plain) {
+    count_access(p, sizeof(Vector), false, access, __builtin_return_address(0));
+    return *static_cast<const Vector*>(p);
+}
+template <class Vector>
+LLMC_UNCOUNTED __attribute__((noinline)) void counted_store(void* p, const Vector& v) {
+    count_access(p, sizeof(Vector), true, Access::plain, __builtin_return_address(0));
+    *static_cast<Vector*>(p) = v;
+}
 void counted_copy16(void* destination, const void* source);  // cp.async, until it arrives; source may be null
 
-// Around a grid, with LLMC_COUNTS in the environment. Only the first blocks are counted, LLMC_COUNT_BLOCKS or a default:
-// the reader scales the counts. The others are not run, unless LLMC_COUNT_RUN_ALL says that later kernels need them.
-unsigned blocks_to_run(const Launch& launch);
-void begin_counting(const Launch& launch);
+// Around a grid, with LLMC_COUNTS in the environment: a file that gets lines of JSON. Only a sample of blocks is counted,
+// and the reader scales the counts: of a grid that a GPU runs at once (persistent blocks) the first and the last, with
+// a line for each, of others the first 16, all tiles of a head of attention, with a line for all of them. The others are
+// not run, unless LLMC_COUNT_RUN_ALL says that later kernels need their results. Nobody waits for them.
+bool is_wanted(const Launch& launch, unsigned block);
+void begin_counting_grid(const Launch& launch);
 void begin_counting_block(unsigned block);
 void end_counting_block();
-void end_counting();  // appends a line of JSON to the file that LLMC_COUNTS names
+void end_counting();
 #else
 constexpr bool kCounts = false;
 #define LLMC_UNCOUNTED
 inline void count(Event, uint64_t = 1) {}
-inline unsigned blocks_to_run(const Launch&) { return 0; }
-inline void begin_counting(const Launch&) {}
+inline bool is_wanted(const Launch&, unsigned) { return true; }
+inline void begin_counting_grid(const Launch&) {}
 inline void begin_counting_block(unsigned) {}
 inline void end_counting_block() {}
 inline void end_counting() {}

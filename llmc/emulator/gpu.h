@@ -30,37 +30,41 @@ GPU uint32_t shared_address(const void* p) {
 }
 
 // Word by word, which ThreadSanitizer sees: gcc does not show it the read of a structure that is passed on.
-GPU uint4 words_at(const void* p) {
+template <class Vector>
+GPU Vector vector_at(const void* p) {
 #ifdef LLMC_EMULATOR_COUNT
-    return emulator::counted_load16(p, emulator::Access::plain);
+    return emulator::counted_load<Vector>(p);
 #else
     const auto* words = static_cast<const uint32_t*>(p);
-    return {words[0], words[1], words[2], words[3]};
+    if constexpr (sizeof(Vector) == 16)
+        return {words[0], words[1], words[2], words[3]};
+    else
+        return {words[0], words[1]};
 #endif
 }
-GPU void set_words_at(void* p, const uint4& v) {
+template <class Vector>
+GPU void set_vector_at(void* p, const Vector& v) {
 #ifdef LLMC_EMULATOR_COUNT
-    emulator::counted_store16(p, v);
+    emulator::counted_store(p, v);
 #else
-    *static_cast<uint4*>(p) = v;
+    *static_cast<Vector*>(p) = v;
 #endif
 }
 GPU uint4 load16(const void* p, Location where = Location::current()) {
     emulator::check_global16(p, "load16", where);
-    return words_at(p);
+    return vector_at<uint4>(p);
 }
 GPU void store16(void* p, const uint4& v, Location where = Location::current()) {
     emulator::check_global16(p, "store16", where);
-    set_words_at(p, v);
+    set_vector_at(p, v);
 }
 GPU uint2 load8(const void* p, Location where = Location::current()) {
     emulator::check_global(p, 8, "load8", where);
-    const auto* words = static_cast<const uint32_t*>(p);
-    return {words[0], words[1]};
+    return vector_at<uint2>(p);
 }
 GPU void store8(void* p, const uint2& v, Location where = Location::current()) {
     emulator::check_global(p, 8, "store8", where);
-    *static_cast<uint2*>(p) = v;
+    set_vector_at(p, v);
 }
 GPU uint32_t load4(const void* p, Location where = Location::current()) {
     emulator::check_global(p, 4, "load4", where);
@@ -73,7 +77,8 @@ GPU void store4(void* p, uint32_t v, Location where = Location::current()) {
 // As atomic operations, which ThreadSanitizer sees.
 GPU void wait_for_value(const uint32_t* p, uint32_t value, Location where = Location::current()) {
     emulator::check_global(p, 4, "wait_for_value", where);
-    while (__atomic_load_n(p, __ATOMIC_ACQUIRE) != value) emulator::wait_for_other_blocks("wait_for_value", where);
+    while (!emulator::kCounts && __atomic_load_n(p, __ATOMIC_ACQUIRE) != value)
+        emulator::wait_for_other_blocks("wait_for_value", where);
     emulator::yield_at_random();
 }
 GPU void store_release(uint32_t* p, uint32_t value, Location where = Location::current()) {
@@ -83,11 +88,11 @@ GPU void store_release(uint32_t* p, uint32_t value, Location where = Location::c
 }
 GPU uint4 load_shared16(const void* p, Location where = Location::current()) {
     emulator::check_shared16(p, "load_shared16", where);
-    return words_at(p);
+    return vector_at<uint4>(p);
 }
 GPU void store_shared16(void* p, const uint4& v, Location where = Location::current()) {
     emulator::check_shared16(p, "store_shared16", where);
-    set_words_at(p, v);
+    set_vector_at(p, v);
 }
 
 template <int kThreads, int kBlocks = 1>
@@ -128,7 +133,7 @@ struct MatrixRow {
 };
 GPU MatrixRow row_at(const void* row) {
 #ifdef LLMC_EMULATOR_COUNT
-    const uint4 v = emulator::counted_load16(row, emulator::Access::ldmatrix);
+    const uint4 v = emulator::counted_load<uint4>(row, emulator::Access::ldmatrix);
     return {v.x | uint64_t{v.y} << 32, v.z | uint64_t{v.w} << 32};
 #else
     const auto* halves = static_cast<const uint64_t*>(row);

@@ -38,7 +38,6 @@ struct Grid {
     uint64_t last_store = 0;  // at which `waiting` began
 
     unsigned blocks() const { return launch.grid.x * launch.grid.y * launch.grid.z; }
-    unsigned blocks_to_run() const { return kCounts ? emulator::blocks_to_run(launch) : blocks(); }
     unsigned threads() const { return launch.block.x * launch.block.y * launch.block.z; }
     void report(const std::string& what) {
         std::lock_guard lock(mutex);
@@ -279,7 +278,8 @@ void Worker::run(Grid& g) {
     main.adopt_current_thread();
     set_stage();
     const unsigned size = g.launch.cluster;
-    for (unsigned first; !failed && (first = g.next_block.fetch_add(size)) < g.blocks_to_run();) {
+    for (unsigned first; !failed && (first = g.next_block.fetch_add(size)) < g.blocks();) {
+        if (!is_wanted(g.launch, first)) continue;
         place_cluster(first);
         begin_counting_block(first);
         run_cluster();
@@ -393,7 +393,7 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
     const unsigned clusters = grid.blocks() / unsigned(launch.cluster);
     int workers = options().workers ? options().workers : int(std::max(1u, std::thread::hardware_concurrency()));
     workers = int(std::min<unsigned>(unsigned(workers), clusters));
-    begin_counting(launch);
+    begin_counting_grid(launch);
     if (kCounts || uint64_t(grid.blocks()) * grid.threads() < 512) workers = 1;
     grid.workers = std::max(workers, 1);
     if (workers <= 1)

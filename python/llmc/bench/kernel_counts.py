@@ -2,8 +2,9 @@
 
 count_case() calls one op of cases.py on the emulated backend of `make module-count`, with the multiprocessors of the
 GPU in question, because grids depend on them. A sample of the blocks of a grid runs and is counted; numbers are means
-of a block. Of a persistent kernel only the first block runs, which has as much to do as the busiest. Sizes that only
-make a grid longer are cut (CUT), and the number of blocks is scaled back.
+of a block. Of a persistent kernel the first and the last block are counted, and the one with more to do is taken, so
+that totals are those of the busiest block times the blocks. Sizes that only make a grid longer are cut (CUT), and the
+number of blocks is scaled back.
 
 As a program it counts all cases of a model and prints JSON: one process for each model, as an environment variable
 chooses the module.
@@ -129,7 +130,13 @@ def count_case(case: Case, dtype: str = "bf16") -> list[Launch]:
             os.environ.pop("LLMC_COUNT_RUN_ALL", None)
         records = [json.loads(line) for line in Path(folder, "counts").read_text().splitlines()]
     names = symbols(module)
-    launches = [launch_of(record, names, module, scale) for record in records]
+    busiest: dict[int, Launch] = {}  # of a persistent kernel's first and last block
+    for record in records:
+        launch = launch_of(record, names, module, scale)
+        known = busiest.setdefault(record["launch"], launch)
+        if (launch.products, launch.total("global")) > (known.products, known.total("global")):
+            busiest[record["launch"]] = launch
+    launches = list(busiest.values())
     while case.op in PREPARED and re.search(PREPARED[case.op], launches[0].kernel):
         launches.pop(0)
     for launch in launches:  # one block stays one block
