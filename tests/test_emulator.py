@@ -32,6 +32,8 @@ EXPECTED = {
     "load16 beyond the end": "load16 of an address that is not in memory of the GPU" + HERE,
     "store16 to shared memory": OF_GLOBAL.format("store16", "in shared memory"),
     "store16 misaligned": "store16 of " + MISALIGNED.format(8),
+    "load8 misaligned": r"load8 of an address that is not a multiple of 8 bytes \(4 too many\)" + HERE,
+    "store8 misaligned": r"store8 of an address that is not a multiple of 8 bytes \(4 too many\)" + HERE,
     "load_shared16 of global memory": OF_SHARED.format("load_shared16"),
     "load_shared16 misaligned": "load_shared16 of " + MISALIGNED.format(2),
     "store_shared16 beyond the end": "store_shared16 of an address outside of the block's shared memory" + HERE,

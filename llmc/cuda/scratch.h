@@ -30,12 +30,15 @@ inline int64_t sum_blocks(int64_t N, int64_t C) {
 }
 inline ScratchParts column_sum_scratch(int64_t N, int64_t C) { return {size_t(sum_blocks(N, C) * C) * sizeof(float)}; }
 
-constexpr int kNormWarps = 8;  // of a block of layer norm: a row each
-inline unsigned layernorm_blocks(int64_t N) {
-    return unsigned(std::min<int64_t>(ceil_div(N, kNormWarps), 2 * multiprocessors()));
+// Layer norm: a block has the threads of a row, and a multiprocessor runs about kNormThreads of them in the backward pass.
+constexpr int kNormThreads = 512;
+inline unsigned threads_of_row(int64_t C, int vectors) { return unsigned(ceil_div(C, vectors * kVec * kWarp) * kWarp); }
+inline unsigned layernorm_blocks(int64_t N, int64_t C) {
+    const int64_t threads = threads_of_row(C, C <= 2048 ? 1 : C <= 4096 ? 2 : 4);
+    return unsigned(std::min(N, multiprocessors() * std::max<int64_t>(1, kNormThreads / threads)));
 }
 inline ScratchParts layernorm_scratch(int64_t N, int64_t C) {
-    return {size_t(layernorm_blocks(N)) * size_t(2 * C) * sizeof(float)};
+    return {size_t(layernorm_blocks(N, C)) * size_t(2 * C) * sizeof(float)};
 }
 
 // Two parts of a run of equal tokens for each piece of kPiece sorted positions; positions twice; counts of digits.

@@ -112,12 +112,16 @@ void test_shuffles() {
 }
 
 __global__ void copy16_kernel(uint4* out, const uint4* inp) { store16(out + threadIdx.x, load16(inp + threadIdx.x)); }
+__global__ void copy8_kernel(uint2* out, const uint2* inp) { store8(out + threadIdx.x, load8(inp + threadIdx.x)); }
 void test_load_store() {
     std::vector<uint4> inp(64);
     for (uint32_t i = 0; i < 64; ++i) inp[i] = {i, i * i, ~i, i << 20};
     Array<uint4> in(inp), out(64);
     launch({1, 64}, copy16_kernel, out.data(), in.data());
     report("load16, store16", !std::memcmp(out.values().data(), inp.data(), 64 * 16));
+    Array<uint4> out8(64);
+    launch({1, 128}, copy8_kernel, reinterpret_cast<uint2*>(out8.data()), reinterpret_cast<const uint2*>(in.data()));
+    report("load8, store8", !std::memcmp(out8.values().data(), inp.data(), 64 * 16));
 }
 
 // --- Numbers ---

@@ -33,6 +33,9 @@ __global__ void store_kernel(unsigned char* out, Address address, int offset) {
     unsigned char* to[] = {out, shared<Scratch>().bytes, nullptr};
     store16(to[address] + offset, {1, 2, 3, 4});
 }
+__global__ void copy8_kernel(unsigned char* out, const unsigned char* inp, int from, int to) {
+    store8(out + to, load8(inp + from));
+}
 __global__ void load_shared_kernel(uint4* out, const unsigned char* inp, Address address, int offset) {
     const unsigned char* from[] = {inp, shared<Scratch>().bytes, nullptr};
     store16(out, load_shared16(from[address] + offset));
@@ -203,6 +206,16 @@ const std::map<std::string, std::function<void()>> kFaults = {
      [] {
          Memory m;
          run(store_kernel, 1, m.bytes(), of_global, 8);
+     }},
+    {"load8 misaligned",
+     [] {
+         Memory m;
+         run(copy8_kernel, 1, m.bytes(), m.bytes(), 12, 0);
+     }},
+    {"store8 misaligned",
+     [] {
+         Memory m;
+         run(copy8_kernel, 1, m.bytes(), m.bytes(), 0, 4);
      }},
     {"load_shared16 of global memory",
      [] {
