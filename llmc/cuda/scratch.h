@@ -41,11 +41,12 @@ inline ScratchParts layernorm_scratch(int64_t N, int64_t C) {
     return {size_t(layernorm_blocks(N, C)) * size_t(2 * C) * sizeof(float)};
 }
 
-// Two parts of a run of equal tokens for each piece of kPiece sorted positions; positions twice; counts of digits.
-constexpr int kPiece = 64, kDigits = 256, kSortBlock = 1024;
+// Two parts of a run of equal tokens for each piece of kPiece sorted positions; tokens and positions, twice; counts of
+// digits.
+constexpr int kPiece = 64, kDigits = 256, kSortBlock = 2048;
 inline ScratchParts embedding_scratch(int64_t N, int64_t C) {
-    const size_t part = size_t(ceil_div(N, kPiece) * C) * sizeof(float), positions = size_t(N) * sizeof(int32_t);
-    return {part, part, positions, positions, size_t(kDigits * ceil_div(N, kSortBlock)) * sizeof(int32_t)};
+    const size_t part = size_t(ceil_div(N, kPiece) * C) * sizeof(float), tokens = size_t(N) * sizeof(int32_t);
+    return {part, part, tokens, tokens, tokens, tokens, size_t(kDigits * ceil_div(N, kSortBlock)) * sizeof(int32_t)};
 }
 
 // delta, a float of each head and position; copies of qkv and dout whose rows are not aligned (bf16 only).
