@@ -64,19 +64,28 @@ def resources(report):
     return found
 
 
-def disassembly(path):
-    """{(architecture, kernel): Counter of opcodes}, such as LDG.E.128, of an object or cubin."""
+def instructions_in(path):
+    """{(architecture, kernel): its instructions, without addresses} of an object or cubin."""
     text = subprocess.run([tool("cuobjdump"), "-sass", str(path)], capture_output=True, text=True).stdout
-    found, architecture, counter = {}, None, None
+    found, architecture, instructions = {}, None, None
     for line in text.splitlines():
         if match := re.search(r"arch = (\w+)", line):
             architecture = match[1]
         elif match := re.search(r"Function : (\w+)", line):
-            counter = found.setdefault((architecture, match[1]), Counter())
-        elif match := re.search(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line):
-            counter[match[1]] += 1
+            instructions = found.setdefault((architecture, match[1]), [])
+        elif match := re.search(r"^\s+/\*[0-9a-f]{4,}\*/\s+([^;]*);", line):
+            instructions.append(match[1].strip())
     readable = dict(zip({name for _, name in found}, demangle({name for _, name in found}), strict=True))
-    return {(architecture, readable[name]): counter for (architecture, name), counter in found.items()}
+    return {(architecture, readable[name]): found[architecture, name] for architecture, name in found}
+
+
+def opcode(instruction):
+    return re.match(r"(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", instruction)[1]
+
+
+def disassembly(path):
+    """{(architecture, kernel): Counter of opcodes}, such as LDG.E.128, of an object or cubin."""
+    return {kernel: Counter(map(opcode, instructions)) for kernel, instructions in instructions_in(path).items()}
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +97,18 @@ def reports(built):
 
 
 @pytest.fixture(scope="module")
-def sass(built):
+def instructions(built):
     if tool("cuobjdump") is None:
         pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     found = {}
     for path in sorted(built.glob("llmc/cuda/*.o")):
-        found |= disassembly(path)
+        found |= instructions_in(path)
     return found
+
+
+@pytest.fixture(scope="module")
+def sass(instructions):
+    return {kernel: Counter(map(opcode, code)) for kernel, code in instructions.items()}
 
 
 def matching(found, pattern):
@@ -116,25 +130,53 @@ TENSOR_CORE = [
     r"attention_dkv_bf16_kernel<(32|64)>",
 ]
 MEMORY_BOUND = [
-    r"embedding_forward_kernel<",
-    r"sum_runs_kernel<",
-    r"join_runs_kernel",
-    r"sum_positions_kernel<",
-    r"::forward_kernel<\d+, ",
-    r"::backward_kernel<\d+, ",
-    r"classifier_kernel<[\w:]+, true>",
+    r"embedding_forward_kernel<[48], ",
+    r"sum_runs_kernel<4, ",
+    r"join_runs_kernel<4>",
+    r"sum_positions_kernel<4, ",
+    r"::forward_kernel<\d, \d, [48], ",
+    r"::backward_kernel<\d, \d, [48], ",
+    r"classifier_kernel<[48], ",
     r"attention_delta_kernel<",
     r"gelu_forward_kernel<",
     r"gelu_backward_kernel<",
-    r"cast_kernel<",
+    r"cast_kernel<(float|llmc::bf16), \1>",
     r"step_kernel<",
     r"sum_squares_kernel",
-    r"::statistics_kernel<",
-    r"sum_columns_kernel<",
+    r"accumulate_sum_kernel",
+    r"::norm_kernel",
+    r"::statistics_kernel<[48], ",
+    r"sum_columns_kernel<[48], ",
     r"finish_splits_kernel<",
 ]
 FP32_PRODUCT = r"matmul_fp32_kernel<"
-READS_ONLY = [r"attention_delta_kernel<", r"sum_squares_kernel", r"::statistics_kernel<", r"sum_columns_kernel<"]
+READS_ONLY = [
+    r"attention_delta_kernel<",
+    r"sum_squares_kernel",
+    r"accumulate_sum_kernel",
+    r"::norm_kernel",
+    r"::statistics_kernel<[48], ",
+    r"sum_columns_kernel<[48], ",
+]
+# Bytes that a thread loads from global memory before it uses the first of them. With the threads that fit on a
+# multiprocessor these are at least 40 KB; an H100 needs 15 to 20 KB at any time for its bandwidth.
+AT_ONCE = {
+    r"::forward_kernel<1, 4, 8, ": 96,
+    r"::forward_kernel<1, 2, 4, ": 128,
+    r"::forward_kernel<4, 1, 8, ": 64,
+    r"::backward_kernel<1, 4, 8, ": 192,
+    r"::backward_kernel<2, 2, 8, ": 192,
+    r"::backward_kernel<4, 1, 8, ": 128,
+    r"classifier_kernel<8, ": 64,
+    r"step_kernel<true>": 96,
+    r"sum_squares_kernel": 64,
+    r"::norm_kernel": 64,
+    r"::statistics_kernel<8, ": 64,
+    r"sum_columns_kernel<8, ": 64,
+    r"embedding_forward_kernel<8, ": 128,
+    r"sum_runs_kernel<4, llmc": 192,
+    r"sum_positions_kernel<4, llmc": 32,
+}
 
 
 @needs_nvcc
@@ -145,7 +187,7 @@ def test_everything_is_compiled_for_both_architectures(reports):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT])
+@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, r"cast_kernel<"])
 def test_no_spills_in_hot_kernels(reports, pattern):
     for kernel, used in matching(reports, pattern).items():
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
@@ -287,6 +329,39 @@ def test_memory_bound_kernels_access_16_bytes(sass, pattern):
         assert total(opcodes, r"(LDG|LDGSTS)\.E\..*128") > 0, f"{kernel} has no 16-byte load: {opcodes}"
         if pattern not in READS_ONLY:
             assert total(opcodes, r"STG\.E\..*128") > 0, f"{kernel} has no 16-byte store: {opcodes}"
+
+
+@needs_nvcc
+@pytest.mark.parametrize(
+    "kernel,load,store", [("<float, llmc::bf16>", "64", "128"), ("<llmc::bf16, float>", "128", "64")]
+)
+def test_casts_access_16_bytes_of_the_wider_type(sass, kernel, load, store):
+    for name, opcodes in matching(sass, "cast_kernel" + kernel).items():
+        assert total(opcodes, rf"LDG\.E\..*{load}") >= 2 and total(opcodes, rf"STG\.E\..*{store}") >= 2, (
+            f"{name}: {opcodes}"
+        )
+
+
+def loaded_at_once(code):
+    """The most bytes that a thread has loaded from global memory when it uses the first of them."""
+    most, loaded, pending = 0, 0, set()
+    for instruction in code:
+        name, _, operands = re.sub(r"^@!?U?P\w+ +", "", instruction).partition(" ")
+        registers = [{int(r) for r in re.findall(r"\bR(\d+)", operand)} for operand in operands.split(",")]
+        if pending & set().union(*(registers[1:] if name.startswith("LDG") else registers)):
+            most, loaded, pending = max(most, loaded), 0, set()
+        if name.startswith("LDG"):
+            size = next((n for width, n in {"128": 16, "64": 8, "U16": 2}.items() if f".{width}" in name), 4)
+            loaded += size
+            pending |= {r + i for r in registers[0] for i in range(max(1, size // 4))}
+    return most
+
+
+@needs_nvcc
+@pytest.mark.parametrize("pattern", AT_ONCE)
+def test_loads_are_on_their_way_together(instructions, pattern):
+    for kernel, code in matching(instructions, pattern).items():
+        assert loaded_at_once(code) >= AT_ONCE[pattern], f"{kernel}: {loaded_at_once(code)} bytes"
 
 
 @needs_nvcc
