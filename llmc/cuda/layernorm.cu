@@ -54,16 +54,28 @@ struct Forward {
     float weight_scale, bias_scale, inverse_C;
 };
 
-// out[row, c...] = (x - mean) * rstd * weight_scale * weight + bias_scale * bias.
-template <int kWidth, class T>
-GPU void normalize(const Forward<T>& a, int64_t row, int c, const Packed<T, kWidth>& inp,
-                   const Packed<T, kWidth>& weight, const Packed<T, kWidth>& bias, float mean, float rstd) {
-    float x[kWidth], w[kWidth], b[kWidth];
-    inp.unpack(x);
-    weight.unpack(w);
-    bias.unpack(b);
+// weight_scale * weight and bias_scale * bias of a piece, for all rows.
+template <int kWidth>
+struct Affine {
+    float gain[kWidth], shift[kWidth];
+
+    template <class T>
+    GPU Affine(const Forward<T>& a, const Packed<T, kWidth>& weight, const Packed<T, kWidth>& bias) {
+        weight.unpack(gain);
+        bias.unpack(shift);
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) x[k] = (x[k] - mean) * rstd * (a.weight_scale * w[k]) + a.bias_scale * b[k];
+        for (int k = 0; k < kWidth; ++k) gain[k] *= a.weight_scale, shift[k] *= a.bias_scale;
+    }
+};
+
+// out[row, c...] = (x - mean) * rstd * gain + shift
+template <int kWidth, class T>
+GPU void normalize(const Forward<T>& a, int64_t row, int c, const Packed<T, kWidth>& inp, const Affine<kWidth>& affine,
+                   float mean, float rstd) {
+    float x[kWidth];
+    inp.unpack(x);
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) x[k] = (x[k] - mean) * rstd * affine.gain[k] + affine.shift[k];
     store(a.out + row * a.C + c, x);
 }
 
@@ -116,13 +128,17 @@ __global__ void __launch_bounds__(kMaxThreads) forward_kernel(Forward<T> a) {
     if constexpr (kVectors > 1) load_parameters();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-        if (first + r >= a.N) return;
         rstd[r] = rsqrt_approx(rstd[r] * a.inverse_C + kEpsilon);
+        if (threadIdx.x == 0 && first + r < a.N) a.mean[first + r] = mean[r], a.rstd[first + r] = rstd[r];
+    }
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i)
-            if (const int c = column<kWidth>(i); c < a.C)
-                normalize(a, first + r, c, x[r][i], weight[i], bias[i], mean[r], rstd[r]);
-        if (threadIdx.x == 0) a.mean[first + r] = mean[r], a.rstd[first + r] = rstd[r];
+    for (int i = 0; i < kPieces; ++i) {
+        const int c = column<kWidth>(i);
+        if (c >= a.C) continue;
+        const Affine<kWidth> affine(a, weight[i], bias[i]);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r)
+            if (first + r < a.N) normalize(a, first + r, c, x[r][i], affine, mean[r], rstd[r]);
     }
 }
 
@@ -155,7 +171,7 @@ __global__ void __launch_bounds__(kMaxThreads) forward_any_kernel(Forward<T> a) 
         x.load(a.inp + row * a.C + c);
         weight.load(a.weight + c);
         bias.load(a.bias + c);
-        normalize(a, row, c, x, weight, bias, mean[0], rstd[0]);
+        normalize(a, row, c, x, Affine<kWidth>(a, weight, bias), mean[0], rstd[0]);
     }
     if (threadIdx.x == 0) a.mean[row] = mean[0], a.rstd[row] = rstd[0];
 }
@@ -238,6 +254,28 @@ GPU void store_dinp(const Backward<T>& a, int64_t at, const Packed<T, kWidth>& i
     store(a.dinp + at, x);
 }
 
+// Stores a piece of a row of floats. With 8 columns a lane, neighbours exchange halves, so that both of them store parts of
+// the same 32 bytes.
+template <int kWidth>
+GPU void store_columns(float* row, int i, int C, const float (&v)[kWidth]) {
+    const int c = column<kWidth>(i);
+    if constexpr (kWidth == 8) {
+        const bool odd = lane_id() % 2;
+        float low[4], high[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const float other = __shfl_xor_sync(kAllLanes, odd ? v[k] : v[k + 4], 1);
+            low[k] = odd ? other : v[k];
+            high[k] = odd ? v[k + 4] : other;
+        }
+        const int to = c - (odd ? 4 : 0);  // of the first 8 columns of both; 8 further are the others
+        if (to < C) store(row + to, low);
+        if (to + 8 < C) store(row + to + 8, high);
+    } else {
+        if (c < C) store(row + c, v);
+    }
+}
+
 // Rows up to 16,384 columns need blocks of kNormThreads threads with 4 vectors each, and a thread has 128 registers. Then
 // weights and dskip are loaded where they are used.
 constexpr bool needs_all_registers(int vectors, int width) { return vectors == 4 && width == 8; }
@@ -296,7 +334,7 @@ __global__ void __launch_bounds__(backward_threads(kVectors, kWidth), backward_b
     float* parts = a.parts + int64_t(blockIdx.x) * 2 * a.C;
 #pragma unroll
     for (int i = 0; i < kPieces; ++i)
-        if (const int c = column<kWidth>(i); c < a.C) store(parts + c, dweight[i]), store(parts + a.C + c, dbias[i]);
+        store_columns<kWidth>(parts, i, a.C, dweight[i]), store_columns<kWidth>(parts + a.C, i, a.C, dbias[i]);
 }
 
 // Any C: reads the row twice; the sums over rows are in `parts`, a thread always has the same columns.

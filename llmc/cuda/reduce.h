@@ -58,6 +58,7 @@ GPU void block_sums(float (&v)[kCount], SumsScratch<kCount>& scratch, int turn) 
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kCount; ++k) v[k] = 0;
+#pragma unroll 4
     for (int w = 0; w < int(blockDim.x) / kWarp; ++w)
 #pragma unroll
         for (int k = 0; k < kCount; ++k) v[k] += scratch.of_warp[turn][w][k];
