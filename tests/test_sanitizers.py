@@ -77,6 +77,10 @@ compare(*(b.classifier(x, t, vocab_size=3000, dloss=1.0, dtype=DTYPE)["logits"] 
     "column_sums": """
 x = normal(200, 40)
 compare(*(b.matmul_backward(x, dbias=np.zeros(40, np.float32), dtype=DTYPE)["dbias"] for b in (emulated, cpu)))""",
+    "embedding": """
+d, t = normal(2, 1500, 8), rng.integers(0, 300, (2, 1500)).astype(np.int32)
+zeros = np.zeros((300, 8), np.float32), np.zeros((1500, 8), np.float32)
+compare(*(b.embedding_backward(d, t, *zeros, dtype=DTYPE)["dwte"] for b in (emulated, cpu)))""",
     "attention": """
 x = normal(1, 300, 3 * 64)
 compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
@@ -117,6 +121,26 @@ BUGS = {
         "tsan", "llmc/cuda/layernorm.cu", "block_sums(rstd, s, 1);\n    if constexpr",
         "block_sums(rstd, s, 0);\n    if constexpr",
         "layernorm", "bf16", r"data race[^$]*block_sums",
+    ),
+    "a warp counts digits that its lanes still read": (
+        "tsan", "llmc/cuda/embedding.cu", "        __syncwarp();\n        if (exists[g] && before == 0)",
+        "        if (exists[g] && before == 0)",
+        "embedding", "bf16", r"data race[^$]*count_digits",
+    ),
+    "a warp reads digits that it still counts": (
+        "tsan", "llmc/cuda/embedding.cu", "__popc(lanes);\n        __syncwarp();\n    }\n    __syncthreads();",
+        "__popc(lanes);\n    }\n    __syncthreads();",
+        "embedding", "bf16", r"data race[^$]*count_digits",
+    ),
+    "digits are added before all warps have counted": (
+        "tsan", "llmc/cuda/embedding.cu", "        __syncwarp();\n    }\n    __syncthreads();",
+        "        __syncwarp();\n    }",
+        "embedding", "bf16", r"data race[^$]*(count_digits|scatter)_kernel",
+    ),
+    "positions are scattered before all starts are known": (
+        "tsan", "llmc/cuda/embedding.cu", "        start += count;\n    }\n    __syncthreads();",
+        "        start += count;\n    }",
+        "embedding", "bf16", r"data race[^$]*scatter_kernel",
     ),
     "missing cp.async wait": (
         "emu", "llmc/cuda/matmul/bf16.h",
