@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 
 import pytest
 from program import ROOT
 
-from llmc.bench.toolkit import disassembly, resources, tool
+from llmc.bench.toolkit import disassembly, listings, resources, tool
 
 ARCHITECTURES = ["sm_80", "sm_90a"]
 NEWER = ["89", "100", "120"]  # the tensor-core kernels only, each file for one architecture
@@ -37,6 +38,17 @@ def built():
     return BUILD
 
 
+def instructions_in(path):
+    """{(architecture, kernel): its instructions, without addresses} of an object or cubin."""
+    found = {key: (re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+([^;]*);", line) for line in lines)
+             for key, lines in listings(path).items()}  # fmt: skip
+    return {key: [match[1].strip() for match in matches if match] for key, matches in found.items()}
+
+
+def opcode(instruction):
+    return re.match(r"(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", instruction)[1]
+
+
 @pytest.fixture(scope="module")
 def reports(built):
     found = {}
@@ -46,13 +58,18 @@ def reports(built):
 
 
 @pytest.fixture(scope="module")
-def sass(built):
+def instructions(built):
     if tool("cuobjdump") is None:
         pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     found = {}
     for path in sorted(built.glob("llmc/cuda/*.o")):
-        found |= disassembly(path)
+        found |= instructions_in(path)
     return found
+
+
+@pytest.fixture(scope="module")
+def sass(instructions):
+    return {kernel: Counter(map(opcode, code)) for kernel, code in instructions.items()}
 
 
 def matching(found, pattern):
@@ -74,24 +91,52 @@ TENSOR_CORE = [
     r"attention_dkv_bf16_kernel<(32|64)>",
 ]
 MEMORY_BOUND = [
-    r"embedding_forward_kernel<",
-    r"sum_runs_kernel<",
-    r"join_runs_kernel",
-    r"sum_positions_kernel<",
-    r"::forward_kernel<\d+, ",
-    r"::backward_kernel<\d+, ",
-    r"classifier_kernel<[\w:]+, true>",
+    r"embedding_forward_kernel<[48], ",
+    r"sum_runs_kernel<4, ",
+    r"join_runs_kernel<4>",
+    r"sum_positions_kernel<4, ",
+    r"::forward_kernel<\d, \d, [48], ",
+    r"::backward_kernel<\d, \d, [48], ",
+    r"classifier_kernel<[48], ",
     r"attention_delta_kernel<",
     r"gelu_forward_kernel<",
     r"gelu_backward_kernel<",
-    r"cast_kernel<",
+    r"cast_kernel<(float|llmc::bf16), \1>",
     r"step_kernel<",
     r"sum_squares_kernel",
-    r"::statistics_kernel<",
-    r"sum_columns_kernel<",
+    r"accumulate_sum_kernel",
+    r"::norm_kernel",
+    r"::statistics_kernel<[48], ",
+    r"sum_columns_kernel<[48], ",
 ]
 FP32_PRODUCT = r"matmul_fp32_kernel<"
-READS_ONLY = [r"attention_delta_kernel<", r"sum_squares_kernel", r"::statistics_kernel<", r"sum_columns_kernel<"]
+READS_ONLY = [
+    r"attention_delta_kernel<",
+    r"sum_squares_kernel",
+    r"accumulate_sum_kernel",
+    r"::norm_kernel",
+    r"::statistics_kernel<[48], ",
+    r"sum_columns_kernel<[48], ",
+]
+# Bytes that a thread loads from global memory before it uses the first of them. With the threads that fit on a
+# multiprocessor these are at least 40 KB; an H100 needs 15 to 20 KB at any time for its bandwidth.
+AT_ONCE = {
+    r"::forward_kernel<1, 4, 8, ": 96,
+    r"::forward_kernel<1, 2, 4, ": 128,
+    r"::forward_kernel<4, 1, 8, ": 64,
+    r"::backward_kernel<1, 4, 8, ": 192,
+    r"::backward_kernel<2, 2, 8, ": 192,
+    r"::backward_kernel<4, 1, 8, ": 128,
+    r"classifier_kernel<8, ": 64,
+    r"step_kernel<true>": 96,
+    r"sum_squares_kernel": 64,
+    r"::norm_kernel": 64,
+    r"::statistics_kernel<8, ": 64,
+    r"sum_columns_kernel<8, ": 64,
+    r"embedding_forward_kernel<8, ": 128,
+    r"sum_runs_kernel<4, llmc": 192,
+    r"sum_positions_kernel<4, llmc": 32,
+}
 
 
 @needs_nvcc
@@ -102,7 +147,7 @@ def test_everything_is_compiled_for_both_architectures(reports):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT])
+@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, r"cast_kernel<"])
 def test_no_spills_in_hot_kernels(reports, pattern):
     for kernel, used in matching(reports, pattern).items():
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
@@ -292,6 +337,39 @@ def test_memory_bound_kernels_access_16_bytes(sass, pattern):
         assert total(opcodes, r"(LDG|LDGSTS)\.E\..*128") > 0, f"{kernel} has no 16-byte load: {opcodes}"
         if pattern not in READS_ONLY:
             assert total(opcodes, r"STG\.E\..*128") > 0, f"{kernel} has no 16-byte store: {opcodes}"
+
+
+@needs_nvcc
+@pytest.mark.parametrize(
+    "kernel,load,store", [("<float, llmc::bf16>", "64", "128"), ("<llmc::bf16, float>", "128", "64")]
+)
+def test_casts_access_16_bytes_of_the_wider_type(sass, kernel, load, store):
+    for name, opcodes in matching(sass, "cast_kernel" + kernel).items():
+        assert total(opcodes, rf"LDG\.E\..*{load}") >= 2 and total(opcodes, rf"STG\.E\..*{store}") >= 2, (
+            f"{name}: {opcodes}"
+        )
+
+
+def loaded_at_once(code):
+    """The most bytes that a thread has loaded from global memory when it uses the first of them."""
+    most, loaded, pending = 0, 0, set()
+    for instruction in code:
+        name, _, operands = re.sub(r"^@!?U?P\w+ +", "", instruction).partition(" ")
+        registers = [{int(r) for r in re.findall(r"\bR(\d+)", operand)} for operand in operands.split(",")]
+        if pending & set().union(*(registers[1:] if name.startswith("LDG") else registers)):
+            most, loaded, pending = max(most, loaded), 0, set()
+        if name.startswith("LDG"):
+            size = next((n for width, n in {"128": 16, "64": 8, "U16": 2}.items() if f".{width}" in name), 4)
+            loaded += size
+            pending |= {r + i for r in registers[0] for i in range(max(1, size // 4))}
+    return most
+
+
+@needs_nvcc
+@pytest.mark.parametrize("pattern", AT_ONCE)
+def test_loads_are_on_their_way_together(instructions, pattern):
+    for kernel, code in matching(instructions, pattern).items():
+        assert loaded_at_once(code) >= AT_ONCE[pattern], f"{kernel}: {loaded_at_once(code)} bytes"
 
 
 @needs_nvcc

@@ -8,7 +8,17 @@ from op_tools import TOLERANCE, Data, assert_close, double
 
 
 @pytest.mark.parametrize(
-    "N,V,Vp", [(1, 1, 1), (5, 11, 16), (33, 257, 320), (7, 1000, 1000), (3, 50257, 50304), (2, 60_001, 60_032)]
+    "N,V,Vp",
+    [
+        (1, 1, 1),
+        (5, 11, 16),
+        (33, 257, 320),
+        (7, 1000, 1000),
+        (2, 20_481, 20_483),
+        (3, 50257, 50304),
+        (2, 60_001, 60_032),  # more than shared memory holds
+        (2, 128_000, 128_256),
+    ],
 )
 def test_classifier(backend, dtype, N, V, Vp):
     data = Data(13, dtype)
@@ -49,3 +59,17 @@ def test_rows_without_a_target(backend, dtype, V, Vp):
     assert (trained["logits"][[0, 3]] == 0).all()
     rest = [1, 2, 4, 5]
     assert_close(trained["logits"][rest], x.grad[rest], TOLERANCE[dtype])
+
+
+def test_logits_that_are_excluded(backend, dtype):
+    """-inf: probability 0, also where it is all that a thread reads."""
+    data = Data(15, dtype)
+    logits, targets = data.normal(4, 3000, scale=2.0), data.integers(300, 4) + 2600
+    logits[:, :2600] = -np.inf
+    x = double(logits, True)
+    losses = F.cross_entropy(x, torch.from_numpy(targets).long(), reduction="none")
+    losses.sum().backward()
+    result = backend.classifier(logits, targets, vocab_size=3000, dloss=1.0, dtype=dtype)
+    assert_close(result["losses"], losses, 1e-5)
+    assert_close(result["logits"], x.grad, TOLERANCE[dtype])
+    assert (result["logits"][:, :2600] == 0).all()

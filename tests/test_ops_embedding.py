@@ -11,7 +11,9 @@ EMBEDDING_SHAPES = [
     (3, 33, 50, 257, 40),
     (2, 64, 129, 70, 64),
     (2, 400, 40, 3, 400),  # few tokens, many of each
+    (2, 1500, 16, 1, 1500),  # one token: a run over all pieces
     (3, 700, 16, 70_000, 700),
+    (5, 1000, 8, 300, 1000),  # several blocks of the sort
 ]  # B, T, C, Vp, maxT
 
 

@@ -5,7 +5,23 @@ import torch
 import torch.nn.functional as F
 from op_tools import TOLERANCE, Data, assert_close, double
 
-LAYERNORM_SHAPES = [(1, 1), (1, 16), (7, 13), (64, 128), (33, 257), (130, 768), (5, 1600), (9, 2000), (3, 4104)]  # N, C
+LAYERNORM_SHAPES = [
+    (1, 1),
+    (1, 16),
+    (7, 13),
+    (64, 128),
+    (33, 257),
+    (130, 768),
+    (5, 1600),
+    (6, 2048),
+    (9, 2056),
+    (3, 4096),
+    (5, 4097),
+    (3, 5120),
+    (2, 8200),
+    (2, 16_384),
+    (3, 16_392),
+]  # N, C: rows of one warp to rows that are read again, aligned and not
 
 
 def layernorm_reference(inp, weight, bias, weight_scale, bias_scale):

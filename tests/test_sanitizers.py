@@ -83,6 +83,10 @@ for overwrite in (True, False):
     results = [b.matmul_backward(dout, inp=x, dweight=held, dbias=np.zeros(264, np.float32), dtype=DTYPE,
                                  overwrite_dweight=overwrite) for b in (emulated, cpu)]
 compare(*(np.append(r["dweight"], r["dbias"]) for r in results))""",
+    "embedding": """
+d, t = normal(2, 1500, 8), rng.integers(0, 300, (2, 1500)).astype(np.int32)
+zeros = np.zeros((300, 8), np.float32), np.zeros((1500, 8), np.float32)
+compare(*(b.embedding_backward(d, t, *zeros, dtype=DTYPE)["dwte"] for b in (emulated, cpu)))""",
     "attention": """
 x = normal(1, 300, 3 * 64)
 compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
@@ -115,6 +119,36 @@ BUGS = {
     "missing barrier before scratch is used again": (
         "tsan", "llmc/cuda/reduce.h", "    __syncthreads();  // the scratch may", "    // the scratch may",
         "classifier", "bf16", r"data race[^$]*reduce_block",
+    ),
+    "missing barrier in the sums of several rows": (
+        "tsan", "llmc/cuda/reduce.h", "    __syncthreads();\n#pragma unroll\n    for (int k = 0; k < kCount",
+        "#pragma unroll\n    for (int k = 0; k < kCount",
+        "layernorm", "bf16", r"data race[^$]*block_sums",
+    ),
+    "sums of several rows use one scratch without a barrier": (
+        "tsan", "llmc/cuda/layernorm.cu", "block_sums(rstd, s, 1);\n    if constexpr",
+        "block_sums(rstd, s, 0);\n    if constexpr",
+        "layernorm", "bf16", r"data race[^$]*block_sums",
+    ),
+    "a warp counts digits that its lanes still read": (
+        "tsan", "llmc/cuda/embedding.cu", "        __syncwarp();\n        if (exists[g] && before == 0)",
+        "        if (exists[g] && before == 0)",
+        "embedding", "bf16", r"data race[^$]*count_digits",
+    ),
+    "a warp reads digits that it still counts": (
+        "tsan", "llmc/cuda/embedding.cu", "__popc(lanes);\n        __syncwarp();\n    }\n    __syncthreads();",
+        "__popc(lanes);\n    }\n    __syncthreads();",
+        "embedding", "bf16", r"data race[^$]*count_digits",
+    ),
+    "digits are added before all warps have counted": (
+        "tsan", "llmc/cuda/embedding.cu", "        __syncwarp();\n    }\n    __syncthreads();",
+        "        __syncwarp();\n    }",
+        "embedding", "bf16", r"data race[^$]*(count_digits|scatter)_kernel",
+    ),
+    "positions are scattered before all starts are known": (
+        "tsan", "llmc/cuda/embedding.cu", "        start += count;\n    }\n    __syncthreads();",
+        "        start += count;\n    }",
+        "embedding", "bf16", r"data race[^$]*scatter_kernel",
     ),
     "missing cp.async wait": (
         "emu", "llmc/cuda/matmul/bf16.h",
@@ -157,8 +191,8 @@ BUGS = {
         "classifier", "bf16", "threads meet at different barriers|deadlock",
     ),
     "shuffle in half a warp": (
-        "emu", "llmc/cuda/layernorm.cu", "rsqrt_approx(warp_sum(squares) / float(a.C) + kEpsilon);\n    for",
-        "rsqrt_approx((lane_id() < 16 ? warp_sum(squares) : squares) / float(a.C) + kEpsilon);\n    for",
+        "emu", "llmc/cuda/reduce.h", "    for (; lanes > 0; lanes /= 2) v[0]",
+        "    for (; lanes > 0 && lane_id() < 16; lanes /= 2) v[0]",
         "layernorm", "bf16", "threads meet at different barriers|which takes no part|deadlock",
     ),
     "two blocks write one place": (

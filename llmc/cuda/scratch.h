@@ -27,19 +27,23 @@ inline int64_t sum_blocks(int64_t N, int64_t C) {
 }
 inline ScratchParts column_sum_scratch(int64_t N, int64_t C) { return {size_t(sum_blocks(N, C) * C) * sizeof(float)}; }
 
-constexpr int kNormWarps = 8;  // of a block of layer norm: a row each
-inline unsigned layernorm_blocks(int64_t N) {
-    return unsigned(std::min<int64_t>(ceil_div(N, kNormWarps), 2 * multiprocessors()));
+// Layer norm: a block has the threads of a row, and a multiprocessor runs about kNormThreads of them in the backward pass.
+constexpr int kNormThreads = 512;
+inline unsigned threads_of_row(int64_t C, int vectors) { return unsigned(ceil_div(C, vectors * kVec * kWarp) * kWarp); }
+inline unsigned layernorm_blocks(int64_t N, int64_t C) {
+    const int64_t threads = threads_of_row(C, C <= 2048 ? 1 : C <= 4096 ? 2 : 4);
+    return unsigned(std::min(N, multiprocessors() * std::max<int64_t>(1, kNormThreads / threads)));
 }
 inline ScratchParts layernorm_scratch(int64_t N, int64_t C) {
-    return {size_t(layernorm_blocks(N)) * size_t(2 * C) * sizeof(float)};
+    return {size_t(layernorm_blocks(N, C)) * size_t(2 * C) * sizeof(float)};
 }
 
-// Two parts of a run of equal tokens for each piece of kPiece sorted positions; positions twice; counts of digits.
-constexpr int kPiece = 64, kDigits = 256, kSortBlock = 1024;
+// Two parts of a run of equal tokens for each piece of kPiece sorted positions; tokens and positions, twice; counts of
+// digits.
+constexpr int kPiece = 64, kDigits = 256, kSortBlock = 2048;
 inline ScratchParts embedding_scratch(int64_t N, int64_t C) {
-    const size_t part = size_t(ceil_div(N, kPiece) * C) * sizeof(float), positions = size_t(N) * sizeof(int32_t);
-    return {part, part, positions, positions, size_t(kDigits * ceil_div(N, kSortBlock)) * sizeof(int32_t)};
+    const size_t part = size_t(ceil_div(N, kPiece) * C) * sizeof(float), tokens = size_t(N) * sizeof(int32_t);
+    return {part, part, tokens, tokens, tokens, tokens, size_t(kDigits * ceil_div(N, kSortBlock)) * sizeof(int32_t)};
 }
 
 // delta, a float of each head and position; copies of qkv and dout whose rows are not aligned (bf16 only).

@@ -1,5 +1,5 @@
-// Many tensors in one launch: all elements of all tensors are divided into blocks of kListBlock, and each block looks
-// up the tensor that it belongs to.
+// Many tensors in one launch: all elements of all tensors are divided into blocks, and each block looks up the tensor that
+// it belongs to.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -12,7 +12,7 @@ namespace llmc::cuda {
 
 using namespace gpu;
 
-constexpr int kListThreads = 256, kListBlock = kListThreads * 8;
+constexpr int kListThreads = 256, kListBlock = kListThreads * 8;  // elements: of the smallest block
 
 // On the device: one entry for each tensor, with what the kernel needs. Entry has `int64_t count` and `int64_t
 // first_block`.
@@ -22,9 +22,9 @@ struct TensorList {
     int size;
 };
 
-// The entry of the running block, and the index of this thread's first element in the tensor.
-template <class Entry>
-GPU const Entry& entry_of_block(const TensorList<Entry>& list, int64_t& element) {
+// The entry of the running block of kBlock elements, and the index of its first element in the tensor.
+template <int kBlock, class Entry>
+GPU const Entry& entry_of_block(const TensorList<Entry>& list, int64_t& first) {
     int low = 0, high = list.size - 1;  // the last entry with first_block <= blockIdx.x
     while (low < high) {
         const int middle = (low + high + 1) / 2;
@@ -34,17 +34,18 @@ GPU const Entry& entry_of_block(const TensorList<Entry>& list, int64_t& element)
             high = middle - 1;
     }
     const Entry& entry = list.entries[low];
-    element = (int64_t(blockIdx.x) - entry.first_block) * kListBlock + threadIdx.x * 8;
+    first = (int64_t(blockIdx.x) - entry.first_block) * kBlock;
     return entry;
 }
 
 // Numbers the blocks of all entries; returns how many there are.
-template <class Entry>
+template <int kBlock, class Entry>
 int64_t number_blocks(std::vector<Entry>& entries) {
+    static_assert(kBlock >= kListBlock);  // for which scratch.cu makes room
     int64_t blocks = 0;
     for (Entry& e : entries) {
         e.first_block = blocks;
-        blocks += ceil_div(e.count, kListBlock);
+        blocks += ceil_div(e.count, kBlock);
     }
     return blocks;
 }

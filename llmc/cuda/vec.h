@@ -51,6 +51,11 @@ GPU void load(float (&v)[kCount], const float* p) {
     }
 }
 GPU void load(float (&v)[8], const bf16* p) { unpack(v, load16(p)); }
+GPU void load(float (&v)[1], const float* p) { v[0] = load1(p); }
+GPU void load(float (&v)[4], const bf16* p) {
+    const uint2 bits = load8(p);
+    v[0] = low_of(bits.x), v[1] = high_of(bits.x), v[2] = low_of(bits.y), v[3] = high_of(bits.y);
+}
 
 template <int kCount>
 GPU void store(float* p, const float (&v)[kCount]) {
@@ -60,6 +65,9 @@ GPU void store(float* p, const float (&v)[kCount]) {
         store16(p + i, {bits_of(v[i]), bits_of(v[i + 1]), bits_of(v[i + 2]), bits_of(v[i + 3])});
 }
 GPU void store(bf16* p, const float (&v)[8]) { store16(p, pack(v)); }
+GPU void store(bf16* p, const float (&v)[4]) { store8(p, {pack_bf16x2(v[0], v[1]), pack_bf16x2(v[2], v[3])}); }
+GPU void store(float* p, const float (&v)[1]) { store1(p, v[0]); }
+GPU void store(bf16* p, const float (&v)[1]) { store1(p, v[0]); }
 
 // The same in shared memory.
 template <int kCount>
@@ -108,6 +116,43 @@ GPU void store_upto(T* p, const float (&v)[kCount], int64_t count, bool whole) {
     else
         store_some(p, v, count);
 }
+
+// kWidth consecutive elements as they are in memory: 16 or 8 bytes, or one element. A kernel loads several before it
+// converts the first, so that all of them are on their way at the same time.
+//
+// Every lane of a warp takes the next kWidth elements: an instruction touches whole sectors of 32 bytes. With 8 floats a
+// lane, each of its two instructions would touch twice as many sectors as its bytes need.
+template <class T, int kWidth>
+struct Packed {
+    static constexpr int kBytes = kWidth * int(sizeof(T));
+    static_assert(kBytes == 16 || kBytes == 8 || kWidth == 1);
+    uint32_t words[(kBytes + 3) / 4] = {};
+
+    GPU void load(const T* p) {
+        if constexpr (kBytes == 16)
+            set(load16(p));
+        else if constexpr (kBytes == 8)
+            set(load8(p));
+        else
+            words[0] = bits_of(load1(p));
+    }
+    GPU void set(const uint2& bits) { words[0] = bits.x, words[1] = bits.y; }
+    GPU void set(const uint4& bits) { words[0] = bits.x, words[1] = bits.y, words[2] = bits.z, words[3] = bits.w; }
+    GPU void forget() {  // so that the compiler unpacks again instead of keeping what it has unpacked
+#pragma unroll
+        for (uint32_t& word : words) word = hidden(word);
+    }
+    GPU uint4 bits() const { return {words[0], words[1], words[2], words[3]}; }
+    GPU void unpack(float (&v)[kWidth]) const {
+#pragma unroll
+        for (int k = 0; k < kWidth; ++k)
+            v[k] = sizeof(T) == 4 || kWidth == 1 ? float_of(words[k])
+                   : k % 2                       ? high_of(words[k / 2])
+                                                 : low_of(words[k / 2]);
+    }
+};
+template <class T>
+constexpr int kWidest = 16 / int(sizeof(T));  // elements of 16 bytes
 
 // On the host: whether every 8th element of the rows of all these tensors starts at a multiple of 16 bytes.
 inline bool is_aligned(const Tensor& t) { return !t || reinterpret_cast<uintptr_t>(t.data) % 16 == 0; }

@@ -86,6 +86,15 @@ GPU void store_release(uint32_t* p, uint32_t value, Location where = Location::c
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
     emulator::stored_for_other_blocks();
 }
+GPU uint2 load8(const void* p, Location where = Location::current()) {
+    emulator::check_global(p, 8, "load8", where);
+    const auto* words = static_cast<const uint32_t*>(p);
+    return {words[0], words[1]};
+}
+GPU void store8(void* p, const uint2& v, Location where = Location::current()) {
+    emulator::check_global(p, 8, "store8", where);
+    *static_cast<uint2*>(p) = v;
+}
 GPU uint4 load_shared16(const void* p, Location where = Location::current()) {
     emulator::check_shared16(p, "load_shared16", where);
     return vector_at<uint4>(p);

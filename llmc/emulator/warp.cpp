@@ -111,4 +111,21 @@ void collective(void* deposit, Compute compute, const char* what, const Location
     });
 }
 
+uint32_t ballot(uint32_t mask, bool yes, const Location& where) {
+    if (mask != kFullWarp) {
+        self().where = where;
+        fail("__ballot_sync: the emulator knows only that of a whole warp");
+    }
+    uint32_t votes = yes;
+    collective(
+        &votes,
+        [](void* const(&deposits)[32]) {
+            uint32_t all = 0;
+            for (int lane = 0; lane < 32; ++lane) all |= *static_cast<uint32_t*>(deposits[lane]) << lane;
+            for (void* deposit : deposits) *static_cast<uint32_t*>(deposit) = all;
+        },
+        "__ballot_sync", where);
+    return votes;
+}
+
 }  // namespace llmc::emulator

@@ -24,6 +24,9 @@ uint64_t exchange(uint32_t mask, uint64_t value, int source, const char* what, c
 using Compute = void (*)(void* const (&deposits)[32]);
 void collective(void* deposit, Compute compute, const char* what, const Location& where);
 
+// Which lanes say yes: bit i is lane i's.
+uint32_t ballot(uint32_t mask, bool yes, const Location& where);
+
 template <class T>
 T exchange_value(uint32_t mask, T value, int source, const char* what, const Location& where) {
     static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
@@ -66,3 +69,8 @@ T __shfl_up_sync(uint32_t mask, T value, int lanes,
     const int lane = llmc::emulator::self().lane, source = lane - lanes;
     return llmc::emulator::exchange_value(mask, value, source >= 0 ? source : lane, "__shfl_up_sync", where);
 }
+inline uint32_t __ballot_sync(uint32_t mask, int yes,
+                              llmc::emulator::Location where = llmc::emulator::Location::current()) {
+    return llmc::emulator::ballot(mask, yes != 0, where);
+}
+inline int __popc(uint32_t bits) { return std::popcount(bits); }

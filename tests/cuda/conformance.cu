@@ -97,18 +97,19 @@ __global__ void shuffle_kernel(int* out) {
     out[96 + lane] = __shfl_up_sync(kAllLanes, lane, 3);
     out[128 + lane] = int(warp_sum(float(lane)));
     out[160 + lane] = int(warp_max(float(lane ^ 9)));
+    out[192 + lane] = __popc(__ballot_sync(kAllLanes, lane % 3 == 0) & ((2u << lane) - 1));
 }
 void test_shuffles() {
-    Array<int> out(192);
+    Array<int> out(224);
     launch({1, 32}, shuffle_kernel, out.data());
     const auto values = out.values();
     bool right = true;
     for (int lane = 0; lane < 32; ++lane) {
-        const int expected[] = {lane * 3 % 32, lane ^ 5, lane < 29 ? lane + 3 : lane, lane > 2 ? lane - 3 : lane,
-                                496,           31};
-        for (int i = 0; i < 6; ++i) right &= values[size_t(32 * i + lane)] == expected[i];
+        const int expected[] = {
+            lane * 3 % 32, lane ^ 5, lane < 29 ? lane + 3 : lane, lane > 2 ? lane - 3 : lane, 496, 31, lane / 3 + 1};
+        for (int i = 0; i < 7; ++i) right &= values[size_t(32 * i + lane)] == expected[i];
     }
-    report("__shfl_sync, xor, down, up; warp_sum, warp_max", right);
+    report("__shfl_sync, xor, down, up; __ballot_sync; warp_sum, warp_max", right);
 }
 
 __global__ void copy16_kernel(uint4* out, const uint4* inp) { store16(out + threadIdx.x, load16(inp + threadIdx.x)); }
