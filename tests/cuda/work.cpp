@@ -45,14 +45,16 @@ int main() {
     int multiprocessors, adds_up;
     for (int64_t M, N, K; std::cin >> name >> multiprocessors >> M >> N >> K >> adds_up;) {
         if (write_chosen(name, multiprocessors, M, N, K)) continue;
-        const TileCost& cost = name == "wide"     ? kWide
-                               : name == "narrow" ? kNarrow
-                               : name == "small"  ? kSmall
-                                                  : kFp32Tile;
+        const TileCost tile = name == "wide"     ? kWide
+                              : name == "narrow" ? kNarrow
+                              : name == "small"  ? kSmall
+                                                 : kFp32Tile;
+        const TileCost cost = with_epilogue(tile, kInstructionsOf<Accumulate, false>, Accumulate::kReads);
         const Plan plan = plan_with(cost, M, N, K, multiprocessors, adds_up);
         const Work& w = plan.work;
         std::cout << multiprocessors * cost.resident << ' ' << w.blocks << ' ' << w.tiles() << ' ' << w.steps << ' '
-                  << w.whole << ' ' << plan.clocks << ' ' << cost.clocks_per_step << ' ' << kClocksPerTurn << '\n';
+                  << w.whole << ' ' << plan.clocks << ' ' << cost.clocks_per_step << ' ' << clocks_per_turn(cost)
+                  << '\n';
         for (int block = 0; block < w.blocks; ++block)
             for (int i = 0;; ++i) {
                 const Piece p = piece_of(w, block, i);
