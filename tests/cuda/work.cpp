@@ -1,7 +1,7 @@
-// Prints how products are divided among blocks (llmc/cuda/matmul/work.h) as plan.h plans it, for tests/test_work.py. Reads
-// lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, small, fp32), and writes for each one line of the plan and
-// one line for each piece of each block, in order, then "end". An epilogue instead of a tile: writes the tile that is
-// chosen for it, then "end".
+// Prints how products are divided among blocks (llmc/cuda/matmul/work.h) as plan.h plans it, for tests/test_work.py.
+// Reads lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, small, fp32), and writes for each one line of
+// the plan and one line for each piece of each block, in order, then "end". An epilogue instead of a tile: writes the
+// tile that is chosen for it, then "end".
 #include <iostream>
 #include <string>
 
