@@ -64,6 +64,14 @@ GPU void wait_for_value(const uint32_t* p, uint32_t value, Location where = Loca
     while (__atomic_load_n(p, __ATOMIC_ACQUIRE) != value) emulator::wait_for_other_blocks("wait_for_value", where);
     emulator::yield_at_random();
 }
+GPU uint32_t wait_until_above(const uint32_t* p, uint32_t x, Location where = Location::current()) {
+    emulator::check_global(p, 4, "wait_until_above", where);
+    uint32_t found;
+    while ((found = __atomic_load_n(p, __ATOMIC_ACQUIRE)) <= x)
+        emulator::wait_for_other_blocks("wait_until_above", where);
+    emulator::yield_at_random();
+    return found;
+}
 GPU void store_release(uint32_t* p, uint32_t value, Location where = Location::current()) {
     emulator::check_global(p, 4, "store_release", where);
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
@@ -108,10 +116,16 @@ GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row, Location where = Locatio
     const auto* halves = static_cast<const uint64_t*>(row);
     emulator::distribute_rows(r, halves[0], halves[1], false, where);
 }
+GPU void ldmatrix_x4(uint32_t (&r)[4], uint32_t row, Location where = Location::current()) {
+    ldmatrix_x4(r, emulator::self().block->shared + row, where);
+}
 GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
     emulator::check_shared16(row, "ldmatrix", where);
     const auto* halves = static_cast<const uint64_t*>(row);
     emulator::distribute_rows(r, halves[0], halves[1], true, where);
+}
+GPU void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t row, Location where = Location::current()) {
+    ldmatrix_x4_trans(r, emulator::self().block->shared + row, where);
 }
 
 GPU void cp_async16(void* destination, const void* source, bool exists = true, Location where = Location::current()) {
