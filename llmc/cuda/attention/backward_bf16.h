@@ -140,8 +140,9 @@ GPU void add_queries(float (&dk)[Traits::kM16][kSize / 8][4], float (&dv)[Traits
 // Adds this block's part of dq for a tile of queries, dS K, when it has its turn. Each warp has its own part of the sums,
 // in the order of its accumulators, and its own turn.
 template <class Traits>
-GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int query, int first, float logit_scale) {
+GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int query, float logit_scale) {
     constexpr int kM16 = Traits::kDqM16, kVectors = 4 * kM16;
+    const int first = s.first;
     const int row = warp_id() / Traits::kDqGroups * 16 * kM16, column = warp_id() % Traits::kDqGroups * 32;
     const uint32_t tile = uint32_t(query) / Traits::kQueries;
     const bool is_first = query < first + kBackwardKeys;  // to add to these queries' sums
@@ -216,7 +217,7 @@ __global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, Backw
     const auto slot_of = [](int query) { return int(uint32_t(query) / kQueries % Traits::kStages); };
     const auto load_queries = [&](int query) {
         const int slot = slot_of(query);
-        const int64_t stride = heads.read_stride(1);
+        const int64_t stride = hidden(uint32_t(heads.read_stride(1)));  // so that no register keeps a multiple of it
         const int rows = heads.length - query;
         s.q[slot].template load<kThreads>(s.q_rows + query * 3 * stride, 3 * stride, rows, heads.read_size);
         s.dout[slot].template load<kThreads>(s.dout_rows + query * stride, stride, rows, heads.read_size);
@@ -246,11 +247,11 @@ __global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, Backw
         __syncthreads();  // this tile has arrived, and all threads are done with the one before
         const int next = query + kQueries;
         if (Traits::kStages == 2 && next < heads.length) load_queries(next);
-        add_queries<Traits, kSize>(dk, dv, s, slot_of(query), first + warp_id() * 16 * kM16 - query, scales);
+        add_queries<Traits, kSize>(dk, dv, s, slot_of(query), s.first + warp_id() * 16 * kM16 - query, scales);
         __syncthreads();  // dS is complete, and all threads are done with these queries
         if (Traits::kStages == 1 && next < heads.length) load_queries(next);
         const float statistic = load_statistic(next);
-        add_dq<Traits>(dqkv, s, heads, query, first, scales.logit_scale);
+        add_dq<Traits>(dqkv, s, heads, query, scales.logit_scale);
         store_statistic(statistic);
     }
     if (lane_id() == 0) store_release(s.own + warp_id(), uint32_t(heads.length + kQueries - 1) / kQueries);
