@@ -14,11 +14,13 @@ struct Tile {
 
     static constexpr uint32_t kRowBytes = 2 * kColumns;
     // In bytes from the start of the tile. With other = chunk ^ x: offset(row, other) is offset(row, chunk) ^ 16 x.
-    GPU static constexpr uint32_t offset(int row, int chunk) {
+    GPU static uint32_t offset(int row, int chunk) {
         // Two rows of 64 bytes cover the banks: different for rows 2i of 8 rows, and for 4i of 16 (b_fragments_paired).
         const int swizzle = kChunks == 4 ? (row >> 1 & 3) ^ (row >> 3 & 1) : row & 7;
         return uint32_t(row * kChunks + (chunk ^ swizzle)) * 16;
     }
+    static constexpr uint32_t kSwizzleOf8 = kChunks == 4 ? 16
+                                                         : 0;  // of row + 8, ^ that of the row; row + 16 has the same
     GPU bf16* chunk(int row, int chunk) { return data + offset(row, chunk) / 2; }
 
     // Starts this thread's copies, one of kThreads threads, from a matrix to the tile. `source` is the element that
@@ -38,8 +40,8 @@ struct Tile {
     }
 
     // Where this lane's 16 bytes of four 8 x 8 matrices are, for ldmatrix: those of `a_fragment` and
-    // `b_fragments_transposed`, and those of the two others. The fragments at (row, 8 x) are kRowBytes * row further, ^ 16 x
-    // of the address: two numbers in registers instead of one for every chunk.
+    // `b_fragments_transposed`, and those of the two others. The fragments at (row, 8 x), row a multiple of 16, are
+    // kRowBytes * row further, ^ 16 x: two numbers in registers instead of one for every chunk.
     GPU static uint32_t lane_by_columns() { return offset(lane_id() % 16, lane_id() / 16); }
     GPU static uint32_t lane_by_rows() { return offset(lane_id() % 8 + lane_id() / 16 * 8, lane_id() / 8 % 2); }
 

@@ -104,8 +104,9 @@ GPU void add_queries(float (&dk)[Traits::kM16][kSize / 8][4], float (&dv)[Traits
     uint32_t q_by_rows = shared_address(&s.q[slot]) + Traits::KeyTile::lane_by_rows();
     uint32_t q_by_columns = shared_address(&s.q[slot]) + by_columns;
     constexpr uint32_t kDout = sizeof(s.q);  // from q to dout
-    char* const ds_of_lane = reinterpret_cast<char*>(&s.ds);
-    const uint32_t ds_offset = Traits::DsTile::offset(row + lane_id() / 4, 0) + 4 * (lane_id() % 4);
+    using DsTile = typename Traits::DsTile;
+    char* const ds_bytes = reinterpret_cast<char*>(&s.ds);
+    const uint32_t ds_offset = DsTile::offset(row + lane_id() / 4, 0) + 4 * (lane_id() % 4);
     const float* statistics = &s.statistics[0][2 * (lane_id() % 4)];
 #pragma unroll 1
     for (uint32_t part = 0; part < uint32_t(Traits::kQueries); part += 16) {
@@ -130,9 +131,10 @@ GPU void add_queries(float (&dk)[Traits::kM16][kSize / 8][4], float (&dv)[Traits
 #pragma unroll
         for (int i = 0; i < kM16; ++i)
 #pragma unroll
-            for (int r = 0; r < 4; ++r)
-                *reinterpret_cast<uint32_t*>(ds_of_lane + (ds_offset ^ 2 * part ^ 16 * (r / 2)) +
-                                             Traits::DsTile::kRowBytes * (16 * i + 8 * (r % 2))) = ds[i][r];
+            for (int r = 0; r < 4; ++r) {
+                const uint32_t place = ds_offset ^ 2 * part ^ 16 * (r / 2) ^ (r % 2 ? DsTile::kSwizzleOf8 : 0);
+                *reinterpret_cast<uint32_t*>(ds_bytes + place + DsTile::kRowBytes * (16 * i + 8 * (r % 2))) = ds[i][r];
+            }
         q_by_rows += 16 * kRowBytes, q_by_columns += 16 * kRowBytes, statistics += 16;
     }
 }
