@@ -10,7 +10,7 @@ template <int kRows, int kColumns>
 struct Tile {
     static constexpr int kChunks = kColumns / 8;  // of 16 bytes in a row
     static_assert(kChunks == 4 || kChunks % 8 == 0);
-    alignas(128) bf16 data[kRows * kColumns];
+    alignas(256) bf16 data[kRows * kColumns];  // at least a row
 
     static constexpr uint32_t kRowBytes = 2 * kColumns;
     // In bytes from the start of the tile. With other = chunk ^ x: offset(row, other) is offset(row, chunk) ^ 16 x.
@@ -80,8 +80,8 @@ struct Tile {
     }
 };
 
-// Transposes 4 x 4 words over the four lanes that hold a row of an accumulator. Before, lane t has columns 2t, 2t + 1 of
-// four tiles of 8 columns; after, it has all 8 columns of tile t, in order.
+// Transposes 4 x 4 words over the four lanes that hold a row of an accumulator. Before, lane t has columns 2t, 2t + 1
+// of four tiles of 8 columns; after, it has all 8 columns of tile t, in order.
 GPU void transpose_quad(uint32_t (&pairs)[4]) {
     const int t = lane_id() % 4;
 #pragma unroll
@@ -97,7 +97,8 @@ GPU void transpose_quad(uint32_t (&pairs)[4]) {
         }
 }
 
-// The same of two tiles whose pairs are packed as bf16, for stores of 8 bytes: pairs of columns 2t, 2t + 1 of two tiles become columns 4 (t / 2) ... + 3 of tile t % 2.
+// The same of two tiles whose pairs are packed as bf16, for stores of 8 bytes: pairs of columns 2t, 2t + 1 of two tiles
+// become columns 4 (t / 2) ... + 3 of tile t % 2.
 GPU void exchange_pairs(uint32_t (&pairs)[2]) {
     const bool odd = lane_id() % 2;
     const uint32_t received = __shfl_xor_sync(kAllLanes, odd ? pairs[0] : pairs[1], 1);

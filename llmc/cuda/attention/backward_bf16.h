@@ -2,31 +2,32 @@
 //
 // FLOPs 5 T C N; bytes in bf16: 16 C N + 4 H N. Floor at N = 65,536, T = 1024, C = 768: 326 us on an H200.
 //
-// A block computes dk and dv of 128 keys of a head, a warp 32 of them (16 with heads above 64 channels). For each tile of
-// queries it computes S^T = K Q^T and dP^T = V dO^T, 16 queries at a time; P^T and dS^T stay in registers, where they are
-// the operands of dV += P^T dO and dK += dS^T Q. dS goes through shared memory once, for dQ = dS K. An ldmatrix feeds four
-// mma of the first four products, two of the last.
+// A block computes dk and dv of 128 keys of a head, a warp 32 of them (16 with heads above 64 channels). For each tile
+// of queries it computes S^T = K Q^T and dP^T = V dO^T, 16 queries at a time; P^T and dS^T stay in registers, where
+// they are the operands of dV += P^T dO and dK += dS^T Q. dS goes through shared memory once, for dQ = dS K. An
+// ldmatrix feeds four mma of the first four products, two of the last.
 //
-// dQ is the sum over the blocks of a head, in fp32 in memory, always in the same order: the keys from last to first. The
-// first block of a tile stores, the last one (the head's first keys) adds and writes dq. Blocks start in the order of their
-// index, the last keys of a head first, and each begins with the queries of its own keys; so a block that starts at the
-// same time as the one before it in the order is two tiles behind it, and a wait is rare. It waits for earlier blocks
-// only, so it ends even where one block runs after the other. Heads share the memory of few (scratch.h), which so
-// stays in the second-level cache: (B, H, T, D) in fp32 would be 100 MB at N = 32,768, C = 768, written once to memory.
+// dQ is the sum over the blocks of a head, in fp32 in memory, always in the same order: the keys from last to first.
+// The first block of a tile stores, the last one (the head's first keys) adds and writes dq. Blocks start in the order
+// of their index, the last keys of a head first, and each begins with the queries of its own keys; so a block that
+// starts at the same time as the one before it in the order is two tiles behind it, and a wait is rare. It waits for
+// earlier blocks only, so it ends even where one block runs after the other. Heads share the memory of few (scratch.h),
+// which so stays in the second-level cache: (B, H, T, D) in fp32 would be 100 MB at N = 32,768, C = 768, written once
+// to memory.
 //
-// Clocks of a Hopper multiprocessor for 128 keys, 64 queries, 64 channels, from cuobjdump -sass for sm_90a; before, there
-// were two kernels, without sums in memory, which computed S and dP twice:
+// Clocks of a Hopper multiprocessor for 128 keys, 64 queries, 64 channels, from cuobjdump -sass for sm_90a; before,
+// there were two kernels, without sums in memory, which computed S and dP twice:
 //
-//                                          two kernels   now
+//                                          two kernels    now
 //   tensor cores   HMMA, at 63% of 4096 FLOPs   2,844  2,032   1,792 and 1,280 HMMA
 //   shared memory  128 bytes                    3,650  2,150   768 and 448 LDSM of 512 bytes, cp.async, dS, statistics
-//   issue          4 instructions               2,414  1,361   9,656 and 5,444
+//   issue          4 instructions               2,414  1,337   9,656 and 5,348
 //   exponentials   16                           1,024    512
 //   second-level cache, bytes                  32,768 49,152   q, dout; 32,768 of dq: 22 a clock
 //
-// Registers: 255, of which 128 are dk and dv and 64 the fragments of K and V, which are read again for each tile of queries
-// (16 LDSM of 112): two blocks on a multiprocessor (one of twice the warps above 64 channels). 256 keys a block would
-// halve the traffic of dq, but need 128 KB of shared memory, and blocks of short sequences would be few.
+// Registers: 255, of which 128 are dk and dv and 64 the fragments of K and V, which are read again for each tile of
+// queries (16 LDSM of 112): two blocks on a multiprocessor (one of twice the warps above 64 channels). 256 keys a block
+// would halve the traffic of dq, but need 128 KB of shared memory, and blocks of short sequences would be few.
 #pragma once
 #include "llmc/cuda/attention/heads.h"
 #include "llmc/cuda/scratch.h"
@@ -37,9 +38,9 @@ struct BackwardScales {
     float logit_scale, out_scale;
 };
 
-// Replaces the scores S^T (16 kM16 keys x 16 queries) by P = exp(S - lse), and dp by dS = P (out_scale dout v^T - delta).
-// `statistics`: lse, in units of log 2, of this lane's columns, and kQueries further delta. `ahead`: this lane's first key
-// minus its first query; keys after the query get P = dS = 0.
+// Replaces the scores S^T (16 kM16 keys x 16 queries) by P = exp(S - lse), and dp by dS = P (out_scale dout v^T -
+// delta). `statistics`: lse, in units of log 2, of this lane's columns, and kQueries further delta. `ahead`: this
+// lane's first key minus its first query; keys after the query get P = dS = 0.
 template <bool kMasked, int kQueries, int kM16>
 GPU void score_gradients(float (&score)[kM16][2][4], float (&dp)[kM16][2][4], const float* statistics,
                          const BackwardScales& scales, int ahead) {
@@ -139,8 +140,8 @@ GPU void add_queries(float (&dk)[Traits::kM16][kSize / 8][4], float (&dv)[Traits
     }
 }
 
-// Adds this block's part of dq for a tile of queries, dS K, when it has its turn. Each warp has its own part of the sums,
-// in the order of its accumulators, and its own turn.
+// Adds this block's part of dq for a tile of queries, dS K, when it has its turn. Each warp has its own part of the
+// sums, in the order of its accumulators, and its own turn.
 template <class Traits>
 GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int query, float logit_scale) {
     constexpr int kM16 = Traits::kDqM16, kVectors = 4 * kM16;
@@ -187,8 +188,24 @@ GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int 
     __syncwarp();  // the warp's loads and stores are before its next release
 }
 
-// `progress`: for each block and warp, the tiles of queries to whose dq it has added, counted from the first of the head.
-// `sums`: dq of `slots` heads, used by one head after the other.
+// Which keys are this block's, and for which blocks it waits. `progress`: for each block and warp, the tiles of queries
+// to whose dq it has added, counted from the first of the head. `sums`: dq of `slots` heads, used by one head after the
+// other.
+template <class Traits>
+GPU void place_block(typename Traits::Shared& s, const Heads& heads, int tiles, int slots, float* sums,
+                     uint32_t* progress) {
+    const HeadTile at = head_tile(tiles);
+    const auto counters = [&](int head, int tile) {
+        return progress + (int64_t(head) * tiles + tile) * Traits::kWarps;
+    };
+    const int query_tiles = (heads.length + Traits::kQueries - 1) / Traits::kQueries;
+    s.head = at.head, s.first = at.tile * kBackwardKeys;
+    s.sums = sums + int64_t(at.head % slots) * query_tiles * (sizeof(typename Traits::QueryTile) / sizeof(bf16));
+    s.own = counters(at.head, at.tile);
+    s.before = at.tile + 1 < tiles ? counters(at.head, at.tile + 1) : nullptr;
+    s.last_user = at.tile > 0 && at.head >= slots ? counters(at.head - slots, 0) : nullptr;
+}
+
 template <int kSize, bool kLarge>
 __global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, BackwardTraits<kSize, kLarge>::kBlocks)
     attention_backward_bf16_kernel(bf16* dqkv, float* sums, uint32_t* progress, const bf16* dout, const bf16* qkv,
@@ -199,18 +216,9 @@ __global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, Backw
     constexpr int kM16 = Traits::kM16, kThreads = Traits::kThreads, kQueries = Traits::kQueries;
     auto& s = shared<typename Traits::Shared>();
     if (threadIdx.x == 0) {
-        const HeadTile at = head_tile(tiles);
-        const auto counters = [&](int head, int tile) {
-            return progress + (int64_t(head) * tiles + tile) * Traits::kWarps;
-        };
-        const int query_tiles = (heads.length + kQueries - 1) / kQueries;
-        s.head = at.head, s.first = at.tile * kBackwardKeys;
-        s.q_rows = qkv + heads.read_row(at.head, 0, 0, 3), s.dout_rows = dout + heads.read_row(at.head, 0, 0, 1);
-        s.lse = lse + heads.statistics(at.head, 0), s.delta = delta + heads.statistics(at.head, 0);
-        s.sums = sums + int64_t(at.head % slots) * query_tiles * (kQueries * kSize);
-        s.own = counters(at.head, at.tile);
-        s.before = at.tile + 1 < tiles ? counters(at.head, at.tile + 1) : nullptr;
-        s.last_user = at.tile > 0 && at.head >= slots ? counters(at.head - slots, 0) : nullptr;
+        place_block<Traits>(s, heads, tiles, slots, sums, progress);
+        s.q_rows = qkv + heads.read_row(s.head, 0, 0, 3), s.dout_rows = dout + heads.read_row(s.head, 0, 0, 1);
+        s.lse = lse + heads.statistics(s.head, 0), s.delta = delta + heads.statistics(s.head, 0);
     }
     if (threadIdx.x < Traits::kWarps) s.seen[threadIdx.x] = 0;
     __syncthreads();

@@ -4,8 +4,8 @@
 
 namespace llmc::cuda {
 
-// delta (B, H, T) = dout . out per head. Bytes: 4 C N + 4 H N. kSize / 8 lanes share a row. Sets the counters of the next
-// kernel to 0, at most one for each thread.
+// delta (B, H, T) = dout . out per head. Bytes: 4 C N + 4 H N. kSize / 8 lanes share a row. Sets the counters of the
+// next kernel to 0, at most one for each thread.
 template <int kSize, class T>
 __global__ void __launch_bounds__(256) attention_delta_kernel(float* delta, uint32_t* counters, int64_t counter_count,
                                                               const T* dout, const T* out, Heads s, int64_t rows) {

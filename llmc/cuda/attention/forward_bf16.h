@@ -4,13 +4,13 @@
 // head size 64 a (query, key) pair costs 256 FLOPs and one ex2, of which a Hopper multiprocessor does 16 a clock.
 // Without overlap that is at most 430 TFLOP/s on an H200. Floor at N = 65,536, T = 1024, C = 768: 131 us.
 //
-// A block computes kQueries queries of one head, a warp 16 kM16 of them, whose fragments it holds in registers. Keys and
-// values are loaded in tiles of kKeys with two buffers (cp.async). The scores stay in registers: an accumulator of the
-// first product has the layout of the second product's operand. Tiles before the diagonal are not masked; at the diagonal
-// a warp computes a half of the tile if its queries end there.
+// A block computes kQueries queries of one head, a warp 16 kM16 of them, whose fragments it holds in registers. Keys
+// and values are loaded in tiles of kKeys with two buffers (cp.async). The scores stay in registers: an accumulator of
+// the first product has the layout of the second product's operand. Tiles before the diagonal are not masked; at the
+// diagonal a warp computes a half of the tile if its queries end there.
 //
-// Clocks of a Hopper multiprocessor for 128 queries, 64 keys, 64 channels, from cuobjdump -sass for sm_90a, before (q read
-// from shared memory again, every score scaled and masked, results rescaled in each tile) and now:
+// Clocks of a Hopper multiprocessor for 128 queries, 64 keys, 64 channels, from cuobjdump -sass for sm_90a, before (q
+// read from shared memory again, every score scaled and masked, results rescaled in each tile) and now:
 //   tensor cores   HMMA, at 63% of 4096 FLOPs     813    813   512 HMMA
 //   shared memory  128 bytes                      768    640   160 and 128 LDSM (four mma for each), cp.async
 //   issue          4 instructions                 973    640   873 and 526 a warp, and about 100 for the loads
@@ -44,9 +44,9 @@ struct ForwardTraits {
     };
 };
 
-// The running softmax of a warp's rows, for row 16 i + 8 half + lane / 4: what is subtracted from the scores, in units of
-// log 2, and this lane's part of the sum. That is not always the maximum so far, but at most kSlack less: results are
-// rescaled only when it grows by more, so exponentials are up to 2^kSlack, and no digit is lost.
+// The running softmax of a warp's rows, for row 16 i + 8 half + lane / 4: what is subtracted from the scores, in units
+// of log 2, and this lane's part of the sum. That is not always the maximum so far, but at most kSlack less: results
+// are rescaled only when it grows by more, so exponentials are up to 2^kSlack, and no digit is lost.
 template <int kM16>
 struct Softmax {
     static constexpr float kSlack = 8;

@@ -133,9 +133,9 @@ GPU void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Loads four 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the address (of shared memory, or a pointer)
-// of the 16-byte row i % 8 of
-// matrix i / 8; r[m] receives elements [lane / 4][2 (lane % 4), +1] of matrix m, or of its transpose.
+// Loads four 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the address (of shared memory, or a
+// pointer) of the 16-byte row i % 8 of matrix i / 8; r[m] receives elements [lane / 4][2 (lane % 4), +1] of matrix m,
+// or of its transpose.
 GPU void ldmatrix_x4(uint32_t (&r)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
