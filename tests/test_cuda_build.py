@@ -83,12 +83,11 @@ def total(opcodes, pattern):
     return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
 
 
-# The kernels that take most of the time of a training step: those for aligned rows, and head sizes up to 64.
+# The kernels that take most of the time of a training step: those for aligned rows.
 TENSOR_CORE = [
     r"matmul_bf16_kernel<",
-    r"attention_forward_bf16_kernel<(32|64)>",
-    r"attention_dq_bf16_kernel<(32|64)>",
-    r"attention_dkv_bf16_kernel<(32|64)>",
+    r"attention_forward_bf16_kernel<",
+    r"attention_backward_bf16_kernel<",
 ]
 MEMORY_BOUND = [
     r"embedding_forward_kernel<[48], ",

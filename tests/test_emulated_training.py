@@ -243,12 +243,13 @@ for batch in (options["batch_size"], 1):
     model.step()
 print(planned, emulated.scratch_reserved())
 """
-# Each with another op whose scratch memory is the largest: column sums, layer norm, copies of rows, attention's delta,
-# embeddings, the gradient norm.
+# Each with another op whose scratch memory is the largest: column sums, layer norm, copies of rows, attention's dq and
+# delta, embeddings, the gradient norm.
 LARGEST = {
     "column sums": {"width": 64, "heads": 2, "seq_len": 32, "batch_size": 8},
     "layer norm": {"width": 64, "heads": 2, "seq_len": 32, "batch_size": 8, "dtype": "bf16"},
     "rows of 126 bytes": {"width": 63, "heads": 3, "seq_len": 17, "batch_size": 3, "dtype": "bf16"},
+    "attention's dq": {"width": 64, "heads": 8, "seq_len": 200, "batch_size": 4, "dtype": "bf16"},
     "many heads": {"width": 48, "heads": 48, "seq_len": 20, "batch_size": 2, "dtype": "bf16"},
     "one token": {"width": 32, "heads": 2, "seq_len": 1, "batch_size": 1},
     "few logits": {"width": 40, "heads": 5, "seq_len": 30, "batch_size": 2, "logits_rows": 7},

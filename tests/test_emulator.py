@@ -46,6 +46,7 @@ EXPECTED = {
     "cp.async to global memory": OF_SHARED.format("destination of cp.async"),
     "cp.async misaligned": "cp.async of " + MISALIGNED.format(8),
     "ldmatrix of global memory": OF_SHARED.format("ldmatrix"),
+    "ldmatrix beyond the end": "ldmatrix of an address outside of the block's shared memory" + HERE,
     "ldmatrix misaligned": "ldmatrix of " + MISALIGNED.format(4),
     "host memory as an argument": "a pointer among the arguments of the kernel launched at "
     r"tests/cuda/faults\.cu:\d+ is not to memory of the GPU",
@@ -72,6 +73,8 @@ EXPECTED = {
     "arrival at a block that has ended": "mbarrier: block 1 of the cluster has ended, and its memory" + HERE,
     "wait for a value in shared memory": OF_GLOBAL.format("wait_for_value", "in shared memory"),
     "wait for a value that no block stores": r"deadlock: 256 threads wait for ever[^$]*waits for wait_for_value: block",
+    "wait until above in shared memory": OF_GLOBAL.format("wait_until_above", "in shared memory"),
+    "wait until above what no block stores": r"deadlock: 256 threads wait for ever[^$]*waits for wait_until_above: block",
     "store_release misaligned": r"store_release of an address that is not a multiple of 4 bytes \(2 too many\)" + HERE,
     "call after a failure": "cannot clear memory on the GPU: load16 of an address",
     "cudaMalloc while capturing": "cannot allocate: operation not permitted when stream is capturing",

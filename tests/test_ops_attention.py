@@ -1,11 +1,17 @@
 """Attention against PyTorch in float64. How ops are tested: op_tools.py."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from op_tools import TOLERANCE, Data, assert_close, double
+from program import ROOT
+
+import llmc
 
 ATTENTION_SHAPES = [
     (1, 1, 1, 4),
@@ -19,6 +25,10 @@ ATTENTION_SHAPES = [
     (1, 40, 1, 128),
     (1, 200, 2, 72),
     (2, 150, 1, 128),
+    (1, 129, 1, 1),
+    (1, 257, 1, 33),
+    (1, 321, 1, 64),
+    (1, 385, 1, 127),
 ]
 
 
@@ -59,6 +69,58 @@ def test_attention_logits(backend, dtype, B, T, H, D):
     i, j = np.tril_indices(T)
     expected = (0.3 * q @ k.transpose(2, 3))[:, :, i, j]
     assert_close(backend.attention_logits(qkv, num_heads=H, logit_scale=0.3, dtype=dtype), expected, 1e-5)
+
+
+@pytest.mark.parametrize("scale", [-0.3, 0.0])
+def test_attention_with_a_scale_that_is_not_positive(backend, dtype, scale):
+    """The softmax looks for the largest score before it is scaled."""
+    data = Data(14, dtype)
+    qkv, dout = data.normal(1, 150, 3 * 2 * 24), data.normal(1, 150, 2 * 24)
+    forward = backend.attention_forward(qkv, num_heads=2, logit_scale=scale, out_scale=0.7, dtype=dtype)
+    x = double(qkv, True)
+    out, lse = attention_reference(x, 2, scale, 0.7)
+    assert_close(forward["out"], out, TOLERANCE[dtype])
+    assert_close(forward["lse"], lse, TOLERANCE[dtype])
+    out.backward(double(dout))
+    saved = forward["out"], forward["lse"]
+    dqkv = backend.attention_backward(dout, *saved, qkv, logit_scale=scale, out_scale=0.7, dtype=dtype)
+    assert_close(dqkv, x.grad, 2 * TOLERANCE[dtype])
+
+
+BACKWARD = """
+import sys
+sys.path[:0] = ["python", "tests"]
+import llmc, numpy as np
+from op_tools import Data
+emulated, results = llmc.backend("emulated"), []
+for B, T, H, D in ((2, 300, 8, 16), (1, 200, 1, 64), (1, 330, 2, 128)):
+    data = Data(13, "bf16")
+    qkv, dout = data.normal(B, T, 3 * H * D), data.normal(B, T, H * D)
+    forward = emulated.attention_forward(qkv, num_heads=H, logit_scale=0.2, dtype="bf16")
+    results.append(emulated.attention_backward(dout, forward["out"], forward["lse"], qkv, logit_scale=0.2, dtype="bf16"))
+sys.stdout.buffer.write(np.concatenate([r.ravel() for r in results]).tobytes())
+"""
+
+
+@pytest.mark.skipif("emulated" not in llmc.backends(), reason="not built: run make module-emu")
+def test_gradients_are_the_same_bits_on_every_gpu():
+    """dq is added up by blocks that run at the same time, in memory that later heads use again, with tiles that depend on
+    the shared memory that a block can have."""
+    results = []
+    for emulator in (
+        "workers=1",
+        "workers=4 shuffle=1 seed=1",
+        "workers=3 shuffle=1 seed=2 multiprocessors=1",
+        "workers=2 shuffle=1 seed=3 capability=80 multiprocessors=108",
+        "workers=4 shuffle=1 seed=4 capability=86",
+    ):
+        environment = dict(os.environ, LLMC_EMULATOR=emulator)
+        done = subprocess.run([sys.executable, "-c", BACKWARD], cwd=ROOT, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        results.append(np.frombuffer(done.stdout, np.float32))
+    assert results[0].size == 3 * (2 * 300 * 8 * 16 + 200 * 64 + 330 * 2 * 128) and np.isfinite(results[0]).all()
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].view(np.uint32), other.view(np.uint32))
 
 
 def test_attention_heads_too_large_for_the_gpu_kernels(backend, dtype):

@@ -90,6 +90,11 @@ compare(*(b.embedding_backward(d, t, *zeros, dtype=DTYPE)["dwte"] for b in (emul
     "attention": """
 x = normal(1, 300, 3 * 64)
 compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
+    "attention backward": """
+qkv, dout = normal(1, 300, 3 * 9 * 32), normal(1, 300, 9 * 32)  # 9 heads: two use the memory of another one's dq
+forward = cpu.attention_forward(qkv, num_heads=9, logit_scale=0.2, dtype=DTYPE)
+compare(*(b.attention_backward(dout, forward["out"], forward["lse"], qkv, logit_scale=0.2, dtype=DTYPE)
+          for b in (emulated, cpu)))""",
     "layernorm": """
 x, w = normal(64, 300), normal(300)
 compare(*(b.layernorm_forward(x, w, w, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
@@ -230,6 +235,36 @@ BUGS = {
         "if (threadIdx.x == 0 && piece.turn > 0) store_release(",
         "weight gradient", "fp32", r"deadlock[^$]*waits for wait_for_value",
     ),
+    "dq added before it is the block's turn": (
+        "tsan", "llmc/cuda/attention/backward_bf16.h", "wait_until_above(progress + warp_id(), tile);", "tile + 1;",
+        "attention backward", "bf16", r"data race[^$]*add_dq",
+    ),
+    "dq read by lanes that waited for nothing": (
+        "tsan", "llmc/cuda/attention/backward_bf16.h", "    __syncwarp();  // what lane 0 waited for", "    // what",
+        "attention backward", "bf16", r"data race[^$]*add_dq",
+    ),
+    "dq added without a release": (
+        "tsan", "llmc/cuda/attention/backward_bf16.h", "store_release(s.own + warp_id(), uint32_t(",
+        "s.own[warp_id()] = (uint32_t(",
+        "attention backward", "bf16", r"data race[^$]*add_dq",
+    ),
+    "dq released before all lanes have added": (
+        "tsan", "llmc/cuda/attention/backward_bf16.h", "    __syncwarp();  // the warp's", "    // the warp's",
+        "attention backward", "bf16", r"data race[^$]*add_dq",
+    ),
+    "dq's memory taken from a head that still needs it": (
+        "tsan", "llmc/cuda/attention/backward_bf16.h", "at.tile > 0 && at.head >= slots ?", "false ?",
+        "attention backward", "bf16", r"data race[^$]*add_dq",
+    ),
+    "dq that nobody passes on": (
+        "emu", "llmc/cuda/attention/backward_bf16.h", "    if (lane_id() == 0) store_release(s.own",
+        "    if (lane_id() > 31) store_release(s.own",
+        "attention backward", "bf16", r"deadlock[^$]*waits for wait_until_above",
+    ),
+    "dS read before all warps have written it": (
+        "tsan", "llmc/cuda/attention/backward_bf16.h", "        __syncthreads();  // dS is complete", "        // dS",
+        "attention backward", "bf16", r"data race[^$]*attention_backward_bf16_kernel",
+    ),
     "shared memory read before it is written": (
         "emu", "llmc/cuda/column_sums.cu", "store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);",
         "if (warp_id() > 0) store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);",
@@ -327,7 +362,7 @@ def test_without_a_bug_nothing_is_found(kind):
         environment["LLMC_EMULATOR"] = f"shuffle={seed} seed={seed}"
         program = [ROOT / "build" / kind / "conformance"]
         done = subprocess.run(program, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout.count("ok  ") == 19, done.stdout + done.stderr
+        assert done.returncode == 0 and done.stdout.count("ok  ") == 24, done.stdout + done.stderr
     for what, dtype in sorted({bug[4:6] for bug in BUGS.values()}):
         if what == "conformance":
             continue

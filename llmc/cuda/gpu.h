@@ -21,8 +21,8 @@ namespace llmc::gpu {
 constexpr int kWarp = 32;
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
-GPU int lane_id() { return int(threadIdx.x) % kWarp; }
-GPU int warp_id() { return int(threadIdx.x) / kWarp; }
+GPU int lane_id() { return int(threadIdx.x % kWarp); }  // unsigned: no correction for negative numbers
+GPU int warp_id() { return int(threadIdx.x / kWarp); }
 
 GPU bool is_nan(float x) { return x != x; }
 GPU int smaller(int a, int b) { return a < b ? a : b; }

@@ -52,7 +52,8 @@ size_t scratch_bytes(const StepSizes& s) {
         most.add_linear(std::max<int64_t>(N % std::min(N, s.logits_rows), 1), C, s.padded_vocab);  // the last chunk
         most.add(layernorm_scratch(N, C));
         most.add(embedding_scratch(N, C));
-        most.add(attention_backward_scratch(rows, {nullptr, 3 * rows, head_size}, {nullptr, rows, head_size}, is_bf16));
+        most.add(attention_backward_scratch(batch * s.heads, s.seq_len, {nullptr, 3 * rows, head_size},
+                                            {nullptr, rows, head_size}, is_bf16));
     }
     // The gradient norm: a float for every block of a tensor, and lists of the tensors, here and in the optimizer.
     constexpr size_t kEntry = 128;  // bytes, at most

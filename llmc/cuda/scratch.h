@@ -46,9 +46,37 @@ inline ScratchParts embedding_scratch(int64_t N, int64_t C) {
     return {part, part, tokens, tokens, tokens, tokens, size_t(kDigits * ceil_div(N, kSortBlock)) * sizeof(int32_t)};
 }
 
-// delta, a float of each head and position; copies of qkv and dout whose rows are not aligned (bf16 only).
-inline ScratchParts attention_backward_scratch(int64_t rows, const Rows& qkv, const Rows& dout, bool is_bf16) {
-    return {size_t(rows) * sizeof(float), is_bf16 ? padding_bytes(qkv) : 0, is_bf16 ? padding_bytes(dout) : 0};
+// Attention's kernels are compiled for heads of these sizes, up to the largest.
+constexpr int64_t kLargestHead = 128;
+constexpr int64_t compiled_head_size(int64_t size) { return size <= 32 ? 32 : size <= 64 ? 64 : kLargestHead; }
+
+// Attention's backward pass in bf16: a block computes dk and dv of kBackwardKeys keys, for tiles of up to
+// kBackwardQueries queries, whose dq all blocks of a head add up in memory, in fp32. The blocks that run at a time, two
+// on a multiprocessor, belong to few heads, so later heads use the memory of earlier ones: a block lasts as long as it
+// takes to start those of so many heads.
+constexpr int kBackwardKeys = 128, kBackwardQueries = 64;
+struct BackwardMemory {
+    int tiles;         // of keys in a head
+    int64_t slots;     // heads whose dq is in memory at a time
+    int64_t sums;      // floats
+    int64_t counters;  // words: of each warp of each block
+};
+inline BackwardMemory backward_memory(int64_t all_heads, int64_t length, int64_t head_size) {
+    const int64_t tiles = ceil_div(length, kBackwardKeys), columns = compiled_head_size(head_size);
+    const int64_t slots = std::min(all_heads, 4 * multiprocessors() / (tiles + 1) + 2);
+    const int64_t sums = tiles > 1 ? slots * ceil_div(length, kBackwardQueries) * kBackwardQueries * columns : 0;
+    return {int(tiles), slots, sums, all_heads * tiles * (columns <= 64 ? 4 : 8)};
+}
+
+// delta, a float of each head and position; copies of qkv and dout whose rows are not aligned, sums and counters (bf16
+// only).
+inline ScratchParts attention_backward_scratch(int64_t all_heads, int64_t length, const Rows& qkv, const Rows& dout,
+                                               bool is_bf16) {
+    const size_t delta = size_t(all_heads * length) * sizeof(float);
+    if (!is_bf16) return {delta};
+    const BackwardMemory m = backward_memory(all_heads, length, dout.columns);
+    return {delta, padding_bytes(qkv), padding_bytes(dout), size_t(m.sums) * sizeof(float),
+            size_t(m.counters) * sizeof(uint32_t)};
 }
 
 }  // namespace llmc::cuda

@@ -10,13 +10,18 @@ template <int kRows, int kColumns>
 struct Tile {
     static constexpr int kChunks = kColumns / 8;  // of 16 bytes in a row
     static_assert(kChunks == 4 || kChunks % 8 == 0);
-    alignas(128) bf16 data[kRows * kColumns];
+    alignas(256) bf16 data[kRows * kColumns];  // at least a row
 
-    GPU bf16* chunk(int row, int chunk) {
+    static constexpr uint32_t kRowBytes = 2 * kColumns;
+    // In bytes from the start of the tile. With other = chunk ^ x: offset(row, other) is offset(row, chunk) ^ 16 x.
+    GPU static uint32_t offset(int row, int chunk) {
         // Two rows of 64 bytes cover the banks: different for rows 2i of 8 rows, and for 4i of 16 (b_fragments_paired).
-        const int swizzle = kChunks == 4 ? row / 2 % 4 ^ row / 8 % 2 : row % 8;
-        return data + (row * kChunks + (chunk ^ swizzle)) * 8;
+        const int swizzle = kChunks == 4 ? (row >> 1 & 3) ^ (row >> 3 & 1) : row & 7;
+        return uint32_t(row * kChunks + (chunk ^ swizzle)) * 16;
     }
+    static constexpr uint32_t kSwizzleOf8 = kChunks == 4 ? 16
+                                                         : 0;  // of row + 8, ^ that of the row; row + 16 has the same
+    GPU bf16* chunk(int row, int chunk) { return data + offset(row, chunk) / 2; }
 
     // Starts this thread's copies, one of kThreads threads, from a matrix to the tile. `source` is the element that
     // becomes [0, 0]; rows_left rows and columns_left columns exist from it on, and the rest becomes zeros. Every row
@@ -26,13 +31,19 @@ struct Tile {
         // A thread copies the same chunk of every kPass-th row, with the same swizzle in all of them.
         constexpr int kPass = kThreads / kChunks;
         static_assert(kThreads % kChunks == 0 && kRows % kPass == 0 && kPass % (kChunks == 4 ? 16 : 8) == 0);
-        const int r = int(threadIdx.x) / kChunks, c = int(threadIdx.x) % kChunks;
+        const int r = int(threadIdx.x / kChunks), c = int(threadIdx.x % kChunks);
         const bool exists = 8 * c < columns_left;  // the padding of the row belongs to its last chunk
         source += r * stride + 8 * c;
 #pragma unroll
         for (int i = 0; i < kRows / kPass; ++i, source += kPass * stride)
             cp_async16(chunk(r + i * kPass, c), source, exists && r + i * kPass < rows_left);
     }
+
+    // Where this lane's 16 bytes of four 8 x 8 matrices are, for ldmatrix: those of `a_fragment` and
+    // `b_fragments_transposed`, and those of the two others. The fragments at (row, 8 x), row a multiple of 16, are
+    // kRowBytes * row further, ^ 16 x: two numbers in registers instead of one for every chunk.
+    GPU static uint32_t lane_by_columns() { return offset(lane_id() % 16, lane_id() / 16); }
+    GPU static uint32_t lane_by_rows() { return offset(lane_id() % 8 + lane_id() / 16 * 8, lane_id() / 8 % 2); }
 
     // The fragment of mma's A (16 x 16) at (m, k), of an operand stored along K: rows are m, columns are k.
     GPU void a_fragment(uint32_t (&a)[4], int m, int k) {
@@ -69,27 +80,25 @@ struct Tile {
     }
 };
 
-// Transposes 4 x 4 pairs over the four lanes that hold a row of an accumulator. Before, lane t has columns 2t, 2t + 1
+// Transposes 4 x 4 words over the four lanes that hold a row of an accumulator. Before, lane t has columns 2t, 2t + 1
 // of four tiles of 8 columns; after, it has all 8 columns of tile t, in order.
-GPU void transpose_quad(float (&v)[8]) {
+GPU void transpose_quad(uint32_t (&pairs)[4]) {
     const int t = lane_id() % 4;
 #pragma unroll
     for (int bit = 1; bit < 4; bit *= 2)
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             if (j & bit) continue;
-            const int other = j | bit;
             const bool high = t & bit;
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                const float received = __shfl_xor_sync(kAllLanes, high ? v[2 * j + e] : v[2 * other + e], bit);
-                v[2 * j + e] = high ? received : v[2 * j + e];
-                v[2 * other + e] = high ? v[2 * other + e] : received;
-            }
+            uint32_t &mine = pairs[j], &other = pairs[j | bit];
+            const uint32_t received = __shfl_xor_sync(kAllLanes, high ? mine : other, bit);
+            mine = high ? received : mine;
+            other = high ? other : received;
         }
 }
 
-// The same of two tiles whose pairs are packed as bf16, for stores of 8 bytes: pairs of columns 2t, 2t + 1 of two tiles become columns 4 (t / 2) ... + 3 of tile t % 2.
+// The same of two tiles whose pairs are packed as bf16, for stores of 8 bytes: pairs of columns 2t, 2t + 1 of two tiles
+// become columns 4 (t / 2) ... + 3 of tile t % 2.
 GPU void exchange_pairs(uint32_t (&pairs)[2]) {
     const bool odd = lane_id() % 2;
     const uint32_t received = __shfl_xor_sync(kAllLanes, odd ? pairs[0] : pairs[1], 1);

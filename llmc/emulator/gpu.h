@@ -74,26 +74,25 @@ GPU void store4(void* p, uint32_t v, Location where = Location::current()) {
     emulator::check_global(p, 4, "store4", where);
     *static_cast<uint32_t*>(p) = v;
 }
-// As atomic operations, which ThreadSanitizer sees.
+// As atomic operations, which ThreadSanitizer sees. A counting build runs a sample of blocks: nobody waits for others.
 GPU void wait_for_value(const uint32_t* p, uint32_t value, Location where = Location::current()) {
     emulator::check_global(p, 4, "wait_for_value", where);
     while (!emulator::kCounts && __atomic_load_n(p, __ATOMIC_ACQUIRE) != value)
         emulator::wait_for_other_blocks("wait_for_value", where);
     emulator::yield_at_random();
 }
+GPU uint32_t wait_until_above(const uint32_t* p, uint32_t x, Location where = Location::current()) {
+    emulator::check_global(p, 4, "wait_until_above", where);
+    uint32_t found;
+    while ((found = __atomic_load_n(p, __ATOMIC_ACQUIRE)) <= x && !emulator::kCounts)
+        emulator::wait_for_other_blocks("wait_until_above", where);
+    emulator::yield_at_random();
+    return found;
+}
 GPU void store_release(uint32_t* p, uint32_t value, Location where = Location::current()) {
     emulator::check_global(p, 4, "store_release", where);
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
     emulator::stored_for_other_blocks();
-}
-GPU uint2 load8(const void* p, Location where = Location::current()) {
-    emulator::check_global(p, 8, "load8", where);
-    const auto* words = static_cast<const uint32_t*>(p);
-    return {words[0], words[1]};
-}
-GPU void store8(void* p, const uint2& v, Location where = Location::current()) {
-    emulator::check_global(p, 8, "store8", where);
-    *static_cast<uint2*>(p) = v;
 }
 GPU uint4 load_shared16(const void* p, Location where = Location::current()) {
     emulator::check_shared16(p, "load_shared16", where);
@@ -154,10 +153,16 @@ GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row, Location where = Locatio
     const auto [low, high] = row_at(row);
     emulator::distribute_rows(r, low, high, false, where);
 }
+GPU void ldmatrix_x4(uint32_t (&r)[4], uint32_t row, Location where = Location::current()) {
+    ldmatrix_x4(r, emulator::self().block->shared + row, where);
+}
 GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Location where = Location::current()) {
     emulator::check_shared16(row, "ldmatrix", where);
     const auto [low, high] = row_at(row);
     emulator::distribute_rows(r, low, high, true, where);
+}
+GPU void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t row, Location where = Location::current()) {
+    ldmatrix_x4_trans(r, emulator::self().block->shared + row, where);
 }
 
 GPU void cp_async16(void* destination, const void* source, bool exists = true, Location where = Location::current()) {

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "llmc/cuda/gpu/hopper.h"
@@ -150,6 +151,30 @@ void test_turns() {
            turn.values()[0] == blocks && out.values() == std::vector<uint32_t>(threads, expected));
 }
 
+// Each block changes a list of numbers, and each number only after the block before has changed it.
+__global__ void progress_kernel(uint32_t* out, uint32_t* progress, int count) {
+    const uint32_t block = blockIdx.x;
+    uint32_t found = block == 0 ? uint32_t(count) : 0;
+    for (uint32_t i = 0; i < uint32_t(count); ++i) {
+        if (threadIdx.x == 0 && found <= i) found = wait_until_above(progress + block - 1, i);
+        __syncthreads();
+        uint32_t& mine = out[i * blockDim.x + threadIdx.x];
+        mine = 3 * mine + block;
+        __syncthreads();
+        if (threadIdx.x == 0) store_release(progress + block, i + 1);
+    }
+}
+void test_progress() {
+    const uint32_t blocks = 12, threads = 64, count = 5;
+    const Array<uint32_t> out(std::vector<uint32_t>(threads * count, 1)), progress(std::vector<uint32_t>(blocks, 0));
+    launch({blocks, threads}, progress_kernel, out.data(), progress.data(), int(count));
+    uint32_t expected = 1;
+    for (uint32_t block = 0; block < blocks; ++block) expected = 3 * expected + block;
+    report("wait_until_above: each block follows the one before",
+           progress.values() == std::vector<uint32_t>(blocks, count) &&
+               out.values() == std::vector<uint32_t>(threads * count, expected));
+}
+
 // --- Numbers ---
 
 __global__ void numbers_kernel(float* out, const float* x, int n) {
@@ -235,25 +260,26 @@ void test_mma() {
 struct MatrixShared {
     alignas(16) uint16_t element[32 * 8];
 };
-__global__ void ldmatrix_kernel(uint32_t* out, const uint16_t* inp, int transposed) {
+__global__ void ldmatrix_kernel(uint32_t* out, const uint16_t* inp, int transposed, int by_address) {
     MatrixShared& s = shared<MatrixShared>();
     for (int i = lane_id(); i < 256; i += 32) s.element[i] = inp[i];
     __syncwarp();
     uint32_t r[4];
     const uint16_t* row = s.element + lane_id() * 8;  // row i % 8 of matrix i / 8
-    if (transposed)
-        ldmatrix_x4_trans(r, row);
+    if (by_address)
+        transposed ? ldmatrix_x4_trans(r, shared_address(row)) : ldmatrix_x4(r, shared_address(row));
     else
-        ldmatrix_x4(r, row);
+        transposed ? ldmatrix_x4_trans(r, row) : ldmatrix_x4(r, row);
     for (int m = 0; m < 4; ++m) out[m * 32 + lane_id()] = r[m];
 }
 void test_ldmatrix() {
     std::vector<uint16_t> inp(256);
     for (size_t i = 0; i < 256; ++i) inp[i] = uint16_t(i * 257 + 3);
     Array<uint16_t> in(inp);
-    for (int transposed = 0; transposed < 2; ++transposed) {
+    for (int test = 0; test < 4; ++test) {
+        const int transposed = test % 2, by_address = test / 2;
         Array<uint32_t> out(128);
-        launch({1, 32, sizeof(MatrixShared)}, ldmatrix_kernel, out.data(), in.data(), transposed);
+        launch({1, 32, sizeof(MatrixShared)}, ldmatrix_kernel, out.data(), in.data(), transposed, by_address);
         const auto values = out.values();
         bool right = true;
         for (int m = 0; m < 4; ++m)
@@ -264,7 +290,8 @@ void test_ldmatrix() {
                     right &= uint16_t(values[size_t(m * 32 + lane)] >> (16 * half)) ==
                              inp[size_t(m * 64 + row * 8 + column)];
                 }
-        report(transposed ? "ldmatrix_x4_trans" : "ldmatrix_x4", right);
+        const std::string name = transposed ? "ldmatrix_x4_trans" : "ldmatrix_x4";
+        report((by_address ? name + " by address" : name).c_str(), right);
     }
 }
 
@@ -303,22 +330,20 @@ void test_cp_async() {
     report("cp_async16 (and zeros), commit, wait", right);
 }
 
-__global__ void quad_kernel(float* out) {
-    float v[8];
-    for (int i = 0; i < 8; ++i) v[i] = float(100 * lane_id() + i);
-    transpose_quad(v);
-    for (int i = 0; i < 8; ++i) out[lane_id() * 8 + i] = v[i];
+__global__ void quad_kernel(uint32_t* out) {
+    uint32_t words[4];
+    for (uint32_t i = 0; i < 4; ++i) words[i] = uint32_t(lane_id()) * 100 + i;
+    transpose_quad(words);
+    for (int i = 0; i < 4; ++i) out[lane_id() * 4 + i] = words[i];
 }
 void test_transpose_quad() {
-    Array<float> out(256);
+    Array<uint32_t> out(128);
     launch({1, 32}, quad_kernel, out.data());
     const auto values = out.values();
     bool right = true;
-    for (int lane = 0; lane < 32; ++lane)
-        for (int i = 0; i < 8; ++i) {
-            const int from = lane / 4 * 4 + i / 2;  // element i was element 2 t + i % 2 of lane i / 2 of the four
-            right &= values[size_t(lane * 8 + i)] == float(100 * from + 2 * (lane % 4) + i % 2);
-        }
+    for (uint32_t lane = 0; lane < 32; ++lane)
+        for (uint32_t i = 0; i < 4; ++i)  // word i was word t of lane i of the four
+            right &= values[lane * 4 + i] == 100 * (lane / 4 * 4 + i) + lane % 4;
     report("transpose_quad", right);
 }
 
@@ -472,6 +497,7 @@ int main() {
         test_shuffles();
         test_load_store();
         test_turns();
+        test_progress();
         test_numbers();
         test_pack();
         test_mma();

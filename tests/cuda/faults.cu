@@ -64,6 +64,11 @@ __global__ void ldmatrix_kernel(uint32_t* out, Address address, int offset) {
     ldmatrix_x4(r, from[address] + 16 * lane_id() + offset);
     out[lane_id()] = r[0];
 }
+__global__ void ldmatrix_address_kernel(uint32_t* out, int offset) {
+    uint32_t r[4];
+    ldmatrix_x4_trans(r, shared_address(shared<Scratch>().bytes) + uint32_t(16 * lane_id() + offset));
+    out[lane_id()] = r[0];
+}
 __global__ void __launch_bounds__(64) bounded_kernel(int* out) {
     launch_bounds<64>();
     out[threadIdx.x] = 1;
@@ -137,6 +142,10 @@ __global__ void wait_for_value_kernel(uint32_t* out, Address address, uint32_t v
     const uint32_t* from[] = {out, reinterpret_cast<uint32_t*>(shared<Scratch>().bytes), &variable};
     wait_for_value(from[address], value);
     out[1 + threadIdx.x] = 1;
+}
+__global__ void wait_until_above_kernel(uint32_t* out, Address address, uint32_t value) {
+    const uint32_t* from[] = {out, reinterpret_cast<uint32_t*>(shared<Scratch>().bytes)};
+    out[1 + threadIdx.x] = wait_until_above(from[address], value);
 }
 __global__ void store_release_kernel(unsigned char* out, int offset) {
     store_release(reinterpret_cast<uint32_t*>(out + offset), 1);
@@ -282,6 +291,11 @@ const std::map<std::string, std::function<void()>> kFaults = {
          Memory m;
          run(ldmatrix_kernel, 32, m.as<uint32_t>(), of_global, 0);
      }},
+    {"ldmatrix beyond the end",
+     [] {
+         Memory m;
+         run(ldmatrix_address_kernel, 32, m.as<uint32_t>(), int(kShared));
+     }},
     {"ldmatrix misaligned",
      [] {
          Memory m;
@@ -367,6 +381,17 @@ const std::map<std::string, std::function<void()>> kFaults = {
      [] {
          Memory m;
          launch({4, 256, kShared}, wait_for_value_kernel, m.as<uint32_t>(), of_global, 7u);
+         device::synchronize();
+     }},
+    {"wait until above in shared memory",
+     [] {
+         Memory m;
+         run(wait_until_above_kernel, 1, m.as<uint32_t>(), of_shared, 0u);
+     }},
+    {"wait until above what no block stores",
+     [] {
+         Memory m;
+         launch({4, 256, kShared}, wait_until_above_kernel, m.as<uint32_t>(), of_global, 7u);
          device::synchronize();
      }},
     {"store_release misaligned",

@@ -1,220 +1,273 @@
-// Causal flash attention on tensor cores, backward: one kernel for blocks of queries that sums dq, and one for blocks
-// of keys that sums dk and dv. Formulas: llmc/ops/ops.h. Dao, "FlashAttention-2", 2023, has only the second kernel,
-// which sums dq with atomics: five products instead of seven, but another order of summation in every run. Here each
-// gradient is summed by one warp in registers, in order: the same bits every time, and no scratch memory except delta.
+// Causal flash attention on tensor cores, backward. Formulas: llmc/ops/ops.h; after Dao, "FlashAttention-2", 2023.
 //
-// FLOPs 7 T C N (the necessary 5 T C N, and the scores and dout v^T a second time); bytes in bf16: 16 C N + 4 H N.
-// Bound: tensor cores and exponentials. Floor at N = 65,536, T = 1024, C = 768 (5 T C N): 326 us on an H200.
+// FLOPs 5 T C N; bytes in bf16: 16 C N + 4 H N. Floor at N = 65,536, T = 1024, C = 768: 326 us on an H200.
+//
+// A block computes dk and dv of 128 keys of a head, a warp 32 of them (16 with heads above 64 channels). For each tile
+// of queries it computes S^T = K Q^T and dP^T = V dO^T, 16 queries at a time; P^T and dS^T stay in registers, where
+// they are the operands of dV += P^T dO and dK += dS^T Q. dS goes through shared memory once, for dQ = dS K. An
+// ldmatrix feeds four mma of the first four products, two of the last.
+//
+// dQ is the sum over the blocks of a head, in fp32 in memory, always in the same order: the keys from last to first.
+// The first block of a tile stores, the last one (the head's first keys) adds and writes dq. Blocks start in the order
+// of their index, the last keys of a head first, and each begins with the queries of its own keys; so a block that
+// starts at the same time as the one before it in the order is two tiles behind it, and a wait is rare. It waits for
+// earlier blocks only, so it ends even where one block runs after the other. Heads share the memory of few (scratch.h),
+// which so stays in the second-level cache: (B, H, T, D) in fp32 would be 100 MB at N = 32,768, C = 768, written once
+// to memory.
+//
+// Clocks of a Hopper multiprocessor for 128 keys, 64 queries, 64 channels, from cuobjdump -sass for sm_90a; before,
+// there were two kernels, without sums in memory, which computed S and dP twice:
+//
+//                                          two kernels    now
+//   tensor cores   HMMA, at 63% of 4096 FLOPs   2,844  2,032   1,792 and 1,280 HMMA
+//   shared memory  128 bytes                    3,650  2,150   768 and 448 LDSM of 512 bytes, cp.async, dS, statistics
+//   issue          4 instructions               2,414  1,337   9,656 and 5,348
+//   exponentials   16                           1,024    512
+//   second-level cache, bytes                  32,768 49,152   q, dout; 32,768 of dq: 22 a clock
+//
+// Registers: 255, of which 128 are dk and dv and 64 the fragments of K and V, which are read again for each tile of
+// queries (16 LDSM of 112): two blocks on a multiprocessor (one of twice the warps above 64 channels). 256 keys a block
+// would halve the traffic of dq, but need 128 KB of shared memory, and blocks of short sequences would be few.
 #pragma once
 #include "llmc/cuda/attention/heads.h"
+#include "llmc/cuda/scratch.h"
 
 namespace llmc::cuda {
-
-// delta (B, H, T) = dout . out per head. Bytes: 4 C N + 4 H N. kSize / 8 lanes share a row.
-template <int kSize, class T>
-__global__ void __launch_bounds__(256)
-    attention_delta_kernel(float* delta, const T* dout, const T* out, Heads s, int64_t rows) {
-    launch_bounds<256>();
-    constexpr int kLanes = kSize / kVec;
-    const int64_t i = (int64_t(blockIdx.x) * 256 + threadIdx.x) / kLanes;  // of (B, T, H)
-    const int column = int(threadIdx.x) % kLanes * kVec, count = s.size - column;
-    float sum = 0;
-    if (i < rows && count > 0) {
-        float x[kVec], y[kVec];
-        load_upto(x, dout + i * s.size + column, count, s.aligned);
-        load_upto(y, out + i * s.size + column, count, s.aligned);
-#pragma unroll
-        for (int k = 0; k < kVec; ++k) sum += x[k] * y[k];
-    }
-#pragma unroll
-    for (int lanes = 1; lanes < kLanes; lanes *= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
-    if (i >= rows || column > 0) return;
-    const int64_t n = i / s.heads, b = n / s.length;
-    delta[(b * s.heads + i % s.heads) * s.length + n % s.length] = sum;
-}
 
 struct BackwardScales {
     float logit_scale, out_scale;
 };
 
-// For one element: replaces `score` by P = exp(score - lse), and `dp` by dS = P (out_scale dout v^T - delta). lse is in
-// units of log 2; `future`: the key is after the query.
-GPU void score_gradient(float& score, float& dp, float scale, float lse, float out_scale, float delta, bool future) {
-    score = future ? 0.0f : exp2_approx(scale * score - lse);
-    dp = score * (out_scale * dp - delta);
-    if (future) dp = 0;  // dp may be NaN there
-}
-
-// --- dq ---
-
-template <int kSize>
-struct QueryTraits {
-    static constexpr int kM16 = kSize <= 64 ? 2 : 1, kWarps = 4, kThreads = kWarps * kWarp;
-    static constexpr int kQueries = kWarps * 16 * kM16, kKeys = 64, kPart = 32;  // keys in a tile; at a time
-    struct Shared {
-        Tile<kQueries, kSize> q, dout;
-        Tile<kKeys, kSize> k[2], v[2];
-    };
-};
-
-template <int kSize>
-__global__ void __launch_bounds__(QueryTraits<kSize>::kThreads)
-    attention_dq_bf16_kernel(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
-                             Heads heads, int tiles, BackwardScales scales) {
-    launch_bounds<QueryTraits<kSize>::kThreads>();
-    using Traits = QueryTraits<kSize>;
-    constexpr int kM16 = Traits::kM16, kKeys = Traits::kKeys, kPart = Traits::kPart, kThreads = Traits::kThreads;
-    auto& s = shared<typename Traits::Shared>();
-    const HeadTile at = head_tile(tiles);
-    const int first = at.tile * Traits::kQueries, end = smaller(first + Traits::kQueries, heads.length);
-    const int row = warp_id() * 16 * kM16, left = heads.length - first;
-    const int64_t stride = heads.read_stride(3);
-
-    const auto load_keys = [&](int key) {
-        const int slot = key / kKeys % 2;
-        const bf16* source = qkv + heads.read_row(at.head, key, 1, 3);
-        s.k[slot].template load<kThreads>(source, stride, heads.length - key, heads.read_size);
-        s.v[slot].template load<kThreads>(source + heads.read_channels(), stride, heads.length - key, heads.read_size);
-        cp_async_commit();
-    };
-    s.q.template load<kThreads>(qkv + heads.read_row(at.head, first, 0, 3), stride, left, heads.read_size);
-    s.dout.template load<kThreads>(dout + heads.read_row(at.head, first, 0, 1), heads.read_stride(1), left,
-                                   heads.read_size);
-    load_keys(0);
-
-    float row_lse[kM16][2], row_delta[kM16][2];
+// Replaces the scores S^T (16 kM16 keys x 16 queries) by P = exp(S - lse), and dp by dS = P (out_scale dout v^T -
+// delta). `statistics`: lse, in units of log 2, of this lane's columns, and kQueries further delta. `ahead`: this
+// lane's first key minus its first query; keys after the query get P = dS = 0.
+template <bool kMasked, int kQueries, int kM16>
+GPU void score_gradients(float (&score)[kM16][2][4], float (&dp)[kM16][2][4], const float* statistics,
+                         const BackwardScales& scales, int ahead) {
 #pragma unroll
-    for (int i = 0; i < kM16; ++i)
+    for (int j = 0; j < 2; ++j)
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int query = first + row + 16 * i + 8 * half + lane_id() / 4;
-            const bool exists = query < heads.length;
-            row_lse[i][half] = exists ? kLog2e * lse[heads.statistics(at.head, query)] : 0;
-            row_delta[i][half] = exists ? delta[heads.statistics(at.head, query)] : 0;
-        }
-
-    uint32_t q[kM16][kSize / 16][4];  // with dout too, registers would spill
-    float dq[kM16][kSize / 8][4] = {};
-    const float scale = scales.logit_scale * kLog2e;
-    for (int key = 0; key < end; key += kKeys) {
-        cp_async_wait<0>();
-        __syncthreads();  // this tile has arrived, and all threads are done with the one before
-        if (key == 0) read_rows<kM16, kSize>(q, s.q, row);
-        if (key + kKeys < end) load_keys(key + kKeys);
-        const int slot = key / kKeys % 2, last_row = first + row + 16 * kM16 - 1;
-        for (int part = 0; part < kKeys && key + part <= last_row; part += kPart) {
-            float score[kM16][kPart / 8][4] = {}, dp[kM16][kPart / 8][4] = {};
-            multiply_along_rows<kM16, kPart / 8, kSize>(score, q, s.k[slot], part);
-            multiply_tiles<kM16, kPart / 8, kSize>(dp, s.dout, row, s.v[slot], part);
-            const bool diagonal = key + part + kPart - 1 > first + row;
+        for (int c = 0; c < 2; ++c) {
+            const float lse = statistics[8 * j + c], delta = statistics[8 * j + c + kQueries];
 #pragma unroll
             for (int i = 0; i < kM16; ++i)
 #pragma unroll
-                for (int j = 0; j < kPart / 8; ++j)
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        const int query = first + row + 16 * i + 8 * (e / 2) + lane_id() / 4;
-                        const int column = key + part + 8 * j + 2 * (lane_id() % 4) + e % 2;
-                        score_gradient(score[i][j][e], dp[i][j][e], scale, row_lse[i][e / 2], scales.out_scale,
-                                       row_delta[i][e / 2], diagonal && column > query);
-                    }
-            multiply_with_rows<kM16, kPart / 8, kSize>(dq, dp, s.k[slot], part);
+                for (int half = 0; half < 2; ++half) {
+                    float &p = score[i][j][2 * half + c], &ds = dp[i][j][2 * half + c];
+                    p = exp2_approx(kLog2e * scales.logit_scale * p - lse);
+                    ds = p * (scales.out_scale * ds - delta);
+                    if (kMasked && ahead > 8 * j + c - 16 * i - 8 * half) p = ds = 0;  // they may be NaN
+                }
         }
-    }
-    store_rows<kM16, kSize>(dqkv, heads, at.head, 0, 3, first + row, dq, [&](int, int) { return scales.logit_scale; });
 }
 
-// --- dk and dv: everything is transposed, so that P^T and dS^T are the operands in registers ---
+template <int kSize, bool kLarge>  // of a head, rounded up; whether a block can have more than 99 KB of shared memory
+struct BackwardTraits {
+    static constexpr int kM16 = kSize <= 64 ? 2 : 1, kWarps = kBackwardKeys / (16 * kM16), kThreads = kWarps * kWarp;
+    static constexpr int kBlocks = 8 / kWarps;  // on a multiprocessor
+    static constexpr int kQueries = kSize <= 64 || kLarge ? kBackwardQueries : 32;
+    static constexpr int kStages = kSize <= 64 || kLarge ? 2 : 1;
+    // Of the dq of a tile of queries, which a warp computes: 32 columns.
+    static constexpr int kDqGroups = kSize / 32, kDqM16 = kQueries * kDqGroups / kWarps / 16;
+    using KeyTile = Tile<kBackwardKeys, kSize>;
+    using QueryTile = Tile<kQueries, kSize>;
+    using DsTile = Tile<kBackwardKeys, kQueries>;  // transposed
+    static_assert(kBackwardKeys % kQueries == 0 && 2 * kQueries <= kThreads && kDqM16 > 0);
 
-template <int kSize>
-struct KeyTraits {
-    static constexpr int kWarps = kSize <= 64 ? 8 : 4, kThreads = kWarps * kWarp;
-    static constexpr int kKeys = kWarps * 16, kQueries = 64, kPart = 32;  // queries in a tile; at a time
-    static constexpr bool kInRegisters = kSize <= 64;                     // k and v; else read for every tile
     struct Shared {
-        Tile<kKeys, kSize> k, v;
-        Tile<kQueries, kSize> q[2], dout[2];
-        float lse[2][kQueries], delta[2][kQueries];
+        KeyTile k, v;
+        QueryTile q[kStages], dout[kStages];
+        DsTile ds;
+        float statistics[2][kQueries];  // lse in units of log 2, delta
+        // Read again for each tile of queries: the accumulators need the registers.
+        const bf16 *q_rows, *dout_rows;  // of this head
+        const float *lse, *delta;
+        float* sums;                         // of its dq
+        uint32_t *own, *before, *last_user;  // progress: of this block and of those that it waits for, or null
+        uint32_t seen[kWarps];               // of *before, by each warp
+        int head, first;                     // key
     };
+    static_assert(kWarps > 4 || 2 * (sizeof(Shared) + 1024) <= 164 << 10, "two blocks on compute capability 8.0");
 };
 
-template <int kSize>
-__global__ void __launch_bounds__(KeyTraits<kSize>::kThreads, 1)
-    attention_dkv_bf16_kernel(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse, const float* delta,
-                              Heads heads, int tiles, BackwardScales scales) {
-    launch_bounds<KeyTraits<kSize>::kThreads, 1>();
-    using Traits = KeyTraits<kSize>;
-    constexpr int kQueries = Traits::kQueries, kPart = Traits::kPart, kThreads = Traits::kThreads;
-    auto& s = shared<typename Traits::Shared>();
-    const int head = int(blockIdx.x) / tiles, tile = int(blockIdx.x) - head * tiles;  // first keys: most queries
-    const int first = tile * Traits::kKeys, row = warp_id() * 16, left = heads.length - first;
-    const int64_t stride = heads.read_stride(3);
-    static_assert(kQueries <= kThreads);
-
-    float next_lse = 0, next_delta = 0;  // of query threadIdx.x of the tile that is being loaded
-    const auto load_queries = [&](int query) {
-        const int slot = query / kQueries % 2, rows = heads.length - query;
-        s.q[slot].template load<kThreads>(qkv + heads.read_row(head, query, 0, 3), stride, rows, heads.read_size);
-        s.dout[slot].template load<kThreads>(dout + heads.read_row(head, query, 0, 1), heads.read_stride(1), rows,
-                                             heads.read_size);
-        cp_async_commit();
-        if (int(threadIdx.x) >= kQueries) return;
-        const int mine = query + int(threadIdx.x);
-        const bool exists = mine < heads.length;
-        next_lse = exists ? kLog2e * lse[heads.statistics(head, mine)] : INFINITY;  // P is 0 where there is no query
-        next_delta = exists ? delta[heads.statistics(head, mine)] : 0;
-    };
-    const bf16* keys = qkv + heads.read_row(head, first, 1, 3);
-    s.k.template load<kThreads>(keys, stride, left, heads.read_size);
-    s.v.template load<kThreads>(keys + heads.read_channels(), stride, left, heads.read_size);
-    const int begin = first / kQueries * kQueries;
-    load_queries(begin);
-
-    constexpr int kHeld = Traits::kInRegisters ? kSize : 16;
-    uint32_t k[1][kHeld / 16][4], v[1][kHeld / 16][4];
-    float dk[1][kSize / 8][4] = {}, dv[1][kSize / 8][4] = {};
-    const float scale = scales.logit_scale * kLog2e;
-    for (int query = begin; query < heads.length; query += kQueries) {
-        const int slot = query / kQueries % 2;
-        cp_async_wait<0>();
-        if (int(threadIdx.x) < kQueries) {
-            s.lse[slot][threadIdx.x] = next_lse;
-            s.delta[slot][threadIdx.x] = next_delta;
-        }
-        __syncthreads();  // this tile has arrived, and all threads are done with the one before
-        if constexpr (Traits::kInRegisters) {
-            if (query == begin) {
-                read_rows<1, kSize>(k, s.k, row);
-                read_rows<1, kSize>(v, s.v, row);
-            }
-        }
-        if (query + kQueries < heads.length) load_queries(query + kQueries);
-        for (int part = 0; part < kQueries; part += kPart) {
-            if (query + part + kPart - 1 < first + row) continue;         // all of them are before this warp's keys
-            float score[1][kPart / 8][4] = {}, dp[1][kPart / 8][4] = {};  // transposed: (keys, queries)
-            if constexpr (Traits::kInRegisters) {
-                multiply_along_rows<1, kPart / 8, kSize>(score, k, s.q[slot], part);
-                multiply_along_rows<1, kPart / 8, kSize>(dp, v, s.dout[slot], part);
-            } else {
-                multiply_tiles<1, kPart / 8, kSize>(score, s.k, row, s.q[slot], part);
-                multiply_tiles<1, kPart / 8, kSize>(dp, s.v, row, s.dout[slot], part);
-            }
-            const bool diagonal = query + part < first + row + 15;
+// S^T, dP^T, dV, dK of a tile of queries, and dS.
+template <class Traits, int kSize>
+GPU void add_queries(float (&dk)[Traits::kM16][kSize / 8][4], float (&dv)[Traits::kM16][kSize / 8][4],
+                     typename Traits::Shared& s, int slot, int ahead, const BackwardScales& scales) {
+    constexpr int kM16 = Traits::kM16;
+    constexpr uint32_t kRowBytes = Traits::QueryTile::kRowBytes;
+    const int row = warp_id() * 16 * kM16;
+    const uint32_t by_columns = Traits::KeyTile::lane_by_columns();
+    uint32_t k[kM16][kSize / 16][4], v[kM16][kSize / 16][4];
+    const uint32_t k_address = shared_address(&s.k) + row * kRowBytes + by_columns;
+    read_rows<typename Traits::KeyTile>(k, k_address);
+    read_rows<typename Traits::KeyTile>(v, k_address + uint32_t(sizeof(s.k)));
+    uint32_t q_by_rows = shared_address(&s.q[slot]) + Traits::KeyTile::lane_by_rows();
+    uint32_t q_by_columns = shared_address(&s.q[slot]) + by_columns;
+    constexpr uint32_t kDout = sizeof(s.q);  // from q to dout
+    using DsTile = typename Traits::DsTile;
+    char* const ds_bytes = reinterpret_cast<char*>(&s.ds);
+    const uint32_t ds_offset = DsTile::offset(row + lane_id() / 4, 0) + 4 * (lane_id() % 4);
+    const float* statistics = &s.statistics[0][2 * (lane_id() % 4)];
+#pragma unroll 1
+    for (uint32_t part = 0; part < uint32_t(Traits::kQueries); part += 16) {
+        uint32_t p[kM16][4] = {}, ds[kM16][4] = {};
+        if (ahead - int(part) < 16) {                           // else all of these queries are before this warp's keys
+            float score[kM16][2][4] = {}, dp[kM16][2][4] = {};  // transposed: (keys, queries)
+            multiply_along_rows<typename Traits::QueryTile>(score, k, q_by_rows);
+            multiply_along_rows<typename Traits::QueryTile>(dp, v, q_by_rows + kDout);
+            const int of_lane = ahead - int(part) + lane_id() / 4 - 2 * (lane_id() % 4);
+            if (ahead - int(part) > -16 * kM16 + 1)
+                score_gradients<true, Traits::kQueries>(score, dp, statistics, scales, of_lane);
+            else
+                score_gradients<false, Traits::kQueries>(score, dp, statistics, scales, of_lane);
 #pragma unroll
-            for (int j = 0; j < kPart / 8; ++j)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    const int column = part + 8 * j + 2 * (lane_id() % 4) + e % 2;
-                    const int key = first + row + 8 * (e / 2) + lane_id() / 4;
-                    score_gradient(score[0][j][e], dp[0][j][e], scale, s.lse[slot][column], scales.out_scale,
-                                   s.delta[slot][column], diagonal && key > query + column);
-                }
-            multiply_with_rows<1, kPart / 8, kSize>(dv, score, s.dout[slot], part);
-            multiply_with_rows<1, kPart / 8, kSize>(dk, dp, s.q[slot], part);
+            for (int i = 0; i < kM16; ++i) {
+                accumulator_to_a(p[i], score[i][0], score[i][1]);
+                accumulator_to_a(ds[i], dp[i][0], dp[i][1]);
+            }
+            multiply_with_rows(dv, p, q_by_columns + kDout);
+            multiply_with_rows(dk, ds, q_by_columns);
         }
+#pragma unroll
+        for (int i = 0; i < kM16; ++i)
+#pragma unroll
+            for (int r = 0; r < 4; ++r) {
+                const uint32_t place = ds_offset ^ 2 * part ^ 16 * (r / 2) ^ (r % 2 ? DsTile::kSwizzleOf8 : 0);
+                *reinterpret_cast<uint32_t*>(ds_bytes + place + DsTile::kRowBytes * (16 * i + 8 * (r % 2))) = ds[i][r];
+            }
+        q_by_rows += 16 * kRowBytes, q_by_columns += 16 * kRowBytes, statistics += 16;
     }
-    store_rows<1, kSize>(dqkv, heads, head, 1, 3, first + row, dk, [&](int, int) { return scales.logit_scale; });
-    store_rows<1, kSize>(dqkv, heads, head, 2, 3, first + row, dv, [&](int, int) { return scales.out_scale; });
+}
+
+// Adds this block's part of dq for a tile of queries, dS K, when it has its turn. Each warp has its own part of the
+// sums, in the order of its accumulators, and its own turn.
+template <class Traits>
+GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int query, float logit_scale) {
+    constexpr int kM16 = Traits::kDqM16, kVectors = 4 * kM16;
+    const int first = s.first;
+    const int row = warp_id() / Traits::kDqGroups * 16 * kM16, column = warp_id() % Traits::kDqGroups * 32;
+    const uint32_t tile = uint32_t(query) / Traits::kQueries;
+    const bool is_first = query < first + kBackwardKeys;  // to add to these queries' sums
+    const uint32_t* progress = is_first ? s.last_user : s.before;
+    if (lane_id() == 0 && progress && s.seen[warp_id()] <= tile) {
+        const uint32_t found = wait_until_above(progress + warp_id(), tile);
+        if (!is_first) s.seen[warp_id()] = found;
+    }
+    __syncwarp();  // what lane 0 waited for is visible to the others
+    float* sums = s.sums + ((tile * Traits::kWarps + warp_id()) * kVectors * kWarp + lane_id()) * 4;
+    float before[kM16][4][4] = {}, dq[kM16][4][4] = {};
+    if (!is_first)
+#pragma unroll
+        for (int n = 0; n < kVectors; ++n) load(before[n / 4][n % 4], sums + 4 * kWarp * n);
+    // For the tile before, whose stores have ended by now: a release waits for them.
+    if (query > first && lane_id() == 0) store_release(s.own + warp_id(), tile);
+    uint32_t ds_address = (shared_address(&s.ds) + Traits::DsTile::lane_by_rows()) ^ 2 * row;
+    uint32_t k_address = (shared_address(&s.k) + Traits::KeyTile::lane_by_columns()) ^ 2 * column;
+    const int keys = smaller(query + row + 16 * kM16 - first, kBackwardKeys);  // dS is 0 for those after the queries
+    for (int key = 0; key < keys; key += 32) {
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+            uint32_t a[kM16][4];
+#pragma unroll
+            for (int i = 0; i < kM16; ++i)
+                ldmatrix_x4_trans(a[i], (ds_address ^ 32 * i) + 16 * k * Traits::DsTile::kRowBytes);
+            multiply_with_rows(dq, a, k_address + 16 * k * Traits::KeyTile::kRowBytes);
+        }
+        ds_address += 32 * Traits::DsTile::kRowBytes, k_address += 32 * Traits::KeyTile::kRowBytes;
+    }
+#pragma unroll
+    for (int n = 0; n < kVectors; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) dq[n / 4][n % 4][e] += before[n / 4][n % 4][e];
+    if (first == 0)
+        store_rows<kM16, 32>(dqkv, heads, s.head, 0, 3, query + row, dq, [&](int, int) { return logit_scale; }, column);
+    else
+#pragma unroll
+        for (int n = 0; n < kVectors; ++n) store(sums + 4 * kWarp * n, dq[n / 4][n % 4]);
+    __syncwarp();  // the warp's loads and stores are before its next release
+}
+
+// Which keys are this block's, and for which blocks it waits. `progress`: for each block and warp, the tiles of queries
+// to whose dq it has added, counted from the first of the head. `sums`: dq of `slots` heads, used by one head after the
+// other.
+template <class Traits>
+GPU void place_block(typename Traits::Shared& s, const Heads& heads, int tiles, int slots, float* sums,
+                     uint32_t* progress) {
+    const HeadTile at = head_tile(tiles);
+    const auto counters = [&](int head, int tile) {
+        return progress + (int64_t(head) * tiles + tile) * Traits::kWarps;
+    };
+    const int query_tiles = (heads.length + Traits::kQueries - 1) / Traits::kQueries;
+    s.head = at.head, s.first = at.tile * kBackwardKeys;
+    s.sums = sums + int64_t(at.head % slots) * query_tiles * (sizeof(typename Traits::QueryTile) / sizeof(bf16));
+    s.own = counters(at.head, at.tile);
+    s.before = at.tile + 1 < tiles ? counters(at.head, at.tile + 1) : nullptr;
+    s.last_user = at.tile > 0 && at.head >= slots ? counters(at.head - slots, 0) : nullptr;
+}
+
+template <int kSize, bool kLarge>
+__global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, BackwardTraits<kSize, kLarge>::kBlocks)
+    attention_backward_bf16_kernel(bf16* dqkv, float* sums, uint32_t* progress, const bf16* dout, const bf16* qkv,
+                                   const float* lse, const float* delta, Heads heads, int tiles, int slots,
+                                   BackwardScales scales) {
+    launch_bounds<BackwardTraits<kSize, kLarge>::kThreads, BackwardTraits<kSize, kLarge>::kBlocks>();
+    using Traits = BackwardTraits<kSize, kLarge>;
+    constexpr int kM16 = Traits::kM16, kThreads = Traits::kThreads, kQueries = Traits::kQueries;
+    auto& s = shared<typename Traits::Shared>();
+    if (threadIdx.x == 0) {
+        place_block<Traits>(s, heads, tiles, slots, sums, progress);
+        s.q_rows = qkv + heads.read_row(s.head, 0, 0, 3), s.dout_rows = dout + heads.read_row(s.head, 0, 0, 1);
+        s.lse = lse + heads.statistics(s.head, 0), s.delta = delta + heads.statistics(s.head, 0);
+    }
+    if (threadIdx.x < Traits::kWarps) s.seen[threadIdx.x] = 0;
+    __syncthreads();
+    const int first = s.first;
+
+    const auto slot_of = [](int query) { return int(uint32_t(query) / kQueries % Traits::kStages); };
+    const auto load_queries = [&](int query) {
+        const int slot = slot_of(query);
+        const int64_t stride = hidden(uint32_t(heads.read_stride(1)));  // so that no register keeps a multiple of it
+        const int rows = heads.length - query;
+        s.q[slot].template load<kThreads>(s.q_rows + query * 3 * stride, 3 * stride, rows, heads.read_size);
+        s.dout[slot].template load<kThreads>(s.dout_rows + query * stride, stride, rows, heads.read_size);
+        cp_async_commit();
+    };
+    // One of the statistics of a tile's queries, by each of the first 2 kQueries threads.
+    const auto load_statistic = [&](int query) {
+        const bool is_lse = int(threadIdx.x) < kQueries;
+        query += int(threadIdx.x % kQueries);
+        if (query >= heads.length) return is_lse ? INFINITY : 0;  // P is 0 where there is no query
+        return is_lse ? kLog2e * s.lse[query] : s.delta[query];
+    };
+    const auto store_statistic = [&](float x) {
+        const uint32_t i = hidden(threadIdx.x);  // else its address were kept in a register
+        if (i < 2 * kQueries) (&s.statistics[0][0])[i] = x;
+    };
+    const bf16* keys = s.q_rows + first * heads.read_stride(3) + heads.read_channels();
+    const int left = heads.length - first;
+    s.k.template load<kThreads>(keys, heads.read_stride(3), left, heads.read_size);
+    s.v.template load<kThreads>(keys + heads.read_channels(), heads.read_stride(3), left, heads.read_size);
+    load_queries(first);
+    store_statistic(load_statistic(first));
+
+    float dk[kM16][kSize / 8][4] = {}, dv[kM16][kSize / 8][4] = {};
+    for (int query = first; query < heads.length; query += kQueries) {
+        cp_async_wait<0>();
+        __syncthreads();  // this tile has arrived, and all threads are done with the one before
+        const int next = query + kQueries;
+        if (Traits::kStages == 2 && next < heads.length) load_queries(next);
+        add_queries<Traits, kSize>(dk, dv, s, slot_of(query), s.first + warp_id() * 16 * kM16 - query, scales);
+        __syncthreads();  // dS is complete, and all threads are done with these queries
+        if (Traits::kStages == 1 && next < heads.length) load_queries(next);
+        const float statistic = load_statistic(next);
+        add_dq<Traits>(dqkv, s, heads, query, scales.logit_scale);
+        store_statistic(statistic);
+    }
+    if (lane_id() == 0) store_release(s.own + warp_id(), uint32_t(heads.length + kQueries - 1) / kQueries);
+    const int head = s.head, row = s.first + warp_id() * 16 * kM16;
+    store_rows<kM16, kSize>(dqkv, heads, head, 1, 3, row, dk, [&](int, int) { return scales.logit_scale; });
+    store_rows<kM16, kSize>(dqkv, heads, head, 2, 3, row, dv, [&](int, int) { return scales.out_scale; });
 }
 
 }  // namespace llmc::cuda

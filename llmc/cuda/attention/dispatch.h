@@ -2,11 +2,10 @@
 #pragma once
 #include "llmc/cuda/attention/heads.h"
 #include "llmc/cuda/pad.h"
+#include "llmc/cuda/scratch.h"
 #include "llmc/ops/checks.h"
 
 namespace llmc::cuda {
-
-constexpr int64_t kLargestHead = 128;
 
 // `aligned`: whether the memory of the outputs is.
 inline Heads heads_of(const char* op, const AttentionShape& s, bool aligned) {
@@ -20,12 +19,14 @@ inline Rows head_rows(const Tensor& t, const AttentionShape& s) { return {t.as<b
 // Calls f with the smallest compiled head size that holds `size`.
 template <class F>
 void with_head_size(int size, F&& f) {
-    if (size <= 32)
-        f.template operator()<32>();
-    else if (size <= 64)
-        f.template operator()<64>();
-    else
-        f.template operator()<128>();
+    switch (compiled_head_size(size)) {
+        case 32:
+            return f.template operator()<32>();
+        case 64:
+            return f.template operator()<64>();
+        default:
+            return f.template operator()<128>();
+    }
 }
 
 }  // namespace llmc::cuda

@@ -46,78 +46,51 @@ GPU void accumulator_to_a(uint32_t (&a)[4], const float (&left)[4], const float 
     a[3] = pack_bf16x2(right[2], right[3]);
 }
 
-// acc (16 kM16 rows x 8 kN8 columns) += A B^T: A (16 kM16, kDepth) in registers, B rows [row, row + 8 kN8) of `b`.
-template <int kM16, int kN8, int kDepth, class TileB>
-GPU void multiply_along_rows(float (&acc)[kM16][kN8][4], const uint32_t (&a)[kM16][kDepth / 16][4], TileB& b, int row) {
+// acc (16 kM16 x 8 kN8) += A B^T: A (16 kM16, kDepth) in registers, B (8 kN8, kDepth) the rows of a tile from `address`
+// on, where this lane's row for ldmatrix is (Tile::lane_by_rows).
+template <class TileB, int kM16, int kN8, int kK16>
+GPU void multiply_along_rows(float (&acc)[kM16][kN8][4], const uint32_t (&a)[kM16][kK16][4], uint32_t address) {
 #pragma unroll
-    for (int k = 0; k < kDepth / 16; ++k)
+    for (int k = 0; k < kK16; ++k)
 #pragma unroll
         for (int j = 0; j < kN8; j += 2) {
-            uint32_t fragments[2][2];
-            b.b_fragments(fragments, row + 8 * j, 16 * k);
+            uint32_t b[4];
+            ldmatrix_x4(b, (address ^ 32 * k) + 8 * j * TileB::kRowBytes);
 #pragma unroll
-            for (int i = 0; i < kM16; ++i) {
-                mma_m16n8k16(acc[i][j], a[i][k], fragments[0]);
-                mma_m16n8k16(acc[i][j + 1], a[i][k], fragments[1]);
-            }
+            for (int n = 0; n < 2; ++n)
+#pragma unroll
+                for (int i = 0; i < kM16; ++i) mma_m16n8k16(acc[i][j + n], a[i][k], {b[2 * n], b[2 * n + 1]});
         }
 }
 
-// acc (16 kM16 x kColumns) += P B: P (16 kM16 x 8 kN8) is an accumulator, B rows [row, row + 8 kN8) of `b`.
-template <int kM16, int kN8, int kColumns, class TileB>
-GPU void multiply_with_rows(float (&acc)[kM16][kColumns / 8][4], const float (&p)[kM16][kN8][4], TileB& b, int row) {
+// acc (16 kM16 x 8 kN8) += A B: A (16 kM16, 16) in registers, B (16, 8 kN8) 16 rows of a tile (Tile::lane_by_columns).
+template <int kM16, int kN8>
+GPU void multiply_with_rows(float (&acc)[kM16][kN8][4], const uint32_t (&a)[kM16][4], uint32_t address) {
 #pragma unroll
-    for (int k = 0; k < kN8 / 2; ++k) {
-        uint32_t a[kM16][4];
+    for (int j = 0; j < kN8; j += 2) {
+        uint32_t b[4];
+        ldmatrix_x4_trans(b, address ^ 16 * j);
 #pragma unroll
-        for (int i = 0; i < kM16; ++i) accumulator_to_a(a[i], p[i][2 * k], p[i][2 * k + 1]);
+        for (int n = 0; n < 2; ++n)
 #pragma unroll
-        for (int j = 0; j < kColumns / 8; j += 2) {
-            uint32_t fragments[2][2];
-            b.b_fragments_transposed(fragments, 8 * j, row + 16 * k);
-#pragma unroll
-            for (int i = 0; i < kM16; ++i) {
-                mma_m16n8k16(acc[i][j], a[i], fragments[0]);
-                mma_m16n8k16(acc[i][j + 1], a[i], fragments[1]);
-            }
-        }
+            for (int i = 0; i < kM16; ++i) mma_m16n8k16(acc[i][j + n], a[i], {b[2 * n], b[2 * n + 1]});
     }
 }
 
-// The same with A from the rows of a tile: fewer registers, more reads of shared memory.
-template <int kM16, int kN8, int kDepth, class TileA, class TileB>
-GPU void multiply_tiles(float (&acc)[kM16][kN8][4], TileA& a, int a_row, TileB& b, int b_row) {
-#pragma unroll 2  // fully unrolled, it would read so far ahead that registers spill
-    for (int k = 0; k < kDepth; k += 16) {
-        uint32_t fragment[kM16][4];
-#pragma unroll
-        for (int i = 0; i < kM16; ++i) a.a_fragment(fragment[i], a_row + 16 * i, k);
-#pragma unroll
-        for (int j = 0; j < kN8; j += 2) {
-            uint32_t fragments[2][2];
-            b.b_fragments(fragments, b_row + 8 * j, k);
-#pragma unroll
-            for (int i = 0; i < kM16; ++i) {
-                mma_m16n8k16(acc[i][j], fragment[i], fragments[0]);
-                mma_m16n8k16(acc[i][j + 1], fragment[i], fragments[1]);
-            }
-        }
-    }
-}
-
-// Fragments of rows [row, row + 16 kM16) of a tile, all kDepth columns.
-template <int kM16, int kDepth, class TileA>
-GPU void read_rows(uint32_t (&a)[kM16][kDepth / 16][4], TileA& tile, int row) {
+// A, for multiply_along_rows: 16 kM16 rows of a tile from `address` on (Tile::lane_by_columns).
+template <class TileA, int kM16, int kK16>
+GPU void read_rows(uint32_t (&a)[kM16][kK16][4], uint32_t address) {
 #pragma unroll
     for (int i = 0; i < kM16; ++i)
 #pragma unroll
-        for (int k = 0; k < kDepth / 16; ++k) tile.a_fragment(a[i][k], row + 16 * i, 16 * k);
+        for (int k = 0; k < kK16; ++k) ldmatrix_x4(a[i][k], (address ^ 32 * k) + 16 * i * TileA::kRowBytes);
 }
 
-// Writes scale(i, half) * acc to rows first_row + 16 i + 8 half + lane / 4 of a head, those below `length`.
+// Writes scale(i, half) * acc to rows first_row + 16 i + 8 half + lane / 4 of a head, those below `length`, and to
+// columns from first_column on.
 template <int kM16, int kColumns, class Scale>
 GPU void store_rows(bf16* matrix, const Heads& s, int head, int part, int parts, int first_row,
-                    const float (&acc)[kM16][kColumns / 8][4], Scale&& scale) {
+                    const float (&acc)[kM16][kColumns / 8][4], Scale&& scale, int first_column = 0) {
     const int group = lane_id() / 4, t = lane_id() % 4;
 #pragma unroll
     for (int i = 0; i < kM16; ++i)
@@ -127,15 +100,22 @@ GPU void store_rows(bf16* matrix, const Heads& s, int head, int part, int parts,
             const float factor = scale(i, half);
 #pragma unroll
             for (int j = 0; j < kColumns / 8; j += 4) {
-                float v[kVec];
+                uint32_t pairs[4];
 #pragma unroll
                 for (int q = 0; q < 4; ++q)
-#pragma unroll
-                    for (int e = 0; e < 2; ++e) v[2 * q + e] = factor * acc[i][j + q][2 * half + e];
-                transpose_quad(v);
-                const int column = 8 * (j + t), count = s.size - column;
-                if (row < s.length && count > 0)
-                    store_upto(matrix + s.row(head, row, part, parts, s.size) + column, v, count, s.aligned);
+                    pairs[q] = pack_bf16x2(factor * acc[i][j + q][2 * half], factor * acc[i][j + q][2 * half + 1]);
+                transpose_quad(pairs);
+                const uint4 bits{pairs[0], pairs[1], pairs[2], pairs[3]};
+                const int column = first_column + 8 * (j + t), count = s.size - column;
+                if (row >= s.length || count <= 0) continue;
+                bf16* to = matrix + s.row(head, row, part, parts, s.size) + column;
+                if (s.aligned) {
+                    store16(to, bits);
+                } else {
+                    float v[kVec];
+                    unpack(v, bits);
+                    store_some(to, v, count);
+                }
             }
         }
 }

@@ -75,6 +75,14 @@ GPU void wait_for_value(const uint32_t* p, uint32_t value) {
         asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
     } while (found != value);
 }
+// The same until *p is above x; returns what it is.
+GPU uint32_t wait_until_above(const uint32_t* p, uint32_t x) {
+    uint32_t found;
+    do {
+        asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
+    } while (found <= x);
+    return found;
+}
 GPU void store_release(uint32_t* p, uint32_t value) {
     asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(value) : "memory");
 }
@@ -125,20 +133,24 @@ GPU void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Loads four 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the address of the 16-byte row i % 8 of
-// matrix i / 8; r[m] receives elements [lane / 4][2 (lane % 4), +1] of matrix m, or of its transpose.
-GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+// Loads four 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the address (of shared memory, or a
+// pointer) of the 16-byte row i % 8 of matrix i / 8; r[m] receives elements [lane / 4][2 (lane % 4), +1] of matrix m,
+// or of its transpose.
+GPU void ldmatrix_x4(uint32_t (&r)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row))
+                 : "r"(row)
                  : "memory");
 }
-GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+GPU void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row))
+                 : "r"(row)
                  : "memory");
 }
+
+GPU void ldmatrix_x4(uint32_t (&r)[4], const void* row) { ldmatrix_x4(r, shared_address(row)); }
+GPU void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) { ldmatrix_x4_trans(r, shared_address(row)); }
 
 // --- Asynchronous copies from global to shared memory ---
 
