@@ -85,28 +85,47 @@ GPU void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* b
         : "memory");
 }
 
-// --- wgmma: D (64 x 128, fp32, in the registers of 128 threads) += A (64 x 16) B (16 x 128) from shared memory ---
+// --- wgmma: D (64 x columns, fp32, in the registers of 128 threads) = A (64 x 16) B (16 x columns) + D or 0 ---
 
-// d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e]. The operands are given by
-// descriptors; kAByColumns: A is stored as (K, M), kBByRows: B is stored as (K, N), otherwise both along K.
-template <bool kAByColumns, bool kBByRows>
-GPU void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b) {
+// d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e]. The operands are in shared
+// memory, given by descriptors, the same in all 128 threads; kAByColumns: A is stored as (K, M), kBByRows: B is stored
+// as (K, N), otherwise both along K. `add`: to D, else D is overwritten.
+template <int kColumns, bool kAByColumns, bool kBByRows>
+GPU void wgmma_m64k16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
+    static_assert(kColumns == 8 || kColumns == 256);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define LLMC_D8(i)                                                                                              \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
         "+f"(d[i + 7])
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,"
-        "%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,"
-        "%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, %66, %67;"
-        : LLMC_D8(0), LLMC_D8(8), LLMC_D8(16), LLMC_D8(24), LLMC_D8(32), LLMC_D8(40), LLMC_D8(48), LLMC_D8(56)
-        : "l"(a), "l"(b), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+#define LLMC_D32(i) LLMC_D8(i), LLMC_D8(i + 8), LLMC_D8(i + 16), LLMC_D8(i + 24)
+    if constexpr (kColumns == 8)
+        asm volatile(
+            "{ .reg .pred add; setp.ne.b32 add, %6, 0;"
+            "  wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, %4, %5, add, 1, 1, %7, %8; }"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "l"(a), "l"(b), "r"(int(add)), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+    else
+        asm volatile(
+            "{ .reg .pred add; setp.ne.b32 add, %130, 0;"
+            "  wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,"
+            "%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,"
+            "%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,"
+            "%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,"
+            "%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,"
+            "%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,"
+            "%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+            "}, %128, %129, add, 1, 1, %131, %132; }"
+            : LLMC_D32(0), LLMC_D32(32), LLMC_D32(64), LLMC_D32(96)
+            : "l"(a), "l"(b), "r"(int(add)), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+#undef LLMC_D32
 #undef LLMC_D8
 #endif
 }
 // Needed before the first product after ordinary writes to its registers or to shared memory.
 GPU void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Makes this thread's ordinary stores to shared memory visible to bulk copies and products. A barrier comes after it.
+GPU void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 GPU void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most kPending committed groups of products are pending.
 template <int kPending>
