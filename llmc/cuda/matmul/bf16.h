@@ -32,11 +32,12 @@ struct MatmulShared {
 };
 
 // Iterates over the steps of a block. `left` is what remains of the current piece, 0 after the last one.
+template <bool kDivided>
 struct Steps {
     int index = 0, left;  // of the piece
 
     GPU explicit Steps(const Work& w) : left(piece(w).steps()) {}
-    GPU Piece piece(const Work& w) const { return piece_of(w, int(blockIdx.x), index); }
+    GPU Piece piece(const Work& w) const { return piece_of<kDivided>(w, int(blockIdx.x), index); }
     GPU bool done() const { return left == 0; }
     // Returns true if that completed a piece; the next one has begun then.
     GPU bool advance(const Work& w) {
@@ -162,7 +163,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
     Shared& s = shared<Shared>();
     WarpTile<kAByColumns, kBByRows, kWarpsN> warp;
 
-    Steps loading(work);
+    Steps<kAddsUp<Epilogue>> loading(work);
     int load_m = 0, load_n = 0, load_k = 0, load_slot = 0;
     const auto start_loading = [&] {
         const Piece piece = loading.piece(work);
@@ -212,7 +213,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
     __syncthreads();
     int slot = 0;
     warp.template read_fragments<0>(s.stages[slot], 0);
-    Steps computing(work);
+    Steps<kAddsUp<Epilogue>> computing(work);
     bool with_sums = sums_of(computing.piece(work));
     while (!computing.done()) {
         load_stage();  // into the slot that all threads finished reading before the last barrier
@@ -223,7 +224,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
         slot = (slot + 1) % kStages;
         warp.template read_fragments<0>(s.stages[slot], 0);
         warp.template multiply<1>(with_sums);
-        const Steps done = computing;
+        const auto done = computing;
         if (!computing.advance(work)) continue;
         finish_piece(done.piece(work), with_sums);
         with_sums = sums_of(computing.piece(work));

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
     launch_bounds<kFp32Threads, kFp32Tile.resident>();
     Fp32Shared& s = shared<Fp32Shared>();
     for (int index = 0;; ++index) {
-        const Piece piece = piece_of(work, int(blockIdx.x), index);
+        const Piece piece = piece_of<kAddsUp<Epilogue>>(work, int(blockIdx.x), index);
         if (piece.steps() == 0) return;
         const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
         const int m = tile.m * kFp32Block, n = tile.n * kFp32Block;

@@ -51,11 +51,12 @@ struct Piece {
     LLMC_HOST_GPU int steps() const { return end - begin; }
 };
 
-// The i-th piece of a block; without steps after the last one.
+// The i-th piece of a block; without steps after the last one. kDivided: tiles may be divided.
+template <bool kDivided = true>
 LLMC_HOST_GPU Piece piece_of(const Work& w, int block, int i) {
     const int tile = block + i * w.blocks, divided = w.divided();
     if (tile < w.whole) return {tile, 0, w.steps, 0, 1};
-    if (w.slices == 0) return {};
+    if (!kDivided || w.slices == 0) return {};
     i -= w.whole / w.blocks;
     if (block >= w.rest_blocks) {
         const int slice = (block - w.rest_blocks) / divided, t = (block - w.rest_blocks) % divided;
