@@ -131,7 +131,6 @@ MEMORY_BOUND = [
     r"sum_squares_kernel",
     r"::statistics_kernel<",
     r"sum_columns_kernel<",
-    r"finish_splits_kernel<",
 ]
 FP32_PRODUCT = r"matmul_fp32_kernel<"
 READS_ONLY = [r"attention_delta_kernel<", r"sum_squares_kernel", r"::statistics_kernel<", r"sum_columns_kernel<"]

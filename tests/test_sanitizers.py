@@ -77,6 +77,12 @@ compare(*(b.classifier(x, t, vocab_size=3000, dloss=1.0, dtype=DTYPE)["logits"] 
     "column_sums": """
 x = normal(200, 40)
 compare(*(b.matmul_backward(x, dbias=np.zeros(40, np.float32), dtype=DTYPE)["dbias"] for b in (emulated, cpu)))""",
+    "weight gradient": """
+dout, x, held = normal(2000, 264), normal(2000, 136), normal(264, 136)
+for overwrite in (True, False):
+    results = [b.matmul_backward(dout, inp=x, dweight=held, dbias=np.zeros(264, np.float32), dtype=DTYPE,
+                                 overwrite_dweight=overwrite) for b in (emulated, cpu)]
+compare(*(np.append(r["dweight"], r["dbias"]) for r in results))""",
     "attention": """
 x = normal(1, 300, 3 * 64)
 compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
@@ -97,6 +103,8 @@ def compare(a, b):
     error = relative_error(a, b)
     print("same result" if error < 1e-2 else f"wrong result: {error}")
 """
+
+EMULATOR = "workers=2 multiprocessors=5"  # for the probes: blocks at the same time; the weight gradient is divided
 
 # name: (kind of build, file, old text, new text, what to run, element type, what must be reported)
 BUGS = {
@@ -168,6 +176,25 @@ BUGS = {
         "emu", "tests/cuda/conformance.cu", "mbarrier_arrive_expect(&s.full[slot], (kM + kN) * kK * 2);",
         "mbarrier_arrive_expect(&s.full[slot], kM * kK * 2);",
         "conformance", "bf16", r"deadlock[^$]*mbarrier|FAILED|more arrivals",
+    ),
+    "adding before it is the block's turn": (
+        "tsan", "llmc/cuda/matmul/problem.h", "if (threadIdx.x == 0) wait_for_value(turns + (piece.tile - w.whole), "
+        "uint32_t(piece.turn));", "",
+        "weight gradient", "bf16", r"data race[^$]*matmul_bf16_kernel",
+    ),
+    "turn ended before all threads have added": (
+        "tsan", "llmc/cuda/matmul/problem.h", "    __syncthreads();  // all threads have added theirs\n", "",
+        "weight gradient", "fp32", r"data race[^$]*matmul_fp32_kernel",
+    ),
+    "turn ended without a release": (
+        "tsan", "llmc/cuda/matmul/problem.h", "store_release(turns + (piece.tile - w.whole), uint32_t(next));",
+        "turns[piece.tile - w.whole] = uint32_t(next);",
+        "weight gradient", "bf16", r"data race[^$]*matmul_bf16_kernel",
+    ),
+    "turn that nobody ends": (
+        "emu", "llmc/cuda/matmul/problem.h", "if (threadIdx.x == 0) store_release(",
+        "if (threadIdx.x == 0 && piece.turn > 0) store_release(",
+        "weight gradient", "fp32", r"deadlock[^$]*waits for wait_for_value",
     ),
     "shared memory read before it is written": (
         "emu", "llmc/cuda/column_sums.cu", "store_shared(&s.of_warp[warp_id()][lane_id() * kVec], sum);",
@@ -245,7 +272,7 @@ def probe(bug, module):
             if re.search(bug[-1], output):
                 break
         return code, output
-    return run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)))
+    return run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)), emulator=EMULATOR)
 
 
 @pytest.mark.parametrize("name", BUGS)
@@ -266,9 +293,10 @@ def test_without_a_bug_nothing_is_found(kind):
         environment["LLMC_EMULATOR"] = f"shuffle={seed} seed={seed}"
         program = [ROOT / "build" / kind / "conformance"]
         done = subprocess.run(program, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout.count("ok  ") == 16, done.stdout + done.stderr
+        assert done.returncode == 0 and done.stdout.count("ok  ") == 17, done.stdout + done.stderr
     for what, dtype in sorted({bug[4:6] for bug in BUGS.values()}):
         if what == "conformance":
             continue
-        code, output = run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)))
+        program = PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype))
+        code, output = run_python(kind, module, "-c", program, emulator=EMULATOR)
         assert code == 0 and output.strip() == "same result", f"{what} {dtype}: exit {code}\n{output[:4000]}"

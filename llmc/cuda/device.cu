@@ -82,6 +82,7 @@ struct State {
     char* workspace = nullptr;
     size_t workspace_bytes = 0;
     uint64_t workspace_generation = 0;
+    uint32_t* turns = nullptr;
     bool recording = false;
 };
 
@@ -160,6 +161,14 @@ int multiprocessors() { return state().properties.multiProcessorCount; }
 int compute_capability() { return state().properties.major * 10 + state().properties.minor; }
 size_t shared_limit() { return state().properties.sharedMemPerBlockOptin; }
 uint64_t workspace_generation() { return state().workspace_generation; }
+
+uint32_t* turns() {
+    constexpr int kMostResident = 32;  // blocks of a multiprocessor
+    State& s = state();
+    const size_t count = size_t(s.properties.multiProcessorCount) * kMostResident;
+    if (!s.turns) s.turns = static_cast<uint32_t*>(device::allocate(count * sizeof(uint32_t)));  // of zeros
+    return s.turns;
+}
 
 Workspace::Workspace(const std::vector<size_t>& bytes) {
     size_t total = 0;

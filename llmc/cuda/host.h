@@ -106,6 +106,9 @@ private:
     std::vector<size_t> offsets_;
 };
 void reserve_workspace(size_t bytes);  // so that it does not have to grow
-uint64_t workspace_generation();       // changes with each growth: recorded work may hold the old address
+// Counters of the order in which blocks add to a product: one for each block that the GPU runs at a time, all 0 between
+// kernels.
+uint32_t* turns();
+uint64_t workspace_generation();  // changes with each growth: recorded work may hold the old address
 
 }  // namespace llmc::cuda

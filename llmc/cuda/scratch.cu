@@ -12,20 +12,17 @@ public:
     explicit Largest(DType dtype) : is_bf16_(dtype == DType::bf16) {}
     void add(const ScratchParts& parts) { bytes = std::max(bytes, total_bytes(parts)); }
 
-    // D (M, N) = A (M, K) B (K, N), stored as multiply() says.
-    void add_product(int64_t M, int64_t N, int64_t K, bool a_by_columns, bool b_by_rows) {
-        const Plan plan = is_bf16_ ? plan_matmul<bf16>(M, N, K, multiprocessors())
-                                   : plan_matmul<float>(M, N, K, multiprocessors());
-        const Rows a = a_by_columns ? Rows{nullptr, K, M} : Rows{nullptr, M, K};
-        const Rows b = b_by_rows ? Rows{nullptr, K, N} : Rows{nullptr, N, K};
-        add(product_scratch(plan.schedule, M, N, is_bf16_ ? padding_bytes(a) : 0, is_bf16_ ? padding_bytes(b) : 0));
-    }
-    // The three products of a layer from C to OC channels, and its bias gradient.
+    // A linear layer from C to OC channels: inp, weight and dout, two of which each of its products has, and its bias
+    // gradient.
     void add_linear(int64_t N, int64_t C, int64_t OC) {
-        add_product(N, OC, C, false, false);
-        add_product(N, C, OC, false, true);
-        add_product(OC, C, N, true, true);
-        if (!is_bf16_) add(column_sum_scratch(N, OC));  // in bf16 a by-product
+        const Rows inp{nullptr, N, C}, weight{nullptr, OC, C}, dout{nullptr, N, OC};
+        if (is_bf16_) {
+            add(padding_scratch(inp, weight));
+            add(padding_scratch(dout, weight));
+            add(padding_scratch(dout, inp));
+        } else {
+            add(column_sum_scratch(N, OC));  // in bf16 a by-product
+        }
     }
 
     size_t bytes = 0;

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "llmc/core/alignment.h"
-#include "llmc/cuda/matmul/plan.h"
 #include "llmc/cuda/pad.h"
+#include "llmc/cuda/vec.h"
 
 namespace llmc::cuda {
 
@@ -17,11 +17,8 @@ inline size_t total_bytes(const ScratchParts& parts) {
     return total;
 }
 
-// Split products and column sums; copies of operands whose rows are not aligned (a, b: bf16 only).
-inline ScratchParts product_scratch(const Schedule& s, int64_t M, int64_t N, size_t padding_a, size_t padding_b) {
-    const size_t part = s.splits > 1 ? size_t(s.splits) * size_t(M) * sizeof(float) : 0;
-    return {part * size_t(N), part, padding_a, padding_b};
-}
+// Copies of a product's operands whose rows are not aligned (bf16 only).
+inline ScratchParts padding_scratch(const Rows& a, const Rows& b) { return {padding_bytes(a), padding_bytes(b)}; }
 
 // Rows of a column sum's parts: blocks that sum the rows of (N, C), each for kSumColumns columns.
 constexpr int kSumWarps = 8, kSumColumns = kWarp * kVec;

@@ -41,6 +41,17 @@ GPU void store16(void* p, const uint4& v, Location where = Location::current()) 
     emulator::check_global16(p, "store16", where);
     *static_cast<uint4*>(p) = v;
 }
+// As atomic operations, which ThreadSanitizer sees.
+GPU void wait_for_value(const uint32_t* p, uint32_t value, Location where = Location::current()) {
+    emulator::check_global_word(p, "wait_for_value", where);
+    while (__atomic_load_n(p, __ATOMIC_ACQUIRE) != value) emulator::wait_for_other_blocks("wait_for_value", where);
+    emulator::yield_at_random();
+}
+GPU void store_release(uint32_t* p, uint32_t value, Location where = Location::current()) {
+    emulator::check_global_word(p, "store_release", where);
+    __atomic_store_n(p, value, __ATOMIC_RELEASE);
+    emulator::stored_for_other_blocks();
+}
 GPU uint4 load_shared16(const void* p, Location where = Location::current()) {
     emulator::check_shared16(p, "load_shared16", where);
     return words_at(p);

@@ -11,6 +11,7 @@
 #include <new>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "llmc/core/format.h"
 #include "llmc/emulator/limits.h"
@@ -29,6 +30,10 @@ struct Grid {
     std::mutex mutex;
     std::string failure;
     char start_order, end_order;  // order tokens: memory before, in and after the grid
+    int workers = 1;              // that run blocks
+    int waiting = 0;              // of these: their threads have all polled in vain since the last of `stores`
+    std::atomic<uint64_t> stores{0};
+    uint64_t last_store = 0;  // at which `waiting` began
 
     unsigned blocks() const { return launch.grid.x * launch.grid.y * launch.grid.z; }
     unsigned threads() const { return launch.block.x * launch.block.y * launch.block.z; }
@@ -36,6 +41,19 @@ struct Grid {
         std::lock_guard lock(mutex);
         if (failure.empty()) failure = what;
         next_block = blocks();  // no more blocks are started
+    }
+    // For a worker whose threads have found no new store after the first `seen`; `counted`: the same of its last call.
+    // True if no worker will store any more.
+    bool all_wait(uint64_t seen, uint64_t& counted) {
+        std::lock_guard lock(mutex);
+        if (stores != seen) return false;
+        if (std::exchange(last_store, seen) != seen) waiting = 0;
+        if (std::exchange(counted, seen) != seen) ++waiting;
+        return waiting >= workers;
+    }
+    void leave() {
+        std::lock_guard lock(mutex);
+        --workers;
     }
 };
 
@@ -69,6 +87,7 @@ private:
 
 // The state of one host thread: the cluster that it runs, and the order in which the CUDA threads take turns.
 struct Worker {
+    static constexpr uint64_t kNever = ~uint64_t{0};
     Grid* grid = nullptr;
     Cluster cluster;
     Fiber main;
@@ -76,7 +95,8 @@ struct Worker {
     size_t turn = 0;
     Thread* running = nullptr;
     uint64_t progress = 0, random = 1;
-    bool failed = false;
+    bool failed = false, polls = false;  // polls: a thread waits for another block
+    uint64_t counted = kNever;           // the number of stores with which the grid counts this worker as waiting
 
     std::unique_ptr<Stacks> stacks;
     std::vector<std::unique_ptr<Block>> blocks;
@@ -220,12 +240,17 @@ void Worker::land_bulk_copies() {
 
 void Worker::run_cluster() {
     for (int idle = 0; !ready.empty() && !failed;) {
-        const uint64_t before = progress;
+        const uint64_t before = progress, stores = grid->stores;
+        polls = false;
         run_round();
         if (failed) return;
         land_bulk_copies();
         idle = progress == before ? idle + 1 : 0;
         if (idle < 2) continue;
+        if (polls && !grid->all_wait(stores, counted)) {
+            std::this_thread::yield();
+            continue;
+        }
         std::string who;
         for (size_t i = 0; i < std::min<size_t>(3, ready.size()); ++i)
             who += "\n  waits for " + std::string(ready[i]->waits_for) + ": " + place_of(*ready[i]);
@@ -248,6 +273,7 @@ void Worker::run(Grid& g) {
     g_worker = this;
     grid = &g;
     failed = false;
+    counted = kNever;
     main.adopt_current_thread();
     set_stage();
     const unsigned size = g.launch.cluster;
@@ -255,6 +281,7 @@ void Worker::run(Grid& g) {
         place_cluster(first);
         run_cluster();
     }
+    g.leave();
     // Only here: the threads of a later block must not be ordered after those of an earlier one.
     order_acquire(&g.end_order);
     if (failed) give_up_threads();
@@ -362,7 +389,9 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
     const unsigned clusters = grid.blocks() / unsigned(launch.cluster);
     int workers = options().workers ? options().workers : int(std::max(1u, std::thread::hardware_concurrency()));
     workers = int(std::min<unsigned>(unsigned(workers), clusters));
-    if (workers <= 1 || uint64_t(grid.blocks()) * grid.threads() < 512)
+    if (uint64_t(grid.blocks()) * grid.threads() < 512) workers = 1;
+    grid.workers = std::max(workers, 1);
+    if (workers <= 1)
         own_worker().run(grid);
     else
         pool.run(grid, workers - 1);
@@ -380,6 +409,17 @@ const dim3& block_index() { return g_worker->running->block->index; }
 const dim3& block_shape() { return g_worker->grid->launch.block; }
 const dim3& grid_shape() { return g_worker->grid->launch.grid; }
 void made_progress() { ++g_worker->progress; }
+
+void wait_for_other_blocks(const char* what, const Location& where) {
+    self().where = where;
+    self().waits_for = what;
+    g_worker->polls = true;
+    yield();
+}
+void stored_for_other_blocks() {
+    ++g_worker->grid->stores;
+    made_progress();
+}
 
 void fail(const std::string& what) {
     Worker& w = *g_worker;

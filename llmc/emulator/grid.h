@@ -120,6 +120,9 @@ void need(bool available, const char* instruction, const Location& where);
 
 void yield();            // lets the other threads run
 void yield_at_random();  // in a shuffled schedule: lets the other threads run ahead for a while
-void made_progress();    // for the deadlock detection: something other than waiting happened
+// A turn of a thread that polls memory which another block writes, and such a write: for the deadlock detection, too.
+void wait_for_other_blocks(const char* what, const Location& where);
+void stored_for_other_blocks();
+void made_progress();  // for the deadlock detection: something other than waiting happened
 uint32_t random_bits();
 }  // namespace llmc::emulator

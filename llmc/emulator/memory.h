@@ -14,6 +14,7 @@ bool is_accessible(const void* p, size_t bytes);  // by a kernel, as global memo
 // Fail, with the place, unless the running thread may access 16 aligned bytes there, in global memory (load16, store16,
 // the source of cp.async) or in its block's shared memory.
 void check_global16(const void* p, const char* what, const Location& where);
+void check_global_word(const void* p, const char* what, const Location& where);  // 4 bytes
 void check_shared16(const void* p, const char* what, const Location& where);
 
 }  // namespace llmc::emulator

@@ -120,6 +120,26 @@ void test_load_store() {
     report("load16, store16", !std::memcmp(out.values().data(), inp.data(), 64 * 16));
 }
 
+// Blocks change the same memory one after the other: 3 x + block is another number in any other order, and one that a
+// block could not have seen is missing in all that come after.
+__global__ void turns_kernel(uint32_t* out, uint32_t* turn) {
+    uint32_t& mine = out[blockDim.x - 1 - threadIdx.x];
+    if (threadIdx.x == 0) wait_for_value(turn, blockIdx.x);
+    __syncthreads();
+    mine = 3 * mine + blockIdx.x;
+    __syncthreads();
+    if (threadIdx.x == 0) store_release(turn, blockIdx.x + 1);
+}
+void test_turns() {
+    const uint32_t blocks = 24, threads = 256;
+    const Array<uint32_t> out(std::vector<uint32_t>(threads, 1)), turn(std::vector<uint32_t>{0});
+    launch({blocks, threads}, turns_kernel, out.data(), turn.data());
+    uint32_t expected = 1;
+    for (uint32_t block = 0; block < blocks; ++block) expected = 3 * expected + block;
+    report("wait_for_value, store_release: blocks in turn",
+           turn.values()[0] == blocks && out.values() == std::vector<uint32_t>(threads, expected));
+}
+
 // --- Numbers ---
 
 __global__ void numbers_kernel(float* out, const float* x, int n) {
@@ -408,6 +428,7 @@ int main() {
         test_barrier();
         test_shuffles();
         test_load_store();
+        test_turns();
         test_numbers();
         test_pack();
         test_mma();

@@ -135,6 +135,16 @@ __global__ void late_arrive_kernel(int* out) {  // at a block of the cluster tha
     out[threadIdx.x] = 1;
 }
 
+__global__ void wait_for_value_kernel(uint32_t* out, Address address, uint32_t value) {
+    uint32_t variable = 0;
+    const uint32_t* from[] = {out, reinterpret_cast<uint32_t*>(shared<Scratch>().bytes), &variable};
+    wait_for_value(from[address], value);
+    out[1 + threadIdx.x] = 1;
+}
+__global__ void store_release_kernel(unsigned char* out, int offset) {
+    store_release(reinterpret_cast<uint32_t*>(out + offset), 1);
+}
+
 struct Memory {
     device::Buffer buffer{8192};
     unsigned char* bytes() const { return reinterpret_cast<unsigned char*>(buffer.data()); }
@@ -340,6 +350,22 @@ const std::map<std::string, std::function<void()>> kFaults = {
          Memory m;
          launch({2, 32, kShared, 2}, late_arrive_kernel, m.as<int>());
          device::synchronize();
+     }},
+    {"wait for a value in shared memory",
+     [] {
+         Memory m;
+         run(wait_for_value_kernel, 1, m.as<uint32_t>(), of_shared, 0u);
+     }},
+    {"wait for a value that no block stores",
+     [] {
+         Memory m;
+         launch({4, 256, kShared}, wait_for_value_kernel, m.as<uint32_t>(), of_global, 7u);
+         device::synchronize();
+     }},
+    {"store_release misaligned",
+     [] {
+         Memory m;
+         run(store_release_kernel, 1, m.bytes(), 2);
      }},
     {"call after a failure", after_a_failure},
     {"cudaMalloc while capturing", [] { allocate_while_capturing(false); }},

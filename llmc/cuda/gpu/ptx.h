@@ -46,6 +46,20 @@ GPU void store16(void* p, const uint4& v) {
                  : "memory");
 }
 
+// --- Between blocks: words of global memory that order the accesses before and after them ---
+
+// Waits until *p is `value`. What the thread that stored it had written or seen before is visible then, after a barrier
+// to the whole block. Only for values that blocks of lower index store: others may not have begun.
+GPU void wait_for_value(const uint32_t* p, uint32_t value) {
+    uint32_t found;
+    do {
+        asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
+    } while (found != value);
+}
+GPU void store_release(uint32_t* p, uint32_t value) {
+    asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(value) : "memory");
+}
+
 // --- Numbers ---
 
 // 2^x: ex2.approx, 2 ulp, denormals are flushed to 0.

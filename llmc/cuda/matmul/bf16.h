@@ -7,8 +7,9 @@
 // A block computes 128 x 256 of D with eight warps (or 128 x 128 with four, where the large tile would leave
 // multiprocessors idle), each 64 x 64: 32 products need 8 ldmatrix, and an operand byte read from shared memory is used
 // 32 times, so shared memory (128 bytes a clock) is 89% busy at the rate above (97% for the small tile). Blocks are
-// persistent: they process one work item after the other, and the ring continues across items, so that the next tile's
-// first stages are loaded during the epilogue of the tile before. Fragments are read half a stage ahead of their use.
+// persistent: they process one piece of work (work.h) after the other, and the ring continues across them, so that
+// the next one's first stages are loaded during the epilogue of the one before. Fragments are read half a stage ahead of
+// their use.
 #pragma once
 #include "llmc/cuda/column_sums.h"
 #include "llmc/cuda/matmul/plan.h"
@@ -30,26 +31,19 @@ struct MatmulShared {
     } stages[kStages];
 };
 
-// Iterates over the work items of a block. `steps` is what remains of the current one.
-struct Items {
-    int item, steps;
+// Iterates over the steps of a block. `left` is what remains of the current piece, 0 after the last one.
+template <bool kDivided>
+struct Steps {
+    int index = 0, left;  // of the piece
 
-    GPU explicit Items(const Problem<bf16>& p, const Schedule& s) : item(int(blockIdx.x)) { start(p, s); }
-    GPU bool done(const Schedule& s) const { return item >= s.tiles_m * s.tiles_n * s.splits; }
-    GPU int split(const Schedule& s) const { return item / (s.tiles_m * s.tiles_n); }
-    GPU TilePosition tile(const Schedule& s) const {
-        return tile_position(item % (s.tiles_m * s.tiles_n), s.tiles_m, s.tiles_n);
-    }
-    GPU int first_step(const Schedule& s) const { return split(s) * s.steps_per_split; }
-    GPU void start(const Problem<bf16>& p, const Schedule& s) {
-        const int left = (p.K + kTileK - 1) / kTileK - first_step(s);
-        steps = left < s.steps_per_split ? left : s.steps_per_split;
-    }
-    // Returns true if that completed an item; the next one has begun then.
-    GPU bool advance(const Problem<bf16>& p, const Schedule& s) {
-        if (--steps > 0) return false;
-        item += int(gridDim.x);
-        start(p, s);
+    GPU explicit Steps(const Work& w) : left(piece(w).steps()) {}
+    GPU Piece piece(const Work& w) const { return piece_of<kDivided>(w, int(blockIdx.x), index); }
+    GPU bool done() const { return left == 0; }
+    // Returns true if that completed a piece; the next one has begun then.
+    GPU bool advance(const Work& w) {
+        if (--left > 0) return false;
+        ++index;
+        left = piece(w).steps();
         return true;
     }
 };
@@ -162,51 +156,55 @@ struct WarpTile {
 
 template <bool kAByColumns, bool kBByRows, int kWarpsN, class Epilogue>
 __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWide : kNarrow).resident)
-    matmul_bf16_kernel(Problem<bf16> p, Schedule schedule, Parts parts, ColumnSum column_sum, Epilogue epilogue) {
+    matmul_bf16_kernel(Problem<bf16> p, Work work, uint32_t* turns, ColumnSum column_sum, Epilogue epilogue) {
     launch_bounds<kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWide : kNarrow).resident>();
     using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
     constexpr int kThreads = kWarpsM * kWarpsN * kWarp, kBlockN = Shared::kBlockN;
     Shared& s = shared<Shared>();
     WarpTile<kAByColumns, kBByRows, kWarpsN> warp;
 
-    Items loading(p, schedule);
+    Steps<kAddsUp<Epilogue>> loading(work);
     int load_m = 0, load_n = 0, load_k = 0, load_slot = 0;
     const auto start_loading = [&] {
-        const TilePosition tile = loading.tile(schedule);
-        load_m = tile.m * kBlockM, load_n = tile.n * kBlockN, load_k = loading.first_step(schedule) * kTileK;
+        const Piece piece = loading.piece(work);
+        const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
+        load_m = tile.m * kBlockM, load_n = tile.n * kBlockN, load_k = piece.begin * kTileK;
     };
     const auto load_stage = [&] {  // commits a group in every call, empty at the end, so that groups can be counted
-        if (!loading.done(schedule)) {
+        if (!loading.done()) {
             auto& stage = s.stages[load_slot];
             load_operand<kAByColumns, kThreads>(stage.a, p.a, p.a_stride, load_m, load_k, p.M, p.K);
             load_operand<kBByRows, kThreads>(stage.b, p.b, p.b_stride, load_n, load_k, p.N, p.K);
             load_k += kTileK;
-            if (loading.advance(p, schedule)) start_loading();
+            if (loading.advance(work)) start_loading();
         }
         cp_async_commit();
         load_slot = (load_slot + 1) % kStages;
     };
-    const auto finish_item = [&](const Items& items, bool with_sums) {
-        const TilePosition tile = items.tile(schedule);
-        const int m = tile.m * kBlockM, n = tile.n * kBlockN, split = items.split(schedule);
+    const auto finish_piece = [&](const Piece& piece, bool with_sums) {
+        const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
+        const int m = tile.m * kBlockM, n = tile.n * kBlockN;
+        Epilogue apply = epilogue;
+        if constexpr (kAddsUp<Epilogue>) {
+            apply.add |= piece.turn > 0;
+            wait_for_turn(turns, work, piece);
+        }
         warp.for_each_vector([&](int row, int column, float (&v)[kVec]) {
             const int64_t r = m + row;
             const int c = n + column, count = p.N - c;
             if (r >= p.M || count <= 0) return;
-            if (parts.products)
-                store_upto(parts.products + (int64_t(split) * p.M + r) * p.N + c, v, count, p.N % 8 == 0);
-            else
-                epilogue(r, c, v, count);
+            apply(r, c, v, count);
         });
         if (with_sums)
             warp.for_each_sum([&](int row, float sum) {
-                if (m + row >= p.M) return;
-                if (parts.products)
-                    parts.column_sums[int64_t(split) * p.M + m + row] = sum;
-                else
-                    column_sum.out[m + row] += column_sum.scale * sum;
+                if (m + row < p.M) column_sum.out[m + row] += column_sum.scale * sum;
             });
+        if constexpr (kAddsUp<Epilogue>) end_turn(turns, work, piece);
         warp.clear();
+    };
+    // Whether this piece also sums A over K: one of the pieces that read the same part of A.
+    const auto sums_of = [&](const Piece& piece) {
+        return kAByColumns && column_sum.out && tile_position(piece.tile, work.tiles_m, work.tiles_n).n == 0;
     };
 
     start_loading();
@@ -215,9 +213,9 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
     __syncthreads();
     int slot = 0;
     warp.template read_fragments<0>(s.stages[slot], 0);
-    Items computing(p, schedule);
-    bool with_sums = kAByColumns && column_sum.out && computing.tile(schedule).n == 0;
-    while (!computing.done(schedule)) {
+    Steps<kAddsUp<Epilogue>> computing(work);
+    bool with_sums = sums_of(computing.piece(work));
+    while (!computing.done()) {
         load_stage();  // into the slot that all threads finished reading before the last barrier
         warp.template read_fragments<1>(s.stages[slot], 16);
         warp.template multiply<0>(with_sums);
@@ -226,10 +224,10 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
         slot = (slot + 1) % kStages;
         warp.template read_fragments<0>(s.stages[slot], 0);
         warp.template multiply<1>(with_sums);
-        const Items item = computing;
-        if (!computing.advance(p, schedule)) continue;
-        finish_item(item, with_sums);
-        with_sums = kAByColumns && column_sum.out && computing.tile(schedule).n == 0;
+        const auto done = computing;
+        if (!computing.advance(work)) continue;
+        finish_piece(done.piece(work), with_sums);
+        with_sums = sums_of(computing.piece(work));
     }
     cp_async_wait<0>();
 }

@@ -49,29 +49,20 @@ struct Fp32Part {
     }
 };
 
-template <bool kAByColumns, bool kBByRows, class Epilogue>
-__global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
-    matmul_fp32_kernel(Problem<float> p, Schedule schedule, Parts parts, bool aligned, Epilogue epilogue) {
-    launch_bounds<kFp32Threads, kFp32Tile.resident>();
-    Fp32Shared& s = shared<Fp32Shared>();
-    const int split = int(blockIdx.x) / (schedule.tiles_m * schedule.tiles_n);
-    const TilePosition tile = tile_position(int(blockIdx.x) % (schedule.tiles_m * schedule.tiles_n), schedule.tiles_m,
-                                            schedule.tiles_n);
-    const int m = tile.m * kFp32Block, n = tile.n * kFp32Block;
+// acc = the product of steps [begin, end) of kFp32K for this thread's 8 x 8 elements of the tile from (m, n) on.
+template <bool kAByColumns, bool kBByRows>
+GPU void multiply_fp32(float (&acc)[8][8], Fp32Shared& s, const Problem<float>& p, int m, int n, int begin, int end,
+                       bool aligned) {
     const int row = int(threadIdx.x) / 16 * 8, column = int(threadIdx.x) % 16 * 8;
-    const int begin = split * schedule.steps_per_split * kTileK, end = begin + schedule.steps_per_split * kTileK,
-              k_end = end < p.K ? end : p.K;
-
     Fp32Part<kAByColumns> a;
     Fp32Part<kBByRows> b;
-    float acc[8][8] = {};
     a.fetch(p.a, m, begin, p.M, p.K, aligned);
     b.fetch(p.b, n, begin, p.N, p.K, aligned);
-    for (int k = begin, buffer = 0; k < k_end; k += kFp32K, buffer ^= 1) {
+    for (int k = begin, buffer = 0; k < end; k += kFp32K, buffer ^= 1) {
         a.put(s.a[buffer]);
         b.put(s.b[buffer]);
         __syncthreads();  // also: all threads are done with the step before last, which used this buffer
-        if (k + kFp32K < k_end) {
+        if (k + kFp32K < end) {
             a.fetch(p.a, m, k + kFp32K, p.M, p.K, aligned);
             b.fetch(p.b, n, k + kFp32K, p.N, p.K, aligned);
         }
@@ -86,15 +77,34 @@ __global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
                 for (int c = 0; c < 8; ++c) acc[r][c] += x[r] * y[c];
         }
     }
+}
+
+template <bool kAByColumns, bool kBByRows, class Epilogue>
+__global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
+    matmul_fp32_kernel(Problem<float> p, Work work, uint32_t* turns, bool aligned, Epilogue epilogue) {
+    launch_bounds<kFp32Threads, kFp32Tile.resident>();
+    Fp32Shared& s = shared<Fp32Shared>();
+    for (int index = 0;; ++index) {
+        const Piece piece = piece_of<kAddsUp<Epilogue>>(work, int(blockIdx.x), index);
+        if (piece.steps() == 0) return;
+        const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
+        const int m = tile.m * kFp32Block, n = tile.n * kFp32Block;
+        float acc[8][8] = {};
+        if (index > 0) __syncthreads();  // all threads are done with the last piece's buffers
+        multiply_fp32<kAByColumns, kBByRows>(acc, s, p, m, n, piece.begin * kTileK, smaller(piece.end * kTileK, p.K),
+                                             aligned);
+        Epilogue apply = epilogue;
+        if constexpr (kAddsUp<Epilogue>) {
+            apply.add |= piece.turn > 0;
+            wait_for_turn(turns, work, piece);
+        }
 #pragma unroll
-    for (int r = 0; r < 8; ++r) {
-        const int64_t at = m + row + r;
-        const int c = n + column, count = p.N - c;
-        if (at >= p.M || count <= 0) continue;
-        if (parts.products)
-            store_upto(parts.products + (int64_t(split) * p.M + at) * p.N + c, acc[r], count, p.N % 8 == 0);
-        else
-            epilogue(at, c, acc[r], count);
+        for (int r = 0; r < 8; ++r) {
+            const int64_t at = m + int(threadIdx.x) / 16 * 8 + r;
+            const int c = n + int(threadIdx.x) % 16 * 8, count = p.N - c;
+            if (at < p.M && count > 0) apply(at, c, acc[r], count);
+        }
+        if constexpr (kAddsUp<Epilogue>) end_turn(turns, work, piece);
     }
 }
 

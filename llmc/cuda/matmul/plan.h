@@ -1,5 +1,5 @@
-// Chooses the tile of a product and the number of parts of K, by a cost model in clocks of one multiprocessor (from the
-// counts in bf16.h) that only has to rank a few candidates.
+// Chooses the tile of a product and how its work is divided among blocks, by a cost model in clocks of one
+// multiprocessor (from the counts in bf16.h) that only has to rank a few candidates.
 #pragma once
 #include <algorithm>
 
@@ -8,13 +8,12 @@
 namespace llmc::cuda {
 
 struct Plan {
-    Schedule schedule;
-    bool wide;  // tiles of 128 x 256, else of 128 x 128
+    Work work;
     double clocks;
 };
 
 // Tiles of 128 x block_n, `resident` of which a multiprocessor computes at a time: the kernels' launch bounds make the
-// compiler keep to the registers that this leaves. clocks_per_step: of one
+// compiler keep to the registers that this leaves. With less shared memory there may be fewer (fitting). clocks_per_step: of one
 // multiprocessor for a step of kTileK of all of them; clocks_per_tile: at the beginning and end of a tile, without
 // overlap.
 struct TileCost {
@@ -23,34 +22,52 @@ struct TileCost {
 };
 constexpr TileCost kWide{256, 1, 790, 3000}, kNarrow{128, 2, 850, 2500}, kFp32Tile{128, 2, 8200, 3000};
 
-// Split parts larger than this cost more memory than the balance of multiprocessors is worth: K is not split then.
-constexpr int64_t kMostPartBytes = int64_t{128} << 20;
-
-constexpr double kBytesPerClock = 2200;  // of the GPU's memory, for writing and reading split parts
-
-inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int multiprocessors) {
-    Plan best{};
-    const int tiles_m = int(ceil_div(M, 128)), tiles_n = int(ceil_div(N, cost.block_n));
-    const int64_t steps = std::max<int64_t>(1, ceil_div(K, kTileK)), places = int64_t{multiprocessors} * cost.resident;
-    for (int splits = 1; splits <= 32 && (splits == 1 || steps / splits >= 8); ++splits) {
-        const int64_t per_split = ceil_div(steps, splits), used = ceil_div(steps, per_split);
-        if (used > 1 && used * M * N * int64_t{sizeof(float)} > kMostPartBytes) break;
-        const int64_t waves = ceil_div(int64_t{tiles_m} * tiles_n * used, places);
-        double clocks = double(waves) * (double(per_split) * cost.clocks_per_step + cost.clocks_per_tile);
-        if (used > 1)
-            clocks += double(2 * used) * double(M) * double(N) * 4 / kBytesPerClock + 5000;  // one more launch
-        if (best.clocks == 0 || clocks < best.clocks)
-            best = {{tiles_m, tiles_n, int(used), int(per_split)}, cost.block_n == 256, clocks};
-    }
-    return best;
+inline TileCost fitting(TileCost cost, int resident) {
+    if (resident < cost.resident) cost.clocks_per_step *= double(resident) / cost.resident, cost.resident = resident;
+    return cost;
 }
 
-template <class T>
-Plan plan_matmul(int64_t M, int64_t N, int64_t K, int multiprocessors) {
-    if constexpr (sizeof(T) == 4) return plan_with(kFp32Tile, M, N, K, multiprocessors);
-    const Plan narrow = plan_with(kNarrow, M, N, K, multiprocessors);
-    const Plan wide = plan_with(kWide, M, N, K, multiprocessors);
-    return wide.clocks <= narrow.clocks ? wide : narrow;
+// A turn: to read a tile of D, add to it and write it, to make that visible, and for the next block to see it.
+constexpr double kClocksPerTurn = 6000;
+constexpr int kLeastSteps = 8;  // of a slice
+
+// The last tiles, fewer than blocks, as `slices` slices of which each is longer than the one before by the time of a
+// turn; `rest_blocks` blocks compute what remains. A rest block takes a turn in each of its pieces, and has fewer steps
+// for it. `slice` is 0 if that cannot be done. Returns the clocks until the last turn is over.
+inline double divide(Work& w, const TileCost& cost, int slices, int rest_blocks) {
+    const int64_t tiles = w.divided(), longer = std::max(1, int(kClocksPerTurn / cost.clocks_per_step + 0.5));
+    const int64_t pieces = rest_blocks ? ceil_div(tiles, rest_blocks) + 1 : 0,
+                  extra = longer * slices * (slices - 1) / 2;
+    const int64_t of_blocks = tiles * (w.steps - extra) + rest_blocks * pieces * longer;
+    const int64_t slice = of_blocks / (tiles * slices + rest_blocks), rest = w.steps - extra - slice * slices;
+    w.slices = slices, w.slice = int(slice), w.longer = int(longer), w.rest_blocks = rest_blocks;
+    w.rest = rest_blocks ? int(rest) : 0, w.share = rest_blocks ? int(ceil_div(tiles * rest, rest_blocks)) : 0;
+    if (slice < kLeastSteps || (rest_blocks && rest < 1)) w.slice = 0;
+    const int64_t last = slice + (slices - 1) * longer + (rest_blocks ? 0 : rest);
+    return double(last) * cost.clocks_per_step + kClocksPerTurn;
+}
+
+// `adds_up`: D may be added up from parts (kAddsUp); otherwise all tiles are whole.
+inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int multiprocessors, bool adds_up) {
+    const int tiles_m = int(ceil_div(M, 128)), tiles_n = int(ceil_div(N, cost.block_n)), tiles = tiles_m * tiles_n;
+    const int steps = int(std::max<int64_t>(1, ceil_div(K, kTileK))), places = multiprocessors * cost.resident;
+    const double whole_tile = steps * cost.clocks_per_step + cost.clocks_per_tile;
+    Plan best{
+        {.tiles_m = tiles_m, .tiles_n = tiles_n, .steps = steps, .blocks = std::min(tiles, places), .whole = tiles},
+        double(ceil_div(tiles, places)) * whole_tile};
+    Work w = best.work;
+    w.whole = tiles / places * places;
+    if (!adds_up || w.divided() == 0 || int64_t{steps} * places > INT32_MAX) return best;
+    const int most = places / w.divided(), left = places % w.divided();
+    for (int slices = 1; slices <= most; ++slices)
+        for (int rest_blocks : {0, left}) {
+            if (rest_blocks ? slices < most : slices == 1) continue;
+            const double clocks = divide(w, cost, slices, rest_blocks) + double(w.whole / places) * whole_tile;
+            if (w.slice == 0 || clocks + cost.clocks_per_tile >= best.clocks) continue;
+            w.blocks = w.whole ? places : w.divided() * slices + rest_blocks;
+            best.work = w, best.clocks = clocks + cost.clocks_per_tile;
+        }
+    return best;
 }
 
 }  // namespace llmc::cuda

@@ -10,11 +10,10 @@
 // registers, so no transpose kernel is needed.
 #pragma once
 #include "llmc/cuda/host.h"
+#include "llmc/cuda/matmul/work.h"
 #include "llmc/cuda/vec.h"
 
 namespace llmc::cuda {
-
-constexpr int kTileK = 32;  // of K, in one step
 
 template <class T>
 struct Problem {
@@ -23,32 +22,22 @@ struct Problem {
     int64_t a_stride = 0, b_stride = 0;  // bf16: elements from one stored row to the next, set by multiply()
 };
 
-// How the work is divided: into tiles of D, and each of them into `splits` parts of K. Work item i is tile i % tiles(),
-// part i / tiles(). With more than one split the parts are stored in memory, and finish_splits_kernel adds them up in
-// order before the epilogue: no atomics, the same bits every time.
-struct Schedule {
-    int tiles_m, tiles_n;
-    int splits;
-    int steps_per_split;  // of kTileK
-    int tiles() const { return tiles_m * tiles_n; }
-    int items() const { return tiles() * splits; }
-};
+// An epilogue that adds its product to what D holds, or not, as its member `add` says: parts can be added one by one.
+template <class Epilogue>
+constexpr bool kAddsUp = requires(Epilogue e) { e.add; };
 
-// Where a work item stores its part of D.
-struct Parts {
-    float* products;     // (splits, M, N); null if there is one split and the epilogue is applied at once
-    float* column_sums;  // (splits, M) of A's sums over K, or null
-};
-
-// The order of tiles, in which consecutive ones share operands in the second-level cache: kGroup down, then one across.
-struct TilePosition {
-    int m, n;
-};
-GPU TilePosition tile_position(int tile, int tiles_m, int tiles_n) {
-    constexpr int kGroup = 8;
-    const int group = tile / (kGroup * tiles_n), first = group * kGroup, rest = tile - group * kGroup * tiles_n;
-    const int height = tiles_m - first < kGroup ? tiles_m - first : kGroup;
-    return {first + rest % height, rest / height};
+// Around what a block adds to the result for its piece of a tile. `turns`: a counter for each divided tile, all 0 before
+// the launch and after it. All threads of the block call both.
+GPU void wait_for_turn(const uint32_t* turns, const Work& w, const Piece& piece) {
+    if (piece.turn == 0) return;
+    if (threadIdx.x == 0) wait_for_value(turns + (piece.tile - w.whole), uint32_t(piece.turn));
+    __syncthreads();
+}
+GPU void end_turn(uint32_t* turns, const Work& w, const Piece& piece) {
+    if (piece.turns == 1) return;
+    __syncthreads();  // all threads have added theirs
+    const int next = piece.turn + 1 < piece.turns ? piece.turn + 1 : 0;
+    if (threadIdx.x == 0) store_release(turns + (piece.tile - w.whole), uint32_t(next));
 }
 
 }  // namespace llmc::cuda
