@@ -12,20 +12,20 @@ namespace {
 
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
-    gelu_forward_kernel(T* out, const T* inp, int64_t n, float scale, bool aligned) {
+    gelu_forward_kernel(T* out, const T* inp, int64_t n, GeluFactors factors, bool aligned) {
     launch_bounds<kElementThreads>();
     const int64_t i = first_element(), count = n - i;
     if (count <= 0) return;
     float x[kVec];
     load_upto(x, inp + i, count, aligned);
 #pragma unroll
-    for (float& v : x) v = gelu<T>(scale * v) / scale;
+    for (float& v : x) v = gelu<T>(v, factors);
     store_upto(out + i, x, count, aligned);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
-    gelu_backward_kernel(T* dinp, const T* dout, const T* inp, int64_t n, float scale, bool aligned) {
+    gelu_backward_kernel(T* dinp, const T* dout, const T* inp, int64_t n, GeluFactors factors, bool aligned) {
     launch_bounds<kElementThreads>();
     const int64_t i = first_element(), count = n - i;
     if (count <= 0) return;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kElementThreads)
     load_upto(x, inp + i, count, aligned);
     load_upto(d, dout + i, count, aligned);
 #pragma unroll
-    for (int k = 0; k < kVec; ++k) d[k] *= gelu_derivative<T>(scale * x[k]);
+    for (int k = 0; k < kVec; ++k) d[k] *= gelu_derivative<T>(x[k], factors);
     store_upto(dinp + i, d, count, aligned);
 }
 
@@ -47,8 +47,8 @@ void gelu_forward(const GeluForward& args) {
     const int64_t n = args.inp.numel();
     if (n == 0) return;
     with_type("gelu_forward", "inp", args.inp.dtype, [&]<class T>(T) {
-        launch(one_thread_per_vector(n), gelu_forward_kernel<T>, args.out.as<T>(), args.inp.as<T>(), n, args.gelu_scale,
-               is_aligned(args.out) && is_aligned(args.inp));
+        launch(one_thread_per_vector(n), gelu_forward_kernel<T>, args.out.as<T>(), args.inp.as<T>(), n,
+               GeluFactors(args.gelu_scale), is_aligned(args.out) && is_aligned(args.inp));
     });
 }
 
@@ -58,7 +58,7 @@ void gelu_backward(const GeluBackward& args) {
     if (n == 0) return;
     with_type("gelu_backward", "inp", args.inp.dtype, [&]<class T>(T) {
         launch(one_thread_per_vector(n), gelu_backward_kernel<T>, args.dinp.as<T>(), args.dout.as<T>(),
-               args.inp.as<T>(), n, args.gelu_scale,
+               args.inp.as<T>(), n, GeluFactors(args.gelu_scale),
                is_aligned(args.dinp) && is_aligned(args.dout) && is_aligned(args.inp));
     });
 }

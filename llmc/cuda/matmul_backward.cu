@@ -18,35 +18,22 @@ template <class T>
 void input_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC) {
     const bool aligned = rows_are_aligned(args.dinp, args.dout, args.weight, args.pre_gelu);
     const Problem<T> problem{args.dout.as<T>(), args.weight.as<T>(), int(N), int(C), int(OC)};
+    const Tensors<T> tensors{.out = args.dinp.as<T>(), .input = args.pre_gelu.as<T>(), .N = int(C), .aligned = aligned};
     if (args.pre_gelu)
         multiply<false, true>(problem, aligned,
-                              GeluGradient<T>{.dinp = args.dinp.as<T>(),
-                                              .pre_gelu = args.pre_gelu.as<T>(),
-                                              .N = int(C),
-                                              .scale = args.dinp_scale,
-                                              .gelu_scale = args.gelu_scale,
-                                              .aligned = aligned});
+                              GeluGradient<T>{tensors, args.dinp_scale, GeluFactors(args.gelu_scale)});
     else
-        multiply<false, true>(problem, aligned,
-                              Linear<T>{.out = args.dinp.as<T>(),
-                                        .bias = nullptr,
-                                        .N = int(C),
-                                        .scale = args.dinp_scale,
-                                        .bias_scale = 0,
-                                        .aligned = aligned});
+        multiply<false, true>(problem, aligned, Linear<T>{tensors, args.dinp_scale});
 }
 
 template <class T>
 void weight_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC, const ColumnSum& dbias) {
     const bool aligned = rows_are_aligned(args.dout, args.inp, args.dweight);
     const Problem<T> problem{args.dout.as<T>(), args.inp.as<T>(), int(OC), int(C), int(N)};
-    multiply<true, true>(problem, aligned,
-                         Accumulate{.dweight = args.dweight.as<float>(),
-                                    .N = int(C),
-                                    .scale = args.dweight_scale,
-                                    .aligned = aligned,
-                                    .add = !args.overwrite_dweight},
-                         dbias);
+    float* dweight = args.dweight.as<float>();
+    const Tensors<float> tensors{
+        .out = dweight, .input = args.overwrite_dweight ? nullptr : dweight, .N = int(C), .aligned = aligned};
+    multiply<true, true>(problem, aligned, Accumulate{tensors, args.dweight_scale}, dbias);
 }
 
 }  // namespace

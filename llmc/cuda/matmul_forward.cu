@@ -16,18 +16,19 @@ void matmul_forward(const MatmulForward& args) {
     const bool aligned = rows_are_aligned(args.out, args.inp, args.weight, args.bias, args.pre_gelu, args.residual);
     with_type("matmul_forward", "inp", args.inp.dtype, [&]<class T>(T) {
         const Problem<T> problem{args.inp.as<T>(), args.weight.as<T>(), int(N), int(OC), int(C)};
-        const Linear<T> linear{.out = args.out.as<T>(),
-                               .bias = args.bias.as<T>(),
-                               .N = int(OC),
-                               .scale = args.scale,
-                               .bias_scale = args.bias_scale,
-                               .aligned = aligned};
+        const Tensors<T> tensors{.out = args.out.as<T>(),
+                                 .kept = args.pre_gelu.as<T>(),
+                                 .input = args.residual.as<T>(),
+                                 .bias = args.bias.as<T>(),
+                                 .bias_scale = args.bias_scale,
+                                 .N = int(OC),
+                                 .aligned = aligned};
         if (args.pre_gelu)
-            multiply<false, false>(problem, aligned, LinearGelu<T>{linear, args.pre_gelu.as<T>(), args.gelu_scale});
+            multiply<false, false>(problem, aligned, LinearGelu<T>{tensors, args.scale, GeluFactors(args.gelu_scale)});
         else if (args.residual)
-            multiply<false, false>(problem, aligned, LinearResidual<T>{linear, args.residual.as<T>(), args.skip_scale});
+            multiply<false, false>(problem, aligned, LinearResidual<T>{tensors, args.scale, args.skip_scale});
         else
-            multiply<false, false>(problem, aligned, linear);
+            multiply<false, false>(problem, aligned, Linear<T>{tensors, args.scale});
     });
 }
 

@@ -16,11 +16,24 @@ GPU uint4 pack(const float (&v)[8]) {
     return {pack_bf16x2(v[0], v[1]), pack_bf16x2(v[2], v[3]), pack_bf16x2(v[4], v[5]), pack_bf16x2(v[6], v[7])};
 }
 
-// v after rounding to T.
+// Two neighbouring elements as they are stored.
 template <class T>
-GPU void round_to(float (&v)[8]) {
-    if constexpr (sizeof(T) == 2) unpack(v, pack(v));
+using Pair = std::conditional_t<sizeof(T) == 2, uint32_t, uint2>;
+template <class T>
+GPU Pair<T> pack_pair(float low, float high) {
+    if constexpr (sizeof(T) == 2)
+        return pack_bf16x2(low, high);
+    else
+        return {bits_of(low), bits_of(high)};
 }
+using gpu::high_of, gpu::low_of;
+GPU float low_of(const uint2& pair) { return float_of(pair.x); }
+GPU float high_of(const uint2& pair) { return float_of(pair.y); }
+// In global memory; p is as aligned as a pair is large.
+GPU uint32_t load_pair(const bf16* p) { return load4(p); }
+GPU uint2 load_pair(const float* p) { return load8(p); }
+GPU void store_pair(bf16* p, uint32_t pair) { store4(p, pair); }
+GPU void store_pair(float* p, const uint2& pair) { store8(p, pair); }
 
 GPU float load1(const float* p) { return *p; }
 GPU float load1(const bf16* p) { return low_of(p->bits); }

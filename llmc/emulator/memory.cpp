@@ -33,20 +33,10 @@ bool on_stack(const void* p) {  // of the running thread
     return reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(&here) + 4096 < Stacks::bytes();
 }
 
-void check_alignment(const void* p, const char* what, size_t bytes = 16) {
+void check_alignment(const void* p, size_t bytes, const char* what) {
     if (const auto rest = reinterpret_cast<uintptr_t>(p) % bytes; rest)
         fail(std::string(what) + " of an address that is not a multiple of " + std::to_string(bytes) + " bytes (" +
              std::to_string(rest) + " too many)");
-}
-
-void check_global(const void* p, size_t bytes, const char* what, const Location& where) {
-    if (reinterpret_cast<uintptr_t>(p) % bytes == 0 && is_accessible(p, bytes)) return;
-    self().where = where;
-    if (in_shared_memory(p)) fail(std::string(what) + " is of global memory, this address is in shared memory");
-    if (on_stack(p)) fail(std::string(what) + " is of global memory, this address is a variable of the thread");
-    if (!is_accessible(p, 1)) fail(std::string(what) + " of an address that is not in memory of the GPU");
-    check_alignment(p, what, bytes);
-    fail(std::string(what) + " reaches beyond the end of an allocation");
 }
 
 }  // namespace
@@ -73,8 +63,15 @@ bool is_accessible(const void* p, size_t bytes) {
     return last.contains(p, bytes);
 }
 
-void check_global16(const void* p, const char* what, const Location& where) { check_global(p, 16, what, where); }
-void check_global_word(const void* p, const char* what, const Location& where) { check_global(p, 4, what, where); }
+void check_global(const void* p, size_t bytes, const char* what, const Location& where) {
+    if (reinterpret_cast<uintptr_t>(p) % bytes == 0 && is_accessible(p, bytes)) return;
+    self().where = where;
+    if (in_shared_memory(p)) fail(std::string(what) + " is of global memory, this address is in shared memory");
+    if (on_stack(p)) fail(std::string(what) + " is of global memory, this address is a variable of the thread");
+    if (!is_accessible(p, 1)) fail(std::string(what) + " of an address that is not in memory of the GPU");
+    check_alignment(p, bytes, what);
+    fail(std::string(what) + " reaches beyond the end of an allocation");
+}
 
 void check_shared16(const void* p, const char* what, const Location& where) {
     const Block& block = *self().block;
@@ -82,7 +79,7 @@ void check_shared16(const void* p, const char* what, const Location& where) {
     const bool inside = at >= block.shared && at + 16 <= block.shared + block.shared_bytes;
     if (inside && reinterpret_cast<uintptr_t>(p) % 16 == 0) return;
     self().where = where;
-    if (inside) check_alignment(p, what);
+    if (inside) check_alignment(p, 16, what);
     if (is_accessible(p, 1)) fail(std::string(what) + " is of shared memory, this address is in global memory");
     fail(std::string(what) + " of an address outside of the block's shared memory");
 }

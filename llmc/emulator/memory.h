@@ -11,10 +11,10 @@ void remember_allocation(const void* pointer, size_t bytes);
 void forget_allocation(const void* pointer);
 bool is_accessible(const void* p, size_t bytes);  // by a kernel, as global memory
 
-// Fail, with the place, unless the running thread may access 16 aligned bytes there, in global memory (load16, store16,
-// the source of cp.async) or in its block's shared memory.
-void check_global16(const void* p, const char* what, const Location& where);
-void check_global_word(const void* p, const char* what, const Location& where);  // 4 bytes
+// Fail, with the place, unless the running thread may access so many aligned bytes there, in global memory (load16,
+// store16, the source of cp.async, ...) or in its block's shared memory.
+void check_global(const void* p, size_t bytes, const char* what, const Location& where);
+inline void check_global16(const void* p, const char* what, const Location& where) { check_global(p, 16, what, where); }
 void check_shared16(const void* p, const char* what, const Location& where);
 
 }  // namespace llmc::emulator

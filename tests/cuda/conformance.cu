@@ -112,12 +112,21 @@ void test_shuffles() {
 }
 
 __global__ void copy16_kernel(uint4* out, const uint4* inp) { store16(out + threadIdx.x, load16(inp + threadIdx.x)); }
+__global__ void copy8_kernel(uint2* out, const uint2* inp) { store8(out + threadIdx.x, load8(inp + threadIdx.x)); }
+__global__ void copy4_kernel(uint32_t* out, const uint32_t* inp) {
+    store4(out + threadIdx.x, load4(inp + threadIdx.x));
+}
 void test_load_store() {
     std::vector<uint4> inp(64);
     for (uint32_t i = 0; i < 64; ++i) inp[i] = {i, i * i, ~i, i << 20};
-    Array<uint4> in(inp), out(64);
+    Array<uint4> in(inp), out(64), out8(64), out4(64);
     launch({1, 64}, copy16_kernel, out.data(), in.data());
     report("load16, store16", !std::memcmp(out.values().data(), inp.data(), 64 * 16));
+    launch({1, 128}, copy8_kernel, reinterpret_cast<uint2*>(out8.data()), reinterpret_cast<const uint2*>(in.data()));
+    report("load8, store8", !std::memcmp(out8.values().data(), inp.data(), 64 * 16));
+    launch({1, 256}, copy4_kernel, reinterpret_cast<uint32_t*>(out4.data()),
+           reinterpret_cast<const uint32_t*>(in.data()));
+    report("load4, store4", !std::memcmp(out4.values().data(), inp.data(), 64 * 16));
 }
 
 // Blocks change the same memory one after the other: 3 x + block is another number in any other order, and one that a

@@ -29,7 +29,7 @@ GPU void launch_bounds() {}
 GPU uint4 load_shared16(const void* p) { return *static_cast<const uint4*>(p); }
 GPU void store_shared16(void* p, const uint4& v) { *static_cast<uint4*>(p) = v; }
 
-// --- Global memory, 16 bytes at a time ---
+// --- Global memory, 16, 8 or 4 bytes at a time, aligned ---
 
 // As PTX rather than by dereferencing a uint4: next to an element-wise path, nvcc merged the two and split the vector.
 GPU uint4 load16(const void* p) {
@@ -44,6 +44,25 @@ GPU void store16(void* p, const uint4& v) {
     asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y),
                  "r"(v.z), "r"(v.w)
                  : "memory");
+}
+GPU uint2 load8(const void* p) {
+    uint2 v;
+    asm volatile("ld.global.v2.b32 {%0,%1}, [%2];"
+                 : "=r"(v.x), "=r"(v.y)
+                 : "l"(__cvta_generic_to_global(p))
+                 : "memory");
+    return v;
+}
+GPU void store8(void* p, const uint2& v) {
+    asm volatile("st.global.v2.b32 [%0], {%1,%2};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y) : "memory");
+}
+GPU uint32_t load4(const void* p) {
+    uint32_t v;
+    asm volatile("ld.global.b32 %0, [%1];" : "=r"(v) : "l"(__cvta_generic_to_global(p)) : "memory");
+    return v;
+}
+GPU void store4(void* p, uint32_t v) {
+    asm volatile("st.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(v) : "memory");
 }
 
 // --- Between blocks: words of global memory that order the accesses before and after them ---

@@ -12,6 +12,7 @@
 // their use.
 #pragma once
 #include "llmc/cuda/column_sums.h"
+#include "llmc/cuda/matmul/fragments.h"
 #include "llmc/cuda/matmul/plan.h"
 #include "llmc/cuda/tile.h"
 
@@ -123,25 +124,6 @@ struct WarpTile {
             for (float& x : fragment) x = 0;
     }
 
-    // Calls store(row, column, eight values) for all of the warp's tile, rows and columns counted in the block's tile.
-    template <class Store>
-    GPU void for_each_vector(Store&& store) {
-        const int group = lane_id() / 4, t = lane_id() % 4;
-#pragma unroll
-        for (int i = 0; i < kM16; ++i)
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-#pragma unroll
-                for (int j = 0; j < kN8; j += 4) {
-                    float v[kVec];
-#pragma unroll
-                    for (int q = 0; q < 4; ++q)
-#pragma unroll
-                        for (int e = 0; e < 2; ++e) v[2 * q + e] = acc[i][j + q][2 * half + e];
-                    transpose_quad(v);
-                    store(m + 16 * i + 8 * half + group, n + 8 * (j + t), v);
-                }
-    }
     // Calls store(row, sum) for the rows whose sums this lane holds.
     template <class Store>
     GPU void for_each_sum(Store&& store) {
@@ -186,15 +168,10 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
         const int m = tile.m * kBlockM, n = tile.n * kBlockN;
         Epilogue apply = epilogue;
         if constexpr (kAddsUp<Epilogue>) {
-            apply.add |= piece.turn > 0;
+            if (piece.turn > 0) apply.add_to_result();
             wait_for_turn(turns, work, piece);
         }
-        warp.for_each_vector([&](int row, int column, float (&v)[kVec]) {
-            const int64_t r = m + row;
-            const int c = n + column, count = p.N - c;
-            if (r >= p.M || count <= 0) return;
-            apply(r, c, v, count);
-        });
+        store_fragments(warp.acc, apply, m + warp.m, n + warp.n, p.M);
         if (with_sums)
             warp.for_each_sum([&](int row, float sum) {
                 if (m + row < p.M) column_sum.out[m + row] += column_sum.scale * sum;
@@ -216,16 +193,17 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
     Steps<kAddsUp<Epilogue>> computing(work);
     bool with_sums = sums_of(computing.piece(work));
     while (!computing.done()) {
-        load_stage();  // into the slot that all threads finished reading before the last barrier
-        warp.template read_fragments<1>(s.stages[slot], 16);
-        warp.template multiply<0>(with_sums);
-        cp_async_wait<kStages - 2>();
-        __syncthreads();
-        slot = (slot + 1) % kStages;
-        warp.template read_fragments<0>(s.stages[slot], 0);
-        warp.template multiply<1>(with_sums);
         const auto done = computing;
-        if (!computing.advance(work)) continue;
+        do {
+            load_stage();  // into the slot that all threads finished reading before the last barrier
+            warp.template read_fragments<1>(s.stages[slot], 16);
+            warp.template multiply<0>(with_sums);
+            cp_async_wait<kStages - 2>();
+            __syncthreads();
+            slot = (slot + 1) % kStages;
+            warp.template read_fragments<0>(s.stages[slot], 0);
+            warp.template multiply<1>(with_sums);
+        } while (!computing.advance(work));
         finish_piece(done.piece(work), with_sums);
         with_sums = sums_of(computing.piece(work));
     }

@@ -4,6 +4,7 @@
 // 16 floats read from shared memory, where both operands are stored along M and N, in two buffers. The next step's
 // elements are loaded into registers while this step is multiplied: one barrier a step.
 #pragma once
+#include "llmc/cuda/matmul/epilogue.h"
 #include "llmc/cuda/matmul/plan.h"
 
 namespace llmc::cuda {
@@ -95,14 +96,14 @@ __global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
                                              aligned);
         Epilogue apply = epilogue;
         if constexpr (kAddsUp<Epilogue>) {
-            apply.add |= piece.turn > 0;
+            if (piece.turn > 0) apply.add_to_result();
             wait_for_turn(turns, work, piece);
         }
 #pragma unroll
         for (int r = 0; r < 8; ++r) {
             const int64_t at = m + int(threadIdx.x) / 16 * 8 + r;
             const int c = n + int(threadIdx.x) % 16 * 8, count = p.N - c;
-            if (at < p.M && count > 0) apply(at, c, acc[r], count);
+            if (at < p.M && count > 0) finish_vector(apply, at, c, acc[r], count);
         }
         if constexpr (kAddsUp<Epilogue>) end_turn(turns, work, piece);
     }

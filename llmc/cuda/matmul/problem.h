@@ -22,9 +22,9 @@ struct Problem {
     int64_t a_stride = 0, b_stride = 0;  // bf16: elements from one stored row to the next, set by multiply()
 };
 
-// An epilogue that adds its product to what D holds, or not, as its member `add` says: parts can be added one by one.
+// An epilogue that can add its product to what D holds: parts of a product can be added one by one.
 template <class Epilogue>
-constexpr bool kAddsUp = requires(Epilogue e) { e.add; };
+constexpr bool kAddsUp = requires(Epilogue e) { e.add_to_result(); };
 
 // Around what a block adds to the result for its piece of a tile. `turns`: a counter for each divided tile, all 0 before
 // the launch and after it. All threads of the block call both.
