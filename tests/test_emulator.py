@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(not FAULTS.exists(), reason="not built: run make
 
 HERE = r": block \(0,0,0\) thread \d+, tests/cuda/faults\.cu:\d+"
 MISALIGNED = r"an address that is not a multiple of 16 bytes \({} too many\)" + HERE
+MISALIGNED_8 = MISALIGNED.replace("16", "8")
+MISALIGNED_4 = MISALIGNED.replace("16", "4")
 OF_GLOBAL = r"{} is of global memory, this address is {}" + HERE
 OF_SHARED = r"{} is of shared memory, this address is in global memory" + HERE
 
@@ -32,6 +34,11 @@ EXPECTED = {
     "load16 beyond the end": "load16 of an address that is not in memory of the GPU" + HERE,
     "store16 to shared memory": OF_GLOBAL.format("store16", "in shared memory"),
     "store16 misaligned": "store16 of " + MISALIGNED.format(8),
+    "load8 misaligned": "load8 of " + MISALIGNED_8.format(4),
+    "store8 misaligned": "store8 of " + MISALIGNED_8.format(4),
+    "store8 to shared memory": OF_GLOBAL.format("store8", "in shared memory"),
+    "load4 misaligned": "load4 of " + MISALIGNED_4.format(2),
+    "store4 beyond the end": "store4 of an address that is not in memory of the GPU" + HERE,
     "load_shared16 of global memory": OF_SHARED.format("load_shared16"),
     "load_shared16 misaligned": "load_shared16 of " + MISALIGNED.format(2),
     "store_shared16 beyond the end": "store_shared16 of an address outside of the block's shared memory" + HERE,

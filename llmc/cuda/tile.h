@@ -13,7 +13,8 @@ struct Tile {
     alignas(128) bf16 data[kRows * kColumns];
 
     GPU bf16* chunk(int row, int chunk) {
-        const int swizzle = kChunks == 4 ? row / 2 % 4 : row % 8;  // two rows of 64 bytes cover the banks
+        // Two rows of 64 bytes cover the banks: different for rows 2i of 8 rows, and for 4i of 16 (b_fragments_paired).
+        const int swizzle = kChunks == 4 ? row / 2 % 4 ^ row / 8 % 2 : row % 8;
         return data + (row * kChunks + (chunk ^ swizzle)) * 8;
     }
 
@@ -24,7 +25,7 @@ struct Tile {
     GPU void load(const bf16* source, int64_t stride, int64_t rows_left, int64_t columns_left) {
         // A thread copies the same chunk of every kPass-th row, with the same swizzle in all of them.
         constexpr int kPass = kThreads / kChunks;
-        static_assert(kThreads % kChunks == 0 && kRows % kPass == 0 && kPass % 8 == 0);
+        static_assert(kThreads % kChunks == 0 && kRows % kPass == 0 && kPass % (kChunks == 4 ? 16 : 8) == 0);
         const int r = int(threadIdx.x) / kChunks, c = int(threadIdx.x) % kChunks;
         const bool exists = 8 * c < columns_left;  // the padding of the row belongs to its last chunk
         source += r * stride + 8 * c;
@@ -50,7 +51,16 @@ struct Tile {
         ldmatrix_x4(r, chunk(n + lane % 8 + lane / 16 * 8, k / 8 ^ lane / 8 % 2));
         b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
     }
-    // The same of an operand whose rows are k and columns n.
+    // The same with the 16 rows in another order, so that a lane has four neighbouring columns of the product: columns
+    // 4t, 4t + 1, and in the second fragment's product 4t + 2, 4t + 3.
+    GPU void b_fragments_paired(uint32_t (&b)[2][2], int n, int k) {
+        static_assert(kChunks == 4);
+        const int lane = lane_id();
+        uint32_t r[4];
+        ldmatrix_x4(r, chunk(n + lane % 8 / 2 * 4 + lane / 16 * 2 + lane % 2, k / 8 ^ lane / 8 % 2));
+        b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+    }
+    // The same as b_fragments of an operand whose rows are k and columns n.
     GPU void b_fragments_transposed(uint32_t (&b)[2][2], int n, int k) {
         const int lane = lane_id();
         uint32_t r[4];
@@ -77,6 +87,14 @@ GPU void transpose_quad(float (&v)[8]) {
                 v[2 * other + e] = high ? v[2 * other + e] : received;
             }
         }
+}
+
+// The same of two tiles whose pairs are packed as bf16, for stores of 8 bytes: pairs of columns 2t, 2t + 1 of two tiles become columns 4 (t / 2) ... + 3 of tile t % 2.
+GPU void exchange_pairs(uint32_t (&pairs)[2]) {
+    const bool odd = lane_id() % 2;
+    const uint32_t received = __shfl_xor_sync(kAllLanes, odd ? pairs[0] : pairs[1], 1);
+    pairs[0] = odd ? received : pairs[0];
+    pairs[1] = odd ? pairs[1] : received;
 }
 
 }  // namespace llmc::cuda

@@ -321,6 +321,53 @@ void test_transpose_quad() {
     report("transpose_quad", right);
 }
 
+__global__ void exchange_kernel(uint32_t* out) {
+    const int t = lane_id() % 4, row = lane_id() / 4;
+    uint32_t pairs[2] = {uint32_t(100 * row + 2 * t), uint32_t(100 * row + 8 + 2 * t)};  // the pairs' first columns
+    exchange_pairs(pairs);
+    out[2 * lane_id()] = pairs[0], out[2 * lane_id() + 1] = pairs[1];
+}
+void test_exchange_pairs() {
+    Array<uint32_t> out(64);
+    launch({1, 32}, exchange_kernel, out.data());
+    const auto values = out.values();
+    bool right = true;
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        const uint32_t t = lane % 4, column = 100 * (lane / 4) + 8 * (t % 2) + 4 * (t / 2);
+        right &= values[2 * lane] == column && values[2 * lane + 1] == column + 2;
+    }
+    report("exchange_pairs", right);
+}
+
+struct PairedShared {
+    Tile<32, 32> b;
+};
+// B is row n, column k: n + 100 k, which mma's fragment of k = 2t and its column lane / 4 show.
+__global__ void paired_kernel(uint32_t* out) {
+    PairedShared& s = shared<PairedShared>();
+    for (int k = 0; k < 32; ++k) s.b.chunk(lane_id(), k / 8)[k % 8].bits = uint16_t(lane_id() + 100 * k);
+    __syncwarp();
+    uint32_t b[2][2];
+    s.b.b_fragments_paired(b, 16, 16);
+    for (int q = 0; q < 2; ++q)
+        for (int r = 0; r < 2; ++r) out[(2 * q + r) * 32 + lane_id()] = b[q][r];
+}
+void test_paired_fragments() {
+    Array<uint32_t> out(128);
+    launch({1, 32, sizeof(PairedShared)}, paired_kernel, out.data());
+    const auto values = out.values();
+    bool right = true;
+    for (int q = 0; q < 2; ++q)
+        for (int r = 0; r < 2; ++r)
+            for (int lane = 0; lane < 32; ++lane) {
+                const int column = lane / 4;  // of mma's, t = column / 2: 4t, 4t + 1 in the first fragment
+                const int n = 16 + 4 * (column / 2) + column % 2 + 2 * q, k = 16 + 8 * r + 2 * (lane % 4);
+                const uint32_t low = uint32_t(n + 100 * k), high = low + 100;
+                right &= values[size_t((2 * q + r) * 32 + lane)] == (low | high << 16);
+            }
+    report("b_fragments_paired", right);
+}
+
 // --- Hopper: a product with all of it. 128 x 256 tiles, a cluster of two blocks shares B, a ring of two stages; the
 // sums of A over K as a product with ones ---
 // __syncwarp stands wherever the lanes of a warp may have diverged before an instruction that is ".aligned": all of
@@ -444,6 +491,8 @@ int main() {
         test_ldmatrix();
         test_cp_async();
         test_transpose_quad();
+        test_exchange_pairs();
+        test_paired_fragments();
         if (compute_capability() == 90) {
             test_hopper<false, false>("mbarrier, TMA, multicast, wgmma: both operands along K");
             test_hopper<false, true>("mbarrier, TMA, multicast, wgmma: B along N");

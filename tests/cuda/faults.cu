@@ -33,6 +33,14 @@ __global__ void store_kernel(unsigned char* out, Address address, int offset) {
     unsigned char* to[] = {out, shared<Scratch>().bytes, nullptr};
     store16(to[address] + offset, {1, 2, 3, 4});
 }
+__global__ void load8_kernel(uint2* out, const unsigned char* inp, int offset) { store8(out, load8(inp + offset)); }
+__global__ void store8_kernel(unsigned char* out, Address address, int offset) {
+    unsigned char* to[] = {out, shared<Scratch>().bytes, nullptr};
+    store8(to[address] + offset, {1, 2});
+}
+__global__ void copy4_kernel(unsigned char* out, const unsigned char* inp, int from, int to) {
+    store4(out + to, load4(inp + from));
+}
 __global__ void load_shared_kernel(uint4* out, const unsigned char* inp, Address address, int offset) {
     const unsigned char* from[] = {inp, shared<Scratch>().bytes, nullptr};
     store16(out, load_shared16(from[address] + offset));
@@ -224,6 +232,31 @@ const std::map<std::string, std::function<void()>> kFaults = {
      [] {
          Memory m;
          run(store_kernel, 1, m.bytes(), of_global, 8);
+     }},
+    {"load8 misaligned",
+     [] {
+         Memory m;
+         run(load8_kernel, 1, m.as<uint2>(), m.bytes(), 4);
+     }},
+    {"store8 misaligned",
+     [] {
+         Memory m;
+         run(store8_kernel, 1, m.bytes(), of_global, 12);
+     }},
+    {"store8 to shared memory",
+     [] {
+         Memory m;
+         run(store8_kernel, 1, m.bytes(), of_shared, 0);
+     }},
+    {"load4 misaligned",
+     [] {
+         Memory m;
+         run(copy4_kernel, 1, m.bytes(), m.bytes(), 2, 0);
+     }},
+    {"store4 beyond the end",
+     [] {
+         Memory m;
+         run(copy4_kernel, 1, m.bytes(), m.bytes(), 0, 8192);
      }},
     {"load_shared16 of global memory",
      [] {

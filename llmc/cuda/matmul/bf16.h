@@ -88,7 +88,7 @@ struct WarpTile {
             if constexpr (kBByRows)
                 stage.b.b_fragments_transposed(pair, n + 8 * j, k);
             else
-                stage.b.b_fragments(pair, n + 8 * j, k);
+                stage.b.b_fragments_paired(pair, n + 8 * j, k);
         }
     }
 
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
             if (piece.turn > 0) apply.add_to_result();
             wait_for_turn(turns, work, piece);
         }
-        store_fragments(warp.acc, apply, m + warp.m, n + warp.n, p.M);
+        store_fragments<!kBByRows>(warp.acc, apply, m + warp.m, n + warp.n, p.M);
         if (with_sums)
             warp.for_each_sum([&](int row, float sum) {
                 if (m + row < p.M) column_sum.out[m + row] += column_sum.scale * sum;
