@@ -3,7 +3,7 @@
 // reads and writes (Tensors), but accesses none: each kernel does so in the layout of its registers, with the accesses
 // that are the widest there.
 //
-//   Element, kReads, kKeeps   the matrices' type; whether there are tensors.input and tensors.kept
+//   Element, kReads, kKeeps, kBias   the matrices' type; whether there are tensors.input, .kept, .bias
 //   operator()(v, bias, input, kept) -> what becomes of tensors.out
 //     v       two elements of the product
 //     bias    tensors.bias_scale times those of the bias, 0 without one
@@ -30,7 +30,7 @@ struct Tensors {
 template <class T>
 struct Linear {
     using Element = T;
-    static constexpr bool kReads = false, kKeeps = false;
+    static constexpr bool kReads = false, kKeeps = false, kBias = true;
     Tensors<T> tensors;
     float scale;
 
@@ -43,7 +43,7 @@ struct Linear {
 template <class T>
 struct LinearGelu {
     using Element = T;
-    static constexpr bool kReads = false, kKeeps = true;
+    static constexpr bool kReads = false, kKeeps = true, kBias = true;
     Tensors<T> tensors;
     float scale;
     GeluFactors gelu_factors;
@@ -59,7 +59,7 @@ struct LinearGelu {
 template <class T>
 struct LinearResidual {
     using Element = T;
-    static constexpr bool kReads = true, kKeeps = false;
+    static constexpr bool kReads = true, kKeeps = false, kBias = true;
     Tensors<T> tensors;
     float scale, skip_scale;
 
@@ -73,7 +73,7 @@ struct LinearResidual {
 template <class T>
 struct GeluGradient {
     using Element = T;
-    static constexpr bool kReads = true, kKeeps = false;
+    static constexpr bool kReads = true, kKeeps = false, kBias = false;
     Tensors<T> tensors;
     float scale;
     GeluFactors gelu_factors;
@@ -87,7 +87,7 @@ struct GeluGradient {
 // out = input + scale * product, in fp32: a weight gradient that is added to (input = out), or begins (no input)
 struct Accumulate {
     using Element = float;
-    static constexpr bool kReads = true, kKeeps = false;
+    static constexpr bool kReads = true, kKeeps = false, kBias = false;
     Tensors<float> tensors;
     float scale;
 

@@ -19,8 +19,11 @@ struct Plan {
 struct TileCost {
     int block_n, resident;
     double clocks_per_step, clocks_per_tile;
+    int block_m = 128, depth = kTileK;
 };
 constexpr TileCost kWide{256, 1, 790, 3000}, kNarrow{128, 2, 850, 2500}, kFp32Tile{128, 2, 8200, 3000};
+// wgmma.h: of a cluster of two blocks, on two multiprocessors.
+constexpr TileCost kWarpgroupTile{256, 1, 1100, 1500, 256, 64};
 
 inline TileCost fitting(TileCost cost, int resident) {
     if (resident < cost.resident) cost.clocks_per_step *= double(resident) / cost.resident, cost.resident = resident;
@@ -49,8 +52,9 @@ inline double divide(Work& w, const TileCost& cost, int slices, int rest_blocks)
 
 // `adds_up`: D may be added up from parts (kAddsUp); otherwise all tiles are whole.
 inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int multiprocessors, bool adds_up) {
-    const int tiles_m = int(ceil_div(M, 128)), tiles_n = int(ceil_div(N, cost.block_n)), tiles = tiles_m * tiles_n;
-    const int steps = int(std::max<int64_t>(1, ceil_div(K, kTileK))), places = multiprocessors * cost.resident;
+    const int tiles_m = int(ceil_div(M, cost.block_m)), tiles_n = int(ceil_div(N, cost.block_n)),
+              tiles = tiles_m * tiles_n;
+    const int steps = int(std::max<int64_t>(1, ceil_div(K, cost.depth))), places = multiprocessors * cost.resident;
     const double whole_tile = steps * cost.clocks_per_step + cost.clocks_per_tile;
     Plan best{
         {.tiles_m = tiles_m, .tiles_n = tiles_n, .steps = steps, .blocks = std::min(tiles, places), .whole = tiles},
