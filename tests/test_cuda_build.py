@@ -133,6 +133,7 @@ MEMORY_BOUND = [
     r"sum_columns_kernel<",
 ]
 FP32_PRODUCT = r"matmul_fp32_kernel<"
+WGMMA = r"matmul_wgmma_kernel<"
 READS_ONLY = [r"attention_delta_kernel<", r"sum_squares_kernel", r"::statistics_kernel<", r"sum_columns_kernel<"]
 
 
@@ -144,7 +145,7 @@ def test_everything_is_compiled_for_both_architectures(reports):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT])
+@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, WGMMA])
 def test_no_spills_in_hot_kernels(reports, pattern):
     for kernel, used in matching(reports, pattern).items():
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
@@ -225,24 +226,72 @@ def test_no_local_memory_on_newer_architectures(architecture, source):
 
 
 def tiles():
-    """{name: (columns, resident blocks)} of the cost model."""
+    """{name: (rows, columns, resident blocks)} of the cost model."""
     text = (ROOT / "llmc/cuda/matmul/plan.h").read_text()
-    return {name: (int(n), int(blocks)) for name, n, blocks in re.findall(r"(k\w+)\{(\d+), (\d+), \d+, \d+\}", text)}
+    found = re.findall(r"(k\w+)\{(\d+), (\d+), (\d+), \d+, \d+\}", text)
+    return {name: (int(m), int(n), int(blocks)) for name, m, n, blocks in found}
 
 
 @needs_nvcc
 def test_as_many_blocks_fit_as_the_cost_model_plans(reports):
     """Of 65,536 registers on a multiprocessor, which a block gets in units of 256 a warp."""
     kinds = {
-        "kWide": (r"matmul_bf16_kernel<\w+, \w+, 4,", 256),
-        "kNarrow": (r"matmul_bf16_kernel<\w+, \w+, 2,", 128),
+        "kWide": (r"matmul_bf16_kernel<\w+, \w+, 128, 256,", 256),
+        "kNarrow": (r"matmul_bf16_kernel<\w+, \w+, 128, 128,", 128),
+        "kSmall": (r"matmul_bf16_kernel<\w+, \w+, 64, 64,", 128),
         "kFp32Tile": (FP32_PRODUCT, 256),
     }
     assert tiles().keys() == kinds.keys()
     for name, (pattern, threads) in kinds.items():
         for kernel, used in matching(reports, pattern).items():
             of_block = threads * -(-used["registers"] // 8) * 8
-            assert 65536 // of_block >= tiles()[name][1], f"{kernel}: {used}, planned {tiles()[name][1]} blocks"
+            assert 65536 // of_block >= tiles()[name][-1], f"{kernel}: {used}, planned {tiles()[name][-1]} blocks"
+
+
+EPILOGUES = """
+#include "llmc/cuda/matmul/fragments.h"
+using namespace llmc::cuda;
+template <bool kNeighbours, class Epilogue>
+__global__ void epilogue_kernel(Epilogue epilogue, int row, int column, int M) {  // of a warp's tile of 64 x 64
+    float acc[4][8][4];
+    for (auto& i : acc)
+        for (auto& j : i)
+            for (float& x : j) asm volatile("" : "=f"(x));
+    store_aligned<kNeighbours, 0, 4>(acc, epilogue, row, column, M);
+    store_aligned<kNeighbours, 4, 4>(acc, epilogue, row, column, M);
+}
+using llmc::bf16;
+template __global__ void epilogue_kernel<true>(Linear<bf16>, int, int, int);
+template __global__ void epilogue_kernel<true>(LinearGelu<bf16>, int, int, int);
+template __global__ void epilogue_kernel<true>(LinearResidual<bf16>, int, int, int);
+template __global__ void epilogue_kernel<false>(Linear<bf16>, int, int, int);
+template __global__ void epilogue_kernel<false>(GeluGradient<bf16>, int, int, int);
+template __global__ void epilogue_kernel<false>(Accumulate, int, int, int);
+"""
+
+
+@needs_nvcc
+def test_epilogues_take_as_many_instructions_as_the_cost_model_counts(tmp_path):
+    """For each of the 128 elements that a lane has of a warp's tile, on sm_90a."""
+    if tool("cuobjdump") is None:
+        pytest.skip("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+    source, cubin = tmp_path / "epilogues.cu", tmp_path / "epilogues.cubin"
+    source.write_text(EPILOGUES)
+    flags = ["-std=c++20", "-I.", "-O3", "--expt-relaxed-constexpr", "-arch=sm_90a", "-cubin"]
+    done = subprocess.run([tool("nvcc"), *flags, source, "-o", cubin], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = (ROOT / "llmc/cuda/matmul/epilogue.h").read_text()
+    planned = dict(re.findall(r"(?s)struct (\w+) \{(?:(?!\n\};).)*?kInstructions = ([\d.]+);", text))
+    exchange = float(re.search(r"!kNeighbours \? ([\d.]+) : 0", text)[1])
+    counted = disassembly(cubin)
+    assert len(planned) == 5 and len(counted) == 6
+    for (_, name), opcodes in counted.items():
+        neighbours, epilogue = re.search(r"epilogue_kernel<(true|false), (?:\w+::)*(\w+)", name).groups()
+        instructions = (sum(opcodes.values()) - opcodes["NOP"]) / 128
+        expected = float(planned[epilogue]) + (exchange if neighbours == "false" and epilogue != "Accumulate" else 0)
+        assert abs(instructions - expected) < 0.1 * expected, f"{name}: {instructions:.2f}, planned {expected}"
+        assert total(opcodes, "SHFL") == (32 if neighbours == "false" and epilogue != "Accumulate" else 0), opcodes
+        assert total(opcodes, r"STG\.E\.64") == total(opcodes, "STG"), f"{name} stores less than 8 bytes: {opcodes}"
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +316,30 @@ def test_an_arrival_at_another_block_waits_for_no_memory(hopper_kernels):
 def test_warps_converge_before_aligned_instructions(hopper_kernels):
     for opcodes in hopper_kernels:
         assert total(opcodes, r"WARPSYNC") >= 5, opcodes
+
+
+@needs_nvcc
+def test_wgmma_is_asynchronous(built):
+    """ptxas says in a note if it waits after each wgmma or adds fences: of registers that are used in between."""
+    notes = [line for path in built.rglob("*.ptxas") for line in path.read_text().splitlines() if "(C75" in line]
+    assert not notes, notes
+
+
+@needs_nvcc
+def test_wgmma_kernels(reports, sass):
+    """A stage of 64 along K is four products, and a weight gradient has such a loop with sums of A and one without;
+    the copies of a stage; registers of consumers and producer; no local memory."""
+    layouts = {"<false, false,": (4, 1, 1), "<false, true,": (4, 1, 2), "<true, true,": (8, 2, 2)}
+    for (architecture, name), opcodes in matching(sass, WGMMA).items():
+        if architecture != "sm_90a":
+            continue
+        products, of_a, of_b = next(counts for layout, counts in layouts.items() if layout in name)
+        assert total(opcodes, r"HGMMA\.64x256x16\.F32\.BF16") == products, f"{name}: {opcodes}"
+        assert total(opcodes, r"HGMMA\.64x8x16") == (4 if of_a == 2 else 0), f"{name}: {opcodes}"
+        assert opcodes["UTMALDG.2D"] == of_a and opcodes["UTMALDG.2D.MULTICAST"] == of_b, f"{name}: {opcodes}"
+        assert total(opcodes, "USETMAXREG") == 2 and total(opcodes, "LDL|STL") == 0, f"{name}: {opcodes}"
+        assert total(opcodes, r"MEMBAR\.ALL\.GPU") <= 2 + (of_a == 2), f"{name}: {opcodes}"  # cluster_sync, a turn
+        assert reports[architecture, name]["registers"] == 168, f"{name}: {reports[architecture, name]}"
 
 
 @needs_nvcc

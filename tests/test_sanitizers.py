@@ -83,6 +83,16 @@ for overwrite in (True, False):
     results = [b.matmul_backward(dout, inp=x, dweight=held, dbias=np.zeros(264, np.float32), dtype=DTYPE,
                                  overwrite_dweight=overwrite) for b in (emulated, cpu)]
 compare(*(np.append(r["dweight"], r["dbias"]) for r in results))""",
+    "wgmma": """
+emulated.choose_matmul_kernel("wgmma")
+x, w = normal(300, 520), normal(600, 520)
+compare(emulated.matmul_forward(x, w, dtype=DTYPE)["out"], cpu.matmul_forward(x, w, dtype=DTYPE)["out"])""",
+    "wgmma, gradients": """
+emulated.choose_matmul_kernel("wgmma")
+dout, x, w = normal(2000, 264), normal(2000, 136), normal(264, 136)
+results = [b.matmul_backward(dout, inp=x, weight=w, dweight=np.zeros((264, 136), np.float32),
+                             dbias=np.zeros(264, np.float32), dtype=DTYPE) for b in (emulated, cpu)]
+compare(*(np.concatenate([r[k].ravel() for k in ("dinp", "dweight", "dbias")]) for r in results))""",
     "attention": """
 x = normal(1, 300, 3 * 64)
 compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
@@ -97,6 +107,7 @@ import numpy as np
 from measures import relative_error
 import llmc
 cpu, emulated = llmc.backend("cpu"), llmc.backend("emulated")
+emulated.choose_matmul_kernel("mma")
 rng = np.random.default_rng(0)
 normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
 def compare(a, b):
@@ -104,7 +115,8 @@ def compare(a, b):
     print("same result" if error < 1e-2 else f"wrong result: {error}")
 """
 
-EMULATOR = "workers=2 multiprocessors=5"  # for the probes: blocks at the same time; the weight gradient is divided
+# For the probes: blocks at the same time; the weight gradient is divided, with wgmma among four clusters of two.
+EMULATOR = "workers=2 multiprocessors=9"
 
 # name: (kind of build, file, old text, new text, what to run, element type, what must be reported)
 BUGS = {
@@ -118,8 +130,8 @@ BUGS = {
     ),
     "missing cp.async wait": (
         "emu", "llmc/cuda/matmul/bf16.h",
-        "        cp_async_wait<kStages - 2>();\n        __syncthreads();\n        slot",
-        "        __syncthreads();\n        slot",
+        "            cp_async_wait<kStages - 2>();\n            __syncthreads();\n            slot",
+        "            __syncthreads();\n            slot",
         "matmul", "bf16", "wrong result: nan",
     ),
     "missing cp.async wait at the end": (
@@ -176,6 +188,62 @@ BUGS = {
         "emu", "tests/cuda/conformance.cu", "mbarrier_arrive_expect(&s.full[slot], (kM + kN) * kK * 2);",
         "mbarrier_arrive_expect(&s.full[slot], kM * kK * 2);",
         "conformance", "bf16", r"deadlock[^$]*mbarrier|FAILED|more arrivals",
+    ),
+    "stage of the ring read before its copy is complete": (
+        "emu", "llmc/cuda/matmul/pipeline.h", "{ gpu::mbarrier_wait(&full[at.slot], at.parity); }", "{}",
+        "wgmma", "bf16", "wrong result: nan|deadlock",
+    ),
+    "stage of the ring released before wgmma has read it": (
+        "tsan", "llmc/cuda/matmul/wgmma.h", "        wgmma_wait<0>();\n        release(s);",
+        "        release(s);\n        wgmma_wait<0>();",
+        "wgmma", "bf16", r"data race[^$]*matmul_wgmma_kernel",
+    ),
+    "stage of the ring released one product early": (
+        "tsan", "llmc/cuda/matmul/wgmma.h", "            wgmma_wait<1>();", "            wgmma_wait<2>();",
+        "wgmma", "bf16", r"data race[^$]*matmul_wgmma_kernel",
+    ),
+    "wrong parity of the ring": (
+        "emu", "llmc/cuda/matmul/pipeline.h", "at.parity ^ 1);  // a new", "at.parity);  // a new",
+        "wgmma", "bf16", r"deadlock[^$]*mbarrier",
+    ),
+    "stage released in one block of the cluster only": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "if (lane_id() < kCluster) s.ring.release(last, lane_id());",
+        "if (lane_id() == 0) s.ring.release(last, 0);",
+        "wgmma", "bf16", "more arrivals|deadlock",
+    ),
+    "block that ends before the cluster": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "    cluster_sync();  // a block", "    // a block",
+        "wgmma", "bf16", "has ended",
+    ),
+    "no fence before wgmma": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "            wgmma_fence();\n            multiply<kSums>(0", "            multiply<kSums>(0",
+        "wgmma", "bf16", "no wgmma_fence before the first product",
+    ),
+    "no fence between stores and wgmma": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "        fence_proxy_async();\n", "",
+        "wgmma, gradients", "bf16", "no fence_proxy_async followed",
+    ),
+    "wrong distance in a descriptor": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "b(wgmma_descriptor(shared_address(s.stages[0].b), kBoxBytes, 1024))",
+        "b(wgmma_descriptor(shared_address(s.stages[0].b), kBoxBytes / 2, 1024))",
+        "wgmma, gradients", "bf16", "wrong result",
+    ),
+    "wrong step inside a swizzled tile": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "(kAByColumns ? 16 * 128 : 32)", "(kAByColumns ? 16 * 128 : 64)",
+        "wgmma", "bf16", "wrong result",
+    ),
+    "first product added to the last tile's": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "multiply<kSums>(0, step > 0);", "multiply<kSums>(0, true);",
+        "wgmma", "bf16", "wrong result",
+    ),
+    "warpgroup that adds before its turn": (
+        "tsan", "llmc/cuda/matmul/wgmma.h",
+        "if (threadIdx.x % kWarpgroup == 0) wait_for_value(counter, uint32_t(piece.turn));", "",
+        "wgmma, gradients", "bf16", r"data race[^$]*matmul_wgmma_kernel",
+    ),
+    "turn of a warpgroup ended before its threads have added": (
+        "tsan", "llmc/cuda/matmul/wgmma.h", "        named_barrier(barrier, kWarpgroup);\n        if", "        if",
+        "wgmma, gradients", "bf16", r"data race[^$]*matmul_wgmma_kernel",
     ),
     "adding before it is the block's turn": (
         "tsan", "llmc/cuda/matmul/problem.h", "if (threadIdx.x == 0) wait_for_value(turns + (piece.tile - w.whole), "
@@ -293,7 +361,7 @@ def test_without_a_bug_nothing_is_found(kind):
         environment["LLMC_EMULATOR"] = f"shuffle={seed} seed={seed}"
         program = [ROOT / "build" / kind / "conformance"]
         done = subprocess.run(program, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout.count("ok  ") == 17, done.stdout + done.stderr
+        assert done.returncode == 0 and done.stdout.count("ok  ") == 19, done.stdout + done.stderr
     for what, dtype in sorted({bug[4:6] for bug in BUGS.values()}):
         if what == "conformance":
             continue

@@ -1,5 +1,5 @@
 // Instructions of compute capability 9.0a (Hopper): barriers in shared memory that count bytes, bulk copies of tiles
-// (TMA), matrix products of a warpgroup (wgmma), clusters. No kernel of a training step uses them yet.
+// (TMA), matrix products of a warpgroup (wgmma), clusters. matmul/wgmma.h is made of them.
 // tests/cuda/conformance.cu checks that they mean the same here and in the emulator; its product is a minimal Hopper
 // matmul. Reference: "Parallel thread execution ISA", sections mbarrier, cp.async.bulk.tensor, wgmma.
 #pragma once
@@ -146,26 +146,28 @@ GPU void lower_registers() {
 // A map of a bf16 matrix (rows, columns) with `stride` elements from row to row, for boxes of box_rows x 64 columns.
 // cuTensorMapEncodeTiled comes from the driver by name: nothing has to be linked.
 inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    static const auto encode = [] {
+        void* function = nullptr;
+        cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
-    const cudaError_t status_of_search = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                                          cudaEnableDefault, &found);
+        const cudaError_t status_of_search = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                                              12000, cudaEnableDefault, &found);
 #else
-    const cudaError_t status_of_search = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault,
-                                                                 &found);
+        const cudaError_t status_of_search = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function,
+                                                                     cudaEnableDefault, &found);
 #endif
-    cuda::check(status_of_search, "cannot find the driver's cuTensorMapEncodeTiled");
-    if (found != cudaDriverEntryPointSuccess || !function)
-        fail("the NVIDIA driver has no cuTensorMapEncodeTiled (query result ", int(found),
-             "): tensor maps need a driver for CUDA 12.0 or newer; update it");
+        cuda::check(status_of_search, "cannot find the driver's cuTensorMapEncodeTiled");
+        if (found != cudaDriverEntryPointSuccess || !function)
+            fail("the NVIDIA driver has no cuTensorMapEncodeTiled (query result ", int(found),
+                 "): tensor maps need a driver for CUDA 12.0 or newer; update it");
+        return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+    }();
     const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(stride) * 2};
     const cuuint32_t box[2] = {64, cuuint32_t(box_rows)}, steps[2] = {1, 1};
     TensorMap map;
-    const CUresult status = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
-        &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<bf16*>(matrix), sizes, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<bf16*>(matrix), sizes, strides,
+                                   box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (status != CUDA_SUCCESS) fail("cannot make a tensor map of ", rows, " x ", columns, " (error ", status, ")");
     return map;
 }

@@ -4,12 +4,16 @@
 // FLOPs 2 M N K; bytes at least 2 (M K + K N + M N). Bound: tensor cores. mma.sync issues at 62-65% of a Hopper's dense
 // rate (arXiv 2402.13499 measured 491 of 757 TFLOP/s on an H800): about 620 TFLOP/s on an H200, 312 on an A100.
 //
-// A block computes 128 x 256 of D with eight warps (or 128 x 128 with four, where the large tile would leave
-// multiprocessors idle), each 64 x 64: 32 products need 8 ldmatrix, and an operand byte read from shared memory is used
-// 32 times, so shared memory (128 bytes a clock) is 89% busy at the rate above (97% for the small tile). Blocks are
-// persistent: they process one piece of work (work.h) after the other, and the ring continues across them, so that
-// the next one's first stages are loaded during the epilogue of the one before. Fragments are read half a stage ahead of
-// their use.
+// A block computes 128 x 256 of D with eight warps or 128 x 128 with four, each 64 x 64: 32 products need 8 ldmatrix, and
+// an operand byte read from shared memory is used 32 times, so shared memory (128 bytes a clock) is 89% busy at the rate
+// above (97% for the smaller tile, of which a multiprocessor computes two at a time: one's epilogue is hidden under the
+// other's products). Where these tiles would leave multiprocessors idle, as with few rows of a narrow model: 64 x 64 with
+// four warps of 32 x 32, which take 1.5 times as long for the same work, issue being the bound (163 instructions of a warp
+// for 16 products). plan.h chooses.
+//
+// Blocks are persistent: they process one piece of work (work.h) after the other, and the ring continues across them, so
+// that the next one's first stages are loaded during the epilogue of the one before. Fragments are read half a stage ahead
+// of their use. The loops over pieces and over steps are two, for with one the compiler moved the accumulators.
 #pragma once
 #include "llmc/cuda/column_sums.h"
 #include "llmc/cuda/matmul/fragments.h"
@@ -18,12 +22,20 @@
 
 namespace llmc::cuda {
 
-constexpr int kBlockM = 128, kStages = 4;
-constexpr int kWarpM = 64, kWarpN = 64, kWarpsM = kBlockM / kWarpM;
+constexpr int kStages = 4;
 
-template <bool kAByColumns, bool kBByRows, int kWarpsN>
+// A block's tile, and how it is divided among warps.
+template <int kBlockM, int kBlockN>
+struct BlockTile {
+    static constexpr int kWarpsM = 2, kWarpsN = kBlockN == 256 ? 4 : 2;
+    static constexpr int kWarpM = kBlockM / kWarpsM, kWarpN = kBlockN / kWarpsN;
+    static constexpr int kThreads = kWarpsM * kWarpsN * kWarp;
+    static constexpr TileCost kCost = kBlockN == 256 ? kWide : kBlockN == 128 ? kNarrow : kSmall;
+    static_assert(kCost.block_m == kBlockM && kCost.block_n == kBlockN);
+};
+
+template <bool kAByColumns, bool kBByRows, int kBlockM, int kBlockN>
 struct MatmulShared {
-    static constexpr int kBlockN = kWarpsN * kWarpN;
     using TileA = std::conditional_t<kAByColumns, Tile<kTileK, kBlockM>, Tile<kBlockM, kTileK>>;
     using TileB = std::conditional_t<kBByRows, Tile<kTileK, kBlockN>, Tile<kBlockN, kTileK>>;
     struct Stage {
@@ -35,17 +47,14 @@ struct MatmulShared {
 // Iterates over the steps of a block. `left` is what remains of the current piece, 0 after the last one.
 template <bool kDivided>
 struct Steps {
-    int index = 0, left;  // of the piece
+    int index = -1, left = 0;  // of the piece
 
-    GPU explicit Steps(const Work& w) : left(piece(w).steps()) {}
     GPU Piece piece(const Work& w) const { return piece_of<kDivided>(w, int(blockIdx.x), index); }
-    GPU bool done() const { return left == 0; }
-    // Returns true if that completed a piece; the next one has begun then.
-    GPU bool advance(const Work& w) {
-        if (--left > 0) return false;
+    GPU Piece next(const Work& w) {
         ++index;
-        left = piece(w).steps();
-        return true;
+        const Piece p = piece(w);
+        left = p.steps();
+        return p;
     }
 };
 
@@ -58,20 +67,21 @@ GPU void load_operand(Tile& tile, const bf16* matrix, int64_t stride, int mn, in
         tile.template load<kThreads>(matrix + mn * stride + k, stride, mn_count - mn, k_count - k);
 }
 
-template <bool kAByColumns, bool kBByRows, int kWarpsN>
+template <bool kAByColumns, bool kBByRows, int kBlockM, int kBlockN>
 struct WarpTile {
-    using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
-    static constexpr int kM16 = kWarpM / 16, kN8 = kWarpN / 8;
+    using Shared = MatmulShared<kAByColumns, kBByRows, kBlockM, kBlockN>;
+    using Block = BlockTile<kBlockM, kBlockN>;
+    static constexpr int kWarpsN = Block::kWarpsN, kM16 = Block::kWarpM / 16, kN8 = Block::kWarpN / 8;
     // Sums over K of A's rows, as a product with ones: each warp computes its share of the 16-row fragments.
     static constexpr int kSums = kAByColumns ? kM16 / kWarpsN : 0;
-    static_assert(kM16 == 4 && (kWarpsN == 2 || kWarpsN == 4));
+    static_assert(kSums * kWarpsN == (kAByColumns ? kM16 : 0));
 
     float acc[kM16][kN8][4] = {};
     float sums[kSums ? kSums : 1][4] = {};
     uint32_t a[2][kM16][4], b[2][kN8][2];  // two sets: one is loaded while the other is used
     int m, n;                              // in the block's tile
 
-    GPU WarpTile() : m(warp_id() / kWarpsN * kWarpM), n(warp_id() % kWarpsN * kWarpN) {}
+    GPU WarpTile() : m(warp_id() / kWarpsN * Block::kWarpM), n(warp_id() % kWarpsN * Block::kWarpN) {}
 
     template <int kSet>
     GPU void read_fragments(typename Shared::Stage& stage, int k) {
@@ -136,29 +146,29 @@ struct WarpTile {
     }
 };
 
-template <bool kAByColumns, bool kBByRows, int kWarpsN, class Epilogue>
-__global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWide : kNarrow).resident)
+template <bool kAByColumns, bool kBByRows, int kBlockM, int kBlockN, class Epilogue>
+__global__ void __launch_bounds__(BlockTile<kBlockM, kBlockN>::kThreads, BlockTile<kBlockM, kBlockN>::kCost.resident)
     matmul_bf16_kernel(Problem<bf16> p, Work work, uint32_t* turns, ColumnSum column_sum, Epilogue epilogue) {
-    launch_bounds<kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWide : kNarrow).resident>();
-    using Shared = MatmulShared<kAByColumns, kBByRows, kWarpsN>;
-    constexpr int kThreads = kWarpsM * kWarpsN * kWarp, kBlockN = Shared::kBlockN;
+    constexpr int kThreads = BlockTile<kBlockM, kBlockN>::kThreads;
+    launch_bounds<kThreads, BlockTile<kBlockM, kBlockN>::kCost.resident>();
+    using Shared = MatmulShared<kAByColumns, kBByRows, kBlockM, kBlockN>;
     Shared& s = shared<Shared>();
-    WarpTile<kAByColumns, kBByRows, kWarpsN> warp;
+    WarpTile<kAByColumns, kBByRows, kBlockM, kBlockN> warp;
 
-    Steps<kAddsUp<Epilogue>> loading(work);
+    Steps<kAddsUp<Epilogue>> loading, computing;
     int load_m = 0, load_n = 0, load_k = 0, load_slot = 0;
     const auto start_loading = [&] {
-        const Piece piece = loading.piece(work);
+        const Piece piece = loading.next(work);
         const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
         load_m = tile.m * kBlockM, load_n = tile.n * kBlockN, load_k = piece.begin * kTileK;
     };
     const auto load_stage = [&] {  // commits a group in every call, empty at the end, so that groups can be counted
-        if (!loading.done()) {
+        if (loading.left > 0) {
             auto& stage = s.stages[load_slot];
             load_operand<kAByColumns, kThreads>(stage.a, p.a, p.a_stride, load_m, load_k, p.M, p.K);
             load_operand<kBByRows, kThreads>(stage.b, p.b, p.b_stride, load_n, load_k, p.N, p.K);
             load_k += kTileK;
-            if (loading.advance(work)) start_loading();
+            if (--loading.left == 0) start_loading();
         }
         cp_async_commit();
         load_slot = (load_slot + 1) % kStages;
@@ -168,7 +178,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
         const int m = tile.m * kBlockM, n = tile.n * kBlockN;
         Epilogue apply = epilogue;
         if constexpr (kAddsUp<Epilogue>) {
-            if (piece.turn > 0) apply.add_to_result();
+            if (piece.turn > 0) apply.add_to_out();
             wait_for_turn(turns, work, piece);
         }
         store_fragments<!kBByRows>(warp.acc, apply, m + warp.m, n + warp.n, p.M);
@@ -190,10 +200,8 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
     __syncthreads();
     int slot = 0;
     warp.template read_fragments<0>(s.stages[slot], 0);
-    Steps<kAddsUp<Epilogue>> computing(work);
-    bool with_sums = sums_of(computing.piece(work));
-    while (!computing.done()) {
-        const auto done = computing;
+    bool with_sums = sums_of(computing.next(work));
+    while (computing.left > 0) {
         do {
             load_stage();  // into the slot that all threads finished reading before the last barrier
             warp.template read_fragments<1>(s.stages[slot], 16);
@@ -203,9 +211,9 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * kWarp, (kWarpsN == 4 ? kWi
             slot = (slot + 1) % kStages;
             warp.template read_fragments<0>(s.stages[slot], 0);
             warp.template multiply<1>(with_sums);
-        } while (!computing.advance(work));
-        finish_piece(done.piece(work), with_sums);
-        with_sums = sums_of(computing.piece(work));
+        } while (--computing.left > 0);
+        finish_piece(computing.piece(work), with_sums);
+        with_sums = sums_of(computing.next(work));
     }
     cp_async_wait<0>();
 }

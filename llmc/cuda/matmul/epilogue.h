@@ -4,6 +4,7 @@
 // that are the widest there.
 //
 //   Element, kReads, kKeeps, kBias   the matrices' type; whether there are tensors.input, .kept, .bias
+//   kInstructions                    an element, as fragments.h applies it to neighbours (kInstructionsOf)
 //   operator()(v, bias, input, kept) -> what becomes of tensors.out
 //     v       two elements of the product
 //     bias    tensors.bias_scale times those of the bias, 0 without one
@@ -31,6 +32,7 @@ template <class T>
 struct Linear {
     using Element = T;
     static constexpr bool kReads = false, kKeeps = false, kBias = true;
+    static constexpr double kInstructions = 3.1;
     Tensors<T> tensors;
     float scale;
 
@@ -44,6 +46,7 @@ template <class T>
 struct LinearGelu {
     using Element = T;
     static constexpr bool kReads = false, kKeeps = true, kBias = true;
+    static constexpr double kInstructions = 12.1;
     Tensors<T> tensors;
     float scale;
     GeluFactors gelu_factors;
@@ -60,6 +63,7 @@ template <class T>
 struct LinearResidual {
     using Element = T;
     static constexpr bool kReads = true, kKeeps = false, kBias = true;
+    static constexpr double kInstructions = 6.7;
     Tensors<T> tensors;
     float scale, skip_scale;
 
@@ -74,6 +78,7 @@ template <class T>
 struct GeluGradient {
     using Element = T;
     static constexpr bool kReads = true, kKeeps = false, kBias = false;
+    static constexpr double kInstructions = 15.1;
     Tensors<T> tensors;
     float scale;
     GeluFactors gelu_factors;
@@ -88,14 +93,20 @@ struct GeluGradient {
 struct Accumulate {
     using Element = float;
     static constexpr bool kReads = true, kKeeps = false, kBias = false;
+    static constexpr double kInstructions = 4.4;
     Tensors<float> tensors;
     float scale;
 
-    GPU void add_to_result() { tensors.input = tensors.out; }
+    GPU void add_to_out() { tensors.input = tensors.out; }
     GPU Pair<float> operator()(const float (&v)[2], const float (&)[2], Pair<float> input, Pair<float>&) const {
         return pack_pair<float>(low_of(input) + scale * v[0], high_of(input) + scale * v[1]);
     }
 };
+
+// In bf16, results that are not neighbours are exchanged.
+template <class Epilogue, bool kNeighbours>
+constexpr double kInstructionsOf = Epilogue::kInstructions +
+                                   (sizeof(typename Epilogue::Element) == 2 && !kNeighbours ? 1.75 : 0);
 
 // Applies an epilogue to two columns or more of a row, in fp32, of which the first `count` exist. kWhole: all do, and they
 // are 16 bytes or more, aligned.

@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
                                              aligned);
         Epilogue apply = epilogue;
         if constexpr (kAddsUp<Epilogue>) {
-            if (piece.turn > 0) apply.add_to_result();
+            if (piece.turn > 0) apply.add_to_out();
             wait_for_turn(turns, work, piece);
         }
 #pragma unroll

@@ -6,7 +6,7 @@
 //                 lanes t and t ^ 1, one shuffle and three selections for four elements, so that a lane stores 4
 //                 neighbours as well.
 //
-// So the quad that has a row stores whole sectors of 32 bytes: 4 x 8 bytes of bf16, 4 x 8 or 4 x 16 of fp32. Inputs are
+// So the quad that has a row stores whole sectors of 32 bytes: 4 x 8 bytes of bf16, of fp32 if not kNeighbours. Inputs are
 // read some rows before they are used, 2 KB a warp, which hides a part of their latency.
 #pragma once
 #include "llmc/cuda/matmul/epilogue.h"
@@ -46,13 +46,9 @@ struct Columns {
         if (mine) store8(p, {pairs[0], pairs[1]});
     }
     static GPU void write(float* p, uint2 (&pairs)[2], const bool (&exists)[2]) {
-        if constexpr (kNeighbours) {
-            if (exists[0]) store16(p, {pairs[0].x, pairs[0].y, pairs[1].x, pairs[1].y});
-        } else {
 #pragma unroll
-            for (int q = 0; q < 2; ++q)
-                if (exists[q]) store8(p + 8 * q, pairs[q]);
-        }
+        for (int q = 0; q < 2; ++q)
+            if (exists[q]) store8(p + of(q, 0), pairs[q]);
     }
 };
 
@@ -85,7 +81,7 @@ GPU void store_aligned(const float (&acc)[kM16][kN8][4], const Epilogue& epilogu
     const int64_t stride = int64_t{8} * tensors.N, first = int64_t(row) * tensors.N + column;
     Pair<T> inputs[kAhead + 1][kPairs][2] = {};  // a ring
     const bool reads = Epilogue::kReads && tensors.input;
-    const T* input = tensors.input + first + C::of(0, t);
+    const T* input = reads ? tensors.input + first + C::of(0, t) : nullptr;
     const auto read = [&](int r) {
 #pragma unroll
         for (int j = 0; j < kPairs; ++j) C::read(inputs[r % (kAhead + 1)][j], input + 16 * j, exists[j]);
@@ -95,7 +91,8 @@ GPU void store_aligned(const float (&acc)[kM16][kN8][4], const Epilogue& epilogu
 #pragma unroll
         for (int r = 0; r < kAhead; ++r) read(r);
 
-    T *out = tensors.out + first + C::template stored<T>(t), *kept = tensors.kept + first + C::template stored<T>(t);
+    const int64_t stored = first + C::template stored<T>(t);
+    T *out = tensors.out + stored, *kept = Epilogue::kKeeps ? tensors.kept + stored : nullptr;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
         if (reads && r + kAhead < kRows) read(r + kAhead);
@@ -113,7 +110,8 @@ GPU void store_aligned(const float (&acc)[kM16][kN8][4], const Epilogue& epilogu
             if constexpr (Epilogue::kKeeps) C::write(kept + 16 * j, keeps, both);
             C::write(out + 16 * j, results, both);
         }
-        out += stride, kept += stride;
+        out += stride;
+        if constexpr (Epilogue::kKeeps) kept += stride;
     }
 }
 

@@ -17,26 +17,29 @@ void multiply_fp32_matrices(const Problem<float>& p, bool aligned, const Epilogu
 }
 
 // The kernel for one size of tile.
-template <bool kAByColumns, bool kBByRows, int kWarpsN, class Epilogue>
+template <bool kAByColumns, bool kBByRows, int kBlockM, int kBlockN, class Epilogue>
 struct Bf16Kernel {
-    static constexpr int kThreads = kWarpsM * kWarpsN * kWarp;
-    static constexpr size_t kShared = sizeof(MatmulShared<kAByColumns, kBByRows, kWarpsN>);
-    static constexpr auto kernel = matmul_bf16_kernel<kAByColumns, kBByRows, kWarpsN, Epilogue>;
+    using Block = BlockTile<kBlockM, kBlockN>;
+    static constexpr size_t kShared = sizeof(MatmulShared<kAByColumns, kBByRows, kBlockM, kBlockN>);
+    static constexpr auto kernel = matmul_bf16_kernel<kAByColumns, kBByRows, kBlockM, kBlockN, Epilogue>;
 
-    static Plan plan(const TileCost& cost, const Problem<bf16>& p) {
-        return plan_with(fitting(cost, blocks_per_multiprocessor(kernel, kThreads, kShared)), p.M, p.N, p.K,
+    static Plan plan(const Problem<bf16>& p) {
+        const TileCost cost = fitting(Block::kCost, blocks_per_multiprocessor(kernel, Block::kThreads, kShared));
+        return plan_with(with_epilogue(cost, kInstructionsOf<Epilogue, !kBByRows>, Epilogue::kReads), p.M, p.N, p.K,
                          multiprocessors(), kAddsUp<Epilogue>);
     }
     static void run(const Problem<bf16>& p, const Plan& plan, const ColumnSum& column_sum, const Epilogue& epilogue) {
-        launch({unsigned(plan.work.blocks), kThreads, kShared}, kernel, p, plan.work, turns(), column_sum, epilogue);
+        launch({unsigned(plan.work.blocks), Block::kThreads, kShared}, kernel, p, plan.work, turns(), column_sum,
+               epilogue);
     }
 };
 
-// Clusters of Hopper's kernel.
+// Hopper's kernel, whose work is divided among clusters.
 template <bool kAByColumns, bool kBByRows, class Epilogue>
 struct WgmmaKernel {
     static Plan plan(const Problem<bf16>& p) {
-        return plan_with(kWarpgroupTile, p.M, p.N, p.K, multiprocessors() / kCluster, kAddsUp<Epilogue>);
+        const TileCost cost = with_turns(kWarpgroups, kInstructionsOf<Epilogue, false>, Epilogue::kReads);
+        return plan_with(cost, p.M, p.N, p.K, std::max(1, multiprocessors() / kCluster), kAddsUp<Epilogue>);
     }
     static void run(const Problem<bf16>& p, const Plan& plan, const ColumnSum& column_sum, const Epilogue& epilogue) {
         launch({unsigned(plan.work.blocks * kCluster), kHopperThreads, sizeof(HopperShared), kCluster},
@@ -55,19 +58,24 @@ void multiply(Problem<T> p, bool aligned, const Epilogue& epilogue, const Column
     if constexpr (sizeof(T) == 4) {
         multiply_fp32_matrices<kAByColumns, kBByRows>(p, aligned, epilogue);
     } else {
-        using Wide = Bf16Kernel<kAByColumns, kBByRows, 4, Epilogue>;
-        using Narrow = Bf16Kernel<kAByColumns, kBByRows, 2, Epilogue>;
+        using Wide = Bf16Kernel<kAByColumns, kBByRows, 128, 256, Epilogue>;
+        using Narrow = Bf16Kernel<kAByColumns, kBByRows, 128, 128, Epilogue>;
         const Rows a = kAByColumns ? Rows{p.a, p.K, p.M} : Rows{p.a, p.M, p.K};
         const Rows b = kBByRows ? Rows{p.b, p.K, p.N} : Rows{p.b, p.N, p.K};
         const Workspace memory(padding_scratch(a, b));
         const Rows aligned_a = aligned_rows(a, memory.part<bf16>(0)), aligned_b = aligned_rows(b, memory.part<bf16>(1));
         p.a = aligned_a.data, p.a_stride = aligned_a.stride, p.b = aligned_b.data, p.b_stride = aligned_b.stride;
-        const Plan wide = Wide::plan(kWide, p), narrow = Narrow::plan(kNarrow, p);
+        const Plan wide = Wide::plan(p), narrow = Narrow::plan(p);
         if (p.K > 0 && epilogue.tensors.aligned && has_wgmma()) {
             using Hopper = WgmmaKernel<kAByColumns, kBByRows, Epilogue>;
             const Plan plan = Hopper::plan(p);
             if (wgmma_is_chosen() || plan.clocks < std::min(wide.clocks, narrow.clocks))
                 return Hopper::run(p, plan, column_sum, epilogue);
+        }
+        if constexpr (!kAddsUp<Epilogue>) {  // else all multiprocessors have parts of large tiles
+            using Small = Bf16Kernel<kAByColumns, kBByRows, 64, 64, Epilogue>;
+            const Plan small = Small::plan(p);
+            if (small.clocks < std::min(wide.clocks, narrow.clocks)) return Small::run(p, small, column_sum, epilogue);
         }
         if (wide.clocks <= narrow.clocks)
             Wide::run(p, wide, column_sum, epilogue);

@@ -12,21 +12,44 @@ struct Plan {
     double clocks;
 };
 
-// Tiles of 128 x block_n, `resident` of which a multiprocessor computes at a time: the kernels' launch bounds make the
-// compiler keep to the registers that this leaves. With less shared memory there may be fewer (fitting). clocks_per_step: of one
-// multiprocessor for a step of kTileK of all of them; clocks_per_tile: at the beginning and end of a tile, without
-// overlap.
+// Tiles of block_m x block_n, `resident` of which a multiprocessor computes at a time: the kernels' launch bounds make
+// the compiler keep to the registers that this leaves. With less shared memory there may be fewer (fitting).
 struct TileCost {
-    int block_n, resident;
-    double clocks_per_step, clocks_per_tile;
-    int block_m = 128, depth = kTileK;
+    int block_m, block_n, resident;
+    double clocks_per_step;  // of one multiprocessor, for a step of all of them
+    double clocks_alone;     // for a step of one without the others
+    int depth = kTileK;      // of a step
+    // with_epilogue: what nothing overlaps, after each tile and after the last one.
+    double clocks_per_tile = 0, clocks_at_end = 0;
+
+    constexpr double step(int blocks) const {  // of so many blocks on a multiprocessor
+        return std::max(clocks_alone, clocks_per_step * blocks / resident);
+    }
 };
-constexpr TileCost kWide{256, 1, 790, 3000}, kNarrow{128, 2, 850, 2500}, kFp32Tile{128, 2, 8200, 3000};
-// wgmma.h: of a cluster of two blocks, on two multiprocessors.
-constexpr TileCost kWarpgroupTile{256, 1, 1100, 1500, 256, 64};
+constexpr TileCost kWide{128, 256, 1, 790, 790}, kNarrow{128, 128, 2, 850, 450}, kSmall{64, 64, 4, 660, 250};
+constexpr TileCost kFp32Tile{128, 128, 2, 8200, 4200};
+// wgmma.h: of a cluster of two blocks, each on a multiprocessor of its own.
+constexpr TileCost kWarpgroups{256, 256, 1, 1100, 1100, 64};
 
 inline TileCost fitting(TileCost cost, int resident) {
     if (resident < cost.resident) cost.clocks_per_step *= double(resident) / cost.resident, cost.resident = resident;
+    return cost;
+}
+
+// An epilogue of so many instructions an element (kInstructions in epilogue.h): a multiprocessor issues four for a warp
+// in a clock. Those that read wait twice for memory, too, once for each half of a tile. Other resident blocks multiply
+// meanwhile; the last tile's epilogues have no products to hide under.
+constexpr TileCost with_epilogue(TileCost cost, double instructions, bool reads) {
+    const double clocks = instructions * cost.block_m * cost.block_n * cost.resident / 128 + (reads ? 2 * 800 : 0);
+    (cost.resident == 1 ? cost.clocks_per_tile : cost.clocks_at_end) = clocks;
+    return cost;
+}
+
+// The same for the warpgroups of wgmma.h, which take turns: one's epilogue is hidden under a burst of the other's
+// products, 2,048 clocks, and that of the last one at the end by nothing. A warp has 128 elements a lane.
+constexpr TileCost with_turns(TileCost cost, double instructions, bool reads) {
+    const double clocks = instructions * 128 + (reads ? 800 : 0);
+    cost.clocks_per_tile = std::max(0.0, clocks - 2048), cost.clocks_at_end = std::min(clocks, 2048.0) + 1000;
     return cost;
 }
 
@@ -52,13 +75,14 @@ inline double divide(Work& w, const TileCost& cost, int slices, int rest_blocks)
 
 // `adds_up`: D may be added up from parts (kAddsUp); otherwise all tiles are whole.
 inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int multiprocessors, bool adds_up) {
-    const int tiles_m = int(ceil_div(M, cost.block_m)), tiles_n = int(ceil_div(N, cost.block_n)),
-              tiles = tiles_m * tiles_n;
-    const int steps = int(std::max<int64_t>(1, ceil_div(K, cost.depth))), places = multiprocessors * cost.resident;
+    const int tiles_m = int(ceil_div(M, cost.block_m)), tiles_n = int(ceil_div(N, cost.block_n));
+    const int tiles = tiles_m * tiles_n, places = multiprocessors * cost.resident;
+    const int steps = int(std::max<int64_t>(1, ceil_div(K, cost.depth)));
     const double whole_tile = steps * cost.clocks_per_step + cost.clocks_per_tile;
+    const double last_tile = steps * cost.step(int(ceil_div(tiles % places, multiprocessors))) + cost.clocks_per_tile;
     Plan best{
         {.tiles_m = tiles_m, .tiles_n = tiles_n, .steps = steps, .blocks = std::min(tiles, places), .whole = tiles},
-        double(ceil_div(tiles, places)) * whole_tile};
+        double(tiles / places) * whole_tile + (tiles % places ? last_tile : 0) + cost.clocks_at_end};
     Work w = best.work;
     w.whole = tiles / places * places;
     if (!adds_up || w.divided() == 0 || int64_t{steps} * places > INT32_MAX) return best;
@@ -67,9 +91,10 @@ inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int
         for (int rest_blocks : {0, left}) {
             if (rest_blocks ? slices < most : slices == 1) continue;
             const double clocks = divide(w, cost, slices, rest_blocks) + double(w.whole / places) * whole_tile;
-            if (w.slice == 0 || clocks + cost.clocks_per_tile >= best.clocks) continue;
+            const double with_end = clocks + cost.clocks_per_tile + cost.clocks_at_end;
+            if (w.slice == 0 || with_end >= best.clocks) continue;
             w.blocks = w.whole ? places : w.divided() * slices + rest_blocks;
-            best.work = w, best.clocks = clocks + cost.clocks_per_tile;
+            best.work = w, best.clocks = with_end;
         }
     return best;
 }

@@ -24,7 +24,7 @@ struct Problem {
 
 // An epilogue that can add its product to what D holds: parts of a product can be added one by one.
 template <class Epilogue>
-constexpr bool kAddsUp = requires(Epilogue e) { e.add_to_result(); };
+constexpr bool kAddsUp = requires(Epilogue e) { e.add_to_out(); };
 
 // Around what a block adds to the result for its piece of a tile. `turns`: a counter for each divided tile, all 0 before
 // the launch and after it. All threads of the block call both.

@@ -28,11 +28,12 @@ namespace llmc::cuda {
 
 constexpr int kWarpgroup = 128;                 // threads
 constexpr int kConsumers = 2, kConsumerM = 64;  // warpgroups, and rows of each
-constexpr int kClusterM = kWarpgroupTile.block_m, kDepth = kWarpgroupTile.depth, kHopperN = 256;
+constexpr int kClusterM = kWarpgroups.block_m, kDepth = kWarpgroups.depth, kHopperN = 256;
 constexpr int kCluster = 2, kHopperM = kClusterM / kCluster;  // blocks; rows of a block
 constexpr int kRingStages = 4, kHopperThreads = (1 + kConsumers) * kWarpgroup;
 constexpr int kBox = 64;  // bf16 in a swizzled row of 128 bytes
-static_assert(kHopperM == kConsumers * kConsumerM && kHopperN == kWarpgroupTile.block_n && kDepth == kBox);
+static_assert(kHopperM == kConsumers * kConsumerM && kHopperN == kWarpgroups.block_n && kDepth == kBox);
+static_assert(kHopperN / kCluster == kHopperM);  // both operands have boxes of as many rows
 
 struct HopperShared {
     struct Stage {
@@ -227,7 +228,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
             const ConsumerTurn order{p.turns + ((piece.tile - p.work.whole) * kCluster + rank) * kConsumers + index,
                                      1 + index};
             if constexpr (kDivided) {
-                if (piece.turn > 0) apply.add_to_result();
+                if (piece.turn > 0) apply.add_to_out();
                 order.wait(piece);
             }
             // Hidden: computed here, not kept in registers from the start.
