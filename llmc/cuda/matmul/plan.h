@@ -68,7 +68,7 @@ inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int
     const int tiles_m = int(ceil_div(M, cost.block_m)), tiles_n = int(ceil_div(N, cost.block_n));
     const int tiles = tiles_m * tiles_n, places = multiprocessors * cost.resident;
     const int steps = int(std::max<int64_t>(1, ceil_div(K, cost.depth)));
-    const double whole_tile = steps * cost.clocks_per_step + cost.clocks_per_tile;
+    const double whole_tile = steps * cost.step(cost.resident) + cost.clocks_per_tile;
     const double last_tile = steps * cost.step(int(ceil_div(tiles % places, multiprocessors))) + cost.clocks_per_tile;
     Plan best{
         {.tiles_m = tiles_m, .tiles_n = tiles_n, .steps = steps, .blocks = std::min(tiles, places), .whole = tiles},
