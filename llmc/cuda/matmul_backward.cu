@@ -1,7 +1,7 @@
 // The three gradients of a linear layer. Formulas: llmc/ops/ops.h; the product: matmul/bf16.h and matmul/fp32.h.
 //
 //   dinp     dout weight, times gelu'(pre_gelu) in the epilogue where the input was a GELU's output
-//   dweight  dout^T inp: few tiles and a long K (the rows of the batch), so K is split and the parts are added in order
+//   dweight  dout^T inp: few tiles and a long K (the rows of the batch), so K is divided, and blocks add in turn
 //   dbias    column sums of dout: in bf16 a by-product of dweight's kernel, whose blocks in the first column of tiles
 //            also multiply their operand by ones; in fp32, or without dweight, a kernel of its own
 #include "llmc/cuda/matmul/multiply.h"

@@ -4,8 +4,8 @@
 // It shows wrong results, reads of shared memory that nothing wrote (it starts as NaN), threads at different barriers,
 // deadlocks, accesses out of bounds (AddressSanitizer), data races (ThreadSanitizer), and, in shuffled schedules, code
 // that relies on an order which no barrier guarantees.
-// It cannot show speed, bank conflicts, register pressure, the memory model between blocks of a grid, or how tensor
-// cores round their sums.
+// It cannot show speed, bank conflicts, register pressure, the memory model between blocks of a grid (but for acquire
+// and release, which ThreadSanitizer checks), or how tensor cores round their sums.
 #pragma once
 #include <algorithm>
 #include <cstdint>

@@ -1,7 +1,7 @@
-// Prints how products are divided among blocks (llmc/cuda/matmul/work.h) as plan.h plans it, for tests/test_work.py. Reads
-// lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, small, wgmma, fp32), and writes for each one line of the plan and
-// one line for each piece of each block, in order, then "end". An epilogue instead of a tile: writes the tile that is
-// chosen for it, then "end".
+// Prints how products are divided among blocks (llmc/cuda/matmul/work.h) as plan.h plans it, for tests/test_work.py.
+// Reads lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, small, wgmma, fp32), and writes for each one line of
+// the plan and one line for each piece of each block, in order, then "end". An epilogue instead of a tile: writes the
+// tile that is chosen for it, then "end".
 #include <iostream>
 #include <string>
 
@@ -45,16 +45,19 @@ int main() {
     int multiprocessors, adds_up;
     for (int64_t M, N, K; std::cin >> name >> multiprocessors >> M >> N >> K >> adds_up;) {
         if (write_chosen(name, multiprocessors, M, N, K)) continue;
-        const TileCost& cost = name == "wide"     ? kWide
-                               : name == "narrow" ? kNarrow
-                               : name == "small"  ? kSmall
-                               : name == "wgmma"  ? kWarpgroups
-                                                  : kFp32Tile;
+        const TileCost tile = name == "wide"     ? kWide
+                              : name == "narrow" ? kNarrow
+                              : name == "small"  ? kSmall
+                              : name == "wgmma"  ? kWarpgroups
+                                                 : kFp32Tile;
+        constexpr double kInstructions = kInstructionsOf<Accumulate, false>;
+        const TileCost cost = (name == "wgmma" ? with_turns : with_epilogue)(tile, kInstructions, Accumulate::kReads);
         if (name == "wgmma") multiprocessors = std::max(1, multiprocessors / 2);  // clusters
         const Plan plan = plan_with(cost, M, N, K, multiprocessors, adds_up);
         const Work& w = plan.work;
         std::cout << multiprocessors * cost.resident << ' ' << w.blocks << ' ' << w.tiles() << ' ' << w.steps << ' '
-                  << w.whole << ' ' << plan.clocks << ' ' << cost.clocks_per_step << ' ' << kClocksPerTurn << '\n';
+                  << w.whole << ' ' << plan.clocks << ' ' << cost.clocks_per_step << ' ' << clocks_per_turn(cost)
+                  << '\n';
         for (int block = 0; block < w.blocks; ++block)
             for (int i = 0;; ++i) {
                 const Piece p = piece_of(w, block, i);

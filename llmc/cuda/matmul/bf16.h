@@ -149,8 +149,8 @@ struct WarpTile {
 template <bool kAByColumns, bool kBByRows, int kBlockM, int kBlockN, class Epilogue>
 __global__ void __launch_bounds__(BlockTile<kBlockM, kBlockN>::kThreads, BlockTile<kBlockM, kBlockN>::kCost.resident)
     matmul_bf16_kernel(Problem<bf16> p, Work work, uint32_t* turns, ColumnSum column_sum, Epilogue epilogue) {
+    launch_bounds<BlockTile<kBlockM, kBlockN>::kThreads, BlockTile<kBlockM, kBlockN>::kCost.resident>();
     constexpr int kThreads = BlockTile<kBlockM, kBlockN>::kThreads;
-    launch_bounds<kThreads, BlockTile<kBlockM, kBlockN>::kCost.resident>();
     using Shared = MatmulShared<kAByColumns, kBByRows, kBlockM, kBlockN>;
     Shared& s = shared<Shared>();
     WarpTile<kAByColumns, kBByRows, kBlockM, kBlockN> warp;

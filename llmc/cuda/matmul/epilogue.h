@@ -140,9 +140,9 @@ GPU void finish_row(const Epilogue& epilogue, int64_t row, int column, const flo
     if constexpr (Epilogue::kKeeps) write(t.kept + at, kept);
     write(t.out + at, out);
 }
-template <class Epilogue>
-GPU void finish_vector(const Epilogue& epilogue, int64_t row, int column, const float (&v)[kVec], int count) {
-    if (epilogue.tensors.aligned && count >= kVec)
+template <class Epilogue, int kCount>
+GPU void finish_vector(const Epilogue& epilogue, int64_t row, int column, const float (&v)[kCount], int count) {
+    if (epilogue.tensors.aligned && count >= kCount)
         finish_row<true>(epilogue, row, column, v, count);
     else
         finish_row<false>(epilogue, row, column, v, count);

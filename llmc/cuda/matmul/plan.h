@@ -32,7 +32,7 @@ constexpr TileCost kFp32Tile{128, 128, 2, 8200, 4200};
 constexpr TileCost kWarpgroups{256, 256, 1, 1100, 1100, 64};
 
 inline TileCost fitting(TileCost cost, int resident) {
-    if (resident < cost.resident) cost.clocks_per_step *= double(resident) / cost.resident, cost.resident = resident;
+    if (resident < cost.resident) cost.clocks_per_step = cost.step(resident), cost.resident = resident;
     return cost;
 }
 
@@ -53,24 +53,28 @@ constexpr TileCost with_turns(TileCost cost, double instructions, bool reads) {
     return cost;
 }
 
-// A turn: to read a tile of D, add to it and write it, to make that visible, and for the next block to see it.
-constexpr double kClocksPerTurn = 6000;
+// A turn: the epilogue adds a tile to D; then three times to the second-level cache and back, until the stores are
+// visible, the counter is stored, and the next block has seen it.
+constexpr double clocks_per_turn(const TileCost& cost) { return cost.clocks_per_tile + cost.clocks_at_end + 2500; }
 constexpr int kLeastSteps = 8;  // of a slice
 
 // The last tiles, fewer than blocks, as `slices` slices of which each is longer than the one before by the time of a
 // turn; `rest_blocks` blocks compute what remains. A rest block takes a turn in each of its pieces, and has fewer steps
 // for it. `slice` is 0 if that cannot be done. Returns the clocks until the last turn is over.
 inline double divide(Work& w, const TileCost& cost, int slices, int rest_blocks) {
-    const int64_t tiles = w.divided(), longer = std::max(1, int(kClocksPerTurn / cost.clocks_per_step + 0.5));
+    const int64_t tiles = w.divided(), longer = std::max(1, int(clocks_per_turn(cost) / cost.clocks_per_step + 0.5));
     const int64_t pieces = rest_blocks ? ceil_div(tiles, rest_blocks) + 1 : 0,
                   extra = longer * slices * (slices - 1) / 2;
     const int64_t of_blocks = tiles * (w.steps - extra) + rest_blocks * pieces * longer;
-    const int64_t slice = of_blocks / (tiles * slices + rest_blocks), rest = w.steps - extra - slice * slices;
+    // Rounded up: all slices are longer then, and a rest block has the rests of several tiles.
+    const int64_t slice = rest_blocks ? ceil_div(of_blocks, tiles * slices + rest_blocks)
+                                      : of_blocks / (tiles * slices);
+    const int64_t rest = w.steps - extra - slice * slices;
     w.slices = slices, w.slice = int(slice), w.longer = int(longer), w.rest_blocks = rest_blocks;
     w.rest = rest_blocks ? int(rest) : 0, w.share = rest_blocks ? int(ceil_div(tiles * rest, rest_blocks)) : 0;
     if (slice < kLeastSteps || (rest_blocks && rest < 1)) w.slice = 0;
     const int64_t last = slice + (slices - 1) * longer + (rest_blocks ? 0 : rest);
-    return double(last) * cost.clocks_per_step + kClocksPerTurn;
+    return double(last) * cost.clocks_per_step + clocks_per_turn(cost);
 }
 
 // `adds_up`: D may be added up from parts (kAddsUp); otherwise all tiles are whole.
@@ -78,7 +82,7 @@ inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int
     const int tiles_m = int(ceil_div(M, cost.block_m)), tiles_n = int(ceil_div(N, cost.block_n));
     const int tiles = tiles_m * tiles_n, places = multiprocessors * cost.resident;
     const int steps = int(std::max<int64_t>(1, ceil_div(K, cost.depth)));
-    const double whole_tile = steps * cost.clocks_per_step + cost.clocks_per_tile;
+    const double whole_tile = steps * cost.step(cost.resident) + cost.clocks_per_tile;
     const double last_tile = steps * cost.step(int(ceil_div(tiles % places, multiprocessors))) + cost.clocks_per_tile;
     Plan best{
         {.tiles_m = tiles_m, .tiles_n = tiles_n, .steps = steps, .blocks = std::min(tiles, places), .whole = tiles},
@@ -91,10 +95,9 @@ inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int
         for (int rest_blocks : {0, left}) {
             if (rest_blocks ? slices < most : slices == 1) continue;
             const double clocks = divide(w, cost, slices, rest_blocks) + double(w.whole / places) * whole_tile;
-            const double with_end = clocks + cost.clocks_per_tile + cost.clocks_at_end;
-            if (w.slice == 0 || with_end >= best.clocks) continue;
+            if (w.slice == 0 || clocks >= best.clocks) continue;
             w.blocks = w.whole ? places : w.divided() * slices + rest_blocks;
-            best.work = w, best.clocks = with_end;
+            best.work = w, best.clocks = clocks;
         }
     return best;
 }

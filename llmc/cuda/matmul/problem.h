@@ -26,8 +26,8 @@ struct Problem {
 template <class Epilogue>
 constexpr bool kAddsUp = requires(Epilogue e) { e.add_to_out(); };
 
-// Around what a block adds to the result for its piece of a tile. `turns`: a counter for each divided tile, all 0 before
-// the launch and after it. All threads of the block call both.
+// Around what a block adds to the result for its piece of a tile. All threads of the block call both. `turns`: a
+// counter for each divided tile, all 0 before the launch and after it.
 GPU void wait_for_turn(const uint32_t* turns, const Work& w, const Piece& piece) {
     if (piece.turn == 0) return;
     if (threadIdx.x == 0) wait_for_value(turns + (piece.tile - w.whole), uint32_t(piece.turn));

@@ -1,16 +1,16 @@
 // How the steps along K of a product's tiles are divided among the blocks of a launch, for kernels and host alike.
 //
-// A tile has `steps` steps of kTileK. While there are as many tiles left as blocks, a block computes whole tiles. The
-// others, fewer than blocks, may be divided, so that no multiprocessor is idle: each has the same number of `slices`, one
-// block for each, and `rest_blocks` more divide what remains at the end of K, tile by tile. With 54 tiles and 132 blocks:
+// While there are as many tiles left as blocks, a block computes whole tiles. The others, fewer than blocks, may be
+// divided, so that no multiprocessor is idle: each has the same number of `slices`, one block for each, and
+// `rest_blocks` more divide what remains at the end of K, tile by tile. With 54 tiles and 132 blocks:
 //
 //            0                                              steps
 //   tile  0  | slice 0: block 24 | slice 1: block 78 | rest |
 //   tile  1  |          block 25 |          block 79 | rest |   the 54 rests are divided among blocks 23, 22, ..., 0
 //     ...
-// A sequence of all steps of all tiles, cut into equal parts (stream-K), would be as even, but then the blocks would be at
-// many places of K. Here those of a slice read the same rows of the operands at the same time: for this product, and a
-// cache of 30 MB that keeps what was read last, 910 bytes a clock come from memory instead of 2,740 (counted).
+// A sequence of all steps of all tiles, cut into equal parts (stream-K), would be as even, but then the blocks would be
+// at many places of K. Here those of a slice read the same rows of the operands at the same time: for this product, and
+// a cache of 30 MB that keeps what was read last, 910 bytes a clock come from memory instead of 2,740 (counted).
 //
 // A block adds its part to the result when its turn comes, always in the same order: first the rests, then the slices.
 // No memory for parts is needed, and the same inputs give the same bits. A turn only waits for blocks of lower index, so
@@ -67,8 +67,8 @@ LLMC_HOST_GPU Piece piece_of(const Work& w, int block, int i) {
         const int of_rest = w.rest ? ((t + 1) * w.rest - 1) / w.share - t * w.rest / w.share + 1 : 0;
         return {w.whole + t, begin, end, of_rest + slice, of_rest + w.slices};
     }
-    // The rests of all divided tiles are a sequence of divided * rest steps, and the block at `place` has `share` of them.
-    // A rest's last steps are the first piece of a block, and come first; its first steps are the last piece of another.
+    // The rests of all divided tiles are a sequence of divided * rest steps, of which the block at `place` has `share`. A
+    // rest's last steps are the first piece of a block, and come first; its first steps are the last piece of another.
     const int place = w.rest_blocks - 1 - block, from = place * w.share, to = from + w.share, t = from / w.rest + i;
     const int first = t * w.rest, last = first + w.rest;
     if (t >= divided || first >= to) return {};
