@@ -150,6 +150,7 @@ $(CUDA_BUILD)/%.o: %.cu $(CUDA_BUILD)/flags | headers
 	@echo '$(NVCC) $(NVFLAGS) -c $<'
 	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2> $(@:.o=.ptxas) || { \
 	   grep -v '^ptxas info' $(@:.o=.ptxas) >&2; exit 1; }
+	@! grep '(C75[0-9]*)' $(@:.o=.ptxas) >&2 || { rm $@; exit 1; }  # waits that ptxas added to wgmma
 # Written only if compiler or architectures change; then all kernels are compiled again.
 $(CUDA_BUILD)/flags: FORCE
 	@mkdir -p $(@D)

@@ -30,6 +30,7 @@ int run(int argc, char** argv) {
     const bool training = line.command == CommandLine::Command::train;
     if (training && !line.dry_run) watch_signals();
     device::initialize(line.config.machine.threads);
+    device::choose_matmul_kernel(line.config.machine.matmul_kernel);
     if (!training) return line.command == CommandLine::Command::eval ? eval_command(line) : sample_command(line);
 
     std::string command;

@@ -109,6 +109,7 @@ MEMORY_BOUND = [
     r"sum_columns_kernel<[48], ",
 ]
 FP32_PRODUCT = r"matmul_fp32_kernel<"
+WGMMA = r"matmul_wgmma_kernel<"
 READS_ONLY = [
     r"attention_delta_kernel<",
     r"sum_squares_kernel",
@@ -146,7 +147,7 @@ def test_everything_is_compiled_for_both_architectures(reports):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, r"cast_kernel<"])
+@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, WGMMA, r"cast_kernel<"])
 def test_no_spills_in_hot_kernels(reports, pattern):
     for kernel, used in matching(reports, pattern).items():
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
@@ -317,6 +318,30 @@ def test_an_arrival_at_another_block_waits_for_no_memory(hopper_kernels):
 def test_warps_converge_before_aligned_instructions(hopper_kernels):
     for opcodes in hopper_kernels:
         assert total(opcodes, r"WARPSYNC") >= 5, opcodes
+
+
+@needs_nvcc
+def test_wgmma_is_asynchronous(built):
+    """ptxas says in a note if it waits after each wgmma or adds fences: of registers that are used in between."""
+    notes = [line for path in built.rglob("*.ptxas") for line in path.read_text().splitlines() if "(C75" in line]
+    assert not notes, notes
+
+
+@needs_nvcc
+def test_wgmma_kernels(reports, sass):
+    """A stage of 64 along K is four products, and a weight gradient has such a loop with sums of A and one without;
+    the copies of a stage; registers of consumers and producer; no local memory."""
+    layouts = {"<false, false,": (4, 1, 1), "<false, true,": (4, 1, 2), "<true, true,": (8, 2, 2)}
+    for (architecture, name), opcodes in matching(sass, WGMMA).items():
+        if architecture != "sm_90a":
+            continue
+        products, of_a, of_b = next(counts for layout, counts in layouts.items() if layout in name)
+        assert total(opcodes, r"HGMMA\.64x256x16\.F32\.BF16") == products, f"{name}: {opcodes}"
+        assert total(opcodes, r"HGMMA\.64x8x16") == (4 if of_a == 2 else 0), f"{name}: {opcodes}"
+        assert opcodes["UTMALDG.2D"] == of_a and opcodes["UTMALDG.2D.MULTICAST"] == of_b, f"{name}: {opcodes}"
+        assert total(opcodes, "USETMAXREG") == 2 and total(opcodes, "LDL|STL") == 0, f"{name}: {opcodes}"
+        assert total(opcodes, r"MEMBAR\.ALL\.GPU") <= 2 + (of_a == 2), f"{name}: {opcodes}"  # cluster_sync, a turn
+        assert reports[architecture, name]["registers"] == 168, f"{name}: {reports[architecture, name]}"
 
 
 @needs_nvcc

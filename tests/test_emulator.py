@@ -58,6 +58,10 @@ EXPECTED = {
     "wgmma": ("capability=100", r"wgmma\.fence is not an instruction of compute capability 10\.0" + HERE),
     "TMA": ("capability=89", r"fence\.mbarrier_init is not an instruction of compute capability 8\.9" + HERE),
     "wgmma without a fence": "wgmma: no wgmma_fence before the first product" + HERE,
+    "wgmma of ordinary stores": "wgmma: an operand in shared memory was written by ordinary stores, and no "
+    "fence_proxy_async followed" + HERE,
+    "wgmma of different operands": "wgmma: the threads of a warpgroup give different operands" + HERE,
+    "wgmma outside shared memory": "wgmma: an operand is outside shared memory" + HERE,
     "TMA without a fence": "TMA: no mbarrier_init_fence followed the initialisation of mbarriers" + HERE,
     "TMA misaligned": "TMA: the tile is not 1024-byte aligned" + HERE,
     "TMA of host memory": "TMA: the tensor map's matrix is not in memory of the GPU" + HERE,
@@ -150,8 +154,8 @@ def test_every_kernel_states_its_launch_bounds():
     for path in [*ROOT.glob("llmc/cuda/**/*.h"), *ROOT.glob("llmc/cuda/*.cu"), *ROOT.glob("tests/cuda/*.cu")]:
         text = " ".join(path.read_text().split())
         for match in re.finditer(r"__launch_bounds__\(((?:[^()]|\([^()]*\))*)\) (\w+)\(", text):
-            body = text[match.end() : text.index("{", match.end()) + 200]
-            assert f"{{ launch_bounds<{match[1]}>();" in body, f"{path.name}: {match[2]}"
+            body = text[match.end() : text.index("{", match.end()) + 200].replace(" ", "")
+            assert f"{{launch_bounds<{match[1]}>();".replace(" ", "") in body, f"{path.name}: {match[2]}"
             found += 1
     assert found > 30
 

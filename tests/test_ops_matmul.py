@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from op_tools import TOLERANCE, Data, assert_close, double, gelu
 
+import llmc
+
 MATMUL_SHAPES = [
     (1, 1, 1),
     (3, 5, 7),
@@ -24,6 +26,20 @@ MATMUL_SHAPES = [
     (40, 60, 500),
     (41, 61, 499),
 ]  # N, OC, C; with the emulator's three multiprocessors, every epilogue on every size of tile (test_work.py)
+
+
+@pytest.fixture(params=["auto", "mma", "wgmma"], autouse=True)
+def kernel(request, backend, dtype):
+    """The instructions of products in bf16 on a GPU; everything else has one kernel."""
+    has_choice = dtype == "bf16" and backend.backend() != "cpu"
+    if has_choice == (request.param == "auto"):
+        pytest.skip("one kernel, tested once" if request.param != "auto" else "auto is one of the others")
+    try:
+        backend.choose_matmul_kernel(request.param)
+    except llmc.errors.UsageError as error:
+        pytest.skip(str(error))
+    yield request.param
+    backend.choose_matmul_kernel("auto")
 
 
 @pytest.mark.parametrize("extra", ["nothing", "bias", "residual", "unscaled residual", "gelu", "gelu without bias"])

@@ -87,6 +87,16 @@ compare(*(np.append(r["dweight"], r["dbias"]) for r in results))""",
 d, t = normal(2, 1500, 8), rng.integers(0, 300, (2, 1500)).astype(np.int32)
 zeros = np.zeros((300, 8), np.float32), np.zeros((1500, 8), np.float32)
 compare(*(b.embedding_backward(d, t, *zeros, dtype=DTYPE)["dwte"] for b in (emulated, cpu)))""",
+    "wgmma": """
+emulated.choose_matmul_kernel("wgmma")
+x, w = normal(300, 520), normal(600, 520)
+compare(emulated.matmul_forward(x, w, dtype=DTYPE)["out"], cpu.matmul_forward(x, w, dtype=DTYPE)["out"])""",
+    "wgmma, gradients": """
+emulated.choose_matmul_kernel("wgmma")
+dout, x, w = normal(2000, 264), normal(2000, 136), normal(264, 136)
+results = [b.matmul_backward(dout, inp=x, weight=w, dweight=np.zeros((264, 136), np.float32),
+                             dbias=np.zeros(264, np.float32), dtype=DTYPE) for b in (emulated, cpu)]
+compare(*(np.concatenate([r[k].ravel() for k in ("dinp", "dweight", "dbias")]) for r in results))""",
     "attention": """
 x = normal(1, 300, 3 * 64)
 compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
@@ -99,6 +109,7 @@ compare(*(b.attention_backward(dout, forward["out"], forward["lse"], qkv, logit_
 x, w = normal(64, 300), normal(300)
 compare(*(b.layernorm_forward(x, w, w, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
 }
+PROBES["wgmma, shuffled"] = PROBES["wgmma"]  # in order, the two blocks of a cluster end in the same round
 PREAMBLE = """
 import sys
 sys.path[:0] = ["python", "tests"]
@@ -106,6 +117,7 @@ import numpy as np
 from measures import relative_error
 import llmc
 cpu, emulated = llmc.backend("cpu"), llmc.backend("emulated")
+emulated.choose_matmul_kernel("mma")
 rng = np.random.default_rng(0)
 normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
 def compare(a, b):
@@ -113,7 +125,8 @@ def compare(a, b):
     print("same result" if error < 1e-2 else f"wrong result: {error}")
 """
 
-EMULATOR = "workers=2 multiprocessors=5"  # for the probes: blocks at the same time; the weight gradient is divided
+# For the probes: blocks at the same time; the weight gradient is divided, with wgmma among four clusters of two.
+EMULATOR = "workers=2 multiprocessors=9"
 
 # name: (kind of build, file, old text, new text, what to run, element type, what must be reported)
 BUGS = {
@@ -179,6 +192,11 @@ BUGS = {
         "    store_upto(out + i, x, count + 1, aligned);",
         "gelu", "fp32", r"AddressSanitizer: heap-buffer-overflow[^$]*gelu_forward_kernel",
     ),
+    "a row too many in an epilogue": (
+        "emu", "llmc/cuda/matmul/fragments.h", "const bool below = row + 8 * r < M;",
+        "const bool below = row + 8 * r <= M;",
+        "matmul", "bf16", r"store8 (of an address that is not in memory|reaches beyond)",
+    ),
     "shared memory too small": (
         "emu", "llmc/cuda/column_sums.cu", "kThreads, sizeof(SumColumnsShared)}",
         "kThreads, sizeof(SumColumnsShared) / 2}",
@@ -215,6 +233,62 @@ BUGS = {
         "emu", "tests/cuda/conformance.cu", "mbarrier_arrive_expect(&s.full[slot], (kM + kN) * kK * 2);",
         "mbarrier_arrive_expect(&s.full[slot], kM * kK * 2);",
         "conformance", "bf16", r"deadlock[^$]*mbarrier|FAILED|more arrivals",
+    ),
+    "stage of the ring read before its copy is complete": (
+        "emu", "llmc/cuda/matmul/pipeline.h", "{ gpu::mbarrier_wait(&full[at.slot], at.parity); }", "{}",
+        "wgmma", "bf16", "wrong result: nan|deadlock",
+    ),
+    "stage of the ring released before wgmma has read it": (
+        "tsan", "llmc/cuda/matmul/wgmma.h", "        wgmma_wait<0>();\n        release(s);",
+        "        release(s);\n        wgmma_wait<0>();",
+        "wgmma", "bf16", r"data race[^$]*matmul_wgmma_kernel",
+    ),
+    "stage of the ring released one product early": (
+        "tsan", "llmc/cuda/matmul/wgmma.h", "            wgmma_wait<1>();", "            wgmma_wait<2>();",
+        "wgmma", "bf16", r"data race[^$]*matmul_wgmma_kernel",
+    ),
+    "wrong parity of the ring": (
+        "emu", "llmc/cuda/matmul/pipeline.h", "at.parity ^ 1);  // a new", "at.parity);  // a new",
+        "wgmma", "bf16", r"deadlock[^$]*mbarrier",
+    ),
+    "stage released in one block of the cluster only": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "if (lane_id() < kCluster) s.ring.release(last, lane_id());",
+        "if (lane_id() == 0) s.ring.release(last, 0);",
+        "wgmma", "bf16", "more arrivals|deadlock",
+    ),
+    "block that ends before the cluster": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "    cluster_sync();  // a block", "    // a block",
+        "wgmma, shuffled", "bf16", "has ended",
+    ),
+    "no fence before wgmma": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "            wgmma_fence();\n            multiply<kSums>(0", "            multiply<kSums>(0",
+        "wgmma", "bf16", "no wgmma_fence before the first product",
+    ),
+    "no fence between stores and wgmma": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "        fence_proxy_async();\n", "",
+        "wgmma, gradients", "bf16", "no fence_proxy_async followed",
+    ),
+    "wrong distance in a descriptor": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "b(wgmma_descriptor(shared_address(s.stages[0].b), kBoxBytes, 1024))",
+        "b(wgmma_descriptor(shared_address(s.stages[0].b), kBoxBytes / 2, 1024))",
+        "wgmma, gradients", "bf16", "wrong result",
+    ),
+    "wrong step inside a swizzled tile": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "(kAByColumns ? 16 * 128 : 32)", "(kAByColumns ? 16 * 128 : 64)",
+        "wgmma", "bf16", "wrong result",
+    ),
+    "first product added to the last tile's": (
+        "emu", "llmc/cuda/matmul/wgmma.h", "multiply<kSums>(0, step > 0);", "multiply<kSums>(0, true);",
+        "wgmma", "bf16", "wrong result",
+    ),
+    "warpgroup that adds before its turn": (
+        "tsan", "llmc/cuda/matmul/wgmma.h",
+        "if (threadIdx.x % kWarpgroup == 0) wait_for_value(counter, uint32_t(piece.turn));", "",
+        "wgmma, gradients", "bf16", r"data race[^$]*matmul_wgmma_kernel",
+    ),
+    "turn of a warpgroup ended before its threads have added": (
+        "tsan", "llmc/cuda/matmul/wgmma.h", "        named_barrier(barrier, kWarpgroup);\n        if", "        if",
+        "wgmma, gradients", "bf16", r"data race[^$]*matmul_wgmma_kernel",
     ),
     "adding before it is the block's turn": (
         "tsan", "llmc/cuda/matmul/problem.h", "if (threadIdx.x == 0) wait_for_value(turns + (piece.tile - w.whole), "
@@ -341,7 +415,14 @@ def probe(bug, module):
             if re.search(bug[-1], output):
                 break
         return code, output
-    return run_python(kind, module, "-c", PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype)), emulator=EMULATOR)
+    program = PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype))
+    emulator = f"{EMULATOR} shuffle=1 seed=1" if what.endswith("shuffled") else EMULATOR
+    # ThreadSanitizer shows a race between blocks only if they run at the same time, which on a busy machine they may not.
+    for _ in range(4):
+        code, output = run_python(kind, module, "-c", program, emulator=emulator)
+        if re.search(bug[-1], output):
+            break
+    return code, output
 
 
 @pytest.mark.parametrize("name", BUGS)

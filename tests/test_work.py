@@ -23,7 +23,7 @@ def random_cases():
     rng = np.random.default_rng(0)
     for _ in range(300):
         tile, multiprocessors = (
-            rng.choice(["wide", "narrow", "small", "fp32"]),
+            rng.choice(["wide", "narrow", "small", "wgmma", "fp32"]),
             int(rng.choice([1, 2, 3, 5, 46, 108, 132])),
         )
         M, N, K = (int(np.exp(rng.uniform(0, np.log(most)))) for most in (6000, 6000, 100000))
@@ -51,7 +51,10 @@ def planned(plan_program):
     """{case: (plan, pieces)}: a case is (tile, multiprocessors, M, N, K, adds_up)."""
     cases = [*random_cases()]
     cases += [
-        (tile, sms, M, N, ROWS, 1) for tile in ("wide", "narrow") for sms in (108, 132) for M, N in WGRADS.values()
+        (tile, sms, M, N, ROWS, 1)
+        for tile in ("wide", "narrow", "wgmma")
+        for sms in (108, 132)
+        for M, N in WGRADS.values()
     ]
     found = {}
     for case, text in zip(cases, plan_program(cases), strict=True):
@@ -109,12 +112,12 @@ def simulated(plan, pieces):
     return last, steps * plan["step"] / (last * plan["places"])
 
 
-@pytest.mark.parametrize("multiprocessors,least", [(132, 0.78), (108, 0.78)])
-def test_multiprocessors_are_busy_in_the_weight_gradients_of_gpt2(planned, multiprocessors, least):
+@pytest.mark.parametrize("tile,multiprocessors,least", [("wide", 132, 0.78), ("wide", 108, 0.78), ("wgmma", 132, 0.75)])
+def test_multiprocessors_are_busy_in_the_weight_gradients_of_gpt2(planned, tile, multiprocessors, least):
     for name, (M, N) in WGRADS.items():
-        plan, pieces = planned["wide", multiprocessors, M, N, ROWS, 1]
+        plan, pieces = planned[tile, multiprocessors, M, N, ROWS, 1]
         clocks, busy = simulated(plan, pieces)
-        print(f"{name}: {multiprocessors} multiprocessors {busy:.3f} busy, {max(p[-1] for p in pieces)} turns")
+        print(f"{tile}, {name}: {multiprocessors} multiprocessors {busy:.3f} busy, {max(p[-1] for p in pieces)} turns")
         assert busy > (least if name == "attn c_proj" else 0.93), f"{name}: {busy}"
         assert clocks < 1.05 * plan["clocks"], f"{name}: {clocks}, planned {plan['clocks']}"
 
@@ -124,6 +127,7 @@ import sys
 sys.path[:0] = ["python"]
 import hashlib, numpy as np, llmc
 emulated, dtype = llmc.backend("emulated"), sys.argv[1]
+emulated.choose_matmul_kernel(sys.argv[2])
 rng = np.random.default_rng(0)
 sums = {(N, OC, C): 0 for N, OC, C in [(1500, 200, 100), (400, 60, 300), (1000, 130, 40)]}
 for repeat in range(2):  # the counters of the turns are 0 again after each launch
@@ -143,12 +147,12 @@ print(*sums.values())
 
 @pytest.mark.skipif("emulated" not in llmc.backends(), reason="not built: run make module-emu")
 @pytest.mark.parametrize("multiprocessors", [1, 5, 21])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_weight_gradients_have_the_same_bits_in_every_schedule(dtype, multiprocessors):
+@pytest.mark.parametrize("dtype,kernel", [("fp32", "auto"), ("bf16", "mma"), ("bf16", "wgmma")])
+def test_weight_gradients_have_the_same_bits_in_every_schedule(dtype, kernel, multiprocessors):
     found = set()
     for schedule in ("workers=1", "workers=2", "workers=3 shuffle=1 seed=5"):
         environment = dict(os.environ, LLMC_EMULATOR=f"{schedule} multiprocessors={multiprocessors}")
-        command = [sys.executable, "-c", GRADIENT, dtype]
+        command = [sys.executable, "-c", GRADIENT, dtype, kernel]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found.add(done.stdout)

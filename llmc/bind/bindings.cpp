@@ -45,6 +45,16 @@ void bind_device(py::module_& m) {
         },
         "What the control groups of this process allow: (CPUs, bytes of memory); infinity and 2^64-1 for no limit.",
         py::arg("root") = "");
+    m.def(
+        "choose_matmul_kernel",
+        [](const std::string& name) {
+            for (const auto& [known, kernel] : llmc::Names<llmc::MatmulKernel>::list)
+                if (name == known) return llmc::device::choose_matmul_kernel(kernel);
+            throw llmc::Error(llmc::kExitUsage, "matmul kernel " + name + ": auto, mma or wgmma");
+        },
+        "The instructions of a GPU's tensor cores for products in bf16: \"auto\", \"mma\" or \"wgmma\" (Hopper). A CPU "
+        "ignores it.",
+        py::arg("name"), py::call_guard<llmc::python::TurnWithGil>());
     m.def("memory_total", &llmc::device::memory_total, "Bytes of memory of the device.");
     m.def("scratch_reserved", &llmc::device::scratch_reserved,
           "Bytes of scratch memory that ops share on a GPU; 0 on a CPU.");

@@ -52,6 +52,8 @@ int threads() {
     return g_threads;
 }
 
+void choose_matmul_kernel(MatmulKernel) {}
+
 std::string name() {
     const std::string reason = threads_reason();
     return str("cpu (", processor(), ", ", threads(), threads() == 1 ? " thread" : " threads",

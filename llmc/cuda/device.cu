@@ -83,6 +83,7 @@ struct State {
     size_t workspace_bytes = 0;
     uint64_t workspace_generation = 0;
     uint32_t* turns = nullptr;
+    MatmulKernel matmul_kernel = MatmulKernel::automatic;
     bool recording = false;
 };
 
@@ -170,6 +171,12 @@ uint32_t* turns() {
     return s.turns;
 }
 
+bool has_wgmma() {
+    return state().matmul_kernel != MatmulKernel::mma &&
+           wgmma_problem(built_architectures(), compute_capability()).empty();
+}
+bool wgmma_is_chosen() { return state().matmul_kernel == MatmulKernel::wgmma; }
+
 Workspace::Workspace(const std::vector<size_t>& bytes) {
     size_t total = 0;
     for (size_t part : bytes) {
@@ -213,6 +220,13 @@ std::string name() {
 double datasheet_flops(DType dtype) { return cuda::datasheet_flops(state().properties.name, dtype); }
 std::string backend() { return gpu::kEmulated ? "emulated" : "cuda"; }
 int threads() { return state().threads; }
+
+void choose_matmul_kernel(MatmulKernel kernel) {
+    const std::string problem = cuda::wgmma_problem(cuda::built_architectures(), cuda::compute_capability());
+    if (kernel == MatmulKernel::wgmma && !problem.empty())
+        throw Error(kExitUsage, "no matmul kernel wgmma: " + problem);
+    state().matmul_kernel = kernel;
+}
 size_t memory_total() { return state().properties.totalGlobalMem; }
 size_t memory_available() {
     size_t free = 0, total = 0;

@@ -50,6 +50,20 @@ bool has_code_for(const std::string& architectures, int capability) {
     return false;
 }
 
+std::string wgmma_problem(const std::string& architectures, int capability) {
+    if (capability != 90)
+        return str("wgmma is an instruction of compute capability 9.0, this GPU has ", capability / 10, ".",
+                   capability % 10);
+    // Beside 9.0a, code for 9.0 or for 8.x would run here as well, and the driver prefers that of 9.0.
+    const auto has = [&](const std::string& word) {
+        return (" " + architectures + " ").find(" " + word + " ") != std::string::npos;
+    };
+    if (!has("90a") || has("90"))
+        return str("this program has code for compute capabilities ", architectures,
+                   ", wgmma needs code for 9.0a and not for 9.0: build with make CUDA_ARCH=90a");
+    return "";
+}
+
 std::string version_string(int version) { return str(version / 1000, ".", version % 1000 / 10); }
 
 std::string driver_problem(int driver, int runtime, bool needs_ptx) {

@@ -14,6 +14,9 @@ const char* built_architectures();
 // driver compiles the PTX, which takes a while, once.
 bool has_code_for(const std::string& architectures, int capability);
 
+// Why wgmma cannot be used; empty if it can. It is part of compute capability 9.0 only, and of code for 9.0a only.
+std::string wgmma_problem(const std::string& architectures, int capability);
+
 std::string version_string(int version);  // 12040: "12.4"
 // Why the driver cannot run this program, and what to do; empty if it can. Versions as CUDA gives them.
 std::string driver_problem(int driver, int runtime, bool needs_ptx);

@@ -18,7 +18,10 @@ template <class T>
 void input_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t OC) {
     const bool aligned = rows_are_aligned(args.dinp, args.dout, args.weight, args.pre_gelu);
     const Problem<T> problem{args.dout.as<T>(), args.weight.as<T>(), int(N), int(C), int(OC)};
-    const Tensors<T> tensors{.out = args.dinp.as<T>(), .input = args.pre_gelu.as<T>(), .N = int(C), .aligned = aligned};
+    const Tensors<T> tensors{.out = args.dinp.as<T>(),
+                             .input = args.pre_gelu.as<T>(),
+                             .N = int(C),
+                             .aligned = rows_are_aligned(args.dinp, args.pre_gelu)};
     if (args.pre_gelu)
         multiply<false, true>(problem, aligned,
                               GeluGradient<T>{tensors, args.dinp_scale, GeluFactors(args.gelu_scale)});
@@ -31,8 +34,10 @@ void weight_gradient(const MatmulBackward& args, int64_t N, int64_t C, int64_t O
     const bool aligned = rows_are_aligned(args.dout, args.inp, args.dweight);
     const Problem<T> problem{args.dout.as<T>(), args.inp.as<T>(), int(OC), int(C), int(N)};
     float* dweight = args.dweight.as<float>();
-    const Tensors<float> tensors{
-        .out = dweight, .input = args.overwrite_dweight ? nullptr : dweight, .N = int(C), .aligned = aligned};
+    const Tensors<float> tensors{.out = dweight,
+                                 .input = args.overwrite_dweight ? nullptr : dweight,
+                                 .N = int(C),
+                                 .aligned = rows_are_aligned(args.dweight)};
     multiply<true, true>(problem, aligned, Accumulate{tensors, args.dweight_scale}, dbias);
 }
 

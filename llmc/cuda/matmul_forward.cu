@@ -22,7 +22,7 @@ void matmul_forward(const MatmulForward& args) {
                                  .bias = args.bias.as<T>(),
                                  .bias_scale = args.bias_scale,
                                  .N = int(OC),
-                                 .aligned = aligned};
+                                 .aligned = rows_are_aligned(args.out, args.bias, args.pre_gelu, args.residual)};
         if (args.pre_gelu)
             multiply<false, false>(problem, aligned, LinearGelu<T>{tensors, args.scale, GeluFactors(args.gelu_scale)});
         else if (args.residual)

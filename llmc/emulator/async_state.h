@@ -18,11 +18,18 @@ struct PendingCopies {
     bool empty() const { return open.empty() && groups.empty(); }
 };
 
-// wgmma: products that a warpgroup has issued. They are computed, for the whole warpgroup, when one of its threads
-// waits.
+// wgmma: a thread's part of one product, and the products that it has issued. They are computed, for the whole
+// warpgroup, when one of its threads waits.
+struct WarpgroupProduct {
+    float* d;       // this thread's part of D, columns / 2 floats
+    uint64_t a, b;  // descriptors
+    int columns;    // of D and B
+    bool a_by_columns, b_by_rows;
+    bool add;  // to D, else D is overwritten
+};
 struct PendingProducts {
-    std::vector<std::function<void()>> open;
-    std::deque<std::vector<std::function<void()>>> groups;
+    std::vector<WarpgroupProduct> open;
+    std::deque<std::vector<WarpgroupProduct>> groups;
     int64_t committed = 0, finished = 0;  // groups
     bool fenced = false;                  // wgmma.fence since the kernel's start
     char order[2];

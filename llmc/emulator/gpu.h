@@ -127,6 +127,10 @@ GPU float divide_approx(float a, float b) {
 
 GPU uint32_t pack_bf16x2(float low, float high) { return to_bf16(low).bits | uint32_t{to_bf16(high).bits} << 16; }
 GPU uint32_t hidden(uint32_t x) { return x; }
+template <class T>
+GPU T* hidden(T* p) {
+    return p;
+}
 GPU float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 GPU uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
 GPU float low_of(uint32_t pair) { return std::bit_cast<float>(pair << 16); }

@@ -21,7 +21,6 @@ namespace llmc::emulator {
 namespace {
 
 constexpr size_t kSharedAlignment = 4096;  // the widest shared-memory swizzle needs 1024
-constexpr unsigned char kPoison = 0xFF;    // NaN in bf16 and in fp32
 constexpr size_t kCanary = 64;             // bytes after a block's shared memory that nothing may change
 
 // A grid that the workers run.
@@ -188,6 +187,7 @@ void Worker::place_cluster(unsigned first_block) {
         b->barrier = {};
         for (Barrier& barrier : b->named) barrier = {};
         b->unfenced_barriers = false;
+        b->async_view.clear();
         b->registers.assign(b->warps.size(), registers_at_start(b->warps.size()));
         asan_unpoison(b->shared, launch.shared + kCanary);
         std::memset(b->shared, kPoison, launch.shared + kCanary);

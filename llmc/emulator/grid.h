@@ -30,6 +30,8 @@ struct Barrier {
     char order[2];
 };
 
+constexpr unsigned char kPoison = 0xFF;  // of shared memory that nothing wrote: NaN in bf16 and in fp32
+
 struct Block;
 struct Warp;
 
@@ -65,8 +67,9 @@ struct Block {
     std::vector<Thread> threads;
     unsigned char* shared = nullptr;
     size_t shared_bytes = 0;
-    bool unfenced_barriers = false;  // an mbarrier was initialised, and no fence made it visible to others yet
-    std::vector<int> registers;      // of a thread of each warp, as setmaxnreg sets them
+    bool unfenced_barriers = false;         // an mbarrier was initialised, and no fence made it visible to others yet
+    std::vector<unsigned char> async_view;  // shared memory as bulk copies and wgmma see it; empty: nobody looked yet
+    std::vector<int> registers;             // of a thread of each warp, as setmaxnreg sets them
 };
 // Most registers that a thread of a block of so many warps can have: for setmaxnreg, which divides their sum anew.
 constexpr int registers_at_start(size_t warps) { return std::min(248, int(65536 / (32 * warps) / 8 * 8)); }

@@ -45,7 +45,32 @@ void finish_phase(MBarrier& m) {
     m.pending = m.count;
 }
 
+// A box into shared memory, 128-byte swizzled, with zeros outside of the matrix. 16 bytes stay together.
+void copy_box(Block& block, uint32_t to, const gpu::TensorMap& map, int column, int row) {
+    std::vector<unsigned char>& view = async_view(block);
+    for (int i = 0; i < map.box_rows; ++i)
+        for (int j = 0; j < 64; j += 8) {
+            const int64_t r = int64_t{row} + i, c = int64_t{column} + j;
+            bf16 chunk[8] = {};
+            const bf16* source = map.matrix + r * map.stride + c;
+            for (int k = 0; r >= 0 && r < map.rows && k < 8; ++k)
+                if (c + k >= 0 && c + k < map.columns) chunk[k] = source[k];
+            uint32_t offset = to + uint32_t(i * 64 + j) * 2;
+            offset ^= (offset >> 7 & 7) << 4;
+            record_write(block.shared + offset, sizeof chunk);
+            const Quiet quiet;
+            std::memcpy(block.shared + offset, chunk, sizeof chunk);
+            std::memcpy(view.data() + offset, chunk, sizeof chunk);
+        }
+}
+
 }  // namespace
+
+std::vector<unsigned char>& async_view(Block& block) {
+    const Quiet quiet;
+    if (block.async_view.empty()) block.async_view.assign(block.shared_bytes, kPoison);
+    return block.async_view;
+}
 
 void mbarrier_initialise(uint64_t* barrier, int count, const Location& where) {
     if (count < 1 || count > kMostArrivals)
@@ -100,40 +125,38 @@ void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* bar
     BulkCopies& copies = cluster().bulk_copies;
     order_release(&copies.order);
     const Quiet quiet;
-    copies.on_their_way.push_back(
-        {int(random_bits() % 4), [=, &copies, blocks = cluster().blocks] {
-             order_acquire(&copies.order);
-             for (size_t rank = 0; rank < blocks.size(); ++rank) {
-                 if (!(ranks >> rank & 1)) continue;
-                 if (blocks[rank]->alive == 0) {
-                     report("TMA: a copy arrives in block " + std::to_string(rank) +
-                            " of the cluster, which has ended, and its memory");
-                     return;
-                 }
-                 unsigned char* shared = blocks[rank]->shared;
-                 for (int i = 0; i < map.box_rows; ++i)
-                     for (int j = 0; j < 64; ++j) {
-                         const int64_t r = row + i, c = column + j;
-                         const bool inside = r >= 0 && r < map.rows && c >= 0 && c < map.columns;
-                         const uint16_t bits = inside ? map.matrix[r * map.stride + c].bits : 0;
-                         uint32_t offset = uint32_t(to) + uint32_t(i * 64 + j) * 2;
-                         offset ^= (offset >> 7 & 7) << 4;
-                         record_write(shared + offset, sizeof bits);
-                         std::memcpy(shared + offset, &bits, sizeof bits);
-                     }
-                 auto* arrived = reinterpret_cast<uint64_t*>(shared + barrier_at);
-                 order_release(order_of(arrived, at(arrived).phase));
-                 at(arrived).bytes -= int32_t(bytes);
-                 finish_phase(at(arrived));
-             }
-         }});
+    copies.on_their_way.push_back({int(random_bits() % 4), [=, &copies, blocks = cluster().blocks] {
+                                       order_acquire(&copies.order);
+                                       for (size_t rank = 0; rank < blocks.size(); ++rank) {
+                                           if (!(ranks >> rank & 1)) continue;
+                                           if (blocks[rank]->alive == 0) {
+                                               report("TMA: a copy arrives in block " + std::to_string(rank) +
+                                                      " of the cluster, which has ended, and its memory");
+                                               return;
+                                           }
+                                           copy_box(*blocks[rank], uint32_t(to), map, column, row);
+                                           auto* arrived = reinterpret_cast<uint64_t*>(blocks[rank]->shared +
+                                                                                       barrier_at);
+                                           order_release(order_of(arrived, at(arrived).phase));
+                                           at(arrived).bytes -= int32_t(bytes);
+                                           finish_phase(at(arrived));
+                                       }
+                                   }});
 }
 
-void issue_product(const std::function<void()>& multiply, const Location& where) {
+void fence_proxy(const Location& where) {
+    need(gpu().bulk_copies, "fence.proxy.async", where);
+    Block& block = *self().block;
+    const Quiet quiet;
+    std::memcpy(async_view(block).data(), block.shared, block.shared_bytes);
+}
+
+void issue_product(const WarpgroupProduct& product, const Location& where) {
     need(gpu().wgmma, "wgmma", where);
     if (!self().products.fenced) fail_at(where, "wgmma: no wgmma_fence before the first product");
+    self().where = where;
     const Quiet quiet;
-    self().products.open.push_back(multiply);
+    self().products.open.push_back(product);
 }
 
 void fence_products(const Location& where) {
@@ -182,13 +205,18 @@ void wait_for_products(int most_pending, const Location& where) {
     for (int i = 0; i < kWarpgroup; ++i)
         while (group[i].products.committed < needed) yield();
     order_acquire(&group->products.order[0]);
-    for (int i = 0; i < kWarpgroup; ++i) {
-        PendingProducts& p = group[i].products;
-        for (; p.finished < needed; ++p.finished) {
-            for (const std::function<void()>& multiply : p.groups.front()) multiply();
-            const Quiet quiet;
-            p.groups.pop_front();
+    const auto of_thread = [&](int i) -> PendingProducts& { return group[i].products; };
+    for (; of_thread(0).finished < needed;) {
+        for (int i = 1; i < kWarpgroup; ++i)
+            if (of_thread(i).groups.front().size() != of_thread(0).groups.front().size())
+                fail("wgmma: the threads of a warpgroup commit different numbers of products");
+        for (size_t n = 0; n < of_thread(0).groups.front().size(); ++n) {
+            const WarpgroupProduct* products[kWarpgroup];
+            for (int i = 0; i < kWarpgroup; ++i) products[i] = &of_thread(i).groups.front()[n];
+            multiply_warpgroup(*me.block, products);
         }
+        const Quiet quiet;
+        for (int i = 0; i < kWarpgroup; ++i) of_thread(i).groups.pop_front(), ++of_thread(i).finished;
     }
     order_release(&group->products.order[1]);
     order_acquire(&group->products.order[1]);

@@ -29,22 +29,15 @@ void mbarrier_arrive(uint64_t* barrier, int rank, int bytes, const Location& whe
 void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where);
 void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* barrier, int column, int row,
                      uint16_t ranks, const Location& where);
-// One thread's part of a product: `multiply` reads shared memory and adds to the thread's registers.
-void issue_product(const std::function<void()>& multiply, const Location& where);
+std::vector<unsigned char>& async_view(Block& block);
+void fence_proxy(const Location& where);
+void issue_product(const WarpgroupProduct& product, const Location& where);
+// Computes the products of a warpgroup's 128 threads, which are the same but for their registers.
+void multiply_warpgroup(Block& block, const WarpgroupProduct* const (&of_thread)[128]);
 void fence_products(const Location& where);
 void commit_products();
 void set_registers(int registers, const Location& where);  // of this thread's warp; waits until so many are free
 void wait_for_products(int most_pending, const Location& where);
-
-// Byte offset in shared memory of element (mn, k) of an operand. PTX manual, wgmma, "Canonical layouts".
-inline uint32_t operand_offset(uint64_t descriptor, bool along_mn, int mn, int k) {
-    const uint32_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4,
-                   stride = (descriptor >> 32 & 0x3fff) << 4;
-    if (descriptor >> 62 != 1) fail("wgmma: the descriptor does not say 128-byte swizzle");
-    const uint32_t offset = along_mn ? start + mn / 64 * leading + k / 8 * stride + k % 8 * 128 + mn % 64 * 2
-                                     : start + mn / 8 * stride + mn % 8 * 128 + k * 2;
-    return offset ^ (offset >> 7 & 7) << 4;
-}
 
 }  // namespace llmc::emulator
 
@@ -102,31 +95,12 @@ void lower_registers(Location where = Location::current()) {
     emulator::set_registers(kRegisters, where);
 }
 
-template <bool kAByColumns, bool kBByRows>
-void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b, Location where = Location::current()) {
-    const emulator::Thread& me = emulator::self();
-    const unsigned char* shared = me.block->shared;
-    const int row = me.linear / 32 % 4 * 16 + me.lane / 4, column = 2 * (me.lane % 4);
-    emulator::issue_product(
-        [=, out = static_cast<float*>(d)] {
-            const auto element = [&](uint64_t descriptor, bool along_mn, int mn, int k) {
-                return to_float(
-                    *reinterpret_cast<const bf16*>(shared + emulator::operand_offset(descriptor, along_mn, mn, k)));
-            };
-            for (int j = 0; j < 16; ++j)
-                for (int half = 0; half < 2; ++half)
-                    for (int e = 0; e < 2; ++e) {
-                        float x[16], y[16], sum = 0, &acc = out[4 * j + 2 * half + e];
-                        for (int k = 0; k < 16; ++k) {
-                            x[k] = element(a, kAByColumns, row + 8 * half, k);
-                            y[k] = element(b, kBByRows, 8 * j + column + e, k);
-                            sum += x[k] * y[k];
-                        }
-                        acc = emulator::hardware_numerics() ? emulator::tensor_core_sum(acc, x, y, 16, 1, 1)
-                                                            : acc + sum;
-                    }
-        },
-        where);
+inline void fence_proxy_async(Location where = Location::current()) { emulator::fence_proxy(where); }
+
+template <int kColumns, bool kAByColumns, bool kBByRows>
+void wgmma_m64k16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add, Location where = Location::current()) {
+    static_assert(kColumns % 8 == 0 && kColumns <= 256);
+    emulator::issue_product({d, a, b, kColumns, kAByColumns, kBByRows, add}, where);
 }
 
 }  // namespace llmc::gpu

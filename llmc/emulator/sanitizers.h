@@ -23,6 +23,7 @@
 #if LLMC_TSAN
 extern "C" {
 void __tsan_write_range(void* memory, unsigned long bytes);
+void __tsan_read_range(void* memory, unsigned long bytes);
 void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
@@ -46,8 +47,9 @@ struct Quiet {
 };
 inline void order_release(void* token) { __tsan_release(token); }
 inline void order_acquire(void* token) { __tsan_acquire(token); }
-// A write by the emulator that counts as the kernel's.
+// An access by the emulator that counts as the kernel's.
 inline void record_write(void* memory, size_t bytes) { __tsan_write_range(memory, bytes); }
+inline void record_read(void* memory, size_t bytes) { __tsan_read_range(memory, bytes); }
 inline void* tsan_current_fiber() { return __tsan_get_current_fiber(); }
 inline void* tsan_create_fiber() { return __tsan_create_fiber(0); }
 inline void tsan_destroy_fiber(void* fiber) { __tsan_destroy_fiber(fiber); }
@@ -59,6 +61,7 @@ struct Quiet {
 inline void order_release(void*) {}
 inline void order_acquire(void*) {}
 inline void record_write(void*, size_t) {}
+inline void record_read(void*, size_t) {}
 inline void* tsan_current_fiber() { return nullptr; }
 inline void* tsan_create_fiber() { return nullptr; }
 inline void tsan_destroy_fiber(void*) {}

@@ -9,6 +9,23 @@
 #include <utility>
 #include "llmc/core/tensor.h"
 
+namespace llmc {
+
+// The tensor cores' instructions that a GPU computes products of bf16 matrices with.
+enum class MatmulKernel {
+    automatic,  // whichever should be faster for the sizes
+    mma,        // mma.sync, which all supported GPUs have
+    wgmma,      // of Hopper, compute capability 9.0; mma where rows of the result are not multiples of 16 bytes
+};
+
+template <>
+struct Names<MatmulKernel> {
+    static constexpr std::pair<const char*, MatmulKernel> list[] = {
+        {"auto", MatmulKernel::automatic}, {"mma", MatmulKernel::mma}, {"wgmma", MatmulKernel::wgmma}};
+};
+
+}  // namespace llmc
+
 namespace llmc::device {
 
 // Settings that have to be made before libraries are loaded. Call first in main; may start the program again.
@@ -17,6 +34,9 @@ void prepare_process(char** argv);
 // Chooses the device and the number of host threads (0: one per core this process may use). Call once, before anything
 // else here.
 void initialize(int threads);
+
+// Until the next call; a CPU ignores it. Throws Error with the reason if this GPU or program does not have it.
+void choose_matmul_kernel(MatmulKernel kernel);
 
 std::string name();     // "cpu (Intel Xeon ..., 2 threads, avx512)"
 std::string backend();  // "cpu", "cuda" or "emulated"

@@ -86,6 +86,7 @@ struct OutputOptions {
 struct MachineOptions {
     int64_t seed = 42;
     int threads = 0;
+    MatmulKernel matmul_kernel = MatmulKernel::automatic;
 };
 
 struct Config {

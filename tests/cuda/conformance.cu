@@ -394,20 +394,22 @@ void test_paired_fragments() {
     report("b_fragments_paired", right);
 }
 
-// --- Hopper: a product with all of it. 128 x 128 tiles, a cluster of two blocks shares B, a ring of two stages ---
+// --- Hopper: a product with all of it. 128 x 256 tiles, a cluster of two blocks shares B, a ring of two stages; the
+// sums of A over K as a product with ones ---
 // __syncwarp stands wherever the lanes of a warp may have diverged before an instruction that is ".aligned": all of
 // cluster_sync, named_barrier, setmaxnreg and wgmma are.
 
-constexpr int kM = 128, kN = 128, kK = 64, kRing = 2, kCluster = 2;
+constexpr int kM = 128, kN = 256, kK = 64, kRing = 2, kCluster = 2;
 
 struct HopperShared {
     alignas(1024) bf16 a[kRing][kM * kK];
     alignas(1024) bf16 b[kRing][kN * kK];
+    alignas(1024) uint32_t ones[8 * kK / 2];
     uint64_t full[kRing], empty[kRing];
 };
 
 template <bool kAByColumns, bool kBByRows>
-__global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_constant__ TensorMap a_map,
+__global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, float* sums, const __grid_constant__ TensorMap a_map,
                                                         const __grid_constant__ TensorMap b_map, int N, int K) {
     launch_bounds<384, 1>();
 #if LLMC_HAS_HOPPER
@@ -420,6 +422,10 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
             mbarrier_init(&s.empty[i], 2 * kCluster);
         }
     __syncwarp();
+    if (t < 32) {
+        for (int i = t; i < 8 * kK / 2; i += 32) s.ones[i] = 0x3f803f80u;
+        fence_proxy_async();
+    }
     mbarrier_init_fence();
     cluster_sync();
     if (warpgroup == 0) {
@@ -435,16 +441,18 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
                 else
                     tma_load(target, &a_map, &s.full[slot], k, m + 64 * half);
             }
-            bf16* target = s.b[slot] + rank * 64 * kK;  // each block loads one half for both
-            if constexpr (kBByRows)
-                tma_load_multicast(target, &b_map, &s.full[slot], n + 64 * rank, k, 3);
-            else
-                tma_load_multicast(target, &b_map, &s.full[slot], k, n + 64 * rank, 3);
+            for (int quarter = 2 * rank; quarter < 2 * rank + 2; ++quarter) {  // each block loads one half for both
+                bf16* target = s.b[slot] + quarter * 64 * kK;
+                if constexpr (kBByRows)
+                    tma_load_multicast(target, &b_map, &s.full[slot], n + 64 * quarter, k, 3);
+                else
+                    tma_load_multicast(target, &b_map, &s.full[slot], k, n + 64 * quarter, 3);
+            }
         }
         __syncwarp();
     } else {
         raise_registers<232>();
-        float acc[64] = {};
+        float acc[128] = {}, sum[4] = {};
         const int half = warpgroup - 1;
         for (int k = 0, i = 0; k < K; k += kK, ++i) {
             const int slot = i % kRing;
@@ -456,8 +464,11 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
                 const uint32_t a = shared_address(s.a[slot]) +
                                    uint32_t(half * 64 * kK * 2 + (kAByColumns ? kk * 128 : kk * 2));
                 const uint32_t b = shared_address(s.b[slot]) + uint32_t(kBByRows ? kk * 128 : kk * 2);
-                wgmma_m64n128k16<kAByColumns, kBByRows>(acc, wgmma_descriptor(a, 64 * kK * 2, 1024),
-                                                        wgmma_descriptor(b, 64 * kK * 2, 1024));
+                const uint64_t rows = wgmma_descriptor(a, 64 * kK * 2, 1024);
+                wgmma_m64k16<256, kAByColumns, kBByRows>(acc, rows, wgmma_descriptor(b, 64 * kK * 2, 1024),
+                                                         k > 0 || kk > 0);
+                wgmma_m64k16<8, kAByColumns, false>(sum, rows, wgmma_descriptor(shared_address(s.ones), 0, 1024),
+                                                    k > 0 || kk > 0);
             }
             wgmma_commit();
             wgmma_wait<0>();
@@ -466,9 +477,10 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
         }
         named_barrier(1, 256);
         const int row = m + 64 * half + t % 128 / 32 * 16 + t % 32 / 4;
-        for (int j = 0; j < 16; ++j)
+        for (int j = 0; j < 32; ++j)
             for (int e = 0; e < 4; ++e)
                 d[int64_t(row + 8 * (e / 2)) * N + n + 8 * j + 2 * (t % 4) + e % 2] = acc[4 * j + e];
+        for (int e = 0; e < 4; ++e) sums[(row + 8 * (e / 2)) * 8 + 2 * (t % 4) + e % 2] = sum[e];
     }
     cluster_sync();
 #endif
@@ -476,15 +488,17 @@ __global__ void __launch_bounds__(384, 1) hopper_kernel(float* d, const __grid_c
 
 template <bool kAByColumns, bool kBByRows>
 void test_hopper(const char* name) {
-    const int M = 256, N = 128, K = 200;  // K is not a multiple of the tile: the copies have to pad with zeros
+    const int M = 256, N = 256, K = 200;  // K is not a multiple of the tile: the copies have to pad with zeros
     const auto a = integers(M * K), b = integers(N * K, 3000);
     Array<bf16> da(a), db(b);
-    Array<float> d(size_t(M * N));
+    Array<float> d(size_t(M * N)), sums(size_t(M * 8));
     const TensorMap a_map = kAByColumns ? tensor_map(da.data(), K, M, M, kK) : tensor_map(da.data(), M, K, K, 64);
     const TensorMap b_map = kBByRows ? tensor_map(db.data(), K, N, N, kK) : tensor_map(db.data(), N, K, K, 64);
     launch({dim3(M / kM, N / kN), 384, sizeof(HopperShared), kCluster}, hopper_kernel<kAByColumns, kBByRows>, d.data(),
-           a_map, b_map, N, K);
-    report(name, d.values() == product(a, b, M, N, K, kAByColumns, kBByRows));
+           sums.data(), a_map, b_map, N, K);
+    const std::vector<bf16> ones(size_t(8 * K), to_bf16(1));
+    report(name, d.values() == product(a, b, M, N, K, kAByColumns, kBByRows) &&
+                     sums.values() == product(a, ones, M, 8, K, kAByColumns, true));
 }
 
 }  // namespace

@@ -115,12 +115,23 @@ __global__ void tma_kernel(int* out, const __grid_constant__ TensorMap map, int 
     mbarrier_wait(&s.barrier[0], 0);
     out[threadIdx.x] = s.bytes[threadIdx.x];
 }
-__global__ void wgmma_kernel(float* out, bool fenced) {
+struct Wgmma {  // what is done as it must be
+    bool fenced = true, stored_before_fence = true, same_operands = true, inside = true;
+};
+__global__ void wgmma_kernel(float* out, Wgmma right) {
     Scratch& s = shared<Scratch>();
-    float acc[64] = {};
-    const uint64_t descriptor = wgmma_descriptor(shared_address(s.bytes), 0, 1024);
-    if (fenced) wgmma_fence();
-    wgmma_m64n128k16<false, false>(acc, descriptor, descriptor);
+    float acc[4] = {};
+    auto* words = reinterpret_cast<uint32_t*>(s.bytes);
+    for (int i = 0; i < 16 && right.stored_before_fence; ++i) words[16 * threadIdx.x + i] = 0;
+    fence_proxy_async();
+    __syncthreads();
+    for (int i = 0; i < 16 && !right.stored_before_fence; ++i) words[16 * threadIdx.x + i] = 0;
+    __syncthreads();
+    const uint32_t at = shared_address(s.bytes) + (right.inside ? 0 : 4096);
+    const uint64_t descriptor = wgmma_descriptor(at, 0, 1024);
+    const uint64_t other = right.same_operands ? descriptor : wgmma_descriptor(at + threadIdx.x / 64 * 1024, 0, 1024);
+    if (right.fenced) wgmma_fence();
+    wgmma_m64k16<8, false, false>(acc, descriptor, other, true);
     wgmma_commit();
     wgmma_wait<0>();
     out[threadIdx.x] = acc[0];
@@ -330,13 +341,28 @@ const std::map<std::string, std::function<void()>> kFaults = {
     {"wgmma",
      [] {
          Memory m;
-         run(wgmma_kernel, 128, m.as<float>(), true);
+         run(wgmma_kernel, 128, m.as<float>(), Wgmma{});
      }},
     {"TMA", [] { tma(0, true, nullptr); }},
     {"wgmma without a fence",
      [] {
          Memory m;
-         run(wgmma_kernel, 128, m.as<float>(), false);
+         run(wgmma_kernel, 128, m.as<float>(), Wgmma{.fenced = false});
+     }},
+    {"wgmma of ordinary stores",
+     [] {
+         Memory m;
+         run(wgmma_kernel, 128, m.as<float>(), Wgmma{.stored_before_fence = false});
+     }},
+    {"wgmma of different operands",
+     [] {
+         Memory m;
+         run(wgmma_kernel, 128, m.as<float>(), Wgmma{.same_operands = false});
+     }},
+    {"wgmma outside shared memory",
+     [] {
+         Memory m;
+         run(wgmma_kernel, 128, m.as<float>(), Wgmma{.inside = false});
      }},
     {"TMA without a fence", [] { tma(0, false, nullptr); }},
     {"TMA misaligned", [] { tma(128, true, nullptr); }},

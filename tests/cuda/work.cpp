@@ -1,5 +1,5 @@
 // Prints how products are divided among blocks (llmc/cuda/matmul/work.h) as plan.h plans it, for tests/test_work.py.
-// Reads lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, small, fp32), and writes for each one line of
+// Reads lines of "tile multiprocessors M N K adds_up" (tile: wide, narrow, small, wgmma, fp32), and writes for each one line of
 // the plan and one line for each piece of each block, in order, then "end". An epilogue instead of a tile: writes the
 // tile that is chosen for it, then "end".
 #include <iostream>
@@ -48,8 +48,11 @@ int main() {
         const TileCost tile = name == "wide"     ? kWide
                               : name == "narrow" ? kNarrow
                               : name == "small"  ? kSmall
+                              : name == "wgmma"  ? kWarpgroups
                                                  : kFp32Tile;
-        const TileCost cost = with_epilogue(tile, kInstructionsOf<Accumulate, false>, Accumulate::kReads);
+        constexpr double kInstructions = kInstructionsOf<Accumulate, false>;
+        const TileCost cost = (name == "wgmma" ? with_turns : with_epilogue)(tile, kInstructions, Accumulate::kReads);
+        if (name == "wgmma") multiprocessors = std::max(1, multiprocessors / 2);  // clusters
         const Plan plan = plan_with(cost, M, N, K, multiprocessors, adds_up);
         const Work& w = plan.work;
         std::cout << multiprocessors * cost.resident << ' ' << w.blocks << ' ' << w.tiles() << ' ' << w.steps << ' '

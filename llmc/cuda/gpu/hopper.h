@@ -1,5 +1,5 @@
 // Instructions of compute capability 9.0a (Hopper): barriers in shared memory that count bytes, bulk copies of tiles
-// (TMA), matrix products of a warpgroup (wgmma), clusters. No kernel of a training step uses them yet.
+// (TMA), matrix products of a warpgroup (wgmma), clusters. matmul/wgmma.h is made of them.
 // tests/cuda/conformance.cu checks that they mean the same here and in the emulator; its product is a minimal Hopper
 // matmul. Reference: "Parallel thread execution ISA", sections mbarrier, cp.async.bulk.tensor, wgmma.
 #pragma once
@@ -85,28 +85,47 @@ GPU void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* b
         : "memory");
 }
 
-// --- wgmma: D (64 x 128, fp32, in the registers of 128 threads) += A (64 x 16) B (16 x 128) from shared memory ---
+// --- wgmma: D (64 x columns, fp32, in the registers of 128 threads) = A (64 x 16) B (16 x columns) + D or 0 ---
 
-// d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e]. The operands are given by
-// descriptors; kAByColumns: A is stored as (K, M), kBByRows: B is stored as (K, N), otherwise both along K.
-template <bool kAByColumns, bool kBByRows>
-GPU void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b) {
+// d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e]. The operands are in shared
+// memory, given by descriptors, the same in all 128 threads; kAByColumns: A is stored as (K, M), kBByRows: B is stored
+// as (K, N), otherwise both along K. `add`: to D, else D is overwritten.
+template <int kColumns, bool kAByColumns, bool kBByRows>
+GPU void wgmma_m64k16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
+    static_assert(kColumns == 8 || kColumns == 256);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define LLMC_D8(i)                                                                                              \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
         "+f"(d[i + 7])
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,"
-        "%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,"
-        "%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, %66, %67;"
-        : LLMC_D8(0), LLMC_D8(8), LLMC_D8(16), LLMC_D8(24), LLMC_D8(32), LLMC_D8(40), LLMC_D8(48), LLMC_D8(56)
-        : "l"(a), "l"(b), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+#define LLMC_D32(i) LLMC_D8(i), LLMC_D8(i + 8), LLMC_D8(i + 16), LLMC_D8(i + 24)
+    if constexpr (kColumns == 8)
+        asm volatile(
+            "{ .reg .pred add; setp.ne.b32 add, %6, 0;"
+            "  wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, %4, %5, add, 1, 1, %7, %8; }"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "l"(a), "l"(b), "r"(int(add)), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+    else
+        asm volatile(
+            "{ .reg .pred add; setp.ne.b32 add, %130, 0;"
+            "  wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,"
+            "%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,"
+            "%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,"
+            "%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,"
+            "%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,"
+            "%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,"
+            "%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+            "}, %128, %129, add, 1, 1, %131, %132; }"
+            : LLMC_D32(0), LLMC_D32(32), LLMC_D32(64), LLMC_D32(96)
+            : "l"(a), "l"(b), "r"(int(add)), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+#undef LLMC_D32
 #undef LLMC_D8
 #endif
 }
 // Needed before the first product after ordinary writes to its registers or to shared memory.
 GPU void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Makes this thread's ordinary stores to shared memory visible to bulk copies and products. A barrier comes after it.
+GPU void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 GPU void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most kPending committed groups of products are pending.
 template <int kPending>
@@ -127,26 +146,28 @@ GPU void lower_registers() {
 // A map of a bf16 matrix (rows, columns) with `stride` elements from row to row, for boxes of box_rows x 64 columns.
 // cuTensorMapEncodeTiled comes from the driver by name: nothing has to be linked.
 inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    static const auto encode = [] {
+        void* function = nullptr;
+        cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
-    const cudaError_t status_of_search = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                                          cudaEnableDefault, &found);
+        const cudaError_t status_of_search = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                                              12000, cudaEnableDefault, &found);
 #else
-    const cudaError_t status_of_search = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault,
-                                                                 &found);
+        const cudaError_t status_of_search = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function,
+                                                                     cudaEnableDefault, &found);
 #endif
-    cuda::check(status_of_search, "cannot find the driver's cuTensorMapEncodeTiled");
-    if (found != cudaDriverEntryPointSuccess || !function)
-        fail("the NVIDIA driver has no cuTensorMapEncodeTiled (query result ", int(found),
-             "): tensor maps need a driver for CUDA 12.0 or newer; update it");
+        cuda::check(status_of_search, "cannot find the driver's cuTensorMapEncodeTiled");
+        if (found != cudaDriverEntryPointSuccess || !function)
+            fail("the NVIDIA driver has no cuTensorMapEncodeTiled (query result ", int(found),
+                 "): tensor maps need a driver for CUDA 12.0 or newer; update it");
+        return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+    }();
     const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(stride) * 2};
     const cuuint32_t box[2] = {64, cuuint32_t(box_rows)}, steps[2] = {1, 1};
     TensorMap map;
-    const CUresult status = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
-        &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<bf16*>(matrix), sizes, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<bf16*>(matrix), sizes, strides,
+                                   box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (status != CUDA_SUCCESS) fail("cannot make a tensor map of ", rows, " x ", columns, " (error ", status, ")");
     return map;
 }

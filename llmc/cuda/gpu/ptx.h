@@ -117,10 +117,15 @@ GPU uint32_t bits_of(float x) { return __float_as_uint(x); }
 GPU float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
 GPU float high_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// x, as a number of which the compiler knows nothing.
+// x, as a number or pointer of which the compiler knows nothing.
 GPU uint32_t hidden(uint32_t x) {
     asm volatile("" : "+r"(x));
     return x;
+}
+template <class T>
+GPU T* hidden(T* p) {
+    asm volatile("" : "+l"(p));
+    return p;
 }
 
 // --- Tensor cores ---

@@ -3,8 +3,8 @@
 // reads and writes (Tensors), but accesses none: each kernel does so in the layout of its registers, with the accesses
 // that are the widest there.
 //
-//   Element, kReads, kKeeps   the matrices' type; whether there are tensors.input and tensors.kept
-//   kInstructions             an element, as fragments.h applies it to neighbours (kInstructionsOf)
+//   Element, kReads, kKeeps, kBias   the matrices' type; whether there are tensors.input, .kept, .bias
+//   kInstructions                    an element, as fragments.h applies it to neighbours (kInstructionsOf)
 //   operator()(v, bias, input, kept) -> what becomes of tensors.out
 //     v       two elements of the product
 //     bias    tensors.bias_scale times those of the bias, 0 without one
@@ -31,7 +31,7 @@ struct Tensors {
 template <class T>
 struct Linear {
     using Element = T;
-    static constexpr bool kReads = false, kKeeps = false;
+    static constexpr bool kReads = false, kKeeps = false, kBias = true;
     static constexpr double kInstructions = 3.1;
     Tensors<T> tensors;
     float scale;
@@ -45,7 +45,7 @@ struct Linear {
 template <class T>
 struct LinearGelu {
     using Element = T;
-    static constexpr bool kReads = false, kKeeps = true;
+    static constexpr bool kReads = false, kKeeps = true, kBias = true;
     static constexpr double kInstructions = 12.1;
     Tensors<T> tensors;
     float scale;
@@ -62,7 +62,7 @@ struct LinearGelu {
 template <class T>
 struct LinearResidual {
     using Element = T;
-    static constexpr bool kReads = true, kKeeps = false;
+    static constexpr bool kReads = true, kKeeps = false, kBias = true;
     static constexpr double kInstructions = 6.7;
     Tensors<T> tensors;
     float scale, skip_scale;
@@ -77,7 +77,7 @@ struct LinearResidual {
 template <class T>
 struct GeluGradient {
     using Element = T;
-    static constexpr bool kReads = true, kKeeps = false;
+    static constexpr bool kReads = true, kKeeps = false, kBias = false;
     static constexpr double kInstructions = 15.1;
     Tensors<T> tensors;
     float scale;
@@ -92,7 +92,7 @@ struct GeluGradient {
 // out = input + scale * product, in fp32: a weight gradient that is added to (input = out), or begins (no input)
 struct Accumulate {
     using Element = float;
-    static constexpr bool kReads = true, kKeeps = false;
+    static constexpr bool kReads = true, kKeeps = false, kBias = false;
     static constexpr double kInstructions = 4.4;
     Tensors<float> tensors;
     float scale;
@@ -140,9 +140,9 @@ GPU void finish_row(const Epilogue& epilogue, int64_t row, int column, const flo
     if constexpr (Epilogue::kKeeps) write(t.kept + at, kept);
     write(t.out + at, out);
 }
-template <class Epilogue>
-GPU void finish_vector(const Epilogue& epilogue, int64_t row, int column, const float (&v)[kVec], int count) {
-    if (epilogue.tensors.aligned && count >= kVec)
+template <class Epilogue, int kCount>
+GPU void finish_vector(const Epilogue& epilogue, int64_t row, int column, const float (&v)[kCount], int count) {
+    if (epilogue.tensors.aligned && count >= kCount)
         finish_row<true>(epilogue, row, column, v, count);
     else
         finish_row<false>(epilogue, row, column, v, count);

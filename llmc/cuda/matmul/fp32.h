@@ -2,17 +2,26 @@
 //
 // FLOPs 2 M N K. Bound: FMA units, 67 TFLOP/s on an H200. A block computes 128 x 128 of D, a thread 8 x 8: 64 FMA for
 // 16 floats read from shared memory, where both operands are stored along M and N, in two buffers. The next step's
-// elements are loaded into registers while this step is multiplied: one barrier a step.
+// elements are loaded into registers while this step is multiplied: one barrier a step. A thread's 8 rows and columns are
+// 4 and another 4, 64 further: then the 16 lanes that have a row read 256 consecutive bytes of shared memory, without
+// bank conflicts, and whole sectors of D.
 #pragma once
 #include "llmc/cuda/matmul/epilogue.h"
 #include "llmc/cuda/matmul/plan.h"
 
 namespace llmc::cuda {
 
-constexpr int kFp32Block = 128, kFp32Threads = 256, kFp32K = 16, kFp32Pitch = kFp32Block + 4;
+constexpr int kFp32Block = 128, kFp32Half = kFp32Block / 2, kFp32Threads = 256, kFp32K = 16,
+              kFp32Pitch = kFp32Block + 4;
 
+// One step of an operand: rows of K. A gap of 8 floats in the middle: elements that a warp transposes, 4 j from each of
+// 4 rows and 8 columns, are in different banks.
+struct Fp32Operand {
+    alignas(16) float data[kFp32K * kFp32Pitch + 8];
+    GPU float* at(int k, int mn) { return data + k * kFp32Pitch + k / (kFp32K / 2) * 8 + mn; }
+};
 struct Fp32Shared {
-    alignas(16) float a[2][kFp32K][kFp32Pitch], b[2][kFp32K][kFp32Pitch];
+    Fp32Operand a[2], b[2];
 };
 
 // This thread's part of one step of an operand: twice four elements that are neighbours in memory. The thread's index is
@@ -35,16 +44,16 @@ struct Fp32Part {
             load_upto(v[i], matrix + (count > 0 ? int64_t(row) * columns + column : 0), count, aligned);
         }
     }
-    GPU void put(float (&tile)[kFp32K][kFp32Pitch]) const {
+    GPU void put(Fp32Operand& tile) const {
         const int thread = int(hidden(threadIdx.x));
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             const int index = thread + i * kFp32Threads;
             if constexpr (kAlongMn) {
-                store_shared(&tile[index / 32][index % 32 * 4], v[i]);
+                store_shared(tile.at(index / 32, index % 32 * 4), v[i]);
             } else {
 #pragma unroll
-                for (int j = 0; j < 4; ++j) tile[index % 4 * 4 + j][index / 4] = v[i][j];
+                for (int j = 0; j < 4; ++j) tile.at(index % 4 * 4, index / 4)[j * kFp32Pitch] = v[i][j];
             }
         }
     }
@@ -52,9 +61,8 @@ struct Fp32Part {
 
 // acc = the product of steps [begin, end) of kFp32K for this thread's 8 x 8 elements of the tile from (m, n) on.
 template <bool kAByColumns, bool kBByRows>
-GPU void multiply_fp32(float (&acc)[8][8], Fp32Shared& s, const Problem<float>& p, int m, int n, int begin, int end,
+GPU void multiply_fp32(float (&acc)[8][2][4], Fp32Shared& s, const Problem<float>& p, int m, int n, int begin, int end,
                        bool aligned) {
-    const int row = int(threadIdx.x) / 16 * 8, column = int(threadIdx.x) % 16 * 8;
     Fp32Part<kAByColumns> a;
     Fp32Part<kBByRows> b;
     a.fetch(p.a, m, begin, p.M, p.K, aligned);
@@ -67,15 +75,19 @@ GPU void multiply_fp32(float (&acc)[8][8], Fp32Shared& s, const Problem<float>& 
             a.fetch(p.a, m, k + kFp32K, p.M, p.K, aligned);
             b.fetch(p.b, n, k + kFp32K, p.N, p.K, aligned);
         }
+        const int thread = int(hidden(threadIdx.x)), row = thread / 16 * 4, column = thread % 16 * 4;
 #pragma unroll
         for (int i = 0; i < kFp32K; ++i) {
-            float x[8], y[8];
-            load_shared(x, &s.a[buffer][i][row]);
-            load_shared(y, &s.b[buffer][i][column]);
+            float x[2][4], y[2][4];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                load_shared(x[half], s.a[buffer].at(i, row + half * kFp32Half));
+                load_shared(y[half], s.b[buffer].at(i, column + half * kFp32Half));
+            }
 #pragma unroll
             for (int r = 0; r < 8; ++r)
 #pragma unroll
-                for (int c = 0; c < 8; ++c) acc[r][c] += x[r] * y[c];
+                for (int c = 0; c < 8; ++c) acc[r][c / 4][c % 4] += x[r / 4][r % 4] * y[c / 4][c % 4];
         }
     }
 }
@@ -85,26 +97,34 @@ __global__ void __launch_bounds__(kFp32Threads, kFp32Tile.resident)
     matmul_fp32_kernel(Problem<float> p, Work work, uint32_t* turns, bool aligned, Epilogue epilogue) {
     launch_bounds<kFp32Threads, kFp32Tile.resident>();
     Fp32Shared& s = shared<Fp32Shared>();
+    // Hidden from the compiler so that it computes a piece again after the product: there are no registers to keep it in.
+    const auto piece_at = [&](int index) { return piece_of<kAddsUp<Epilogue>>(work, int(hidden(blockIdx.x)), index); };
     for (int index = 0;; ++index) {
-        const Piece piece = piece_of<kAddsUp<Epilogue>>(work, int(blockIdx.x), index);
-        if (piece.steps() == 0) return;
+        float acc[8][2][4] = {};
+        {
+            const Piece piece = piece_at(index);
+            if (piece.steps() == 0) return;
+            const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
+            if (index > 0) __syncthreads();  // all threads are done with the last piece's buffers
+            multiply_fp32<kAByColumns, kBByRows>(acc, s, p, tile.m * kFp32Block, tile.n * kFp32Block,
+                                                 piece.begin * kTileK, smaller(piece.end * kTileK, p.K), aligned);
+        }
+        const Piece piece = piece_at(index);
         const TilePosition tile = tile_position(piece.tile, work.tiles_m, work.tiles_n);
-        const int m = tile.m * kFp32Block, n = tile.n * kFp32Block;
-        float acc[8][8] = {};
-        if (index > 0) __syncthreads();  // all threads are done with the last piece's buffers
-        multiply_fp32<kAByColumns, kBByRows>(acc, s, p, m, n, piece.begin * kTileK, smaller(piece.end * kTileK, p.K),
-                                             aligned);
         Epilogue apply = epilogue;
         if constexpr (kAddsUp<Epilogue>) {
             if (piece.turn > 0) apply.add_to_out();
             wait_for_turn(turns, work, piece);
         }
+        const int thread = int(hidden(threadIdx.x)), row = tile.m * kFp32Block + thread / 16 * 4,
+                  column = tile.n * kFp32Block + thread % 16 * 4;
 #pragma unroll
-        for (int r = 0; r < 8; ++r) {
-            const int64_t at = m + int(threadIdx.x) / 16 * 8 + r;
-            const int c = n + int(threadIdx.x) % 16 * 8, count = p.N - c;
-            if (at < p.M && count > 0) finish_vector(apply, at, c, acc[r], count);
-        }
+        for (int r = 0; r < 8; ++r)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int at = row + r / 4 * kFp32Half + r % 4, c = column + half * kFp32Half, count = p.N - c;
+                if (at < p.M && count > 0) finish_vector(apply, at, c, acc[r][half], count);
+            }
         if constexpr (kAddsUp<Epilogue>) end_turn(turns, work, piece);
     }
 }

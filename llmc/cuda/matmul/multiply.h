@@ -4,6 +4,7 @@
 #include "llmc/cuda/matmul/epilogue.h"
 #include "llmc/cuda/matmul/fp32.h"
 #include "llmc/cuda/matmul/plan.h"
+#include "llmc/cuda/matmul/wgmma.h"
 #include "llmc/cuda/scratch.h"
 
 namespace llmc::cuda {
@@ -33,6 +34,21 @@ struct Bf16Kernel {
     }
 };
 
+// Hopper's kernel, whose work is divided among clusters.
+template <bool kAByColumns, bool kBByRows, class Epilogue>
+struct WgmmaKernel {
+    static Plan plan(const Problem<bf16>& p) {
+        const TileCost cost = with_turns(kWarpgroups, kInstructionsOf<Epilogue, false>, Epilogue::kReads);
+        return plan_with(cost, p.M, p.N, p.K, std::max(1, multiprocessors() / kCluster), kAddsUp<Epilogue>);
+    }
+    static void run(const Problem<bf16>& p, const Plan& plan, const ColumnSum& column_sum, const Epilogue& epilogue) {
+        launch({unsigned(plan.work.blocks * kCluster), kHopperThreads, sizeof(HopperShared), kCluster},
+               matmul_wgmma_kernel<kAByColumns, kBByRows, Epilogue>,
+               operand_map<kAByColumns>(p.a, p.M, p.K, p.a_stride), operand_map<kBByRows>(p.b, p.N, p.K, p.b_stride),
+               HopperProblem{p.M, p.N, plan.work, turns(), column_sum}, epilogue);
+    }
+};
+
 // A (M, K), stored (K, M) if kAByColumns; B (K, N), stored (N, K) unless kBByRows. `aligned`: fp32, every row of the
 // operands starts at a multiple of 16 bytes. column_sum, for kAByColumns in bf16: += the sums of A over K, as a
 // by-product.
@@ -50,6 +66,12 @@ void multiply(Problem<T> p, bool aligned, const Epilogue& epilogue, const Column
         const Rows aligned_a = aligned_rows(a, memory.part<bf16>(0)), aligned_b = aligned_rows(b, memory.part<bf16>(1));
         p.a = aligned_a.data, p.a_stride = aligned_a.stride, p.b = aligned_b.data, p.b_stride = aligned_b.stride;
         const Plan wide = Wide::plan(p), narrow = Narrow::plan(p);
+        if (p.K > 0 && epilogue.tensors.aligned && has_wgmma()) {
+            using Hopper = WgmmaKernel<kAByColumns, kBByRows, Epilogue>;
+            const Plan plan = Hopper::plan(p);
+            if (wgmma_is_chosen() || plan.clocks < std::min(wide.clocks, narrow.clocks))
+                return Hopper::run(p, plan, column_sum, epilogue);
+        }
         if constexpr (!kAddsUp<Epilogue>) {  // else all multiprocessors have parts of large tiles
             using Small = Bf16Kernel<kAByColumns, kBByRows, 64, 64, Epilogue>;
             const Plan small = Small::plan(p);

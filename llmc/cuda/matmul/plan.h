@@ -28,6 +28,8 @@ struct TileCost {
 };
 constexpr TileCost kWide{128, 256, 1, 790, 790}, kNarrow{128, 128, 2, 850, 450}, kSmall{64, 64, 4, 660, 250};
 constexpr TileCost kFp32Tile{128, 128, 2, 8200, 4200};
+// wgmma.h: of a cluster of two blocks, each on a multiprocessor of its own.
+constexpr TileCost kWarpgroups{256, 256, 1, 1100, 1100, 64};
 
 inline TileCost fitting(TileCost cost, int resident) {
     if (resident < cost.resident) cost.clocks_per_step = cost.step(resident), cost.resident = resident;
@@ -40,6 +42,14 @@ inline TileCost fitting(TileCost cost, int resident) {
 constexpr TileCost with_epilogue(TileCost cost, double instructions, bool reads) {
     const double clocks = instructions * cost.block_m * cost.block_n * cost.resident / 128 + (reads ? 2 * 800 : 0);
     (cost.resident == 1 ? cost.clocks_per_tile : cost.clocks_at_end) = clocks;
+    return cost;
+}
+
+// The same for the warpgroups of wgmma.h, which take turns: one's epilogue is hidden under a burst of the other's
+// products, 2,048 clocks, and that of the last one at the end by nothing. A warp has 128 elements a lane.
+constexpr TileCost with_turns(TileCost cost, double instructions, bool reads) {
+    const double clocks = instructions * 128 + (reads ? 800 : 0);
+    cost.clocks_per_tile = std::max(0.0, clocks - 2048), cost.clocks_at_end = std::min(clocks, 2048.0) + 1000;
     return cost;
 }
 
@@ -72,7 +82,7 @@ inline Plan plan_with(const TileCost& cost, int64_t M, int64_t N, int64_t K, int
     const int tiles_m = int(ceil_div(M, cost.block_m)), tiles_n = int(ceil_div(N, cost.block_n));
     const int tiles = tiles_m * tiles_n, places = multiprocessors * cost.resident;
     const int steps = int(std::max<int64_t>(1, ceil_div(K, cost.depth)));
-    const double whole_tile = steps * cost.clocks_per_step + cost.clocks_per_tile;
+    const double whole_tile = steps * cost.step(cost.resident) + cost.clocks_per_tile;
     const double last_tile = steps * cost.step(int(ceil_div(tiles % places, multiprocessors))) + cost.clocks_per_tile;
     Plan best{
         {.tiles_m = tiles_m, .tiles_n = tiles_n, .steps = steps, .blocks = std::min(tiles, places), .whole = tiles},

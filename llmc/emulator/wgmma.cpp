@@ -1,0 +1,95 @@
+// The products of wgmma: both operands are read from shared memory once for all 128 threads of a warpgroup.
+#include <cstring>
+
+#include "llmc/emulator/hopper.h"
+#include "llmc/emulator/sanitizers.h"
+
+namespace llmc::emulator {
+namespace {
+
+constexpr int kRows = 64, kDepth = 16;
+
+// Byte offset in shared memory of element (mn, k) of an operand before the swizzle. PTX manual, wgmma, "Canonical
+// layouts".
+struct Operand {
+    uint32_t start, leading, stride;
+    bool along_mn;
+
+    Operand(uint64_t descriptor, bool by_mn)
+        : start((descriptor & 0x3fff) << 4),
+          leading((descriptor >> 16 & 0x3fff) << 4),
+          stride((descriptor >> 32 & 0x3fff) << 4),
+          along_mn(by_mn) {
+        if (descriptor >> 62 != 1) fail("wgmma: the descriptor does not say 128-byte swizzle");
+    }
+    uint32_t offset(int mn, int k) const {
+        return along_mn ? start + mn / 64 * leading + k / 8 * stride + k % 8 * 128 + mn % 64 * 2
+                        : start + mn / 8 * stride + mn % 8 * 128 + k * 2;
+    }
+};
+
+// Element (mn, k) to out[mn * mn_step + k * k_step]. Eight elements, 16 bytes, stay together.
+void read(Block& block, const Operand& operand, int count, float* out, int mn_step, int k_step) {
+    const std::vector<unsigned char>& view = async_view(block);
+    const int mn_chunk = operand.along_mn ? 8 : 1, k_chunk = operand.along_mn ? 1 : 8;
+    const int step = operand.along_mn ? mn_step : k_step;
+    for (int mn = 0; mn < count; mn += mn_chunk)
+        for (int k = 0; k < kDepth; k += k_chunk) {
+            uint32_t offset = operand.offset(mn, k);
+            offset ^= (offset >> 7 & 7) << 4;
+            bf16 chunk[8];
+            if (offset + sizeof chunk > block.shared_bytes) fail("wgmma: an operand is outside shared memory");
+            record_read(block.shared + offset, sizeof chunk);
+            const Quiet quiet;
+            std::memcpy(chunk, block.shared + offset, sizeof chunk);
+            if (std::memcmp(chunk, view.data() + offset, sizeof chunk))
+                fail(
+                    "wgmma: an operand in shared memory was written by ordinary stores, and no fence_proxy_async "
+                    "followed");
+            for (int i = 0; i < 8; ++i) out[mn * mn_step + k * k_step + i * step] = to_float(chunk[i]);
+        }
+}
+
+// d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e].
+template <int kColumns>
+void multiply(const float (&a)[kRows][kDepth], const float (&b)[kDepth][256],
+              const WarpgroupProduct* const (&of_thread)[128]) {
+    for (int m = 0; m < kRows; ++m) {
+        float sum[kColumns] = {};
+        for (int k = 0; k < kDepth; ++k) {
+            const float x = a[m][k];
+            for (int n = 0; n < kColumns; ++n) sum[n] += x * b[k][n];
+        }
+        const WarpgroupProduct* const* owner = of_thread + m / 16 * 32 + m % 8 * 4;
+        for (int t = 0; t < 4; ++t) {
+            float* d = owner[t]->d + m % 16 / 8 * 2;
+            for (int j = 0; j < kColumns / 8; ++j)
+                for (int e = 0; e < 2; ++e) {
+                    float& x = d[4 * j + e];
+                    const int n = 8 * j + 2 * t + e;
+                    if (!owner[t]->add) x = 0;
+                    x = hardware_numerics() ? tensor_core_sum(x, a[m], &b[0][n], kDepth, 1, 256) : x + sum[n];
+                }
+        }
+    }
+}
+
+}  // namespace
+
+void multiply_warpgroup(Block& block, const WarpgroupProduct* const (&of_thread)[128]) {
+    const WarpgroupProduct& first = *of_thread[0];
+    for (const WarpgroupProduct* p : of_thread)
+        if (p->a != first.a || p->b != first.b || p->columns != first.columns || p->add != first.add)
+            fail("wgmma: the threads of a warpgroup give different operands");
+    float a[kRows][kDepth], b[kDepth][256];
+    read(block, Operand(first.a, first.a_by_columns), kRows, &a[0][0], kDepth, 1);
+    read(block, Operand(first.b, first.b_by_rows), first.columns, &b[0][0], 1, 256);
+    if (first.columns == 256)
+        multiply<256>(a, b, of_thread);
+    else if (first.columns == 8)
+        multiply<8>(a, b, of_thread);
+    else
+        fail("wgmma: the emulator has 8 and 256 columns");
+}
+
+}  // namespace llmc::emulator
