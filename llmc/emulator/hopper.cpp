@@ -1,5 +1,7 @@
 #include "llmc/emulator/hopper.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "llmc/core/error.h"
@@ -64,6 +66,21 @@ void copy_box(Block& block, uint32_t to, const gpu::TensorMap& map, int column, 
         }
 }
 
+// Of a copy: what it reads, once for all blocks of the cluster, and writes to each of them.
+void count_box([[maybe_unused]] const gpu::TensorMap& map, [[maybe_unused]] int column, [[maybe_unused]] int row,
+               [[maybe_unused]] const unsigned char* to, [[maybe_unused]] int blocks) {
+#ifdef LLMC_EMULATOR_COUNT
+    for (int i = 0; i < map.box_rows; ++i) {
+        const void* chunks[8];
+        for (int j = 0; j < 8; ++j) chunks[j] = to + i * 128 + (j ^ i % 8) * 16;
+        for (int block = 0; block < blocks; ++block) count_shared_rows(chunks, 8, true, Access::bulk);
+        const int64_t r = int64_t{row} + i, columns = std::min<int64_t>(64, map.columns - column);
+        if (r < 0 || r >= map.rows || column < 0 || columns <= 0) continue;
+        count_global_bytes(map.matrix + r * map.stride + column, size_t(columns) * sizeof(bf16), false, Access::bulk);
+    }
+#endif
+}
+
 }  // namespace
 
 std::vector<unsigned char>& async_view(Block& block) {
@@ -122,6 +139,7 @@ void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* bar
     if (to % 1024) fail("TMA: the tile is not 1024-byte aligned");
     const int64_t bytes = int64_t{map.box_rows} * 128;
     if (to < 0 || to + bytes > int64_t(self().block->shared_bytes)) fail("TMA: the tile is outside shared memory");
+    count_box(map, column, row, static_cast<const unsigned char*>(destination), std::popcount(ranks));
     BulkCopies& copies = cluster().bulk_copies;
     order_release(&copies.order);
     const Quiet quiet;

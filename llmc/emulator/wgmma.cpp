@@ -1,6 +1,7 @@
 // The products of wgmma: both operands are read from shared memory once for all 128 threads of a warpgroup.
 #include <cstring>
 
+#include "llmc/emulator/counters.h"
 #include "llmc/emulator/hopper.h"
 #include "llmc/emulator/sanitizers.h"
 
@@ -50,6 +51,22 @@ void read(Block& block, const Operand& operand, int count, float* out, int mn_st
         }
 }
 
+// The operand is read as 8 x 8 matrices: eight rows of 16 bytes at a time.
+void count_operand([[maybe_unused]] const Block& block, [[maybe_unused]] const Operand& operand,
+                   [[maybe_unused]] int count) {
+#ifdef LLMC_EMULATOR_COUNT
+    std::vector<const void*> rows;
+    for (int mn = 0; mn < count; mn += 8)
+        for (int k = 0; k < kDepth; k += 8)
+            for (int i = 0; i < 8; ++i) {
+                uint32_t offset = operand.along_mn ? operand.offset(mn, k + i) : operand.offset(mn + i, k);
+                offset ^= (offset >> 7 & 7) << 4;
+                rows.push_back(block.shared + offset);
+            }
+    count_shared_rows(rows.data(), int(rows.size()), false, Access::wgmma);
+#endif
+}
+
 // d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e].
 template <int kColumns>
 void multiply(const float (&a)[kRows][kDepth], const float (&b)[kDepth][256],
@@ -82,8 +99,12 @@ void multiply_warpgroup(Block& block, const WarpgroupProduct* const (&of_thread)
         if (p->a != first.a || p->b != first.b || p->columns != first.columns || p->add != first.add)
             fail("wgmma: the threads of a warpgroup give different operands");
     float a[kRows][kDepth], b[kDepth][256];
-    read(block, Operand(first.a, first.a_by_columns), kRows, &a[0][0], kDepth, 1);
-    read(block, Operand(first.b, first.b_by_rows), first.columns, &b[0][0], 1, 256);
+    const Operand of_a(first.a, first.a_by_columns), of_b(first.b, first.b_by_rows);
+    read(block, of_a, kRows, &a[0][0], kDepth, 1);
+    read(block, of_b, first.columns, &b[0][0], 1, 256);
+    count(Event::wgmma, uint64_t(kRows * first.columns * kDepth));
+    count_operand(block, of_a, kRows);
+    count_operand(block, of_b, first.columns);
     if (first.columns == 256)
         multiply<256>(a, b, of_thread);
     else if (first.columns == 8)

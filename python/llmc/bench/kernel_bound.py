@@ -29,6 +29,7 @@ from llmc.bench.kernel_counts import MMA, Launch
 from llmc.bench.occupancy import resident_blocks
 
 LATENCY = 1000  # clocks of a load from memory under load: an assumption, published figures without load are 500-800
+BURST = 2048  # clocks that a consumer of llmc/cuda/matmul/wgmma.h multiplies alone: four stages of 512
 ISSUE, SPECIAL = 4, 16  # a clock and multiprocessor: instructions of warps; lanes
 
 
@@ -101,7 +102,7 @@ def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> list[Phase]:
         in_loop = special if loop.get("mufu") else 0.0
         main = {"tensor": tensor, "shared": wavefronts, "issue": issued / ISSUE, "special": in_loop}
         times = epilogues(launch, epilogue)
-        after = {"issue": times * epilogue.get("instructions", 0) / ISSUE, "special": special - in_loop}
+        after = {"issue": times * epilogue.get("instructions", 0) / ISSUE, "special": special - in_loop, "times": times}
         return [main, after]
     path = facts.get("path") or {}
     static = path.get("loads", 0) + path.get("stores", 0) + path.get("async_copies", 0)
@@ -122,9 +123,12 @@ def resident(launch: Launch, facts: dict[str, Any], gpu: Gpu, architecture: str 
     return resident_blocks(architecture or gpu.architecture, launch.threads, registers, launch.shared)
 
 
-def consumers(launch: Launch) -> int:
-    """Parts of a block that overlap their phases: the consumer warpgroups of a warp-specialised kernel."""
-    return 2 if launch.events.get("wgmma") else 1
+def consumers_clocks(main: Phase, after: Phase) -> float:
+    """Of a block of wgmma.h: two consumer warpgroups take turns of a burst, and the epilogue of one is hidden under a
+    burst of the other; but the last one has nothing to hide under. `after`: of all warps, and a warpgroup has four."""
+    hidden = BURST * after["times"] / 4
+    epilogue = max(after["issue"], after["special"])
+    return max(main.values()) + max(0.0, epilogue - hidden) + min(epilogue / max(1.0, after["times"] / 4), BURST)
 
 
 def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, dict[str, float]]:
@@ -136,11 +140,13 @@ def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, d
         per_multiprocessor = math.ceil(per_multiprocessor / R) * min(R, math.ceil(per_multiprocessor))
     units = {unit: sum(phase.get(unit, 0.0) for phase in found) for unit in ("tensor", "shared", "issue", "special")}
     overlapped = max(units.values())
-    serial = sum(max(phase.values()) for phase in found)
-    together = min(R, math.ceil(launch.blocks / gpu.multiprocessors)) * consumers(launch)
-    block = max(overlapped, serial / together)
+    if launch.events.get("wgmma"):
+        serial = consumers_clocks(*found)
+    else:
+        serial = sum(max(clocks for unit, clocks in phase.items() if unit != "times") for phase in found)
+        serial /= min(R, math.ceil(launch.blocks / gpu.multiprocessors))
     alone = {unit: clocks * per_multiprocessor for unit, clocks in units.items()}
-    return per_multiprocessor * block, alone | {"phases": per_multiprocessor * serial / together}
+    return per_multiprocessor * max(overlapped, serial), alone | {"phases": per_multiprocessor * serial}
 
 
 def bound_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> Bound:
