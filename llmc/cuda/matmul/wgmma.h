@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
             for (int burst = 0, step = 0; burst < bursts; ++burst) {
                 mbarrier_wait(&s.turn[index], turn);
                 turn ^= 1;
-                const int end = steps * (burst + 1) / bursts;
+                const int end = step + (steps - step) / (bursts - burst);  // the last burst hides the most
                 if (with_sums)
                     consumer.template multiply_burst<kAByColumns>(s, step, end);
                 else
