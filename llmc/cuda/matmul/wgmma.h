@@ -13,13 +13,12 @@
 // The consumers take turns: each multiplies alone for a burst of as many stages as the ring has, at the full rate of the
 // tensor cores, and then waits for the other one. So when one has finished a tile, the other one has a whole burst of
 // products left, 2,048 clocks, and under these lies the epilogue of the first. Side by side they would finish at the same
-// time, and the tensor cores would be idle for both epilogues; with a lead that only the ring limits it would be about
-// 1.7 stages, because a stage is loaded again only after both consumers have read it. The price: of the 4,096 clocks of
-// a stage's way around the ring, 1,400 remain to release it in both blocks and to load it again, instead of 2,800. With
-// kBurst = 2 it is 2,400, and half as much of an epilogue is hidden.
+// time, and the tensor cores would be idle for both epilogues. The price: of the 4,096 clocks of a stage's way around the
+// ring, 1,536 remain to release it in both blocks and to load it again, instead of 3,072. With kBurst = 2 it is 2,560, and
+// half as much of an epilogue is hidden.
 //
-// The consumer that has issued the first of the four products of a stage waits for those of the stage before, and
-// releases that: an eighth of a stage's time later than possible, and there are always products in flight.
+// A consumer issues the first of the four products of a stage before it waits for those of the stage before and releases
+// that, so that there are always products in flight.
 #pragma once
 #include "llmc/cuda/column_sums.h"
 #include "llmc/cuda/matmul/pipeline.h"
