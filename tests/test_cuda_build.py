@@ -348,7 +348,8 @@ def test_wgmma_kernels(reports, sass):
 @pytest.mark.parametrize("pattern", TENSOR_CORE)
 def test_tensor_cores_are_fed_by_ldmatrix_and_cp_async(sass, pattern):
     for kernel, opcodes in matching(sass, pattern).items():
-        assert total(opcodes, r"HMMA\.16816\.F32\.BF16") >= 32, f"{kernel}: {opcodes}"
+        small = "matmul_bf16_kernel" in kernel[1] and "64, 64," in kernel[1]  # warps of 32 x 32
+        assert total(opcodes, r"HMMA\.16816\.F32\.BF16") >= (16 if small else 32), f"{kernel}: {opcodes}"
         assert total(opcodes, r"LDSM\.16\.M") >= 8, f"{kernel}: {opcodes}"
         assert total(opcodes, r"LDGSTS\.E\.BYPASS\.(LTC128B\.)?128") >= 4, f"{kernel}: {opcodes}"
         assert total(opcodes, "LDL|STL") == 0, f"{kernel} uses local memory: {opcodes}"

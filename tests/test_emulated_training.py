@@ -74,6 +74,22 @@ def test_ten_steps_follow_the_cpu_program(data, tmp_path, scheme, dtype):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=2e-4, err_msg=name)
 
 
+def test_ten_steps_with_wgmma_follow_the_cpu_program(data, tmp_path):
+    options = [*data, *TINY, *TRAINING, "--dtype", "bf16", "--total-batch-size", 240]
+    run(*options, "--matmul-kernel", "wgmma", "--out", tmp_path / "cpu")  # which ignores it
+    emulate(*options, "--matmul-kernel", "wgmma", "--out", tmp_path / "wgmma")
+    emulate(*options, "--matmul-kernel", "mma", "--out", tmp_path / "mma", emulator="capability=86")
+    np.testing.assert_allclose(losses(tmp_path / "wgmma"), losses(tmp_path / "cpu"), rtol=2e-3)
+    np.testing.assert_allclose(losses(tmp_path / "wgmma"), losses(tmp_path / "mma"), rtol=2e-3)
+
+
+@pytest.mark.parametrize("capability", [80, 89, 100, 120])
+def test_wgmma_is_refused_where_there_is_none(data, capability):
+    options = [*data, *TINY, *TRAINING, "--dry-run", "--matmul-kernel", "wgmma"]
+    _, errors = emulate(*options, expect=2, emulator=f"capability={capability}")
+    assert "wgmma is an instruction of compute capability 9.0, this GPU has" in errors
+
+
 @pytest.mark.parametrize(
     "scheme",
     [

@@ -261,7 +261,8 @@ BUGS = {
         "wgmma, shuffled", "bf16", "has ended",
     ),
     "no fence before wgmma": (
-        "emu", "llmc/cuda/matmul/wgmma.h", "            wgmma_fence();\n            multiply<kSums>(0", "            multiply<kSums>(0",
+        "emu", "llmc/cuda/matmul/wgmma.h", "            wgmma_fence();\n            multiply<kSums>(0",
+        "            multiply<kSums>(0",
         "wgmma", "bf16", "no wgmma_fence before the first product",
     ),
     "no fence between stores and wgmma": (
@@ -417,7 +418,7 @@ def probe(bug, module):
         return code, output
     program = PREAMBLE + PROBES[what].replace("DTYPE", repr(dtype))
     emulator = f"{EMULATOR} shuffle=1 seed=1" if what.endswith("shuffled") else EMULATOR
-    # ThreadSanitizer shows a race between blocks only if they run at the same time, which on a busy machine they may not.
+    # ThreadSanitizer shows a race between blocks only if they run at the same time: not always on a busy machine.
     for _ in range(4):
         code, output = run_python(kind, module, "-c", program, emulator=emulator)
         if re.search(bug[-1], output):

@@ -100,6 +100,20 @@ def test_the_tests_of_products_reach_every_tile(plan_program, epilogue, aligned)
     assert {tile.strip() for tile in chosen} == tiles
 
 
+def test_wgmma_is_chosen_where_it_pays(plan_program):
+    """The products of GPT-2 124M on 132 multiprocessors, and of a tiny model."""
+    C = 768
+    layers = [(3 * C, C), (C, C), (4 * C, C), (C, 4 * C)]  # OC, C
+    sizes = [("linear", ROWS, OC, C) for OC, C in layers] + [("linear_dgrad", ROWS, C, OC) for OC, C in layers]
+    sizes += [("gelu", ROWS, 4 * C, C), ("residual", ROWS, C, C), ("gelu_dgrad", ROWS, 4 * C, C)]
+    sizes += [("wgrad", M, N, ROWS) for M, N in WGRADS.values()]
+    chosen = plan_program([(name, 132, *shape, has_wgmma) for has_wgmma in (0, 1) for name, *shape in sizes])
+    assert {tile.strip() for tile in chosen[: len(sizes)]} <= {"wide", "narrow"}
+    assert {tile.strip() for tile in chosen[len(sizes) :]} == {"wgmma"}
+    tiny = plan_program([(name, 132, 512, 192, 64, 1) for name in ("linear", "gelu", "residual", "linear_dgrad")])
+    assert {tile.strip() for tile in tiny} == {"small"}
+
+
 def simulated(plan, pieces):
     """Clocks until the last block is done, and the share of the places' time that is spent on steps."""
     turn_over, ends, steps = defaultdict(float), defaultdict(float), 0

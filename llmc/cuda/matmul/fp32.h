@@ -67,7 +67,8 @@ GPU void multiply_fp32(float (&acc)[8][2][4], Fp32Shared& s, const Problem<float
     Fp32Part<kBByRows> b;
     a.fetch(p.a, m, begin, p.M, p.K, aligned);
     b.fetch(p.b, n, begin, p.N, p.K, aligned);
-    for (int k = begin, buffer = 0; k < end; k += kFp32K, buffer ^= 1) {
+    for (int k = begin; k < end; k += kFp32K) {
+        const int buffer = k / kFp32K % 2;
         a.put(s.a[buffer]);
         b.put(s.b[buffer]);
         __syncthreads();  // also: all threads are done with the step before last, which used this buffer
@@ -78,16 +79,17 @@ GPU void multiply_fp32(float (&acc)[8][2][4], Fp32Shared& s, const Problem<float
         const int thread = int(hidden(threadIdx.x)), row = thread / 16 * 4, column = thread % 16 * 4;
 #pragma unroll
         for (int i = 0; i < kFp32K; ++i) {
-            float x[2][4], y[2][4];
+            float x[2][4], y[4];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) load_shared(x[half], s.a[buffer].at(i, row + half * kFp32Half));
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                load_shared(x[half], s.a[buffer].at(i, row + half * kFp32Half));
-                load_shared(y[half], s.b[buffer].at(i, column + half * kFp32Half));
+                load_shared(y, s.b[buffer].at(i, column + half * kFp32Half));
+#pragma unroll
+                for (int r = 0; r < 8; ++r)
+#pragma unroll
+                    for (int c = 0; c < 4; ++c) acc[r][half][c] += x[r / 4][r % 4] * y[c];
             }
-#pragma unroll
-            for (int r = 0; r < 8; ++r)
-#pragma unroll
-                for (int c = 0; c < 8; ++c) acc[r][c / 4][c % 4] += x[r / 4][r % 4] * y[c / 4][c % 4];
         }
     }
 }

@@ -65,18 +65,17 @@ void multiply(Problem<T> p, bool aligned, const Epilogue& epilogue, const Column
         const Workspace memory(padding_scratch(a, b));
         const Rows aligned_a = aligned_rows(a, memory.part<bf16>(0)), aligned_b = aligned_rows(b, memory.part<bf16>(1));
         p.a = aligned_a.data, p.a_stride = aligned_a.stride, p.b = aligned_b.data, p.b_stride = aligned_b.stride;
-        const Plan wide = Wide::plan(p), narrow = Narrow::plan(p);
-        if (p.K > 0 && epilogue.tensors.aligned && has_wgmma()) {
-            using Hopper = WgmmaKernel<kAByColumns, kBByRows, Epilogue>;
-            const Plan plan = Hopper::plan(p);
-            if (wgmma_is_chosen() || plan.clocks < std::min(wide.clocks, narrow.clocks))
-                return Hopper::run(p, plan, column_sum, epilogue);
-        }
+        using Hopper = WgmmaKernel<kAByColumns, kBByRows, Epilogue>;
+        const Plan wide = Wide::plan(p), narrow = Narrow::plan(p), hopper = Hopper::plan(p);
+        const bool may_be_hopper = p.K > 0 && epilogue.tensors.aligned && has_wgmma();
+        const double least = std::min({wide.clocks, narrow.clocks, may_be_hopper ? hopper.clocks : wide.clocks});
+        if (may_be_hopper && wgmma_is_chosen()) return Hopper::run(p, hopper, column_sum, epilogue);
         if constexpr (!kAddsUp<Epilogue>) {  // else all multiprocessors have parts of large tiles
             using Small = Bf16Kernel<kAByColumns, kBByRows, 64, 64, Epilogue>;
             const Plan small = Small::plan(p);
-            if (small.clocks < std::min(wide.clocks, narrow.clocks)) return Small::run(p, small, column_sum, epilogue);
+            if (small.clocks < least) return Small::run(p, small, column_sum, epilogue);
         }
+        if (may_be_hopper && hopper.clocks == least) return Hopper::run(p, hopper, column_sum, epilogue);
         if (wide.clocks <= narrow.clocks)
             Wide::run(p, wide, column_sum, epilogue);
         else

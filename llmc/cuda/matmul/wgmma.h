@@ -13,11 +13,12 @@
 // The consumers take turns: each multiplies alone for a burst of as many stages as the ring has, at the full rate of the
 // tensor cores, and then waits for the other one. So when one has finished a tile, the other one has a whole burst of
 // products left, 2,048 clocks, and under these lies the epilogue of the first. Side by side they would finish at the same
-// time, and the tensor cores would be idle for both epilogues; with a lead that only the ring limits it would be about
-// 1.7 stages, because a stage is loaded again only after both consumers have read it.
+// time, and the tensor cores would be idle for both epilogues. The price: of the 4,096 clocks of a stage's way around the
+// ring, 1,536 remain to release it in both blocks and to load it again, instead of 3,072. With kBurst = 2 it is 2,560, and
+// half as much of an epilogue is hidden.
 //
-// The consumer that has issued the first of the four products of a stage waits for those of the stage before, and
-// releases that: an eighth of a stage's time later than possible, and there are always products in flight.
+// A consumer issues the first of the four products of a stage before it waits for those of the stage before and releases
+// that, so that there are always products in flight.
 #pragma once
 #include "llmc/cuda/column_sums.h"
 #include "llmc/cuda/matmul/pipeline.h"
@@ -30,9 +31,10 @@ constexpr int kWarpgroup = 128;                 // threads
 constexpr int kConsumers = 2, kConsumerM = 64;  // warpgroups, and rows of each
 constexpr int kClusterM = kWarpgroups.block_m, kDepth = kWarpgroups.depth, kHopperN = 256;
 constexpr int kCluster = 2, kHopperM = kClusterM / kCluster;  // blocks; rows of a block
-constexpr int kRingStages = 4, kHopperThreads = (1 + kConsumers) * kWarpgroup;
+constexpr int kRingStages = 4, kBurst = 4, kHopperThreads = (1 + kConsumers) * kWarpgroup;
 constexpr int kBox = 64;  // bf16 in a swizzled row of 128 bytes
 static_assert(kHopperM == kConsumers * kConsumerM && kHopperN == kWarpgroups.block_n && kDepth == kBox);
+static_assert(kBurst <= kRingStages);            // the second consumer begins when the first has seen all of a burst
 static_assert(kHopperN / kCluster == kHopperM);  // both operands have boxes of as many rows
 
 struct HopperShared {
@@ -211,11 +213,11 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
             if (steps == 0) break;
             const bool with_sums = kAByColumns && p.column_sum.out &&
                                    tile_position(piece.tile, p.work.tiles_m, p.work.tiles_n).n == 0;
-            const int bursts = (steps + kRingStages - 1) / kRingStages;
+            const int bursts = (steps + kBurst - 1) / kBurst;
             for (int burst = 0, step = 0; burst < bursts; ++burst) {
                 mbarrier_wait(&s.turn[index], turn);
                 turn ^= 1;
-                const int end = steps * (burst + 1) / bursts;
+                const int end = step + (steps - step) / (bursts - burst);  // the last burst hides the most
                 if (with_sums)
                     consumer.template multiply_burst<kAByColumns>(s, step, end);
                 else
