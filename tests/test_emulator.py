@@ -78,7 +78,7 @@ EXPECTED = {
     "wait for a value in shared memory": OF_GLOBAL.format("wait_for_value", "in shared memory"),
     "wait for a value that no block stores": r"deadlock: 256 threads wait for ever[^$]*waits for wait_for_value: block",
     "wait until above in shared memory": OF_GLOBAL.format("wait_until_above", "in shared memory"),
-    "wait until above what no block stores": r"deadlock: 256 threads wait for ever[^$]*waits for wait_until_above: block",
+    "wait until above what no block stores": r"deadlock: 256 threads wait for ever[^$]*for wait_until_above: block",
     "store_release misaligned": r"store_release of an address that is not a multiple of 4 bytes \(2 too many\)" + HERE,
     "call after a failure": "cannot clear memory on the GPU: load16 of an address",
     "cudaMalloc while capturing": "cannot allocate: operation not permitted when stream is capturing",

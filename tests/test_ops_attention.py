@@ -96,16 +96,17 @@ emulated, results = llmc.backend("emulated"), []
 for B, T, H, D in ((2, 300, 8, 16), (1, 200, 1, 64), (1, 330, 2, 128)):
     data = Data(13, "bf16")
     qkv, dout = data.normal(B, T, 3 * H * D), data.normal(B, T, H * D)
-    forward = emulated.attention_forward(qkv, num_heads=H, logit_scale=0.2, dtype="bf16")
-    results.append(emulated.attention_backward(dout, forward["out"], forward["lse"], qkv, logit_scale=0.2, dtype="bf16"))
+    settings = {"logit_scale": 0.2, "dtype": "bf16"}
+    forward = emulated.attention_forward(qkv, num_heads=H, **settings)
+    results.append(emulated.attention_backward(dout, forward["out"], forward["lse"], qkv, **settings))
 sys.stdout.buffer.write(np.concatenate([r.ravel() for r in results]).tobytes())
 """
 
 
 @pytest.mark.skipif("emulated" not in llmc.backends(), reason="not built: run make module-emu")
 def test_gradients_are_the_same_bits_on_every_gpu():
-    """dq is added up by blocks that run at the same time, in memory that later heads use again, with tiles that depend on
-    the shared memory that a block can have."""
+    """dq is added up by blocks that run at the same time, in memory that later heads use again, with tiles that depend
+    on the shared memory that a block can have."""
     results = []
     for emulator in (
         "workers=1",
