@@ -112,7 +112,7 @@ void reserve_workspace(size_t bytes);  // so that it does not have to grow
 uint32_t* turns();
 // Whether products may run on wgmma: the GPU and this program's code for it have it, and the user did not choose mma.
 bool has_wgmma();
-bool wgmma_is_chosen();  // also where mma.sync would be faster
+bool wgmma_is_chosen();           // also where mma.sync would be faster
 uint64_t workspace_generation();  // changes with each growth: recorded work may hold the old address
 
 }  // namespace llmc::cuda

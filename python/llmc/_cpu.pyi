@@ -24,6 +24,7 @@ __all__ = [
     "cast",
     "cgroup_limits",
     "checkpoint_options",
+    "choose_matmul_kernel",
     "choose_token",
     "classifier",
     "cost",
@@ -267,6 +268,11 @@ def cgroup_limits(root: str = "") -> tuple[float, int]:
 def checkpoint_options(checkpoint: str) -> typing.Any:
     """
     The model options that a checkpoint was trained with; empty for files of other projects.
+    """
+
+def choose_matmul_kernel(name: str) -> None:
+    """
+    The instructions of a GPU's tensor cores for products in bf16: "auto", "mma" or "wgmma" (Hopper). A CPU ignores it.
     """
 
 def choose_token(
