@@ -1,7 +1,8 @@
 """Times the kernels and whole training steps, and PyTorch's, in one run: dev/cuda/bench.py, part of `make gpu-check`.
 
 Ops: the calls of one step at a GPT-2's sizes, in bf16, on rotating arguments; the median over rounds that alternate
-with PyTorch's. Time, TFLOP/s or GB/s, percent of the floor (cases.py), and PyTorch's time over ours.
+with PyTorch's. Time, TFLOP/s or GB/s, percent of the floor (cases.py) and of the bound that was counted without a GPU
+(kernel_report.py), and PyTorch's time over ours.
 Steps: train_gpt2cu and train_gpt2.py --compile (bf16, flash attention) on the same shards, tokens/s, MFU against the
 measured matrix rate, and percent of speed of light: the sum of the floors of all ops.
 
@@ -22,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import llmc
+from llmc.bench import kernel_counts
 from llmc.bench.cases import MODELS, Case, Cost, cases_of
+from llmc.bench.kernel_report import bounds_for
 from llmc.bench.programs import tokens_per_second, train_command, write_random_shard
 from llmc.bench.torch_ops import PyTorchOps
 from llmc.errors import Error, ExitCode
@@ -89,6 +92,7 @@ class Bench:
         self.dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[options.dtype]
         self.deadline: float = time.monotonic() + options.budget
         self.limits = Limits(torch, self.device, self.dtype)
+        self.bounds = bounds_for(self.backend.name(), root)
 
     def out_of_time(self) -> bool:
         return time.monotonic() > self.deadline
@@ -125,7 +129,7 @@ class Bench:
         ops = None if options.no_torch_ops else PyTorchOps(self.torch, self.device, self.dtype, compiled=compiled)
         timer, rows = TorchTimer(self.torch, self.device), []
         print(f"\n{model}, batch {batch_size} x {options.seq_len}, {options.dtype}")
-        print(f"{'op':34}{'us':>10}{'TFLOP/s':>9}{'GB/s':>8}{'% floor':>9}{'PyTorch us':>12}{'ratio':>7}")
+        print(f"{'op':34}{'us':>10}{'TFLOP/s':>9}{'GB/s':>8}{'% floor':>9}{'% bound':>9}{'PyTorch us':>12}{'ratio':>7}")
         for case in cases_of(model, batch_size, options.seq_len, options.logits_rows):
             if self.out_of_time():
                 print("(out of time)")
@@ -136,16 +140,24 @@ class Bench:
                 print(f"{case.name:34}{str(error).splitlines()[0][:80]}")
                 rows.append({"op": case.name, "sizes": case.sizes, "error": str(error)})
                 continue
-            rows.append(self.op_row(case, ours, theirs))
+            rows.append(self.op_row(case, ours, theirs, self.bound(model, case)))
         return rows
 
-    def op_row(self, case: Case, ours: float, theirs: float | None) -> dict[str, Any]:
+    def bound(self, model: str, case: Case) -> float | None:
+        """Of the kernel report (bench/kernels.json), in seconds, if that is of this GPU and these sizes."""
+        if self.options.dtype != "bf16" or model not in kernel_counts.BATCH:
+            return None
+        counted = any(case == other for other in kernel_counts.model_cases(model))
+        return self.bounds.get(model, {}).get(case.name) if counted else None
+
+    def op_row(self, case: Case, ours: float, theirs: float | None, bound: float | None) -> dict[str, Any]:
         cost = self.cost(case)
         floor = self.limits.floor(cost)
         rate = f"{cost.flops / ours / 1e12:9.1f}" if cost.flops else " " * 9
         compared = f"{theirs * 1e6:12.1f}{theirs / ours:7.2f}" if theirs else ""
         print(
-            f"{case.name:34}{ours * 1e6:10.1f}{rate}{cost.bytes / ours / 1e9:8.0f}{100 * floor / ours:9.1f}{compared}",
+            f"{case.name:34}{ours * 1e6:10.1f}{rate}{cost.bytes / ours / 1e9:8.0f}{100 * floor / ours:9.1f}"
+            f"{f'{100 * bound / ours:9.1f}' if bound else ' ' * 9}{compared}",
             flush=True,
         )
         return {
@@ -157,6 +169,7 @@ class Bench:
             "flops": cost.flops,
             "bytes": cost.bytes,
             "floor": floor,
+            "bound": bound,
         }
 
     # --- Whole steps ---

@@ -152,9 +152,12 @@ def environment(multiprocessors: int, capability: int) -> dict[str, str]:
     )
 
 
-def start(model: str, multiprocessors: int, capability: int, cases: str = "") -> subprocess.Popen[str]:
+def start(
+    model: str, multiprocessors: int, capability: int, cases: str = "", matmul_kernel: str = "auto"
+) -> subprocess.Popen[str]:
     """Counts all cases of a model in another process; finish() takes the result."""
-    command = [sys.executable, "-m", "llmc.bench.kernel_counts", model, "--cases", cases]
+    command = [sys.executable, "-m", "llmc.bench.kernel_counts", model]
+    command += ["--cases", cases, "--matmul-kernel", matmul_kernel]
     return subprocess.Popen(command, env=environment(multiprocessors, capability), stdout=subprocess.PIPE, text=True)
 
 
@@ -174,7 +177,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m llmc.bench.kernel_counts")
     parser.add_argument("model", choices=list(BATCH))
     parser.add_argument("--cases", default="", metavar="PATTERN", help="only those whose names match")
+    parser.add_argument("--matmul-kernel", default="auto")
     args = parser.parse_args()
+    llmc.backend("emulated").choose_matmul_kernel(args.matmul_kernel)
     wanted = [case for case in model_cases(args.model) if re.search(args.cases, case.name)]
     json.dump({case.name: [asdict(launch) for launch in count_case(case)] for case in wanted}, sys.stdout)
     return 0

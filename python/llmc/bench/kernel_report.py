@@ -96,15 +96,32 @@ def kernel_row(of: Launch, facts: dict[str, Any], gpu: Gpu) -> dict[str, Any]:
 
 
 def measured(root: Path, gpu: Gpu) -> dict[str, dict[str, float]]:
-    """{model: {case: microseconds}} of the newest results of that GPU."""
+    """{model: {case: microseconds}} of the newest results of that GPU (gpu_check.py, gpu.py)."""
     found: dict[str, dict[str, float]] = {}
     for path in sorted((root / "bench/results").glob("gpu-*.json"), key=lambda p: p.stat().st_mtime):
-        results = json.loads(path.read_text())
-        if gpu.name not in str(results.get("device", "")):
-            continue
-        for model, of in results.get("models", {}).items():
-            found[model] = {op["name"]: op["microseconds"] for op in of.get("ops", []) if "microseconds" in op}
+        benchmark = json.loads(path.read_text()).get("benchmark") or {}
+        if gpu.name in str(benchmark.get("device", "")):
+            for model, rows in benchmark.get("ops", {}).items():
+                found[model] = {row["op"]: 1e6 * row["seconds"] for row in rows if "seconds" in row}
     return found
+
+
+def bounds_for(device: str, root: Path) -> dict[str, dict[str, float]]:
+    """{model: {case: seconds}}: the bounds of the committed report for the GPU of that name; empty for others."""
+    path = root / FILE
+    report = json.loads(path.read_text()) if path.exists() else {}
+    gpu = next((name for name in [report.get("gpu", ""), *report.get("others", [])] if name and name in device), None)
+    return {
+        model: {name: 1e-6 * (op["bound_us"] if gpu == report["gpu"] else op["others_us"][gpu])
+                for name, op in of["ops"].items()}
+        for model, of in report.get("models", {}).items()
+    } if gpu else {}  # fmt: skip
+
+
+def alike(gpu: Gpu) -> list[Gpu]:
+    """Other GPUs for which the same counts hold."""
+    same = (gpu.architecture, gpu.multiprocessors)
+    return [g for g in GPUS.values() if g != gpu and (g.architecture, g.multiprocessors) == same]
 
 
 class Report:
@@ -113,21 +130,20 @@ class Report:
     def __init__(self, gpu: Gpu, facts: dict[str, dict[str, Any]], times: dict[str, dict[str, float]]) -> None:
         self.gpu, self.facts, self.times = gpu, facts, times
 
-    def bound(self, launches: list[Launch]) -> Bound:
+    def bound(self, launches: list[Launch], gpu: Gpu) -> Bound:
         """Of the launches one after the other; the unit of the longest."""
-        bounds = [
-            bound_of(of, self.facts.get(of.kernel, {}).get(self.gpu.architecture, {}), self.gpu) for of in launches
-        ]
+        bounds = [bound_of(of, self.facts.get(of.kernel, {}).get(gpu.architecture, {}), gpu) for of in launches]
         longest = max(bounds, key=lambda b: b.seconds)
         return Bound(sum(b.seconds for b in bounds), longest.unit, longest.units)
 
     def op(self, case: Case, launches: list[Launch], cost: Cost, time: float | None) -> dict[str, Any]:
-        least, bound, counts = floor(cost, self.gpu), self.bound(launches), counts_of(launches)
+        least, bound, counts = floor(cost, self.gpu), self.bound(launches, self.gpu), counts_of(launches)
         return {
             "calls": case.count,
             "floor_us": round(1e6 * least, 2),
             "bound_us": round(1e6 * bound.seconds, 2),
             "percent": round(bound.percent_of(least), 1),
+            "others_us": {g.name: round(1e6 * self.bound(launches, g).seconds, 2) for g in alike(self.gpu)},
             "unit": bound.unit,
             "units_us": {unit: round(1e6 * seconds, 2) for unit, seconds in bound.units.items()},
             "measured_us": time,
@@ -148,7 +164,9 @@ class Report:
         least = sum(op["calls"] * op["floor_us"] for op in ops.values())
         bound = sum(op["calls"] * op["bound_us"] for op in ops.values())
         tokens = BATCH[name] * 1024
+        others = {g.name: sum(op["calls"] * op["others_us"][g.name] for op in ops.values()) for g in alike(self.gpu)}
         step = {"tokens": tokens, "floor_us": round(least), "bound_us": round(bound)}
+        step |= {"others_tokens_per_s": {gpu: round(tokens / us * 1e6) for gpu, us in others.items()}}
         return {"step": step | {"percent": round(100 * least / bound, 1), "tokens_per_s": round(tokens / bound * 1e6)},
                 "ops": ops}  # fmt: skip
 
@@ -161,14 +179,15 @@ def nvcc_version() -> str:
     return (re.search(r"V([\d.]+)", printed) or ["", ""])[1]
 
 
-def make_report(gpu: Gpu, models: list[str], cases: str = "") -> dict[str, Any]:
+def make_report(gpu: Gpu, models: list[str], cases: str = "", matmul_kernel: str = "auto") -> dict[str, Any]:
     root = require_clone("kernel-report")
-    processes = {model: start(model, gpu.multiprocessors, gpu.capability, cases) for model in models}
+    processes = {m: start(m, gpu.multiprocessors, gpu.capability, cases, matmul_kernel) for m in models}
     facts = compiled_facts(root)
     maker = Report(gpu, facts, measured(root, gpu))
     return {
         "what": "counts of llmc's CUDA kernels and the bound that follows, by `make kernel-report`; nothing is timed",
         "gpu": gpu.name,
+        "others": [g.name for g in alike(gpu)],
         "nvcc": nvcc_version() if facts else "",
         "models": {model: maker.model(model, finish(process)) for model, process in processes.items()},
     }
@@ -195,12 +214,13 @@ def main() -> int:
     parser.add_argument("--gpu", choices=list(GPUS), default="H100")
     parser.add_argument("--models", default=",".join(BATCH), help="of " + ", ".join(BATCH))
     parser.add_argument("--cases", default="", metavar="PATTERN", help="only ops whose names match")
+    parser.add_argument("--matmul-kernel", choices=["auto", "mma", "wgmma"], default="auto")
     parser.add_argument("--kernels", action="store_true", help="also what the compiler made of each kernel")
     parser.add_argument("--json", type=Path, help="write the report there")
     args = parser.parse_args()
     root = require_clone("kernel-report")
     before = json.loads((root / FILE).read_text()) if (root / FILE).exists() and args.gpu == "H100" else {}
-    report = make_report(GPUS[args.gpu], args.models.split(","), args.cases)
+    report = make_report(GPUS[args.gpu], args.models.split(","), args.cases, args.matmul_kernel)
     if not report["nvcc"]:
         raise Error("no nvcc, or its objects are not built: make cuda-toolkit, then make kernel-report")
     print(step_table(report, before))

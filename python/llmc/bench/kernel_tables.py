@@ -52,6 +52,7 @@ def step_table(report: dict[str, Any], before: dict[str, Any]) -> str:
     parts = []
     for model, of in report["models"].items():
         old = before.get("models", {}).get(model, {})
+        others = "".join(f"; {gpu}: {n:,}" for gpu, n in of["step"].get("others_tokens_per_s", {}).items())
         step, was = of["step"], old.get("step", {}).get("percent")
         rows = [op_row(name, op, old.get("ops", {}).get(name, {}).get("percent")) for name, op in of["ops"].items()]
         parts.append(
@@ -59,7 +60,7 @@ def step_table(report: dict[str, Any], before: dict[str, Any]) -> str:
             + aligned([STEP_HEAD, *rows], left=(0, 6))
             + f"\nstep: floor {step['floor_us'] / 1e3:.1f} ms, bound {step['bound_us'] / 1e3:.1f} ms, floor / bound "
             f"{step['percent']:.0f}%{'' if was is None else f' (was {was:.0f}%)'}: at most {step['tokens_per_s']:,} "
-            "tokens/s\n"
+            f"tokens/s{others}\n"
         )
     return "\n".join(parts)
 
