@@ -29,27 +29,31 @@ struct WgmmaForward {
     static constexpr int kConsumers = 2, kWarps = 4;  // warpgroups, and warps of each
     static constexpr int kQueries = kConsumers * kTile, kThreads = kConsumers * kWarps * kWarp;
     static constexpr int kBlocks = kSize == 64 ? 2 : 1;  // of a multiprocessor, by registers
-    static constexpr int kAhead = 4, kStages = 2 + 2 * kAhead, kBoxes = kSize / kTile;
+    static constexpr int kStages = 5, kBoxes = kSize / kTile;
     static constexpr uint32_t kBoxBytes = kTile * kTile * 2;
     struct Operand {  // 64 rows, in boxes of 64 columns
         alignas(1024) bf16 data[kTile * kSize];
     };
+    struct Stage {  // what is multiplied in one round: keys of a tile, and values of the tile that came before it
+        Operand keys, values;
+    };
     struct Shared {
-        Operand q[kConsumers], stages[kStages];
+        Operand q[kConsumers];
+        Stage stages[kStages];
         Ring<kStages> ring;
         uint64_t queries;
     };
 };
 
-// The copies of a block, by one thread of its last warpgroup: those of a tile's keys, and then of the values of the tile
-// before it, as they are used. Rows after the end of a sequence are those of the next one, or zeros; they are masked.
+// The copies of a block, by one thread of its last warpgroup. Rows after the end of a sequence are those of the next one,
+// or zeros; they are masked.
 template <int kSize>
 struct AttentionLoader {
     using Traits = WgmmaForward<kSize>;
     typename Traits::Shared& s;
     const TensorMap* qkv;
     int row, column, channels;  // of the head's first query; C
-    int tile;                   // the next one of keys
+    int last, tile;             // of keys; the next one
     Position<Traits::kStages> at;
 
     GPU void load(typename Traits::Operand& to, uint64_t* barrier, int part, int of_tile) const {
@@ -58,24 +62,21 @@ struct AttentionLoader {
             tma_load(to.data + box * Traits::kTile * Traits::kTile, qkv, barrier,
                      part * channels + column + box * Traits::kTile, row + of_tile * Traits::kTile);
     }
-    GPU void load_stage(int part, int of_tile) {
-        s.ring.acquire(at, sizeof(typename Traits::Operand));
-        load(s.stages[at.slot], &s.ring.full[at.slot], part, of_tile);
-        at.advance();
-    }
-    GPU void load_next() {
-        if (tile < -1) return;
-        if (tile >= 0) load_stage(1, tile);
-        load_stage(2, tile + 1);
-        --tile;
-    }
-    // Queries of `count` tiles, the last of which is `tile`, and the first stages.
-    GPU void begin(int count) {
-        mbarrier_arrive_expect(&s.queries, count * int(sizeof(typename Traits::Operand)));
-        for (int i = 0; i < count; ++i) load(s.q[i], &s.queries, 0, tile + 1 - count + i);
-        load_stage(1, tile--);
+    GPU void load_queries(int first) const {
+        mbarrier_arrive_expect(&s.queries, (last + 1 - first) * int(sizeof(typename Traits::Operand)));
 #pragma unroll 1
-        for (int i = 0; i < Traits::kAhead; ++i) load_next();
+        for (int i = first; i <= last; ++i) load(s.q[i - first], &s.queries, 0, i);
+    }
+    // The first stage has no values, and the last one no keys.
+    GPU void load_stage() {
+        if (tile < -1) return;
+        const bool with_keys = tile >= 0, with_values = tile < last;
+        s.ring.acquire(at, (with_keys && with_values ? 2 : 1) * int(sizeof(typename Traits::Operand)));
+        auto& stage = s.stages[at.slot];
+        if (with_keys) load(stage.keys, &s.ring.full[at.slot], 1, tile);
+        if (with_values) load(stage.values, &s.ring.full[at.slot], 2, tile + 1);
+        --tile;
+        at.advance();
     }
 };
 
@@ -83,12 +84,11 @@ struct AttentionLoader {
 template <int kSize>
 struct AttentionConsumer {
     using Traits = WgmmaForward<kSize>;
-    using Stage = Position<Traits::kStages>;
     static constexpr int kTile = Traits::kTile;
     typename Traits::Shared& s;
     uint64_t keys, values;  // descriptors of the first stage as either
     float scale;
-    Stage at;
+    Position<Traits::kStages> at;
     uint32_t q[1][kSize / 16][4], p[kTile / 16][4];
     float score[1][kTile / 8][4], acc[1][kSize / 8][4] = {};
     Softmax<1> softmax;
@@ -96,7 +96,7 @@ struct AttentionConsumer {
     GPU AttentionConsumer(typename Traits::Shared& s, float logit_scale)
         : s(s),
           keys(wgmma_descriptor(shared_address(s.stages), 0, 1024)),
-          values(wgmma_descriptor(shared_address(s.stages), Traits::kBoxBytes, 1024)),
+          values(wgmma_descriptor(shared_address(&s.stages[0].values), Traits::kBoxBytes, 1024)),
           scale(fmaxf(fabsf(logit_scale) * kLog2e, kSmallestScale)) {}
 
     GPU void read_queries(int index, int warp, bool negative) {
@@ -108,31 +108,32 @@ struct AttentionConsumer {
         for (int k = 0; k < kSize / 16; ++k) ldmatrix_x4(q[0][k], (rows ^ 32 * (k % 4)) + k / 4 * Traits::kBoxBytes);
         if (negative) change_signs(q);
     }
-    GPU uint32_t stage_offset(const Stage& stage) const {
-        return uint32_t(stage.slot) * uint32_t(sizeof(typename Traits::Operand) / 16);
-    }
-    GPU void start_scores(const Stage& stage) {
-        const uint64_t b = keys + stage_offset(stage);
+    GPU uint32_t offset() const { return uint32_t(at.slot) * uint32_t(sizeof(typename Traits::Stage) / 16); }
+    GPU void start_scores() {
+        const uint64_t b = keys + offset();
 #pragma unroll
         for (int k = 0; k < kSize / 16; ++k)
             wgmma_m64k16<kTile, false>(score[0], q[0][k], b + (k / 4 * Traits::kBoxBytes + k % 4 * 32) / 16, k > 0);
         wgmma_commit();
     }
-    GPU void start_values(const Stage& stage) {
-        const uint64_t b = values + stage_offset(stage);
+    GPU void start_values() {
+        const uint64_t b = values + offset();
 #pragma unroll
         for (int k = 0; k < kTile / 16; ++k) wgmma_m64k16<kSize, true>(acc[0], p[k], b + k * 16 * 128 / 16, true);
         wgmma_commit();
     }
-    GPU Stage next() {
-        const Stage stage = at;
-        s.ring.wait(stage);
-        at.advance();
-        return stage;
-    }
-    GPU void release(const Stage& stage) {
-        if (lane_id() == 0) s.ring.release(stage);
+    GPU void wait() {
+        s.ring.wait(at);
         __syncwarp();
+    }
+    GPU void release() {
+        if (lane_id() == 0) s.ring.release(at);
+        __syncwarp();
+        at.advance();
+    }
+    GPU void skip() {
+        wait();
+        release();
     }
     GPU void pack() {
 #pragma unroll
@@ -140,13 +141,12 @@ struct AttentionConsumer {
     }
     // The tile at the diagonal. `ahead`: this lane's first key minus its first query.
     GPU void attend_diagonal(int ahead) {
-        const Stage stage = next();
-        __syncwarp();
+        wait();
         wgmma_fence();
-        start_scores(stage);
+        start_scores();
         wgmma_wait<0>();
         wgmma_results(score[0]);
-        release(stage);
+        release();
 #pragma unroll
         for (int j = 0; j < kTile / 8; ++j)
 #pragma unroll
@@ -157,33 +157,31 @@ struct AttentionConsumer {
         softmax.exponentials(score, scale);
         pack();
     }
-    // The values of the last tile, and the scores of the next one. Calls `load` when the products are issued.
+    // The next tile's scores, and the last one's values. `load` is called between the exponentials and the wait for the
+    // product with values: its branch keeps ptxas from moving exponentials after that wait.
     template <class Load>
     GPU void attend(Load&& load) {
-        const Stage of_keys = next(), of_values = next();
-        __syncwarp();
+        wait();
         wgmma_fence();
-        start_scores(of_keys);
-        start_values(of_values);
-        load();
+        start_scores();
+        start_values();
         wgmma_wait<1>();
         wgmma_results(score[0]);
-        release(of_keys);
         float correction[1][2];
         const bool grows = softmax.find_references(score, correction, scale);
         softmax.rescale_sums(correction);
         softmax.exponentials(score, scale);
+        load();
         wgmma_wait<0>();
         wgmma_results(acc[0]);
-        release(of_values);
+        release();
         if (grows) softmax.rescale(acc, correction);
         pack();
     }
     GPU void finish() {
-        const Stage stage = next();
-        __syncwarp();
+        wait();
         wgmma_fence();
-        start_values(stage);
+        start_values();
         wgmma_wait<0>();
         wgmma_results(acc[0]);
     }
@@ -215,21 +213,24 @@ __global__ void __launch_bounds__(WgmmaForward<kSize>::kThreads, WgmmaForward<kS
     if (diagonal > last) return;
 
     const int b = at.head / heads.heads, h = at.head % heads.heads;
-    AttentionLoader<kSize> loader{s, &qkv, b * heads.length, h * kSize, heads.heads * kSize, last};
+    AttentionLoader<kSize> loader{s, &qkv, b * heads.length, h * kSize, heads.heads * kSize, last, last};
     const bool loads = diagonal == last && threadIdx.x % (Traits::kWarps * kWarp) == 0;
-    if (loads) loader.begin(last - first + 1);
+    if (loads) {
+        loader.load_queries(first);
+#pragma unroll 1
+        for (int i = 0; i < Traits::kStages; ++i) loader.load_stage();
+    }
     __syncwarp();
     AttentionConsumer<kSize> consumer(s, logit_scale);
     const int row = warp % Traits::kWarps * 16;  // of this warp in the tile
     consumer.read_queries(index, warp % Traits::kWarps, logit_scale < 0);
-    if (diagonal < last) consumer.release(consumer.next());  // keys after all of these queries
+    if (diagonal < last) consumer.skip();  // keys after all of these queries
     consumer.attend_diagonal(2 * (lane_id() % 4) - row - lane_id() / 4);
-    if (diagonal < last) consumer.release(consumer.next());  // and their values
 #pragma unroll 1
     for (int tile = diagonal; tile > 0; --tile)
         consumer.attend([&] {
-            // Into the stages that were released one round ago: the other warpgroup may be as much later.
-            if (loads && tile < diagonal) loader.load_next();
+            // Into the stage that was released one round ago: the other warpgroup may be as much later.
+            if (loads && tile < diagonal) loader.load_stage();
             __syncwarp();
         });
     consumer.finish();
