@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(WgmmaForward<kSize>::kThreads, WgmmaForward<kS
 #pragma unroll 1
     for (int tile = diagonal; tile > 0; --tile)
         consumer.attend([&] {
-            // Into the stage that was released one round ago: the other warpgroup may be as much later.
+            // Into the stage that was released two rounds ago: the other warpgroup may be a round later.
             if (loads && tile < diagonal) loader.load_stage();
             __syncwarp();
         });
