@@ -1,22 +1,24 @@
 // Causal flash attention on Hopper (compute capability 9.0a), forward: wgmma fed by TMA, for heads of 64 and 128 channels.
 // Shah et al., "FlashAttention-3", 2024; formulas in llmc/ops/ops.h, the softmax in forward_bf16.h.
 //
-// A block computes 128 queries of one head: two consumer warpgroups of 64, and one warp that issues the copies. Keys and
-// values come in tiles of 64 through one ring, from the diagonal to the first: so only the first tile of a warpgroup is
-// masked, and of that nothing outside of 64 x 64 is computed. Queries and probabilities are in registers, as the operand
-// A of both products.
+// A block computes 128 queries of one head: two warpgroups of 64. Keys and values come in tiles of 64 through a ring, from
+// the diagonal to the first: so only the first tile of a warpgroup is masked, and of that nothing outside of 64 x 64 is
+// computed. Queries and probabilities are in registers, as the operand A of both products. One thread of the last
+// warpgroup issues the copies: with a warp for them, one of the four schedulers would have five warps of two blocks,
+// which leaves 96 registers a thread instead of 128, and 122 are needed.
 //
-// Clocks of a multiprocessor for 64 queries, 64 keys, 64 channels; the four of a warp's scheduler at a time:
+// Clocks of a multiprocessor for 64 queries, 64 keys, 64 channels, from cuobjdump -sass for sm_90a:
 //   tensor cores   4096 FLOP                                                                          256
 //   exponentials   16                                                                                 256
 //   shared memory  128 bytes: 8 KB of K and of V read by each warpgroup, written once for both        192
-//   issue          4 instructions
-// With Q in shared memory it would be 256 for shared memory, too.
+//   issue          4 instructions; 221 a warp                                                        221
+// With Q in shared memory it would be 256 for shared memory, too. Heads of 128 channels: 512, 256, 384; their 170
+// registers allow one block.
 //
 // Two units are busy all the time only if they overlap. A warpgroup issues the scores of the next tile together with the
 // product with values of this one, and the softmax of the former runs while the latter is computed; and two blocks on a
 // multiprocessor (64 channels) are four warpgroups that wait for nothing of each other but the ring's stages. They also
-// hide the start and the end of a block, which at T = 1024 has 9 tiles on average.
+// hide the start and the end of a block, whose warpgroups have 8.5 tiles on average at T = 1024.
 #pragma once
 #include "llmc/cuda/attention/forward_bf16.h"
 #include "llmc/cuda/matmul/pipeline.h"

@@ -1,5 +1,6 @@
 // Instructions of compute capability 9.0a (Hopper): barriers in shared memory that count bytes, bulk copies of tiles
-// (TMA), matrix products of a warpgroup (wgmma), clusters. matmul/wgmma.h is made of them.
+// (TMA), matrix products of a warpgroup (wgmma), clusters. matmul/wgmma.h and
+// attention/forward_wgmma.h are made of them.
 // tests/cuda/conformance.cu checks that they mean the same here and in the emulator; its product is a minimal Hopper
 // matmul. Reference: "Parallel thread execution ISA", sections mbarrier, cp.async.bulk.tensor, wgmma.
 #pragma once
