@@ -110,6 +110,7 @@ MEMORY_BOUND = [
 ]
 FP32_PRODUCT = r"matmul_fp32_kernel<"
 WGMMA = r"matmul_wgmma_kernel<"
+ATTENTION_WGMMA = r"attention_forward_wgmma_kernel<"
 READS_ONLY = [
     r"attention_delta_kernel<",
     r"sum_squares_kernel",
@@ -147,7 +148,9 @@ def test_everything_is_compiled_for_both_architectures(reports):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, WGMMA, r"cast_kernel<"])
+@pytest.mark.parametrize(
+    "pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, WGMMA, ATTENTION_WGMMA, r"cast_kernel<"]
+)
 def test_no_spills_in_hot_kernels(reports, pattern):
     for kernel, used in matching(reports, pattern).items():
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
@@ -342,6 +345,29 @@ def test_wgmma_kernels(reports, sass):
         assert total(opcodes, "USETMAXREG") == 2 and total(opcodes, "LDL|STL") == 0, f"{name}: {opcodes}"
         assert total(opcodes, r"MEMBAR\.ALL\.GPU") <= 2 + (of_a == 2), f"{name}: {opcodes}"  # cluster_sync, a turn
         assert reports[architecture, name]["registers"] == 168, f"{name}: {reports[architecture, name]}"
+
+
+@needs_nvcc
+def test_attention_on_wgmma(reports, sass, instructions):
+    """The first tile's scores, the loop of both products, the last tile's values; registers for as many blocks as the
+    launch bounds plan; and between the two waits of the loop all exponentials, so that products with values overlap
+    with them."""
+    for (architecture, name), opcodes in matching(sass, ATTENTION_WGMMA).items():
+        if architecture != "sm_90a":
+            continue
+        size = 64 if "<64>" in name else 128
+        assert total(opcodes, r"HGMMA\.64x64x16\.F32\.BF16") == 16, f"{name}: {opcodes}"
+        assert total(opcodes, r"HGMMA\.64x128x16\.F32\.BF16") == (0 if size == 64 else 8), f"{name}: {opcodes}"
+        assert opcodes["UTMALDG.2D"] >= 3 * size // 64 and total(opcodes, "LDL|STL|LDSM") == size // 16, (
+            f"{name}: {opcodes}"
+        )
+        assert total(opcodes, r"MEMBAR\.ALL\.GPU") == 0, f"{name}: {opcodes}"
+        assert reports[architecture, name]["registers"] <= (128 if size == 64 else 255), f"{name}: {opcodes}"
+        code = instructions[architecture, name]
+        waits = [i for i, text in enumerate(code) if opcode(text).startswith("WARPGROUP.DEPBAR")]
+        pending = next(n for n, i in enumerate(waits) if code[i].endswith("0x1"))
+        between = Counter(map(opcode, code[waits[pending] : waits[pending + 1]]))
+        assert between["MUFU.EX2"] >= 32, f"{name}: {between}"
 
 
 @needs_nvcc

@@ -62,6 +62,9 @@ EXPECTED = {
     "fence_proxy_async followed" + HERE,
     "wgmma of different operands": "wgmma: the threads of a warpgroup give different operands" + HERE,
     "wgmma outside shared memory": "wgmma: an operand is outside shared memory" + HERE,
+    "wgmma of registers that change": "wgmma: registers of A were written before a wait for the product" + HERE,
+    "wgmma of registers without a fence": "wgmma: no wgmma_fence between wgmma_wait and a product whose A is in "
+    "registers" + HERE,
     "TMA without a fence": "TMA: no mbarrier_init_fence followed the initialisation of mbarriers" + HERE,
     "TMA misaligned": "TMA: the tile is not 1024-byte aligned" + HERE,
     "TMA of host memory": "TMA: the tensor map's matrix is not in memory of the GPU" + HERE,

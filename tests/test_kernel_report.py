@@ -94,6 +94,12 @@ def test_a_block_alone_takes_its_main_loop_and_its_epilogue():
     assert seconds == pytest.approx((tensor + epilogue) / H100.clock)
 
 
+def test_warpgroups_with_exponentials_in_their_loop_take_no_turns():
+    exponentials = kernel(events={"wgmma": 2048.0 * 1000, "exp2": 16.0 * 2000})
+    seconds = bound_of(exponentials, facts() | {"loop": LOOP | {"mufu": 8}}, H100).seconds
+    assert seconds * H100.clock == pytest.approx(2000 + 400)
+
+
 def test_resident_blocks_hide_each_others_epilogues():
     one, two = (bound_of(kernel(blocks=n * 132), facts(), H100) for n in (1, 2))
     tensor = 2 * 8 * MMA_ROUNDS * 4 / 0.63

@@ -100,6 +100,10 @@ compare(*(np.concatenate([r[k].ravel() for k in ("dinp", "dweight", "dbias")]) f
     "attention": """
 x = normal(1, 300, 3 * 64)
 compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
+    "attention on wgmma": """
+emulated.choose_matmul_kernel("auto")
+x = normal(1, 600, 3 * 64)
+compare(*(b.attention_forward(x, num_heads=1, logit_scale=0.1, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
     "attention backward": """
 qkv, dout = normal(1, 300, 3 * 9 * 32), normal(1, 300, 9 * 32)  # 9 heads: two use the memory of another one's dq
 forward = cpu.attention_forward(qkv, num_heads=9, logit_scale=0.2, dtype=DTYPE)
@@ -311,6 +315,39 @@ BUGS = {
         "emu", "llmc/cuda/matmul/problem.h", "if (threadIdx.x == 0) store_release(",
         "if (threadIdx.x == 0 && piece.turn > 0) store_release(",
         "weight gradient", "fp32", r"deadlock[^$]*waits for wait_for_value",
+    ),
+    "stage of attention read before its copy is complete": (
+        "tsan", "llmc/cuda/attention/forward_wgmma.h", "        s.ring.wait(at);\n", "",
+        "attention on wgmma", "bf16", r"data race[^$]*attention_forward_wgmma_kernel",
+    ),
+    "queries read before their copy is complete": (
+        "emu", "llmc/cuda/attention/forward_wgmma.h", "mbarrier_wait(&s.queries, 0);", "mbarrier_wait(&s.queries, 1);",
+        "attention on wgmma", "bf16", "wrong result",
+    ),
+    "stage of attention released before wgmma has read it": (
+        "tsan", "llmc/cuda/attention/forward_wgmma.h",
+        "        wgmma_wait<0>();\n        wgmma_results(acc[0]);\n        release();",
+        "        release();\n        wgmma_wait<0>();\n        wgmma_results(acc[0]);",
+        "attention on wgmma", "bf16", r"data race[^$]*attention_forward_wgmma_kernel",
+    ),
+    "stage of attention released by one warp only": (
+        "emu", "llmc/cuda/attention/forward_wgmma.h", "if (lane_id() == 0) s.ring.release(at);",
+        "if (threadIdx.x % 128 == 0) s.ring.release(at);",
+        "attention on wgmma", "bf16", r"deadlock[^$]*mbarrier",
+    ),
+    "no fence before a product of probabilities": (
+        "emu", "llmc/cuda/attention/forward_wgmma.h",
+        "        wgmma_fence();\n        start_scores();\n        start_values();",
+        "        start_scores();\n        start_values();",
+        "attention on wgmma", "bf16", "no wgmma_fence between wgmma_wait and a product whose A is in registers",
+    ),
+    "probabilities overwritten while they are multiplied": (
+        "emu", "llmc/cuda/attention/forward_wgmma.h", "        load();\n", "        load();\n        pack();\n",
+        "attention on wgmma", "bf16", "registers of A were written before a wait",
+    ),
+    "scores used before they are computed": (
+        "emu", "llmc/cuda/attention/forward_wgmma.h", "        wgmma_wait<1>();", "        wgmma_wait<2>();",
+        "attention on wgmma", "bf16", "wrong result",
     ),
     "dq added before it is the block's turn": (
         "tsan", "llmc/cuda/attention/backward_bf16.h", "wait_until_above(progress + warp_id(), tile);", "tile + 1;",

@@ -25,13 +25,16 @@ struct WarpgroupProduct {
     uint64_t a, b;  // descriptors
     int columns;    // of D and B
     bool a_by_columns, b_by_rows;
-    bool add;  // to D, else D is overwritten
+    bool add;                               // to D, else D is overwritten
+    const uint32_t* a_registers = nullptr;  // or null: A is in shared memory
+    uint32_t a_issued[4] = {};              // what they held when the product was issued
 };
 struct PendingProducts {
     std::vector<WarpgroupProduct> open;
     std::deque<std::vector<WarpgroupProduct>> groups;
     int64_t committed = 0, finished = 0;  // groups
     bool fenced = false;                  // wgmma.fence since the kernel's start
+    bool registers_fenced = false;        // wgmma.fence since the last wait, after which registers may be written
     char order[2];
     bool empty() const { return open.empty() && groups.empty(); }
 };

@@ -172,6 +172,8 @@ void fence_proxy(const Location& where) {
 void issue_product(const WarpgroupProduct& product, const Location& where) {
     need(gpu().wgmma, "wgmma", where);
     if (!self().products.fenced) fail_at(where, "wgmma: no wgmma_fence before the first product");
+    if (product.a_registers && !self().products.registers_fenced)
+        fail_at(where, "wgmma: no wgmma_fence between wgmma_wait and a product whose A is in registers");
     self().where = where;
     const Quiet quiet;
     self().products.open.push_back(product);
@@ -179,7 +181,7 @@ void issue_product(const WarpgroupProduct& product, const Location& where) {
 
 void fence_products(const Location& where) {
     need(gpu().wgmma, "wgmma.fence", where);
-    self().products.fenced = true;
+    self().products.fenced = self().products.registers_fenced = true;
 }
 
 void set_registers(int registers, const Location& where) {
@@ -220,6 +222,7 @@ void wait_for_products(int most_pending, const Location& where) {
     const int64_t needed = me.products.committed - most_pending;
     me.waits_for = "wgmma";
     me.where = where;
+    me.products.registers_fenced = false;
     for (int i = 0; i < kWarpgroup; ++i)
         while (group[i].products.committed < needed) yield();
     order_acquire(&group->products.order[0]);

@@ -99,8 +99,16 @@ inline void fence_proxy_async(Location where = Location::current()) { emulator::
 
 template <int kColumns, bool kAByColumns, bool kBByRows>
 void wgmma_m64k16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add, Location where = Location::current()) {
-    static_assert(kColumns % 8 == 0 && kColumns <= 256);
+    static_assert(kColumns == 8 || kColumns == 256);
     emulator::issue_product({d, a, b, kColumns, kAByColumns, kBByRows, add}, where);
 }
+template <int kColumns, bool kBByRows>
+void wgmma_m64k16(float (&d)[kColumns / 8][4], const uint32_t (&a)[4], uint64_t b, bool add,
+                  Location where = Location::current()) {
+    static_assert(kColumns == 64 || kColumns == 128);
+    emulator::issue_product({d[0], 0, b, kColumns, false, kBByRows, add, a, {a[0], a[1], a[2], a[3]}}, where);
+}
+template <int kTiles>
+void wgmma_results(float (&)[kTiles][4]) {}
 
 }  // namespace llmc::gpu

@@ -1,4 +1,5 @@
-// The products of wgmma: both operands are read from shared memory once for all 128 threads of a warpgroup.
+// The products of wgmma: operands in shared memory are read once for all 128 threads of a warpgroup.
+#include <bit>
 #include <cstring>
 
 #include "llmc/emulator/counters.h"
@@ -51,6 +52,18 @@ void read(Block& block, const Operand& operand, int count, float* out, int mn_st
         }
 }
 
+// Register r of lane l of warp w: A[16 w + l / 4 + 8 (r % 2)][2 (l % 4) + 8 (r / 2), +1].
+void read_registers(const WarpgroupProduct* const (&of_thread)[128], float (&a)[kRows][kDepth]) {
+    for (int t = 0; t < 128; ++t)
+        for (int r = 0; r < 4; ++r) {
+            const uint32_t pair = of_thread[t]->a_registers[r];
+            if (pair != of_thread[t]->a_issued[r])
+                fail("wgmma: registers of A were written before a wait for the product");
+            float* row = a[t / 32 * 16 + t % 32 / 4 + 8 * (r % 2)] + 2 * (t % 4) + 8 * (r / 2);
+            row[0] = std::bit_cast<float>(pair << 16), row[1] = std::bit_cast<float>(pair & 0xffff0000u);
+        }
+}
+
 // The operand is read as 8 x 8 matrices: eight rows of 16 bytes at a time.
 void count_operand([[maybe_unused]] const Block& block, [[maybe_unused]] const Operand& operand,
                    [[maybe_unused]] int count) {
@@ -96,21 +109,29 @@ void multiply(const float (&a)[kRows][kDepth], const float (&b)[kDepth][256],
 void multiply_warpgroup(Block& block, const WarpgroupProduct* const (&of_thread)[128]) {
     const WarpgroupProduct& first = *of_thread[0];
     for (const WarpgroupProduct* p : of_thread)
-        if (p->a != first.a || p->b != first.b || p->columns != first.columns || p->add != first.add)
+        if (p->a != first.a || p->b != first.b || p->columns != first.columns || p->add != first.add ||
+            !p->a_registers != !first.a_registers)
             fail("wgmma: the threads of a warpgroup give different operands");
     float a[kRows][kDepth], b[kDepth][256];
-    const Operand of_a(first.a, first.a_by_columns), of_b(first.b, first.b_by_rows);
-    read(block, of_a, kRows, &a[0][0], kDepth, 1);
+    const Operand of_b(first.b, first.b_by_rows);
+    if (first.a_registers) {
+        read_registers(of_thread, a);
+    } else {
+        const Operand of_a(first.a, first.a_by_columns);
+        read(block, of_a, kRows, &a[0][0], kDepth, 1);
+        count_operand(block, of_a, kRows);
+    }
     read(block, of_b, first.columns, &b[0][0], 1, 256);
     count(Event::wgmma, uint64_t(kRows * first.columns * kDepth));
-    count_operand(block, of_a, kRows);
     count_operand(block, of_b, first.columns);
     if (first.columns == 256)
         multiply<256>(a, b, of_thread);
-    else if (first.columns == 8)
-        multiply<8>(a, b, of_thread);
+    else if (first.columns == 128)
+        multiply<128>(a, b, of_thread);
+    else if (first.columns == 64)
+        multiply<64>(a, b, of_thread);
     else
-        fail("wgmma: the emulator has 8 and 256 columns");
+        multiply<8>(a, b, of_thread);
 }
 
 }  // namespace llmc::emulator

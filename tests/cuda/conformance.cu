@@ -501,6 +501,63 @@ void test_hopper(const char* name) {
                      sums.values() == product(a, ones, M, 8, K, kAByColumns, true));
 }
 
+// A (64 x 128) in registers, a box of 64 columns and kColumns rows of B along K at a time, or boxes of 64 rows.
+template <int kColumns>
+struct RegistersShared {
+    alignas(1024) bf16 b[2 * kColumns * 64];
+    uint64_t full;
+};
+template <int kColumns, bool kBByRows>
+__global__ void __launch_bounds__(128)
+    registers_kernel(float* d, const bf16* a, const __grid_constant__ TensorMap b_map) {
+    launch_bounds<128>();
+#if LLMC_HAS_HOPPER
+    constexpr int kK = 128, kBox = kBByRows ? 64 * 64 : kColumns * 64;
+    auto& s = shared<RegistersShared<kColumns>>();
+    const int t = int(threadIdx.x), lane = t % 32, row = t / 32 * 16 + lane / 4;
+    if (t == 0) {
+        mbarrier_init(&s.full, 1);
+        mbarrier_init_fence();
+        mbarrier_arrive_expect(&s.full, kK * kColumns * 2);
+        for (int i = 0; i < 2; ++i)
+            for (int n = 0; n < (kBByRows ? kColumns : 64); n += 64)
+                tma_load(s.b + i * kColumns * 64 + n * 64, &b_map, &s.full, kBByRows ? n : 64 * i,
+                         kBByRows ? 64 * i : 0);
+    }
+    __syncthreads();
+    uint32_t fragments[kK / 16][4];
+    for (int k = 0; k < kK / 16; ++k)
+        for (int r = 0; r < 4; ++r)
+            fragments[k][r] = load4(a + (row + r % 2 * 8) * kK + 16 * k + r / 2 * 8 + 2 * (lane % 4));
+    float acc[kColumns / 8][4];
+    mbarrier_wait(&s.full, 0);
+    __syncwarp();
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kK / 16; ++k) {
+        const uint32_t b = shared_address(s.b) + uint32_t(k / 4 * kColumns * 128 + k % 4 * (kBByRows ? 16 * 128 : 32));
+        wgmma_m64k16<kColumns, kBByRows>(acc, fragments[k], wgmma_descriptor(b, kBox * 2, 1024), k > 0);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_results(acc);
+    for (int j = 0; j < kColumns / 8; ++j)
+        for (int e = 0; e < 4; ++e) d[(row + 8 * (e / 2)) * kColumns + 8 * j + 2 * (lane % 4) + e % 2] = acc[j][e];
+#endif
+}
+
+template <int kColumns, bool kBByRows>
+void test_registers(const char* name) {
+    const int M = 64, K = 128;
+    const auto a = integers(M * K), b = integers(kColumns * K, 3000);
+    Array<bf16> da(a), db(b);
+    Array<float> d(size_t(M * kColumns));
+    const TensorMap map = kBByRows ? tensor_map(db.data(), K, kColumns, kColumns, 64)
+                                   : tensor_map(db.data(), kColumns, K, K, kColumns);
+    launch({1, 128, sizeof(RegistersShared<kColumns>)}, registers_kernel<kColumns, kBByRows>, d.data(), da.data(), map);
+    report(name, d.values() == product(a, b, M, kColumns, K, false, kBByRows));
+}
+
 }  // namespace
 
 int main() {
@@ -524,6 +581,10 @@ int main() {
             test_hopper<false, false>("mbarrier, TMA, multicast, wgmma: both operands along K");
             test_hopper<false, true>("mbarrier, TMA, multicast, wgmma: B along N");
             test_hopper<true, true>("mbarrier, TMA, multicast, wgmma: A along M, B along N");
+            test_registers<64, false>("wgmma with A in registers, 64 columns, B along K");
+            test_registers<64, true>("wgmma with A in registers, 64 columns, B along N");
+            test_registers<128, false>("wgmma with A in registers, 128 columns, B along K");
+            test_registers<128, true>("wgmma with A in registers, 128 columns, B along N");
         } else {
             std::printf("-      Hopper's instructions: not on compute capability %d\n", compute_capability());
         }

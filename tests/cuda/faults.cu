@@ -136,6 +136,25 @@ __global__ void wgmma_kernel(float* out, Wgmma right) {
     wgmma_wait<0>();
     out[threadIdx.x] = acc[0];
 }
+// A in registers: written before the wait, or after it and not fenced.
+__global__ void wgmma_registers_kernel(float* out, bool waits) {
+    Scratch& s = shared<Scratch>();
+    float acc[8][4] = {};
+    uint32_t a[4] = {};
+    auto* words = reinterpret_cast<uint32_t*>(s.bytes);
+    for (int i = 0; i < 16; ++i) words[16 * threadIdx.x + i] = 0;
+    fence_proxy_async();
+    __syncthreads();
+    const uint64_t descriptor = wgmma_descriptor(shared_address(s.bytes), 0, 1024);
+    wgmma_fence();
+    wgmma_m64k16<64, false>(acc, a, descriptor, true);
+    wgmma_commit();
+    if (waits) wgmma_wait<0>();
+    a[0] = 1;
+    if (waits) wgmma_m64k16<64, false>(acc, a, descriptor, true);
+    wgmma_wait<0>();
+    out[threadIdx.x] = acc[0][0];
+}
 __global__ void late_arrive_kernel(int* out) {  // at a block of the cluster that has ended
     Scratch& s = shared<Scratch>();
     if (threadIdx.x == 0) mbarrier_init(&s.barrier[0], 8);
@@ -363,6 +382,16 @@ const std::map<std::string, std::function<void()>> kFaults = {
      [] {
          Memory m;
          run(wgmma_kernel, 128, m.as<float>(), Wgmma{.inside = false});
+     }},
+    {"wgmma of registers that change",
+     [] {
+         Memory m;
+         run(wgmma_registers_kernel, 128, m.as<float>(), false);
+     }},
+    {"wgmma of registers without a fence",
+     [] {
+         Memory m;
+         run(wgmma_registers_kernel, 128, m.as<float>(), true);
      }},
     {"TMA without a fence", [] { tma(0, false, nullptr); }},
     {"TMA misaligned", [] { tma(128, true, nullptr); }},

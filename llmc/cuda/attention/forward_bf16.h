@@ -60,6 +60,15 @@ struct Softmax {
     template <int kN8, int kOut>
     GPU void update(float (&score)[kM16][kN8][4], float (&out)[kM16][kOut][4], float scale) {
         float correction[kM16][2];
+        if (find_references(score, correction, scale)) {
+            rescale_sums(correction);
+            rescale(out, correction);
+        }
+        exponentials(score, scale);
+    }
+    // By which factor sums and results of each row have to be rescaled; whether one of this lane's rows has to be.
+    template <int kN8>
+    GPU bool find_references(const float (&score)[kM16][kN8][4], float (&correction)[kM16][2], float scale) {
         bool grows = false;
 #pragma unroll
         for (int i = 0; i < kM16; ++i)
@@ -75,17 +84,25 @@ struct Softmax {
                 if (row_grows) reference[i][half] = largest;
                 grows |= row_grows;
             }
-        if (grows)
+        return grows;
+    }
+    GPU void rescale_sums(const float (&correction)[kM16][2]) {
 #pragma unroll
-            for (int i = 0; i < kM16; ++i)
+        for (int i = 0; i < kM16; ++i)
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    sum[i][half] *= correction[i][half];
+            for (int half = 0; half < 2; ++half) sum[i][half] *= correction[i][half];
+    }
+    template <int kOut>
+    GPU static void rescale(float (&out)[kM16][kOut][4], const float (&correction)[kM16][2]) {
 #pragma unroll
-                    for (int j = 0; j < kOut; ++j)
+        for (int i = 0; i < kM16; ++i)
 #pragma unroll
-                        for (int e = 0; e < 2; ++e) out[i][j][2 * half + e] *= correction[i][half];
-                }
+            for (int j = 0; j < kOut; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) out[i][j][e] *= correction[i][e / 2];
+    }
+    template <int kN8>
+    GPU void exponentials(float (&score)[kM16][kN8][4], float scale) {
 #pragma unroll
         for (int i = 0; i < kM16; ++i)
 #pragma unroll

@@ -1,5 +1,6 @@
 // Instructions of compute capability 9.0a (Hopper): barriers in shared memory that count bytes, bulk copies of tiles
-// (TMA), matrix products of a warpgroup (wgmma), clusters. matmul/wgmma.h is made of them.
+// (TMA), matrix products of a warpgroup (wgmma), clusters. matmul/wgmma.h and
+// attention/forward_wgmma.h are made of them.
 // tests/cuda/conformance.cu checks that they mean the same here and in the emulator; its product is a minimal Hopper
 // matmul. Reference: "Parallel thread execution ISA", sections mbarrier, cp.async.bulk.tensor, wgmma.
 #pragma once
@@ -87,6 +88,11 @@ GPU void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* b
 
 // --- wgmma: D (64 x columns, fp32, in the registers of 128 threads) = A (64 x 16) B (16 x columns) + D or 0 ---
 
+#define LLMC_D8(i)                                                                                              \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+        "+f"(d[i + 7])
+#define LLMC_D32(i) LLMC_D8(i), LLMC_D8(i + 8), LLMC_D8(i + 16), LLMC_D8(i + 24)
+
 // d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e]. The operands are in shared
 // memory, given by descriptors, the same in all 128 threads; kAByColumns: A is stored as (K, M), kBByRows: B is stored
 // as (K, N), otherwise both along K. `add`: to D, else D is overwritten.
@@ -94,10 +100,6 @@ template <int kColumns, bool kAByColumns, bool kBByRows>
 GPU void wgmma_m64k16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
     static_assert(kColumns == 8 || kColumns == 256);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define LLMC_D8(i)                                                                                              \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
-        "+f"(d[i + 7])
-#define LLMC_D32(i) LLMC_D8(i), LLMC_D8(i + 8), LLMC_D8(i + 16), LLMC_D8(i + 24)
     if constexpr (kColumns == 8)
         asm volatile(
             "{ .reg .pred add; setp.ne.b32 add, %6, 0;"
@@ -118,9 +120,50 @@ GPU void wgmma_m64k16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add
             "}, %128, %129, add, 1, 1, %131, %132; }"
             : LLMC_D32(0), LLMC_D32(32), LLMC_D32(64), LLMC_D32(96)
             : "l"(a), "l"(b), "r"(int(add)), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+#endif
+}
+#define LLMC_TILE(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+#define LLMC_TILES8(i)                                                                                      \
+    LLMC_TILE(i), LLMC_TILE(i + 1), LLMC_TILE(i + 2), LLMC_TILE(i + 3), LLMC_TILE(i + 4), LLMC_TILE(i + 5), \
+        LLMC_TILE(i + 6), LLMC_TILE(i + 7)
+// The same with A in registers, and D in tiles of 8 columns; warp w has rows 16 w ... 16 w + 15 of both, as mma_m16n8k16
+// has its rows. Neither A nor D may be touched until wgmma_wait.
+template <int kColumns, bool kBByRows>
+GPU void wgmma_m64k16(float (&d)[kColumns / 8][4], const uint32_t (&a)[4], uint64_t b, bool add) {
+    static_assert(kColumns == 64 || kColumns == 128);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    if constexpr (kColumns == 64)
+        asm volatile(
+            "{ .reg .pred add; setp.ne.b32 add, %37, 0;"
+            "  wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+            "%24,%25,%26,%27,%28,%29,%30,%31"
+            "}, {%32,%33,%34,%35}, %36, add, 1, 1, %38; }"
+            : LLMC_TILES8(0)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(int(kBByRows)));
+    else
+        asm volatile(
+            "{ .reg .pred add; setp.ne.b32 add, %69, 0;"
+            "  wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+            "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+            "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+            "}, {%64,%65,%66,%67}, %68, add, 1, 1, %70; }"
+            : LLMC_TILES8(0), LLMC_TILES8(8)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(int(kBByRows)));
+#endif
+}
+#undef LLMC_TILES8
+#undef LLMC_TILE
 #undef LLMC_D32
 #undef LLMC_D8
-#endif
+// After wgmma_wait, before ordinary uses of D: the compiler knows nothing of what was waited for.
+template <int kTiles>
+GPU void wgmma_results(float (&d)[kTiles][4]) {
+#pragma unroll
+    for (auto& tile : d)
+#pragma unroll
+        for (float& x : tile) asm volatile("" : "+f"(x)::"memory");
 }
 // Needed before the first product after ordinary writes to its registers or to shared memory.
 GPU void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -36,6 +36,7 @@ struct Ring {
     // A consumer.
     GPU void wait(const Position<kStages>& at) { gpu::mbarrier_wait(&full[at.slot], at.parity); }
     GPU void release(const Position<kStages>& at, int rank) { gpu::mbarrier_arrive_at(&empty[at.slot], rank); }
+    GPU void release(const Position<kStages>& at) { gpu::mbarrier_arrive(&empty[at.slot]); }  // without a cluster
 };
 
 }  // namespace llmc::cuda

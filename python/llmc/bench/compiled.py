@@ -23,7 +23,7 @@ as often as the loop runs if that is a constant (trips.py), else once; `uncounte
   guard is not taken (nor in the epilogue).
 - Main loop: the loop with the most tensor-core instructions once round, the inner of two nested loops unless the outer
   has more than twice as many (an outer loop over tiles may have a few of its own). The way round has the most
-  tensor-core instructions and asynchronous copies, then the fewest instructions. Only blocks with at least a quarter as
+  tensor-core instructions and copies by cp.async, then the fewest instructions. Only blocks with at least a quarter as
   many tensor-core instructions as the largest must be visited: the few of column sums, which have conditions of their
   own, are not. Without tensor cores: the innermost loop with the most instructions once round, by the longest way.
 - Epilogue: the longest path that leaves that way round and returns to its header, or ends the kernel, without another
@@ -118,7 +118,7 @@ class Kernel:
         def shortest(node: int) -> Weight:
             block = blocks[node]
             products = block.tensor if block.tensor >= heavy else 0
-            copies = sum(i.is_async_copy for i in block.instructions)
+            copies = sum(i.name == "LDGSTS" for i in block.instructions)  # bulk copies are one thread's
             return -block.slow, products + copies, -len(block.instructions)
 
         return best_cycle(self.graph.next, loop, shortest if heavy else self.longest)

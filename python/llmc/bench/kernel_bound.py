@@ -11,8 +11,8 @@ and of the whole GPU:
   latency  of loads: bytes / bytes in flight (resident warps times the loads that a warp issues before it waits)
 
 A kernel with a main loop on tensor cores and an epilogue: within one block they do not overlap, so the block takes
-the sum of the slower unit of each ("phases"). Other resident blocks, or the second consumer of a warp-specialised
-kernel, fill the gaps: R of them take at least R times the sum over both phases in the busiest unit. The bound is the
+the sum of the slower unit of each ("phases"). Other resident blocks, or the second consumer of the warp-specialised
+matmul, fill the gaps: R of them take at least R times the sum over both phases in the busiest unit. The bound is the
 larger of the two. The busiest multiprocessor counts: with few blocks it has ceil(blocks / multiprocessors) of them.
 
 A bound is no prediction: dependencies between instructions, L2, clocks under power limits and launches are not in it.
@@ -140,7 +140,7 @@ def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, d
         per_multiprocessor = math.ceil(per_multiprocessor / R) * min(R, math.ceil(per_multiprocessor))
     units = {unit: sum(phase.get(unit, 0.0) for phase in found) for unit in ("tensor", "shared", "issue", "special")}
     overlapped = max(units.values())
-    if launch.events.get("wgmma"):
+    if launch.events.get("wgmma") and not (facts.get("loop") or {}).get("mufu"):
         serial = consumers_clocks(*found)
     else:
         serial = sum(max(clocks for unit, clocks in phase.items() if unit != "times") for phase in found)
