@@ -249,6 +249,8 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         }
     }
     cluster_sync();  // a block whose stages others fill and release must not end before them
+#else
+    __trap();  // on a 9.0 too, if the driver compiles PTX although there is code (CUDA_FORCE_PTX_JIT=1)
 #endif
 }
 
