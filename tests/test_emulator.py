@@ -77,6 +77,10 @@ EXPECTED = {
     "mbarrier count": "mbarrier: a count of 0, 1 to" + r" \d+ are possible" + HERE,
     "mbarrier bytes": "mbarrier: 1048576 expected bytes, a phase counts up to 1048575" + HERE,
     "registers that nobody gives up": r"deadlock[^$]*registers of other warps \(setmaxnreg\)",
+    # In a shuffled schedule threads may begin to wait when both phases are over.
+    "mbarrier phase missed": "mbarrier: a thread that waits has missed the end of a phase, and the next one is over too"
+    + HERE
+    + "|deadlock[^$]*waits for mbarrier",
     "arrival at a block that has ended": "mbarrier: block 1 of the cluster has ended, and its memory" + HERE,
     "wait for a value in shared memory": OF_GLOBAL.format("wait_for_value", "in shared memory"),
     "wait for a value that no block stores": r"deadlock: 256 threads wait for ever[^$]*waits for wait_for_value: block",

@@ -171,3 +171,26 @@ def test_weight_gradients_have_the_same_bits_in_every_schedule(dtype, kernel, mu
         assert done.returncode == 0, done.stderr
         found.add(done.stdout)
     assert len(found) == 1
+
+
+SHORT_BURSTS = """
+import sys
+sys.path[:0] = ["python"]
+import numpy as np, llmc
+emulated = llmc.backend("emulated")
+emulated.choose_matmul_kernel("wgmma")
+ones = np.ones((600, 320), np.float32)
+for C in (64, 128, 192, 320):  # 1, 2, 3 steps, 2 and 3
+    out = emulated.matmul_forward(ones[:, :C], ones[:520, :C], dtype="bf16")["out"]
+    assert (out == C).all(), C
+"""
+
+
+@pytest.mark.skipif("emulated" not in llmc.backends(), reason="not built: run make module-emu")
+@pytest.mark.parametrize("seed", [3, 9, 11])  # in which a turn that one warp ended for all four would be missed
+def test_consumers_take_turns_in_short_bursts(seed):
+    environment = dict(os.environ, LLMC_EMULATOR=f"capability=90 multiprocessors=2 shuffle=1 seed={seed}")
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_BURSTS], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,8 @@ Limits gpu() { return limits(options().capability); }
 
 struct MBarrier {
     uint32_t phase : 1, count : 15, pending : 16;
-    int32_t bytes;  // expected and not yet arrived; negative: arrived before they were expected
+    int32_t bytes : 24;   // expected and not yet arrived; negative: arrived before they were expected
+    uint32_t phases : 8;  // that are over, modulo 256
 };
 static_assert(sizeof(MBarrier) == sizeof(uint64_t));
 constexpr int kMostArrivals = (1 << 15) - 1;  // 2^20 - 1 on a GPU
@@ -44,6 +45,7 @@ char* order_of(uint64_t* barrier, uint32_t phase) { return reinterpret_cast<char
 void finish_phase(MBarrier& m) {
     if (m.pending > 0 || m.bytes != 0) return;
     m.phase ^= 1;
+    m.phases += 1;
     m.pending = m.count;
 }
 
@@ -93,7 +95,7 @@ void mbarrier_initialise(uint64_t* barrier, int count, const Location& where) {
     if (count < 1 || count > kMostArrivals)
         fail_at(where, "mbarrier: a count of " + std::to_string(count) + ", 1 to " + std::to_string(kMostArrivals) +
                            " are possible");
-    at(barrier) = {0, uint32_t(count), uint32_t(count), 0};
+    at(barrier) = {0, uint32_t(count), uint32_t(count), 0, 0};
     self().block->unfenced_barriers = true;
 }
 
@@ -124,7 +126,12 @@ void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where) {
     count(Event::mbarrier_wait);
     self().waits_for = "mbarrier";
     self().where = where;
-    while (int(at(barrier).phase) == parity) yield();
+    const uint32_t before = at(barrier).phases;
+    while (int(at(barrier).phase) == parity) {
+        if (at(barrier).phases != before)
+            fail_at(where, "mbarrier: a thread that waits has missed the end of a phase, and the next one is over too");
+        yield();
+    }
     order_acquire(order_of(barrier, uint32_t(parity)));
 }
 

@@ -98,6 +98,14 @@ __global__ void wait_kernel(int* out) {
     mbarrier_wait(&s.barrier[0], 0);
     out[0] = 1;
 }
+__global__ void two_phases_kernel(int* out) {  // are over before the first warp has seen the end of one
+    Scratch& s = shared<Scratch>();
+    if (threadIdx.x == 0) mbarrier_init(&s.barrier[0], 1);
+    __syncthreads();
+    if (warp_id() == 0) mbarrier_wait(&s.barrier[0], 0);
+    for (int i = 0; i < 2 && threadIdx.x == 32; ++i) mbarrier_arrive(&s.barrier[0]);
+    out[threadIdx.x] = 1;
+}
 __global__ void registers_kernel(int* out) {  // one warpgroup of three gives nothing up
     raise_registers<232>();
     out[threadIdx.x] = 1;
@@ -415,6 +423,11 @@ const std::map<std::string, std::function<void()>> kFaults = {
      [] {
          Memory m;
          run(barrier_bytes_kernel, 1, m.as<int>(), 1 << 20);
+     }},
+    {"mbarrier phase missed",
+     [] {
+         Memory m;
+         run(two_phases_kernel, 64, m.as<int>());
      }},
     {"registers that nobody gives up",
      [] {

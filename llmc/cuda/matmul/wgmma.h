@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     constexpr bool kDivided = kAddsUp<Epilogue>;
     if (threadIdx.x == 0) {
         s.ring.initialise(kCluster * kConsumers * kWarpgroup / kWarp);
-        for (uint64_t& turn : s.turn) mbarrier_init(&turn, 1);
+        for (uint64_t& turn : s.turn) mbarrier_init(&turn, kWarpgroup / kWarp);
     }
     if (kAByColumns && warp_id() == 1) {
         for (int i = lane; i < 8 * kDepth / 2; i += kWarp) s.ones[i] = 0x3f803f80u;
@@ -223,7 +223,9 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
                 else
                     consumer.template multiply_burst<false>(s, step, end);
                 step = end;
-                if (threadIdx.x % kWarpgroup == 0) mbarrier_arrive(&s.turn[1 - index]);
+                // By each warp: with one arrival, a short burst of the other consumer could end the phase after the one that
+                // a slow warp of this one still waits for.
+                if (lane == 0) mbarrier_arrive(&s.turn[1 - index]);
                 consumer.finish_burst(s);
             }
             Epilogue apply = epilogue;
@@ -247,6 +249,8 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         }
     }
     cluster_sync();  // a block whose stages others fill and release must not end before them
+#else
+    __trap();  // on a 9.0 too, if the driver compiles PTX although there is code (CUDA_FORCE_PTX_JIT=1)
 #endif
 }
 
