@@ -1,6 +1,7 @@
 // The functions of llmc/cuda/gpu/hopper.h on the CPU. Bulk copies are done some rounds after their issue. The products
 // of a warpgroup are computed, for all 128 threads at once, when one of its threads waits for them, so that memory that
-// is reused too early gives a wrong result. Not modelled: fence.proxy.async, other swizzles and shapes.
+// is reused too early gives a wrong result. Operands that ordinary stores wrote need a fence.proxy.async. Not modelled:
+// other swizzles and shapes.
 #pragma once
 #include "llmc/core/tensor.h"
 #include "llmc/emulator/numerics.h"
