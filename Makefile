@@ -268,7 +268,7 @@ test-avx2:            ## every test as on a processor without AVX-512: the kerne
 	ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell LLMC_CPU_ISA=avx2 $(MAKE) --no-print-directory test
 test-sanitizers: venv-dev  ## the CUDA kernels, emulated, under ThreadSanitizer and AddressSanitizer
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
-	LLMC_SANITIZE_ALL=1 $(PYTHON) -m pytest tests/test_sanitizers.py
+	LLMC_SANITIZE_ALL=1 $(PYTHON) -m pytest tests/test_sanitizers.py tests/test_planted_bugs.py
 figures: venv         ## the figures, tables and data of mup.md, from new runs (a quarter of an hour)
 	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2
 	@scripts/figures.sh

@@ -53,7 +53,10 @@ def dtype(request):
 
 
 # All tests of a file run in one worker: start the longest files first, so that they do not run alone at the end.
-LONGEST = [f"test_{name}.py" for name in ("sanitizers", "emulated_training", "mutations", "parity", "gpu_check")]
+LONGEST = [
+    f"test_{name}.py"
+    for name in ("planted_bugs", "sanitizers", "emulated_training", "mutations", "parity", "gpu_check")
+]
 
 
 def pytest_collection_modifyitems(items):
