@@ -190,8 +190,8 @@ PY_FLAGS  = $(FLAGS) $$($(PYTHON) -m pybind11 --includes) -fvisibility=hidden
 BINDING_OBJECTS = $(COMMON_OBJECTS) $(patsubst %.cpp,$(PY_BUILD)/%.o,$(BINDING))
 $(PY_BUILD)/flags: FORCE | python
 	@mkdir -p $(@D)
-	@{ echo '$(ALL_FLAGS)'; $(PYTHON) -VV; $(PYTHON) -m pybind11 --includes --version; } > $@.new; \
-	 if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+	@{ echo '$(ALL_FLAGS)'; $(PYTHON) -VV; $(PYTHON) -m pybind11 --includes --version; } > $@.$$$$; \
+	 if cmp -s $@.$$$$ $@; then rm $@.$$$$; else mv $@.$$$$ $@; fi
 $(PY_BUILD)/llmc/bind/%.o: llmc/bind/%.cpp $(PY_BUILD)/flags | headers
 	@mkdir -p $(@D)
 	$(CXX) $(PY_FLAGS) -MMD -MP -c $< -o $@

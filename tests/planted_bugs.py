@@ -55,9 +55,6 @@ PROBES["wgmma, short bursts, shuffled"] = """
 emulated.choose_matmul_kernel("wgmma")
 x, w = normal(1100, 64), normal(1040, 64)
 compare(emulated.matmul_forward(x, w, dtype=DTYPE)["out"], cpu.matmul_forward(x, w, dtype=DTYPE)["out"])"""
-PROBES["wgmma, gradients, shuffled"] = PROBES[
-    "wgmma, gradients"
-]  # in order, the two blocks of a cluster end in the same round
 PREAMBLE = """
 import sys
 sys.path[:0] = ["python", "tests"]
@@ -203,10 +200,6 @@ BUGS = {
         "emu", "llmc/cuda/matmul/wgmma.h", "if (lane_id() < kCluster) s.ring.release(last, lane_id());",
         "if (lane_id() == 0) s.ring.release(last, 0);",
         "wgmma", "bf16", "more arrivals|deadlock",
-    ),
-    "block that ends before the cluster": (
-        "emu", "llmc/cuda/matmul/wgmma.h", "    cluster_sync();  // a block", "    // a block",
-        "wgmma, gradients, shuffled", "bf16", "has ended",
     ),
     "no fence before wgmma": (
         "emu", "llmc/cuda/matmul/wgmma.h", "            wgmma_fence();\n            multiply<kSums>(0",

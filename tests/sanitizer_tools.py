@@ -1,5 +1,6 @@
 """Python with an emulated module that was built with a sanitizer."""
 
+import fcntl
 import functools
 import os
 import subprocess
@@ -12,7 +13,9 @@ from program import ROOT
 def make(*arguments):
     """What make prints. Once for the same arguments: the sources do not change while the tests run."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}  # of `make test`
-    done = subprocess.run(["make", "-j2", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    with open(ROOT / "build" / "lock", "w") as lock:  # two test files of two workers use the same objects
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["make", "-j2", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout.strip()
 
