@@ -140,7 +140,7 @@ def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, d
         per_multiprocessor = math.ceil(per_multiprocessor / R) * min(R, math.ceil(per_multiprocessor))
     units = {unit: sum(phase.get(unit, 0.0) for phase in found) for unit in ("tensor", "shared", "issue", "special")}
     overlapped = max(units.values())
-    if launch.events.get("wgmma") and not (facts.get("loop") or {}).get("mufu"):
+    if launch.events.get("wgmma") and not (facts.get("loop") or {}).get("mufu") and len(found) == 2:
         serial = consumers_clocks(*found)
     else:
         serial = sum(max(clocks for unit, clocks in phase.items() if unit != "times") for phase in found)
