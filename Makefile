@@ -226,9 +226,9 @@ $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
 $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so $(BUILD)/count/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
-.PHONY: run test cuda-objects cuda-tests kernel-report test-slow test-avx2 test-sanitizers figures gpu-check bench lint help clean FORCE \
-        module module-emu module-cuda module-asan module-tsan module-count headers toolchain cuda-toolkit python venv venv-dev \
-        options stubs tidy
+.PHONY: run test cuda-objects cuda-tests kernel-report test-slow test-avx2 test-sanitizers figures gpu-check bench lint \
+        help clean FORCE module module-emu module-cuda module-asan module-tsan module-count headers toolchain \
+        cuda-toolkit python venv venv-dev options stubs tidy
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
 	@scripts/setup.sh headers

@@ -4,10 +4,11 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -66,6 +67,12 @@ struct Counters {
 Counters g_counters;  // one worker only: grid.cpp sees to that
 unsigned g_launches = 0;
 
+size_t distinct(std::vector<uint64_t>& v) {
+    std::sort(v.begin(), v.end());
+    v.erase(std::unique(v.begin(), v.end()), v.end());
+    return v.size();
+}
+
 template <class Sector>
 void touch(Counters& c, Sector begin, Sector end, bool write) {
     Traffic* traffic = nullptr;
@@ -91,44 +98,42 @@ void count_sectors(Counters& c, const Request& r, int bytes, bool write, Total& 
             sectors.push_back((r.address[lane] + uint64_t(b)) / 32);
         }
     }
-    const auto distinct = [](std::vector<uint64_t>& v) {
-        std::sort(v.begin(), v.end());
-        v.erase(std::unique(v.begin(), v.end()), v.end());
-        return v.size();
-    };
     const uint64_t useful = distinct(words) * uint64_t(unit);
     total.add({1, distinct(sectors), (useful + 31) / 32, useful});
     touch(c, sectors.begin(), sectors.end(), write);
 }
 
-// Wavefronts of rows of at most 16 bytes that are served together.
+// The words of rows of at most 16 bytes that are served together, in order, each once.
 template <class Address>
-int wavefronts(int count, int bytes, Address&& address, std::vector<uint64_t>& all) {
-    uint64_t words[32 * 4];
-    int used = 0, in_bank[32] = {}, most = 0;
+int distinct_words(int count, int bytes, Address&& address, uint64_t (&words)[32 * 4]) {
+    int used = 0;
     for (int i = 0; i < count; ++i)
         for (int b = 0; b < std::max(bytes, 4); b += 4) words[used++] = (address(i) + uint64_t(b)) / 4;
     std::sort(words, words + used);
-    used = int(std::unique(words, words + used) - words);
-    for (int i = 0; i < used; ++i) most = std::max(most, ++in_bank[words[i] % 32]);
-    all.insert(all.end(), words, words + used);
-    return most;
+    return int(std::unique(words, words + used) - words);
+}
+uint64_t wavefronts(const uint64_t* words, int count) {
+    int in_bank[32] = {}, most = 0;
+    for (int i = 0; i < count; ++i) most = std::max(most, ++in_bank[words[i] % 32]);
+    return uint64_t(most);
 }
 
 void count_wavefronts(const Request& r, int bytes, Total& total) {
-    static thread_local std::vector<uint64_t> words;
-    words.clear();
+    static thread_local std::vector<uint64_t> all;
+    all.clear();
     const int together = bytes >= 16 ? 8 : bytes == 8 ? 16 : 32;
     uint64_t actual = 0;
     for (int first = 0; first < 32; first += together) {
         int lanes[32], count = 0;
         for (int lane = first; lane < first + together; ++lane)
             if (r.lanes >> lane & 1) lanes[count++] = lane;
-        if (count) actual += uint64_t(wavefronts(count, bytes, [&](int i) { return r.address[lanes[i]]; }, words));
+        uint64_t words[32 * 4];
+        const int used = distinct_words(count, bytes, [&](int i) { return r.address[lanes[i]]; }, words);
+        actual += wavefronts(words, used);
+        all.insert(all.end(), words, words + used);
     }
-    std::sort(words.begin(), words.end());
-    words.erase(std::unique(words.begin(), words.end()), words.end());
-    total.add({1, actual, (words.size() + 31) / 32, words.size() * 4});
+    const uint64_t useful = distinct(all);
+    total.add({1, actual, (useful + 31) / 32, useful * 4});
 }
 
 void close(Counters& c, Site& site, const Request& r) {
@@ -148,12 +153,11 @@ bool is_counted(const Launch& launch, unsigned block) {
     return block < cluster || block + cluster >= blocks_of(launch);
 }
 
-std::string json(const Total& t) {
-    char text[160];
-    std::snprintf(text, sizeof text, "{\"requests\": %lu, \"actual\": %lu, \"ideal\": %lu, \"bytes\": %lu}",
-                  static_cast<unsigned long>(t.requests), static_cast<unsigned long>(t.actual),
-                  static_cast<unsigned long>(t.ideal), static_cast<unsigned long>(t.bytes));
-    return text;
+nlohmann::json json(const Total& t) {
+    return {{"requests", t.requests}, {"actual", t.actual}, {"ideal", t.ideal}, {"bytes", t.bytes}};
+}
+std::string name_of(bool shared, bool write, int access) {
+    return std::string(shared ? "shared" : "global") + (write ? " write " : " read ") + kAccesses[access];
 }
 
 // Bytes from the start of the program or module that has this code, which `nm` and `addr2line` count from too.
@@ -163,33 +167,35 @@ uint64_t offset_in_module(const void* code) {
     return uint64_t(static_cast<const char*>(code) - static_cast<const char*>(info.dli_fbase));
 }
 
-// {"global read plain": {...}, ...} and the instructions that are furthest from ideal.
-std::string totals_json(const Counters& c) {
+// {"global read plain": {...}, ...}
+nlohmann::json memory_json(const Counters& c) {
     std::map<std::string, Total> totals;
-    const auto name = [](bool shared, bool write, int access) {
-        return std::string(shared ? "shared" : "global") + (write ? " write " : " read ") + kAccesses[access];
-    };
-    std::vector<std::pair<uint64_t, const std::pair<const void* const, Site>*>> wasteful;
-    for (const auto& entry : c.sites) {
-        const Site& s = entry.second;
-        totals[name(s.shared, s.write, int(s.access))].add(s.total);
-        if (s.total.actual > s.total.ideal) wasteful.push_back({s.total.actual - s.total.ideal, &entry});
-    }
+    for (const auto& [at, s] : c.sites) totals[name_of(s.shared, s.write, int(s.access))].add(s.total);
     for (int access = 0; access < kAccessCount; ++access)
         for (int shared = 0; shared < 2; ++shared)
             for (int write = 0; write < 2; ++write)
                 if (const Total& t = c.without_lanes[access][shared][write]; t.requests)
-                    totals[name(shared, write, access)].add(t);
-    std::string text = "\"memory\": {";
-    for (const auto& [key, total] : totals) text += (text.back() == '{' ? "\"" : ", \"") + key + "\": " + json(total);
-    text += "}, \"sites\": [";
-    std::sort(wasteful.begin(), wasteful.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-    for (size_t i = 0; i < std::min<size_t>(wasteful.size(), 5); ++i) {
-        const auto& [site, s] = *wasteful[i].second;
-        text += (i ? ", {" : "{") + std::string("\"at\": ") + std::to_string(offset_in_module(site)) +
-                ", \"what\": \"" + name(s.shared, s.write, int(s.access)) + "\", \"total\": " + json(s.total) + "}";
+                    totals[name_of(shared, write, access)].add(t);
+    nlohmann::json found = nlohmann::json::object();
+    for (const auto& [name, total] : totals) found[name] = json(total);
+    return found;
+}
+
+// The instructions that are furthest from ideal.
+nlohmann::json wasteful_json(const Counters& c) {
+    std::vector<std::pair<uint64_t, const void*>> wasted;
+    for (const auto& [at, s] : c.sites)
+        if (s.total.actual > s.total.ideal) wasted.push_back({s.total.actual - s.total.ideal, at});
+    std::sort(wasted.rbegin(), wasted.rend());
+    wasted.resize(std::min<size_t>(wasted.size(), 5));
+    nlohmann::json found = nlohmann::json::array();
+    for (const auto& [waste, at] : wasted) {
+        const Site& s = c.sites.at(at);
+        found.push_back({{"at", offset_in_module(at)},
+                         {"what", name_of(s.shared, s.write, int(s.access))},
+                         {"total", json(s.total)}});
     }
-    return text + "]";
+    return found;
 }
 
 void start_anew(const Launch& launch) {
@@ -199,21 +205,21 @@ void start_anew(const Launch& launch) {
 
 void write_line(const Counters& c) {
     const Launch& l = c.launch;
-    std::string events, traffic;
-    for (int i = 0; i < kEventCount; ++i)
-        events += std::string(i ? ", \"" : "\"") + kEvents[i] + "\": " + std::to_string(c.events[i]);
-    for (const auto& [begin, of] : c.allocations)
-        traffic += (traffic.empty() ? "[" : ", [") + std::to_string(of.bytes) + ", " + std::to_string(of.once[0]) +
-                   ", " + std::to_string(of.once[1]) + "]";
-    std::FILE* file = std::fopen(std::getenv("LLMC_COUNTS"), "a");
-    if (!file) return;
-    std::fprintf(file,
-                 "{\"kernel\": %lu, \"launch\": %u, \"blocks\": %u, \"counted\": %u, \"threads\": %u, \"shared\": %zu, "
-                 "\"cluster\": %d, \"events\": {%s}, \"traffic\": [%s], %s}\n",
-                 static_cast<unsigned long>(offset_in_module(l.kernel)), g_launches, blocks_of(l), c.counted,
-                 l.block.x * l.block.y * l.block.z, l.shared, l.cluster, events.c_str(), traffic.c_str(),
-                 totals_json(c).c_str());
-    std::fclose(file);
+    nlohmann::json events, traffic = nlohmann::json::array();
+    for (int i = 0; i < kEventCount; ++i) events[kEvents[i]] = c.events[i];
+    for (const auto& [begin, of] : c.allocations) traffic.push_back({of.bytes, of.once[0], of.once[1]});
+    const nlohmann::json line = {{"kernel", offset_in_module(l.kernel)},
+                                 {"launch", g_launches},
+                                 {"blocks", blocks_of(l)},
+                                 {"counted", c.counted},
+                                 {"threads", l.block.x * l.block.y * l.block.z},
+                                 {"shared", l.shared},
+                                 {"cluster", l.cluster},
+                                 {"events", events},
+                                 {"traffic", traffic},
+                                 {"memory", memory_json(c)},
+                                 {"sites", wasteful_json(c)}};
+    std::ofstream(std::getenv("LLMC_COUNTS"), std::ios::app) << line << "\n";
 }
 
 }  // namespace
@@ -248,13 +254,15 @@ void count_access(const void* p, int bytes, bool write, Access access, const voi
 
 void count_shared_rows(const void* const* rows, int count, bool write, Access access) {
     if (!counting()) return;
-    std::vector<uint64_t> words;
     const unsigned char* shared = self().block->shared;
     uint64_t actual = 0;
-    for (int first = 0; first < count; first += 8)
-        actual += uint64_t(wavefronts(
-            std::min(8, count - first), 16,
-            [&](int i) { return uint64_t(static_cast<const unsigned char*>(rows[first + i]) - shared); }, words));
+    for (int first = 0; first < count; first += 8) {
+        const auto address = [&](int i) {
+            return uint64_t(static_cast<const unsigned char*>(rows[first + i]) - shared);
+        };
+        uint64_t words[32 * 4];
+        actual += wavefronts(words, distinct_words(std::min(8, count - first), 16, address, words));
+    }
     g_counters.without_lanes[int(access)][1][write].add(
         {1, actual, uint64_t(count * 16 + 127) / 128, uint64_t(count) * 16});
 }
@@ -327,25 +335,14 @@ void range(const void* p, unsigned long bytes, bool write, const char* site) {
     void __tsan_write##n(void* p) { ordinary(p, n, true, __builtin_return_address(0)); }           \
     void __tsan_unaligned_read##n(void* p) { ordinary(p, n, false, __builtin_return_address(0)); } \
     void __tsan_unaligned_write##n(void* p) { ordinary(p, n, true, __builtin_return_address(0)); }
-#define LLMC_ATOMIC(n, T)                                                                                          \
-    T __tsan_atomic##n##_load(const volatile T* p, int) {                                                          \
-        ordinary(const_cast<const T*>(p), n / 8, false, __builtin_return_address(0));                              \
-        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                               \
-    }                                                                                                              \
-    void __tsan_atomic##n##_store(volatile T* p, T v, int) {                                                       \
-        ordinary(const_cast<const T*>(p), n / 8, true, __builtin_return_address(0));                               \
-        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                                                  \
-    }                                                                                                              \
-    T __tsan_atomic##n##_fetch_add(volatile T* p, T v, int) {                                                      \
-        ordinary(const_cast<const T*>(p), n / 8, true, __builtin_return_address(0));                               \
-        return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);                                                         \
-    }                                                                                                              \
-    T __tsan_atomic##n##_exchange(volatile T* p, T v, int) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); } \
-    int __tsan_atomic##n##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {                    \
-        return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
-    }                                                                                                              \
-    int __tsan_atomic##n##_compare_exchange_weak(volatile T* p, T* expected, T v, int, int) {                      \
-        return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
+#define LLMC_ATOMIC(n, T)                                                             \
+    T __tsan_atomic##n##_load(const volatile T* p, int) {                             \
+        ordinary(const_cast<const T*>(p), n / 8, false, __builtin_return_address(0)); \
+        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                  \
+    }                                                                                 \
+    void __tsan_atomic##n##_store(volatile T* p, T v, int) {                          \
+        ordinary(const_cast<const T*>(p), n / 8, true, __builtin_return_address(0));  \
+        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                     \
     }
 
 extern "C" {
@@ -353,8 +350,6 @@ void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
-void __tsan_vptr_read(void**) {}
-void __tsan_atomic_thread_fence(int) {}
 void __tsan_read_range(void* p, unsigned long n) {
     range(p, n, false, static_cast<const char*>(__builtin_return_address(0)));
 }
@@ -368,6 +363,5 @@ LLMC_ACCESS(8)
 LLMC_ACCESS(16)
 LLMC_ATOMIC(8, unsigned char)
 LLMC_ATOMIC(32, unsigned)
-LLMC_ATOMIC(64, unsigned long)
 }
 #endif

@@ -13,7 +13,6 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include "llmc/emulator/language.h"
 
 namespace llmc::emulator {
@@ -31,8 +30,8 @@ constexpr bool kCounts = true;
 #define LLMC_UNCOUNTED __attribute__((no_sanitize("thread")))  // its accesses are not the kernel's
 void count(Event event, uint64_t times = 1);
 void count_access(const void* p, int bytes, bool write, Access access, const void* site);
-// `bytes` of shared memory read or written together, without lanes: a row of a bulk copy, a matrix of an operand. Each
-// address is one of 16 bytes.
+// Without lanes: 16 bytes of shared memory at each address, eight served together, as a row of a bulk copy or a matrix of
+// an operand; and bytes of global memory that follow each other.
 void count_shared_rows(const void* const* rows, int count, bool write, Access access);
 void count_global_bytes(const void* p, size_t bytes, bool write, Access access);
 
@@ -62,6 +61,8 @@ void end_counting();
 constexpr bool kCounts = false;
 #define LLMC_UNCOUNTED
 inline void count(Event, uint64_t = 1) {}
+inline void count_shared_rows(const void* const*, int, bool, Access) {}
+inline void count_global_bytes(const void*, size_t, bool, Access) {}
 inline bool is_wanted(const Launch&, unsigned) { return true; }
 inline void begin_counting_grid(const Launch&) {}
 inline void begin_counting_block(unsigned) {}

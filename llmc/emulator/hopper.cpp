@@ -59,8 +59,7 @@ void copy_box(Block& block, uint32_t to, const gpu::TensorMap& map, int column, 
             const bf16* source = map.matrix + r * map.stride + c;
             for (int k = 0; r >= 0 && r < map.rows && k < 8; ++k)
                 if (c + k >= 0 && c + k < map.columns) chunk[k] = source[k];
-            uint32_t offset = to + uint32_t(i * 64 + j) * 2;
-            offset ^= (offset >> 7 & 7) << 4;
+            const uint32_t offset = swizzled(to + uint32_t(i * 64 + j) * 2);
             record_write(block.shared + offset, sizeof chunk);
             const Quiet quiet;
             std::memcpy(block.shared + offset, chunk, sizeof chunk);
@@ -69,18 +68,15 @@ void copy_box(Block& block, uint32_t to, const gpu::TensorMap& map, int column, 
 }
 
 // Of a copy: what it reads, once for all blocks of the cluster, and writes to each of them.
-void count_box([[maybe_unused]] const gpu::TensorMap& map, [[maybe_unused]] int column, [[maybe_unused]] int row,
-               [[maybe_unused]] const unsigned char* to, [[maybe_unused]] int blocks) {
-#ifdef LLMC_EMULATOR_COUNT
+void count_box(const gpu::TensorMap& map, int column, int row, const unsigned char* to, int blocks) {
     for (int i = 0; i < map.box_rows; ++i) {
         const void* chunks[8];
-        for (int j = 0; j < 8; ++j) chunks[j] = to + i * 128 + (j ^ i % 8) * 16;
+        for (int j = 0; j < 8; ++j) chunks[j] = to + swizzled(uint32_t(i * 128 + j * 16));
         for (int block = 0; block < blocks; ++block) count_shared_rows(chunks, 8, true, Access::bulk);
         const int64_t r = int64_t{row} + i, columns = std::min<int64_t>(64, map.columns - column);
         if (r < 0 || r >= map.rows || column < 0 || columns <= 0) continue;
         count_global_bytes(map.matrix + r * map.stride + column, size_t(columns) * sizeof(bf16), false, Access::bulk);
     }
-#endif
 }
 
 }  // namespace
@@ -146,7 +142,7 @@ void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* bar
     if (to % 1024) fail("TMA: the tile is not 1024-byte aligned");
     const int64_t bytes = int64_t{map.box_rows} * 128;
     if (to < 0 || to + bytes > int64_t(self().block->shared_bytes)) fail("TMA: the tile is outside shared memory");
-    count_box(map, column, row, static_cast<const unsigned char*>(destination), std::popcount(ranks));
+    if (kCounts) count_box(map, column, row, static_cast<const unsigned char*>(destination), std::popcount(ranks));
     BulkCopies& copies = cluster().bulk_copies;
     order_release(&copies.order);
     const Quiet quiet;

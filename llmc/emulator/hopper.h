@@ -31,6 +31,8 @@ void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where);
 void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* barrier, int column, int row,
                      uint16_t ranks, const Location& where);
 std::vector<unsigned char>& async_view(Block& block);
+// The 128-byte swizzle of byte offsets: TMA writes by it, and wgmma reads.
+constexpr uint32_t swizzled(uint32_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
 void fence_proxy(const Location& where);
 void issue_product(const WarpgroupProduct& product, const Location& where);
 // Computes the products of a warpgroup's 128 threads, which are the same but for their registers.

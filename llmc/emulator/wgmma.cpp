@@ -37,8 +37,7 @@ void read(Block& block, const Operand& operand, int count, float* out, int mn_st
     const int step = operand.along_mn ? mn_step : k_step;
     for (int mn = 0; mn < count; mn += mn_chunk)
         for (int k = 0; k < kDepth; k += k_chunk) {
-            uint32_t offset = operand.offset(mn, k);
-            offset ^= (offset >> 7 & 7) << 4;
+            const uint32_t offset = swizzled(operand.offset(mn, k));
             bf16 chunk[8];
             if (offset + sizeof chunk > block.shared_bytes) fail("wgmma: an operand is outside shared memory");
             record_read(block.shared + offset, sizeof chunk);
@@ -65,19 +64,16 @@ void read_registers(const WarpgroupProduct* const (&of_thread)[128], float (&a)[
 }
 
 // The operand is read as 8 x 8 matrices: eight rows of 16 bytes at a time.
-void count_operand([[maybe_unused]] const Block& block, [[maybe_unused]] const Operand& operand,
-                   [[maybe_unused]] int count) {
-#ifdef LLMC_EMULATOR_COUNT
+void count_operand(const Block& block, const Operand& operand, int count) {
+    if (!kCounts) return;
     std::vector<const void*> rows;
     for (int mn = 0; mn < count; mn += 8)
         for (int k = 0; k < kDepth; k += 8)
             for (int i = 0; i < 8; ++i) {
-                uint32_t offset = operand.along_mn ? operand.offset(mn, k + i) : operand.offset(mn + i, k);
-                offset ^= (offset >> 7 & 7) << 4;
-                rows.push_back(block.shared + offset);
+                const uint32_t row = operand.along_mn ? operand.offset(mn, k + i) : operand.offset(mn + i, k);
+                rows.push_back(block.shared + swizzled(row));
             }
     count_shared_rows(rows.data(), int(rows.size()), false, Access::wgmma);
-#endif
 }
 
 // d[4 j + 2 half + e] of warp w, lane l: D[16 w + 8 half + l / 4][8 j + 2 (l % 4) + e].

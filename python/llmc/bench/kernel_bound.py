@@ -86,11 +86,22 @@ def special_functions(launch: Launch) -> float:
     return sum(launch.events.get(name, 0.0) for name in ("exp2", "tanh", "rsqrt", "reciprocal"))
 
 
+UNITS = ("tensor", "shared", "issue", "special")
 Phase = dict[str, float]  # clocks of a block by unit
 
 
-def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> list[Phase]:
-    """Main loop and epilogue of a kernel on tensor cores; one phase of others."""
+class Phases(NamedTuple):
+    """Main loop and epilogue of a kernel on tensor cores; of others all is `main`."""
+
+    main: Phase
+    epilogue: Phase
+    epilogues: float = 0  # how often the warps of a block run it, in all
+
+    def serial(self) -> float:
+        return sum(max(phase.values(), default=0.0) for phase in (self.main, self.epilogue))
+
+
+def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> Phases:
     warps = launch.threads / 32
     mma, wgmma = launch.events.get("mma", 0.0), launch.events.get("wgmma", 0.0)
     tensor = mma * MMA / (gpu.tensor * gpu.mma_share) + wgmma / gpu.tensor
@@ -102,14 +113,14 @@ def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> list[Phase]:
         in_loop = special if loop.get("mufu") else 0.0
         main = {"tensor": tensor, "shared": wavefronts, "issue": issued / ISSUE, "special": in_loop}
         times = epilogues(launch, epilogue)
-        after = {"issue": times * epilogue.get("instructions", 0) / ISSUE, "special": special - in_loop, "times": times}
-        return [main, after]
+        after = {"issue": times * epilogue.get("instructions", 0) / ISSUE, "special": special - in_loop}
+        return Phases(main, after, times)
     path = facts.get("path") or {}
     static = path.get("loads", 0) + path.get("stores", 0) + path.get("async_copies", 0)
     repeats = max(1.0, launch.total("global", "requests") / (warps * static)) if static else 1.0  # of loops
     issued = repeats * warps * path.get("instructions", 0)
     special = max(special, repeats * launch.threads * path.get("mufu", 0) / SPECIAL)
-    return [{"shared": wavefronts, "issue": issued / ISSUE, "special": special}]
+    return Phases({"shared": wavefronts, "issue": issued / ISSUE, "special": special}, {})
 
 
 def epilogues(launch: Launch, epilogue: dict[str, Any]) -> float:
@@ -123,12 +134,12 @@ def resident(launch: Launch, facts: dict[str, Any], gpu: Gpu, architecture: str 
     return resident_blocks(architecture or gpu.architecture, launch.threads, registers, launch.shared)
 
 
-def consumers_clocks(main: Phase, after: Phase) -> float:
+def consumers_clocks(found: Phases) -> float:
     """Of a block of wgmma.h: two consumer warpgroups take turns of a burst, and the epilogue of one is hidden under a
-    burst of the other; but the last one has nothing to hide under. `after`: of all warps, and a warpgroup has four."""
-    hidden = BURST * after["times"] / 4
-    epilogue = max(after["issue"], after["special"])
-    return max(main.values()) + max(0.0, epilogue - hidden) + min(epilogue / max(1.0, after["times"] / 4), BURST)
+    burst of the other; but the last one has nothing to hide under. A warpgroup has four warps."""
+    epilogues = found.epilogues / 4
+    clocks = max(found.epilogue.values())
+    return max(found.main.values()) + max(0.0, clocks - BURST * epilogues) + min(clocks / max(1.0, epilogues), BURST)
 
 
 def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, dict[str, float]]:
@@ -138,13 +149,12 @@ def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, d
     per_multiprocessor = launch.blocks / gpu.multiprocessors
     if per_multiprocessor < 8 * R:
         per_multiprocessor = math.ceil(per_multiprocessor / R) * min(R, math.ceil(per_multiprocessor))
-    units = {unit: sum(phase.get(unit, 0.0) for phase in found) for unit in ("tensor", "shared", "issue", "special")}
+    units = {unit: found.main.get(unit, 0.0) + found.epilogue.get(unit, 0.0) for unit in UNITS}
     overlapped = max(units.values())
-    if launch.events.get("wgmma") and not (facts.get("loop") or {}).get("mufu") and len(found) == 2:
-        serial = consumers_clocks(*found)
+    if launch.events.get("wgmma") and found.epilogues and not facts["loop"]["mufu"]:  # attention has some in its loop
+        serial = consumers_clocks(found)
     else:
-        serial = sum(max(clocks for unit, clocks in phase.items() if unit != "times") for phase in found)
-        serial /= min(R, math.ceil(launch.blocks / gpu.multiprocessors))
+        serial = found.serial() / min(R, math.ceil(launch.blocks / gpu.multiprocessors))
     alone = {unit: clocks * per_multiprocessor for unit, clocks in units.items()}
     return per_multiprocessor * max(overlapped, serial), alone | {"phases": per_multiprocessor * serial}
 

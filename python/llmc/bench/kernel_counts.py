@@ -13,6 +13,7 @@ chooses the module.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -35,8 +36,6 @@ ROWS = 10672  # of the logits of a chunk: as many as fit a GiB
 # The first launches of these ops make their inputs.
 PREPARED = {"attention_backward": r"attention_forward", "layernorm_backward": r"^forward_"}
 NEEDS_ALL_BLOCKS = ("embedding_backward",)  # its kernels take what others sorted
-
-
 MMA = 16 * 8 * 16  # multiply-adds of mma.m16n8k16
 
 
@@ -78,18 +77,19 @@ def readable(name: str) -> str:
     return re.sub(r"\s+", "", name).replace(",", ", ")
 
 
+@functools.cache
 def symbols(module: Path) -> dict[int, str]:
+    """{offset: kernel} of all code of a module."""
     done = subprocess.run(["nm", "-C", str(module)], capture_output=True, text=True, check=True)
     pairs = (line.split(" ", 2) for line in done.stdout.splitlines())
     return {int(pair[0], 16): readable(pair[2]) for pair in pairs if len(pair) == 3 and pair[0]}
 
 
 def line_of(module: Path, address: int) -> str:
-    """FILE:LINE of the source that an address belongs to; of inlined functions the outermost in llmc/cuda."""
+    """FILE:LINE of the source in llmc/cuda that an address belongs to; of inlined functions the outermost there."""
     done = subprocess.run(["addr2line", "-ie", str(module), hex(address - 1)], capture_output=True, text=True)
-    lines = [line.split(" (")[0] for line in done.stdout.splitlines()]
-    kernels = [line[line.rfind("llmc/cuda/") :] for line in lines if "llmc/cuda/" in line]
-    return kernels[-1] if kernels else (lines[0] if lines else "?")
+    kernels = re.findall(r"llmc/cuda/\S+:\d+", done.stdout)
+    return kernels[-1] if kernels else "?"
 
 
 def launch_of(record: dict[str, Any], names: dict[int, str], module: Path, scale: float) -> Launch:

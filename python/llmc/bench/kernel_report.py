@@ -43,6 +43,12 @@ def over(actual: float, ideal: float) -> float | None:
     return round(actual / ideal, 3) if ideal else None
 
 
+def ratios(of: Launch, memory: str) -> dict[str, float | None]:
+    """Actual over ideal of each kind of access to `memory`."""
+    kinds = (name for name in sorted(of.memory) if name.startswith(memory))
+    return {name: over(of.memory[name]["actual"], of.memory[name]["ideal"]) for name in kinds}
+
+
 def counts_of(launches: list[Launch]) -> dict[str, float]:
     """Of all blocks of all launches of a call: multiply-adds, wavefronts, sectors by request, bytes to and from memory,
     barriers of warps, special functions of lanes."""
@@ -73,16 +79,8 @@ def kernel_row(of: Launch, facts: dict[str, Any], gpu: Gpu) -> dict[str, Any]:
         "stack": {a: facts[a]["stack"] for a in ARCHITECTURES if facts.get(a, {}).get("stack")},
         "resident_blocks": blocks,
         "waves": round(of.blocks / at_once, 2),
-        "wavefronts_over_ideal": {
-            name: over(of.memory[name]["actual"], of.memory[name]["ideal"])
-            for name in sorted(of.memory)
-            if name.startswith("shared")
-        },
-        "sectors_over_ideal": {
-            name: over(of.memory[name]["actual"], of.memory[name]["ideal"])
-            for name in sorted(of.memory)
-            if name.startswith("global")
-        },
+        "wavefronts_over_ideal": ratios(of, "shared"),
+        "sectors_over_ideal": ratios(of, "global"),
         "wasteful": of.sites,
     }
     if "per_tensor" in loop:
@@ -98,8 +96,9 @@ def kernel_row(of: Launch, facts: dict[str, Any], gpu: Gpu) -> dict[str, Any]:
 def measured(root: Path, gpu: Gpu) -> dict[str, dict[str, float]]:
     """{model: {case: microseconds}} of the newest results of that GPU (gpu_check.py, gpu.py)."""
     found: dict[str, dict[str, float]] = {}
-    for path in sorted((root / "bench/results").glob("gpu-*.json"), key=lambda p: p.stat().st_mtime):
-        benchmark = json.loads(path.read_text()).get("benchmark") or {}
+    results = [json.loads(path.read_text()) for path in (root / "bench/results").glob("gpu-*.json")]
+    for result in sorted(results, key=lambda r: str(r["machine"]["time"])):
+        benchmark = result.get("benchmark") or {}
         if gpu.name in str(benchmark.get("device", "")):
             for model, rows in benchmark.get("ops", {}).items():
                 found[model] = {row["op"]: 1e6 * row["seconds"] for row in rows if "seconds" in row}
@@ -108,14 +107,14 @@ def measured(root: Path, gpu: Gpu) -> dict[str, dict[str, float]]:
 
 def bounds_for(device: str, root: Path) -> dict[str, dict[str, float]]:
     """{model: {case: seconds}}: the bounds of the committed report for the GPU of that name; empty for others."""
-    path = root / FILE
-    report = json.loads(path.read_text()) if path.exists() else {}
-    gpu = next((name for name in [report.get("gpu", ""), *report.get("others", [])] if name and name in device), None)
-    return {
-        model: {name: 1e-6 * (op["bound_us"] if gpu == report["gpu"] else op["others_us"][gpu])
-                for name, op in of["ops"].items()}
-        for model, of in report.get("models", {}).items()
-    } if gpu else {}  # fmt: skip
+    report = json.loads((root / FILE).read_text())
+    for gpu in (report["gpu"], *report["others"]):
+        if gpu in device:
+            return {
+                model: {name: 1e-6 * op["others_us"].get(gpu, op["bound_us"]) for name, op in of["ops"].items()}
+                for model, of in report["models"].items()
+            }
+    return {}
 
 
 def alike(gpu: Gpu) -> list[Gpu]:
