@@ -331,6 +331,14 @@ def test_wgmma_is_asynchronous(built):
 
 
 @needs_nvcc
+@pytest.mark.parametrize("pattern", [WGMMA, ATTENTION_WGMMA])
+def test_wgmma_kernels_stop_where_they_cannot_run(sass, pattern):
+    """A driver may take code for other GPUs on a 9.0 too (CUDA_FORCE_PTX_JIT=1): it must not do nothing in silence."""
+    for (architecture, name), opcodes in matching(sass, pattern).items():
+        assert (total(opcodes, r"BPT\.TRAP") > 0) == (architecture != "sm_90a"), f"{name}, {architecture}"
+
+
+@needs_nvcc
 def test_wgmma_kernels(reports, sass):
     """A stage of 64 along K is four products, and a weight gradient has such a loop with sums of A and one without;
     the copies of a stage; registers of consumers and producer; no local memory."""

@@ -62,7 +62,8 @@ def test_rows_without_a_target(backend, dtype, V, Vp):
 
 
 def test_logits_that_are_excluded(backend, dtype):
-    """-inf: probability 0, also where it is all that a thread reads."""
+    """-inf: probability 0, or at most the smallest normal number (exp2 of cpu/simd.h), also where it is all that a
+    thread reads."""
     data = Data(15, dtype)
     logits, targets = data.normal(4, 3000, scale=2.0), data.integers(300, 4) + 2600
     logits[:, :2600] = -np.inf
@@ -72,4 +73,4 @@ def test_logits_that_are_excluded(backend, dtype):
     result = backend.classifier(logits, targets, vocab_size=3000, dloss=1.0, dtype=dtype)
     assert_close(result["losses"], losses, 1e-5)
     assert_close(result["logits"], x.grad, TOLERANCE[dtype])
-    assert (result["logits"][:, :2600] == 0).all()
+    assert (np.abs(result["logits"][:, :2600]) <= 2.0**-126).all()

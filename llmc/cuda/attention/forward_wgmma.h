@@ -249,6 +249,8 @@ __global__ void __launch_bounds__(WgmmaForward<kSize>::kThreads, WgmmaForward<kS
     }
     store_rows<1, kSize>(out, heads, at.head, 0, 1, first_row, consumer.acc,
                          [&](int, int half) { return inverse[half]; });
+#else
+    __trap();  // as in matmul/wgmma.h
 #endif
 }
 
