@@ -47,6 +47,12 @@ qkv, dout = normal(1, 300, 3 * 24 * 32), normal(1, 300, 24 * 32)
 forward = cpu.attention_forward(qkv, num_heads=24, logit_scale=0.2, dtype=DTYPE)
 compare(*(b.attention_backward(dout, forward["out"], forward["lse"], qkv, logit_scale=0.2, dtype=DTYPE)
           for b in (emulated, cpu)))""",
+    "attention backward on wgmma": """
+emulated.choose_matmul_kernel("auto")
+qkv, dout = normal(1, 330, 3 * 64), normal(1, 330, 64)
+forward = cpu.attention_forward(qkv, num_heads=1, logit_scale=0.2, dtype=DTYPE)
+compare(*(b.attention_backward(dout, forward["out"], forward["lse"], qkv, logit_scale=0.2, dtype=DTYPE)
+          for b in (emulated, cpu)))""",
     "layernorm": """
 x, w = normal(64, 300), normal(300)
 compare(*(b.layernorm_forward(x, w, w, dtype=DTYPE)["out"] for b in (emulated, cpu)))""",
@@ -289,16 +295,15 @@ BUGS = {
         "attention on wgmma", "bf16", "wrong result",
     ),
     "dq added before it is the block's turn": (
-        "tsan", "llmc/cuda/attention/backward_bf16.h", "wait_until_above(progress + warp_id(), tile);", "tile + 1;",
+        "tsan", "llmc/cuda/attention/dq_turns.h", "wait_until_above(progress + warp, tile);", "tile + 1;",
         "attention backward", "bf16", r"data race[^$]*add_dq",
     ),
     "dq read by lanes that waited for nothing": (
-        "tsan", "llmc/cuda/attention/backward_bf16.h", "    __syncwarp();  // what lane 0 waited for", "    // what",
+        "tsan", "llmc/cuda/attention/dq_turns.h", "    __syncwarp();  // what lane 0 waited for", "    // what",
         "attention backward", "bf16", r"data race[^$]*add_dq",
     ),
     "dq added without a release": (
-        "tsan", "llmc/cuda/attention/backward_bf16.h", "store_release(s.own + warp_id(), uint32_t(",
-        "s.own[warp_id()] = (uint32_t(",
+        "tsan", "llmc/cuda/attention/dq_turns.h", "store_release(own + warp, tile);", "own[warp] = tile;",
         "attention backward", "bf16", r"data race[^$]*add_dq",
     ),
     "dq released before all lanes have added": (
@@ -306,17 +311,57 @@ BUGS = {
         "attention backward", "bf16", r"data race[^$]*add_dq",
     ),
     "dq's memory taken from a head that still needs it": (
-        "tsan", "llmc/cuda/attention/backward_bf16.h", "at.tile > 0 && at.head >= slots ?", "false ?",
+        "tsan", "llmc/cuda/attention/dq_turns.h", "at.tile > 0 && at.head >= slots ?", "false ?",
         "attention backward", "bf16", r"data race[^$]*add_dq",
     ),
     "dq that nobody passes on": (
-        "emu", "llmc/cuda/attention/backward_bf16.h", "    if (lane_id() == 0) store_release(s.own",
-        "    if (lane_id() > 31) store_release(s.own",
+        "emu", "llmc/cuda/attention/dq_turns.h", "if (lane_id() == 0) store_release(own", "if (lane_id() > 31) store_release(own",
         "attention backward", "bf16", r"deadlock[^$]*waits for wait_until_above",
     ),
     "dS read before all warps have written it": (
         "tsan", "llmc/cuda/attention/backward_bf16.h", "        __syncthreads();  // dS is complete", "        // dS",
         "attention backward", "bf16", r"data race[^$]*attention_backward_bf16_kernel",
+    ),
+    "stage of attention's backward pass read before its copy is complete": (
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "        mbarrier_wait(&s.full[at.slot], at.parity);\n",
+        "",
+        "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
+    ),
+    "stage of attention's backward pass filled before wgmma has read it": (
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "i < Traits::kStages - 1; ++i) finish", "i < Traits::kStages; ++i) finish",
+        "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
+    ),
+    "statistics announced by one warp only": (
+        "emu", "llmc/cuda/attention/backward_wgmma.h", "if (lane_id() == 0) mbarrier_arrive(&s.full[fill.slot]);",
+        "if (threadIdx.x == 0) mbarrier_arrive(&s.full[fill.slot]);",
+        "attention backward on wgmma", "bf16", r"deadlock[^$]*mbarrier",
+    ),
+    "dS read before it is written": (
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "            mbarrier_wait(&s.ds_full[at.slot], at.parity);\n", "",
+        "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
+    ),
+    "dS overwritten while it is multiplied": (
+        "tsan", "llmc/cuda/attention/backward_wgmma.h",
+        "        mbarrier_wait(&s.ds_empty[at_ds.slot], at_ds.parity ^ 1);", "",
+        "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
+    ),
+    "no fence between the stores of dS and wgmma": (
+        "emu", "llmc/cuda/attention/backward_wgmma.h", "        fence_proxy_async();\n", "",
+        "attention backward on wgmma", "bf16", "was written by ordinary stores, and no fence_proxy_async",
+    ),
+    "dS of keys after all queries left as it was": (
+        "emu", "llmc/cuda/attention/backward_wgmma.h", "for (uint32_t& pair : fragment) pair = 0;",
+        "for (uint32_t& pair : fragment) pair = 0x3f803f80u;",
+        "attention backward on wgmma", "bf16", "wrong result",
+    ),
+    "more registers than a block starts with": (
+        "emu", "llmc/cuda/attention/backward_wgmma.h", "raise_registers<Traits::kConsumerRegisters>();",
+        "raise_registers<Traits::kConsumerRegisters + 8>();",
+        "attention backward on wgmma", "bf16", r"deadlock[^$]*setmaxnreg",
+    ),
+    "dq of wgmma passed on before its additions": (
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "s.turns.end(warp, of_head);", "s.turns.end(warp, of_head + 1);",
+        "attention backward on wgmma", "bf16", r"data race[^$]*DqWarpgroup::add",
     ),
     "shared memory read before it is written": (
         "emu", "llmc/cuda/column_sums.cu", "    float* mine = s.of_warp[warp_id()];",

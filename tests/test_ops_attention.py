@@ -137,7 +137,8 @@ def test_attention_on_wgmma(B, T, H, D, scale, kernel):
     if "emulated" not in llmc.backends():
         pytest.skip("not built: run make module-emu")
     emulated = llmc.backend("emulated")
-    qkv = Data(15, "bf16").normal(B, T, 3 * H * D)
+    data = Data(15, "bf16")
+    qkv, dout = data.normal(B, T, 3 * H * D), data.normal(B, T, H * D)
     emulated.choose_matmul_kernel(kernel)
     try:
         forward, last = (
@@ -146,16 +147,26 @@ def test_attention_on_wgmma(B, T, H, D, scale, kernel):
             )
             for first in (0, T // 2)
         )
+        saved = forward["out"], forward["lse"]
+        dqkv = emulated.attention_backward(dout, *saved, qkv, logit_scale=scale, out_scale=0.7, dtype="bf16")
     finally:
         emulated.choose_matmul_kernel("auto")
-    out, lse = attention_reference(double(qkv), H, scale, 0.7)
+    x = double(qkv, True)
+    out, lse = attention_reference(x, H, scale, 0.7)
+    out.backward(double(dout))
+    for i, name in enumerate("qkv"):
+        part, tolerance = slice(i * H * D, (i + 1) * H * D), 2 * TOLERANCE["bf16"]
+        if name != "v" and (T == 1 or scale == 0):  # no gradient
+            assert np.abs(dqkv[:, :, part]).max() < 5 * tolerance
+        else:
+            assert_close(dqkv[:, :, part], x.grad[:, :, part], tolerance)
     assert_close(forward["out"], out, TOLERANCE["bf16"])
     assert_close(forward["lse"], lse, TOLERANCE["bf16"])
     assert (last["out"][:, T // 2 :] == forward["out"][:, T // 2 :]).all()
     assert (last["lse"][:, :, T // 2 :] == forward["lse"][:, :, T // 2 :]).all()
 
 
-FORWARD = """
+WGMMA = """
 import sys
 sys.path[:0] = ["python", "tests"]
 import llmc, numpy as np
@@ -165,6 +176,8 @@ for B, T, H, D in ((2, 300, 3, 64), (1, 450, 1, 64), (2, 330, 1, 128)):
     qkv = Data(16, "bf16").normal(B, T, 3 * H * D)
     forward = emulated.attention_forward(qkv, num_heads=H, logit_scale=0.2, dtype="bf16")
     results += [forward["out"].ravel(), forward["lse"].ravel()]
+    dout, saved = Data(17, "bf16").normal(B, T, H * D), (forward["out"], forward["lse"])
+    results.append(emulated.attention_backward(dout, *saved, qkv, logit_scale=0.2, dtype="bf16").ravel())
 sys.stdout.buffer.write(np.concatenate(results).tobytes())
 """
 
@@ -172,9 +185,11 @@ sys.stdout.buffer.write(np.concatenate(results).tobytes())
 @pytest.mark.skipif("emulated" not in llmc.backends(), reason="not built: run make module-emu")
 def test_attention_on_wgmma_gives_the_same_bits_in_every_order():
     results = set()
-    for emulator in ("workers=1", "workers=2 shuffle=1 seed=1", "workers=3 shuffle=1 seed=2", "shuffle=1 seed=3"):
+    schedules = ("workers=1", "workers=2 shuffle=1 seed=1", "workers=3 shuffle=1 seed=2 multiprocessors=1",
+                 "shuffle=1 seed=3")  # fmt: skip
+    for emulator in schedules:
         environment = dict(os.environ, LLMC_EMULATOR=f"capability=90 {emulator}")
-        done = subprocess.run([sys.executable, "-c", FORWARD], cwd=ROOT, env=environment, capture_output=True)
+        done = subprocess.run([sys.executable, "-c", WGMMA], cwd=ROOT, env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
         results.add(done.stdout)
     assert len(results) == 1 and np.isfinite(np.frombuffer(results.pop(), np.float32)).all()

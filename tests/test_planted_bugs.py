@@ -25,6 +25,7 @@ CALLED = {
     "attention": "attention_forward",
     "attention on wgmma": "attention_forward",
     "attention backward": "attention_backward",
+    "attention backward on wgmma": "attention_backward",
     "gelu": "gelu",
     "classifier": "classifier",
     "column_sums": "column_sums",

@@ -1,5 +1,7 @@
-// Causal attention, backward: delta, then attention/backward_bf16.h on tensor cores, or attention/fp32_backward.h.
+// Causal attention, backward: delta, then attention/backward_wgmma.h or backward_bf16.h on tensor cores, or
+// attention/fp32_backward.h.
 #include "llmc/cuda/attention/backward_bf16.h"
+#include "llmc/cuda/attention/backward_wgmma.h"
 #include "llmc/cuda/attention/delta.h"
 #include "llmc/cuda/attention/dispatch.h"
 #include "llmc/cuda/attention/fp32_backward.h"
@@ -27,6 +29,17 @@ void backward_bf16(const AttentionBackward& args, const Heads& heads, const Back
            attention_backward_bf16_kernel<kSize, kLarge>, args.dqkv.as<bf16>(), sums, counters, dout, qkv,
            args.lse.as<float>(), delta, heads, memory.tiles, int(memory.slots),
            BackwardScales{args.logit_scale, args.out_scale});
+}
+
+void backward_wgmma(const AttentionBackward& args, const Heads& heads, const BackwardMemory& memory, int64_t all_heads,
+                    float* sums, uint32_t* counters, const bf16* dout, const bf16* qkv, const float* delta) {
+    using Traits = WgmmaBackward;
+    const int64_t rows = all_heads / heads.heads * heads.length, columns = int64_t(heads.heads) * Traits::kSize;
+    launch({unsigned(all_heads * memory.tiles), unsigned(Traits::kThreads), sizeof(Traits::Shared)},
+           attention_backward_wgmma_kernel, args.dqkv.as<bf16>(), sums, counters,
+           tensor_map(qkv, rows, 3 * columns, 3 * columns, Traits::kTile),
+           tensor_map(dout, rows, columns, columns, Traits::kTile), args.lse.as<float>(), delta, heads, memory.tiles,
+           int(memory.slots), BackwardScales{args.logit_scale, args.out_scale});
 }
 
 void backward_fp32(const AttentionBackward& args, const Heads& heads, int64_t all_heads, const float* delta) {
@@ -61,6 +74,8 @@ void attention_backward(const AttentionBackward& args) {
         const Rows qkv = aligned_rows(qkv_rows, memory.part<bf16>(1)),
                    dout = aligned_rows(dout_rows, memory.part<bf16>(2));
         heads.read_size = int(qkv.stride);
+        if (heads.size == WgmmaBackward::kSize && has_wgmma())
+            return backward_wgmma(args, heads, shapes, all_heads, sums, counters, dout.data, qkv.data, delta);
         const auto run = [&]<bool kLarge>() {
             backward_bf16<kSize, kLarge>(args, heads, shapes, all_heads, sums, counters, dout.data, qkv.data, delta);
         };

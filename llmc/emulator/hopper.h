@@ -4,7 +4,7 @@
 // other swizzles and shapes.
 #pragma once
 #include "llmc/core/tensor.h"
-#include "llmc/emulator/numerics.h"
+#include "llmc/emulator/gpu.h"
 #include "llmc/emulator/warp.h"
 
 namespace llmc::gpu {
@@ -98,6 +98,10 @@ void lower_registers(Location where = Location::current()) {
     emulator::set_registers(kRegisters, where);
 }
 
+inline void add_global(float* p, const float (&v)[4], Location where = Location::current()) {
+    emulator::check_global16(p, "add_global", where);
+    set_vector_at(p, float4{p[0] + v[0], p[1] + v[1], p[2] + v[2], p[3] + v[3]});
+}
 inline void fence_proxy_async(Location where = Location::current()) { emulator::fence_proxy(where); }
 
 template <int kColumns, bool kAByColumns, bool kBByRows>
@@ -110,6 +114,11 @@ void wgmma_m64k16(float (&d)[kColumns / 8][4], const uint32_t (&a)[4], uint64_t 
                   Location where = Location::current()) {
     static_assert(kColumns == 64 || kColumns == 128);
     emulator::issue_product({d[0], 0, b, kColumns, false, kBByRows, add, a, {a[0], a[1], a[2], a[3]}}, where);
+}
+template <int kColumns, bool kAByColumns, bool kBByRows>
+void wgmma_m64k16(float (&d)[kColumns / 8][4], uint64_t a, uint64_t b, bool add, Location where = Location::current()) {
+    static_assert(kColumns == 64);
+    emulator::issue_product({d[0], a, b, kColumns, kAByColumns, kBByRows, add}, where);
 }
 template <int kTiles>
 void wgmma_results(float (&)[kTiles][4]) {}

@@ -7,13 +7,7 @@
 // they are the operands of dV += P^T dO and dK += dS^T Q. dS goes through shared memory once, for dQ = dS K. An
 // ldmatrix feeds four mma of the first four products, two of the last.
 //
-// dQ is the sum over the blocks of a head, in fp32 in memory, always in the same order: the keys from last to first.
-// The first block of a tile stores, the last one (the head's first keys) adds and writes dq. Blocks start in the order
-// of their index, the last keys of a head first, and each begins with the queries of its own keys; so a block that
-// starts at the same time as the one before it in the order is two tiles behind it, and a wait is rare. It waits for
-// earlier blocks only, so it ends even where one block runs after the other. Heads share the memory of few (scratch.h),
-// which so stays in the second-level cache: (B, H, T, D) in fp32 would be 100 MB at N = 32,768, C = 768, written once
-// to memory.
+// dQ is the sum over the blocks of a head, in the order of dq_turns.h.
 //
 // Clocks of a Hopper multiprocessor for 128 keys, 64 queries, 64 channels, from cuobjdump -sass for sm_90a; before,
 // there were two kernels, without sums in memory, which computed S and dP twice:
@@ -29,8 +23,7 @@
 // queries (16 LDSM of 112): two blocks on a multiprocessor (one of twice the warps above 64 channels). 256 keys a block
 // would halve the traffic of dq, but need 128 KB of shared memory, and blocks of short sequences would be few.
 #pragma once
-#include "llmc/cuda/attention/heads.h"
-#include "llmc/cuda/scratch.h"
+#include "llmc/cuda/attention/dq_turns.h"
 
 namespace llmc::cuda {
 
@@ -82,10 +75,8 @@ struct BackwardTraits {
         // Read again for each tile of queries: the accumulators need the registers.
         const bf16 *q_rows, *dout_rows;  // of this head
         const float *lse, *delta;
-        float* sums;                         // of its dq
-        uint32_t *own, *before, *last_user;  // progress: of this block and of those that it waits for, or null
-        uint32_t seen[kWarps];               // of *before, by each warp
-        int head, first;                     // key
+        DqTurns<kWarps> turns;
+        int head, first;  // key
     };
     static_assert(kWarps > 4 || 2 * (sizeof(Shared) + 1024) <= 164 << 10, "two blocks on compute capability 8.0");
 };
@@ -140,8 +131,7 @@ GPU void add_queries(float (&dk)[Traits::kM16][kSize / 8][4], float (&dv)[Traits
     }
 }
 
-// Adds this block's part of dq for a tile of queries, dS K, when it has its turn. Each warp has its own part of the
-// sums, in the order of its accumulators, and its own turn.
+// Adds this block's part of dq for a tile of queries, dS K, when it has its turn.
 template <class Traits>
 GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int query, float logit_scale) {
     constexpr int kM16 = Traits::kDqM16, kVectors = 4 * kM16;
@@ -149,19 +139,13 @@ GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int 
     const int row = warp_id() / Traits::kDqGroups * 16 * kM16, column = warp_id() % Traits::kDqGroups * 32;
     const uint32_t tile = uint32_t(query) / Traits::kQueries;
     const bool is_first = query < first + kBackwardKeys;  // to add to these queries' sums
-    const uint32_t* progress = is_first ? s.last_user : s.before;
-    if (lane_id() == 0 && progress && s.seen[warp_id()] <= tile) {
-        const uint32_t found = wait_until_above(progress + warp_id(), tile);
-        if (!is_first) s.seen[warp_id()] = found;
-    }
-    __syncwarp();  // what lane 0 waited for is visible to the others
-    float* sums = s.sums + ((tile * Traits::kWarps + warp_id()) * kVectors * kWarp + lane_id()) * 4;
+    s.turns.wait(warp_id(), tile, is_first);
+    float* sums = s.turns.sums + ((tile * Traits::kWarps + warp_id()) * kVectors * kWarp + lane_id()) * 4;
     float before[kM16][4][4] = {}, dq[kM16][4][4] = {};
     if (!is_first)
 #pragma unroll
         for (int n = 0; n < kVectors; ++n) load(before[n / 4][n % 4], sums + 4 * kWarp * n);
-    // For the tile before, whose stores have ended by now: a release waits for them.
-    if (query > first && lane_id() == 0) store_release(s.own + warp_id(), tile);
+    if (query > first) s.turns.end(warp_id(), tile);  // now that those of the tile before have ended
     uint32_t ds_address = (shared_address(&s.ds) + Traits::DsTile::lane_by_rows()) ^ 2 * row;
     uint32_t k_address = (shared_address(&s.k) + Traits::KeyTile::lane_by_columns()) ^ 2 * column;
     const int keys = smaller(query + row + 16 * kM16 - first, kBackwardKeys);  // dS is 0 for those after the queries
@@ -188,24 +172,6 @@ GPU void add_dq(bf16* dqkv, typename Traits::Shared& s, const Heads& heads, int 
     __syncwarp();  // the warp's loads and stores are before its next release
 }
 
-// Which keys are this block's, and for which blocks it waits. `progress`: for each block and warp, the tiles of queries
-// to whose dq it has added, counted from the first of the head. `sums`: dq of `slots` heads, used by one head after the
-// other.
-template <class Traits>
-GPU void place_block(typename Traits::Shared& s, const Heads& heads, int tiles, int slots, float* sums,
-                     uint32_t* progress) {
-    const HeadTile at = head_tile(tiles);
-    const auto counters = [&](int head, int tile) {
-        return progress + (int64_t(head) * tiles + tile) * Traits::kWarps;
-    };
-    const int query_tiles = (heads.length + Traits::kQueries - 1) / Traits::kQueries;
-    s.head = at.head, s.first = at.tile * kBackwardKeys;
-    s.sums = sums + int64_t(at.head % slots) * query_tiles * (sizeof(typename Traits::QueryTile) / sizeof(bf16));
-    s.own = counters(at.head, at.tile);
-    s.before = at.tile + 1 < tiles ? counters(at.head, at.tile + 1) : nullptr;
-    s.last_user = at.tile > 0 && at.head >= slots ? counters(at.head - slots, 0) : nullptr;
-}
-
 template <int kSize, bool kLarge>
 __global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, BackwardTraits<kSize, kLarge>::kBlocks)
     attention_backward_bf16_kernel(bf16* dqkv, float* sums, uint32_t* progress, const bf16* dout, const bf16* qkv,
@@ -216,11 +182,13 @@ __global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, Backw
     constexpr int kM16 = Traits::kM16, kThreads = Traits::kThreads, kQueries = Traits::kQueries;
     auto& s = shared<typename Traits::Shared>();
     if (threadIdx.x == 0) {
-        place_block<Traits>(s, heads, tiles, slots, sums, progress);
+        const HeadTile at = head_tile(tiles);
+        s.head = at.head, s.first = at.tile * kBackwardKeys;
+        const int64_t rows = int64_t(heads.length + kQueries - 1) / kQueries * kQueries;
+        s.turns.place(at, tiles, slots, sums, rows * kSize, progress);
         s.q_rows = qkv + heads.read_row(s.head, 0, 0, 3), s.dout_rows = dout + heads.read_row(s.head, 0, 0, 1);
         s.lse = lse + heads.statistics(s.head, 0), s.delta = delta + heads.statistics(s.head, 0);
     }
-    if (threadIdx.x < Traits::kWarps) s.seen[threadIdx.x] = 0;
     __syncthreads();
     const int first = s.first;
 
@@ -264,7 +232,7 @@ __global__ void __launch_bounds__(BackwardTraits<kSize, kLarge>::kThreads, Backw
         add_dq<Traits>(dqkv, s, heads, query, scales.logit_scale);
         store_statistic(statistic);
     }
-    if (lane_id() == 0) store_release(s.own + warp_id(), uint32_t(heads.length + kQueries - 1) / kQueries);
+    s.turns.end(warp_id(), uint32_t(heads.length + kQueries - 1) / kQueries);
     const int head = s.head, row = s.first + warp_id() * 16 * kM16;
     store_rows<kM16, kSize>(dqkv, heads, head, 1, 3, row, dk, [&](int, int) { return scales.logit_scale; });
     store_rows<kM16, kSize>(dqkv, heads, head, 2, 3, row, dv, [&](int, int) { return scales.out_scale; });

@@ -153,6 +153,21 @@ GPU void wgmma_m64k16(float (&d)[kColumns / 8][4], const uint32_t (&a)[4], uint6
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(int(kBByRows)));
 #endif
 }
+// The same with both operands in shared memory.
+template <int kColumns, bool kAByColumns, bool kBByRows>
+GPU void wgmma_m64k16(float (&d)[kColumns / 8][4], uint64_t a, uint64_t b, bool add) {
+    static_assert(kColumns == 64);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile(
+        "{ .reg .pred add; setp.ne.b32 add, %34, 0;"
+        "  wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+        "%24,%25,%26,%27,%28,%29,%30,%31"
+        "}, %32, %33, add, 1, 1, %35, %36; }"
+        : LLMC_TILES8(0)
+        : "l"(a), "l"(b), "r"(int(add)), "n"(int(kAByColumns)), "n"(int(kBByRows)));
+#endif
+}
 #undef LLMC_TILES8
 #undef LLMC_TILE
 #undef LLMC_D32
@@ -184,6 +199,16 @@ GPU void raise_registers() {
 template <int kRegisters>
 GPU void lower_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Adds 16 bytes, aligned, to global memory: where the sums are, in the second-level cache, and nothing is returned. The
+// order of the additions to a word is that of store_release and wait_until_above, as with ordinary stores.
+GPU void add_global(float* p, const float (&v)[4]) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(p)), "f"(v[0]),
+                 "f"(v[1]), "f"(v[2]), "f"(v[3])
+                 : "memory");
+#endif
 }
 
 // A map of a bf16 matrix (rows, columns) with `stride` elements from row to row, for boxes of box_rows x 64 columns.
