@@ -111,6 +111,8 @@ MEMORY_BOUND = [
 FP32_PRODUCT = r"matmul_fp32_kernel<"
 WGMMA = r"matmul_wgmma_kernel<"
 ATTENTION_WGMMA = r"attention_forward_wgmma_kernel<"
+ATTENTION_BACKWARD_WGMMA = r"attention_backward_wgmma_kernel"
+ON_WGMMA = [WGMMA, ATTENTION_WGMMA, ATTENTION_BACKWARD_WGMMA]
 READS_ONLY = [
     r"attention_delta_kernel<",
     r"sum_squares_kernel",
@@ -148,9 +150,7 @@ def test_everything_is_compiled_for_both_architectures(reports):
 
 
 @needs_nvcc
-@pytest.mark.parametrize(
-    "pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, WGMMA, ATTENTION_WGMMA, r"cast_kernel<"]
-)
+@pytest.mark.parametrize("pattern", [*TENSOR_CORE, *MEMORY_BOUND, FP32_PRODUCT, *ON_WGMMA, r"cast_kernel<"])
 def test_no_spills_in_hot_kernels(reports, pattern):
     for kernel, used in matching(reports, pattern).items():
         assert used["spilled"] == 0 and used["stack"] == 0, f"{kernel}: {used}"
@@ -331,7 +331,7 @@ def test_wgmma_is_asynchronous(built):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("pattern", [WGMMA, ATTENTION_WGMMA])
+@pytest.mark.parametrize("pattern", ON_WGMMA)
 def test_wgmma_kernels_stop_where_they_cannot_run(sass, pattern):
     """A driver may take code for other GPUs on a 9.0 too (CUDA_FORCE_PTX_JIT=1): it must not do nothing in silence."""
     for (architecture, name), opcodes in matching(sass, pattern).items():
@@ -376,6 +376,25 @@ def test_attention_on_wgmma(reports, sass, instructions):
         pending = next(n for n, i in enumerate(waits) if code[i].endswith("0x1"))
         between = Counter(map(opcode, code[waits[pending] : waits[pending + 1]]))
         assert between["MUFU.EX2"] >= 32, f"{name}: {between}"
+
+
+@needs_nvcc
+def test_attention_backward_on_wgmma(reports, sass, instructions):
+    """The scores of the first tile, the loop's four products, the last tile's gradients, and dq; K in registers; the
+    exponentials are between the waits for the scores and for the gradients of the tile before; additions of 16 bytes."""
+    for (architecture, name), opcodes in matching(sass, ATTENTION_BACKWARD_WGMMA).items():
+        if architecture != "sm_90a":
+            continue
+        assert total(opcodes, r"HGMMA\.64x64x16\.F32\.BF16") == 8 + 16 + 8 + 8, f"{name}: {opcodes}"
+        assert opcodes["UTMALDG.2D"] >= 4 and total(opcodes, "LDSM") == 4, f"{name}: {opcodes}"
+        assert total(opcodes, "LDL|STL") == 0 and total(opcodes, "USETMAXREG") == 2, f"{name}: {opcodes}"
+        assert total(opcodes, r"REDG\.E\.ADD\.F32x4") == 8, f"{name}: {opcodes}"
+        assert reports[architecture, name]["registers"] == 168, f"{name}: {reports[architecture, name]}"
+        code = instructions[architecture, name]
+        waits = [i for i, text in enumerate(code) if opcode(text).startswith("WARPGROUP.DEPBAR")]
+        pending = next(n for n, i in enumerate(waits) if code[i].endswith("0x2"))
+        between = Counter(map(opcode, code[waits[pending] : waits[pending + 1]]))
+        assert between["MUFU.EX2"] == 32, f"{name}: {between}"
 
 
 @needs_nvcc

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -253,8 +254,10 @@ void Worker::run_cluster() {
             continue;
         }
         std::string who;
-        for (size_t i = 0; i < std::min<size_t>(3, ready.size()); ++i)
-            who += "\n  waits for " + std::string(ready[i]->waits_for) + ": " + place_of(*ready[i]);
+        std::set<std::pair<std::string, uint_least32_t>> places;  // one thread of each
+        for (const Thread* t : ready)
+            if (places.size() < 8 && places.insert({t->waits_for, t->where.line()}).second)
+                who += "\n  waits for " + std::string(t->waits_for) + ": " + place_of(*t);
         grid->report("deadlock: " + plural(int64_t(ready.size()), "thread") + (ready.size() == 1 ? " waits" : " wait") +
                      " for ever" + who);
         failed = true;

@@ -172,6 +172,11 @@ void fence_proxy(const Location& where) {
     std::memcpy(async_view(block).data(), block.shared, block.shared_bytes);
 }
 
+float4 sum_in_memory(float* p, const float (&v)[4]) {
+    record_read(p, 16);
+    return {p[0] + v[0], p[1] + v[1], p[2] + v[2], p[3] + v[3]};
+}
+
 void issue_product(const WarpgroupProduct& product, const Location& where) {
     need(gpu().wgmma, "wgmma", where);
     if (!self().products.fenced) fail_at(where, "wgmma: no wgmma_fence before the first product");

@@ -34,6 +34,8 @@ std::vector<unsigned char>& async_view(Block& block);
 // The 128-byte swizzle of byte offsets: TMA writes by it, and wgmma reads.
 constexpr uint32_t swizzled(uint32_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
 void fence_proxy(const Location& where);
+// Read where the sums are: nothing comes to the multiprocessor.
+LLMC_UNCOUNTED float4 sum_in_memory(float* p, const float (&v)[4]);
 void issue_product(const WarpgroupProduct& product, const Location& where);
 // Computes the products of a warpgroup's 128 threads, which are the same but for their registers.
 void multiply_warpgroup(Block& block, const WarpgroupProduct* const (&of_thread)[128]);
@@ -100,7 +102,7 @@ void lower_registers(Location where = Location::current()) {
 
 inline void add_global(float* p, const float (&v)[4], Location where = Location::current()) {
     emulator::check_global16(p, "add_global", where);
-    set_vector_at(p, float4{p[0] + v[0], p[1] + v[1], p[2] + v[2], p[3] + v[3]});
+    set_vector_at(p, emulator::sum_in_memory(p, v));
 }
 inline void fence_proxy_async(Location where = Location::current()) { emulator::fence_proxy(where); }
 

@@ -558,6 +558,63 @@ void test_registers(const char* name) {
     report(name, d.values() == product(a, b, M, kColumns, K, false, kBByRows));
 }
 
+// A (64 x 64) and B (64 x 64) as attention's backward pass has them: both in shared memory, A along K or along M. The
+// results are added to d by add_global, twice by one thread.
+struct OperandsShared {
+    alignas(1024) bf16 a[64 * 64], b[64 * 64];
+    uint64_t full;
+};
+template <bool kAByColumns, bool kBByRows>
+__global__ void __launch_bounds__(128)
+    operands_kernel(float* d, const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map) {
+    launch_bounds<128>();
+#if LLMC_HAS_HOPPER
+    auto& s = shared<OperandsShared>();
+    const int t = int(threadIdx.x);
+    if (t == 0) {
+        mbarrier_init(&s.full, 1);
+        mbarrier_init_fence();
+        mbarrier_arrive_expect(&s.full, 2 * 64 * 64 * 2);
+        tma_load(s.a, &a_map, &s.full, 0, 0);
+        tma_load(s.b, &b_map, &s.full, 0, 0);
+    }
+    __syncthreads();
+    mbarrier_wait(&s.full, 0);
+    __syncwarp();
+    const uint64_t a = wgmma_descriptor(shared_address(s.a), 0, 1024),
+                   b = wgmma_descriptor(shared_address(s.b), 0, 1024);
+    float acc[8][4];
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+        wgmma_m64k16<64, kAByColumns, kBByRows>(acc, a + k * (kAByColumns ? 128 : 2), b + k * (kBByRows ? 128 : 2),
+                                                k > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_results(acc);
+    for (int j = 0; j < 8; ++j)
+        for (int i = 0; i < 2; ++i) add_global(d + (t * 8 + j) * 4, acc[j]);
+#endif
+}
+
+template <bool kAByColumns, bool kBByRows>
+void test_operands(const char* name) {
+    const auto a = integers(64 * 64), b = integers(64 * 64, 3000);
+    Array<bf16> da(a), db(b);
+    Array<float> d(64 * 64);
+    launch({1, 128, sizeof(OperandsShared)}, operands_kernel<kAByColumns, kBByRows>, d.data(),
+           tensor_map(da.data(), 64, 64, 64, 64), tensor_map(db.data(), 64, 64, 64, 64));
+    const std::vector<float> found = d.values(), expected = product(a, b, 64, 64, 64, kAByColumns, kBByRows);
+    bool same = true;
+    for (int t = 0; t < 128; ++t)
+        for (int j = 0; j < 8; ++j)
+            for (int e = 0; e < 4; ++e) {
+                const int row = t / 32 * 16 + 8 * (e / 2) + t % 32 / 4, column = 8 * j + 2 * (t % 4) + e % 2;
+                same &= found[size_t((t * 8 + j) * 4 + e)] == 2 * expected[size_t(row * 64 + column)];
+            }
+    report(name, same);
+}
+
 }  // namespace
 
 int main() {
@@ -585,6 +642,8 @@ int main() {
             test_registers<64, true>("wgmma with A in registers, 64 columns, B along N");
             test_registers<128, false>("wgmma with A in registers, 128 columns, B along K");
             test_registers<128, true>("wgmma with A in registers, 128 columns, B along N");
+            test_operands<false, false>("wgmma of 64 columns, both operands along K; additions to global memory");
+            test_operands<true, true>("wgmma of 64 columns, A along M, B along N; additions to global memory");
         } else {
             std::printf("-      Hopper's instructions: not on compute capability %d\n", compute_capability());
         }

@@ -236,27 +236,23 @@ struct DkvWarpgroup {
         for (int k = 0; k < kSteps; ++k) wgmma_m64k16<kSize, true>(dk[0], ds[k], of_q + k * 16 * 128 / 16, true);
         wgmma_commit();
     }
-    // Calls f(i, e) for element e of tile i of score and dp.
-    template <class F>
-    GPU static void each(F&& f) {
+    // Keys after the query get 0. `ahead`: this lane's first key minus its first query.
+    GPU static void mask(float (&x)[kTiles][4], int ahead) {
 #pragma unroll
         for (int i = 0; i < kTiles; ++i)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) f(i, e);
-    }
-    // Keys after the query get 0. `ahead`: this lane's first key minus its first query.
-    GPU static void mask(float (&x)[kTiles][4], int ahead) {
-        each([&](int i, int e) {
-            if (ahead > 8 * i + e % 2 - 8 * (e / 2)) x[i][e] = 0;
-        });
+            for (int e = 0; e < 4; ++e)
+                if (ahead > 8 * i + e % 2 - 8 * (e / 2)) x[i][e] = 0;
     }
     GPU static void pack(uint32_t (&a)[kSteps][4], const float (&x)[kTiles][4]) {
 #pragma unroll
         for (int k = 0; k < kSteps; ++k) accumulator_to_a(a[k], x[2 * k], x[2 * k + 1]);
     }
-    GPU void store_ds() {
+    GPU void wait_for_ds() {
         mbarrier_wait(&s.ds_empty[at_ds.slot], at_ds.parity ^ 1);  // a new barrier's last phase is over
         __syncwarp();
+    }
+    GPU void store_ds() {
         char* const bytes = reinterpret_cast<char*>(s.ds[at_ds.slot][index].data);
         const uint32_t offset = Box::offset(warp * 16 + lane_id() / 4, 0) + 4 * (lane_id() % 4);
 #pragma unroll
@@ -278,27 +274,37 @@ struct DkvWarpgroup {
         for (auto& fragment : ds)
 #pragma unroll
             for (uint32_t& pair : fragment) pair = 0;
+        wait_for_ds();
         store_ds();
     }
     // P and dS of a tile, while the gradients of the tile before are computed. The first tile is at the diagonal.
     template <bool kFirst>
     GPU void add_tile() {
         const int ahead = warp * 16 + lane_id() / 4 - 2 * (lane_id() % 4);
-        const float* statistics = &s.stages[at.slot].statistics[0][2 * (lane_id() % 4)];
+        const float* statistics = &s.stages[at.slot].statistics[0][2 * (lane_id() % 4)];  // of this lane's columns
         start_scores();
         if (!kFirst) start_gradients();
         wgmma_wait<kFirst ? 1 : 2>();
         wgmma_results(score);
-        each([&](int i, int e) {
-            score[i][e] = exp2_approx(kLog2e * scales.logit_scale * score[i][e] - statistics[8 * i + e % 2]);
-        });
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) {
+            const float2 lse = *reinterpret_cast<const float2*>(statistics + 8 * i);
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                score[i][e] = exp2_approx(kLog2e * scales.logit_scale * score[i][e] - (e % 2 ? lse.y : lse.x));
+        }
         if (kFirst) mask(score, ahead);
+        wait_for_ds();  // here, as its branch keeps ptxas from moving exponentials after the next wait
         wgmma_wait<0>();
         wgmma_results(dp);
         pack(p, score);
-        each([&](int i, int e) {
-            dp[i][e] = score[i][e] * (scales.out_scale * dp[i][e] - statistics[kTile + 8 * i + e % 2]);
-        });
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) {
+            const float2 delta = *reinterpret_cast<const float2*>(statistics + kTile + 8 * i);
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                dp[i][e] = score[i][e] * (scales.out_scale * dp[i][e] - (e % 2 ? delta.y : delta.x));
+        }
         if (kFirst) mask(dp, ahead);  // it may be NaN
         pack(ds, dp);
         store_ds();

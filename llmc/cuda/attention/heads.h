@@ -92,6 +92,8 @@ template <int kM16, int kColumns, class Scale>
 GPU void store_rows(bf16* matrix, const Heads& s, int head, int part, int parts, int first_row,
                     const float (&acc)[kM16][kColumns / 8][4], Scale&& scale, int first_column = 0) {
     const int group = lane_id() / 4, t = lane_id() % 4;
+    bf16* const rows = matrix + s.row(head, 0, part, parts, s.size);
+    const int64_t stride = int64_t(parts) * s.heads * s.size;
 #pragma unroll
     for (int i = 0; i < kM16; ++i)
 #pragma unroll
@@ -108,7 +110,7 @@ GPU void store_rows(bf16* matrix, const Heads& s, int head, int part, int parts,
                 const uint4 bits{pairs[0], pairs[1], pairs[2], pairs[3]};
                 const int column = first_column + 8 * (j + t), count = s.size - column;
                 if (row >= s.length || count <= 0) continue;
-                bf16* to = matrix + s.row(head, row, part, parts, s.size) + column;
+                bf16* to = rows + row * stride + column;
                 if (s.aligned) {
                     store16(to, bits);
                 } else {

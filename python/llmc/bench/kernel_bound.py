@@ -112,7 +112,7 @@ def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> Phases:
         issued = 2 * launch.products / loop["tensor_flops"] * loop["instructions"]  # rounds of a warp
         in_loop = special if loop.get("mufu") else 0.0
         main = {"tensor": tensor, "shared": wavefronts, "issue": issued / ISSUE, "special": in_loop}
-        times = epilogues(launch, epilogue)
+        times = epilogues(launch, epilogue, bool(loop.get("mufu")))  # a softmax
         after = {"issue": times * epilogue.get("instructions", 0) / ISSUE, "special": special - in_loop}
         return Phases(main, after, times)
     path = facts.get("path") or {}
@@ -123,10 +123,12 @@ def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> Phases:
     return Phases({"shared": wavefronts, "issue": issued / ISSUE, "special": special}, {})
 
 
-def epilogues(launch: Launch, epilogue: dict[str, Any]) -> float:
-    """How often the warps of a block run the epilogue: its stores, counted, over those of once."""
-    stores = epilogue.get("stores", 0)
-    return launch.total("global write", "requests") / stores if stores else launch.threads / 32
+def epilogues(launch: Launch, epilogue: dict[str, Any], in_attention: bool) -> float:
+    """How often the warps of a block run the epilogue: its stores, counted, over those of once. Blocks of attention are
+    not persistent, and store dq in their loop, too."""
+    stores, warps = epilogue.get("stores", 0), launch.threads / 32
+    times = launch.total("global write", "requests") / stores if stores else warps
+    return min(times, warps) if in_attention else times
 
 
 def resident(launch: Launch, facts: dict[str, Any], gpu: Gpu, architecture: str = "") -> int:
@@ -151,7 +153,7 @@ def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, d
         per_multiprocessor = math.ceil(per_multiprocessor / R) * min(R, math.ceil(per_multiprocessor))
     units = {unit: found.main.get(unit, 0.0) + found.epilogue.get(unit, 0.0) for unit in UNITS}
     overlapped = max(units.values())
-    if launch.events.get("wgmma") and found.epilogues and not facts["loop"]["mufu"]:  # attention has some in its loop
+    if launch.events.get("wgmma") and found.epilogues and not facts["loop"]["mufu"]:  # a matmul
         serial = consumers_clocks(found)
     else:
         serial = found.serial() / min(R, math.ceil(launch.blocks / gpu.multiprocessors))
