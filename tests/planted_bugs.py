@@ -315,7 +315,8 @@ BUGS = {
         "attention backward", "bf16", r"data race[^$]*add_dq",
     ),
     "dq that nobody passes on": (
-        "emu", "llmc/cuda/attention/dq_turns.h", "if (lane_id() == 0) store_release(own", "if (lane_id() > 31) store_release(own",
+        "emu", "llmc/cuda/attention/dq_turns.h", "if (lane_id() == 0) store_release(own",
+        "if (lane_id() > 31) store_release(own",
         "attention backward", "bf16", r"deadlock[^$]*waits for wait_until_above",
     ),
     "dS read before all warps have written it": (
@@ -328,7 +329,8 @@ BUGS = {
         "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
     ),
     "stage of attention's backward pass filled before wgmma has read it": (
-        "tsan", "llmc/cuda/attention/backward_wgmma.h", "i < Traits::kStages - 1; ++i) finish", "i < Traits::kStages; ++i) finish",
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "i < Traits::kStages - 1; ++i) finish",
+        "i < Traits::kStages; ++i) finish",
         "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
     ),
     "statistics announced by one warp only": (
@@ -337,7 +339,8 @@ BUGS = {
         "attention backward on wgmma", "bf16", r"deadlock[^$]*mbarrier",
     ),
     "dS read before it is written": (
-        "tsan", "llmc/cuda/attention/backward_wgmma.h", "            mbarrier_wait(&s.ds_full[at.slot], at.parity);\n", "",
+        "tsan", "llmc/cuda/attention/backward_wgmma.h",
+        "            mbarrier_wait(&s.ds_full[at.slot], at.parity);\n", "",
         "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
     ),
     "dS overwritten while it is multiplied": (
@@ -360,7 +363,8 @@ BUGS = {
         "attention backward on wgmma", "bf16", r"deadlock[^$]*setmaxnreg",
     ),
     "dq of wgmma passed on before its additions": (
-        "tsan", "llmc/cuda/attention/backward_wgmma.h", "s.turns.end(warp, of_head);", "s.turns.end(warp, of_head + 1);",
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "s.turns.end(warp, of_head);",
+        "s.turns.end(warp, of_head + 1);",
         "attention backward on wgmma", "bf16", r"data race[^$]*DqWarpgroup::add",
     ),
     "shared memory read before it is written": (
@@ -369,3 +373,13 @@ BUGS = {
         "column_sums", "fp32", "wrong result: nan",
     ),
 }  # fmt: skip
+# In `make test-slow`: each has a twin above, of the same mechanism in another kernel.
+SLOW = {
+    "stage of the ring released one product early",
+    "turn of a warpgroup ended before its threads have added",
+    "warpgroup that adds before its turn",
+    "turn ended without a release",
+    "dq released before all lanes have added",
+    "dq read by lanes that waited for nothing",
+    "dq added without a release",
+}

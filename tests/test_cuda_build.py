@@ -380,8 +380,8 @@ def test_attention_on_wgmma(reports, sass, instructions):
 
 @needs_nvcc
 def test_attention_backward_on_wgmma(reports, sass, instructions):
-    """The scores of the first tile, the loop's four products, the last tile's gradients, and dq; K in registers; the
-    exponentials are between the waits for the scores and for the gradients of the tile before; additions of 16 bytes."""
+    """The scores of the first tile, the loop's four products, the last tile's gradients, and dq; K in registers;
+    the exponentials are between the waits for the scores and for the gradients of the tile before."""
     for (architecture, name), opcodes in matching(sass, ATTENTION_BACKWARD_WGMMA).items():
         if architecture != "sm_90a":
             continue

@@ -28,18 +28,30 @@ MATMUL_SHAPES = [
 ]  # N, OC, C; with the emulator's three multiprocessors, every epilogue on every size of tile (test_work.py)
 
 
-@pytest.fixture(params=["auto", "mma", "wgmma"], autouse=True)
-def kernel(request, backend, dtype):
-    """The instructions of products in bf16 on a GPU; everything else has one kernel."""
-    has_choice = dtype == "bf16" and backend.backend() != "cpu"
-    if has_choice == (request.param == "auto"):
-        pytest.skip("one kernel, tested once" if request.param != "auto" else "auto is one of the others")
+# The instructions of products in bf16 on a GPU; everything else has one kernel.
+CHOICES = [(name, dtype, kernel) for name in llmc.backends() for dtype in ("fp32", "bf16")
+           for kernel in (("mma", "wgmma") if dtype == "bf16" and name != "cpu" else ("auto",))]  # fmt: skip
+
+
+@pytest.fixture(params=CHOICES, ids="-".join, autouse=True)
+def choice(request):
+    name, _, kernel = request.param
     try:
-        backend.choose_matmul_kernel(request.param)
+        llmc.backend(name).choose_matmul_kernel(kernel)
     except llmc.errors.UsageError as error:
         pytest.skip(str(error))
     yield request.param
-    backend.choose_matmul_kernel("auto")
+    llmc.backend(name).choose_matmul_kernel("auto")
+
+
+@pytest.fixture
+def backend(choice):
+    return llmc.backend(choice[0])
+
+
+@pytest.fixture
+def dtype(choice):
+    return choice[1]
 
 
 @pytest.mark.parametrize("extra", ["nothing", "bias", "residual", "unscaled residual", "gelu", "gelu without bias"])

@@ -6,7 +6,7 @@ import subprocess
 import sysconfig
 
 import pytest
-from planted_bugs import BUGS, EMULATOR, PREAMBLE, PROBES
+from planted_bugs import BUGS, EMULATOR, PREAMBLE, PROBES, SLOW
 from program import ROOT
 from sanitizer_tools import make, run_python
 
@@ -74,7 +74,7 @@ def build_with(bug, folder):
     kind, what = bug[0], bug[4]
     make(f"module-{kind}", f"build/{kind}/conformance")
     flags = {
-        "emu": [],
+        "emu": ["-O1"],
         "asan": ["-O1", "-g1", "-gdwarf-4", *make("print-ASAN").split()],
         "tsan": ["-O1", "-g1", "-gdwarf-4", "-fsanitize=thread"],
     }[kind]
@@ -123,7 +123,7 @@ def probe(bug, module):
     return code, output
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in BUGS])
 def test_planted_bug_is_found(name, tmp_path):
     bug = BUGS[name]
     code, output = probe(bug, build_with(bug, tmp_path))
