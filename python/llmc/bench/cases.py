@@ -27,6 +27,7 @@ MODELS = {
     "355M": Model(24, 1024, 16, GPT2_VOCAB_SIZE),
     "774M": Model(36, 1280, 20, GPT2_VOCAB_SIZE),
     "1558M": Model(48, 1600, 25, GPT2_VOCAB_SIZE),
+    "6658M": Model(32, 4096, 32, GPT2_VOCAB_SIZE),  # heads of 128 channels
     "tiny": Model(1, 64, 2, 257),  # to test the benchmark on a CPU
 }
 

@@ -31,7 +31,7 @@ from llmc.paths import require_clone
 
 MODULE = "build/count/_emu.so"
 CUT = {"P": 1 << 22}  # elementwise ops: every block but the last does the same
-BATCH = {"124M": 32, "1558M": 4}  # sequences of 1,024 tokens
+BATCH = {"124M": 32, "1558M": 4, "6658M": 4}  # sequences of 1,024 tokens
 ROWS = 10672  # of the logits of a chunk: as many as fit a GiB
 # The first launches of these ops make their inputs.
 PREPARED = {"attention_backward": r"attention_forward", "layernorm_backward": r"^forward_"}

@@ -211,7 +211,7 @@ def worse(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make kernel-report", description=__doc__)
     parser.add_argument("--gpu", choices=list(GPUS), default="H100")
-    parser.add_argument("--models", default=",".join(BATCH), help="of " + ", ".join(BATCH))
+    parser.add_argument("--models", default="124M,1558M", help="of " + ", ".join(BATCH) + " (default %(default)s)")
     parser.add_argument("--cases", default="", metavar="PATTERN", help="only ops whose names match")
     parser.add_argument("--matmul-kernel", choices=["auto", "mma", "wgmma"], default="auto")
     parser.add_argument("--kernels", action="store_true", help="also what the compiler made of each kernel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ Call = Callable[[], Any]
 
 
 class PyTorchOps:
-    """The same calls on the same sizes by PyTorch: cuBLAS, flash attention (SDPA), torch.compile if it can fuse them.
+    """The same calls on the same sizes by PyTorch: cuBLAS, attention by SDPA's kernels (flash and cuDNN on a GPU),
+    torch.compile if it can fuse them.
 
     Each method allocates its arguments and returns the call; `calls` does this once for each set of arguments.
     """
@@ -19,6 +21,18 @@ class PyTorchOps:
     def __init__(self, torch: Any, device: str, dtype: Any, compiled: bool = True) -> None:
         self.torch, self.device, self.dtype = torch, device, dtype
         self.compile: Callable[[Any], Any] = torch.compile if compiled else lambda f: f
+
+    def backends(self, case: Case) -> list[str]:
+        """Of SDPA, for attention on a GPU; "": PyTorch's choice."""
+        is_attention = case.torch.startswith("attention") and self.device == "cuda"
+        return ["FLASH_ATTENTION", "CUDNN_ATTENTION"] if is_attention else [""]
+
+    def using(self, backend: str) -> contextlib.AbstractContextManager[Any]:
+        if not backend:
+            return contextlib.nullcontext()
+        attention = self.torch.nn.attention
+        context: contextlib.AbstractContextManager[Any] = attention.sdpa_kernel(getattr(attention.SDPBackend, backend))
+        return context
 
     def calls(self, case: Case) -> list[Call]:
         return [getattr(self, case.torch)(**case.sizes) for _ in range(case.sets)]
