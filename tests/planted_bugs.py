@@ -329,13 +329,12 @@ BUGS = {
         "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
     ),
     "stage of attention's backward pass filled before wgmma has read it": (
-        "tsan", "llmc/cuda/attention/backward_wgmma.h", "i < Traits::kStages - 1; ++i) finish",
-        "i < Traits::kStages; ++i) finish",
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "kAhead = Traits::kStages - 1;", "kAhead = Traits::kStages;",
         "attention backward on wgmma", "bf16", r"data race[^$]*attention_backward_wgmma_kernel",
     ),
     "statistics announced by one warp only": (
-        "emu", "llmc/cuda/attention/backward_wgmma.h", "if (lane_id() == 0) mbarrier_arrive(&s.full[fill.slot]);",
-        "if (threadIdx.x == 0) mbarrier_arrive(&s.full[fill.slot]);",
+        "emu", "llmc/cuda/attention/backward_wgmma.h", "if (lane_id() == 0) mbarrier_arrive(&s.full[tile",
+        "if (threadIdx.x == 0) mbarrier_arrive(&s.full[tile",
         "attention backward on wgmma", "bf16", r"deadlock[^$]*mbarrier",
     ),
     "dS read before it is written": (
@@ -363,8 +362,8 @@ BUGS = {
         "attention backward on wgmma", "bf16", r"deadlock[^$]*setmaxnreg",
     ),
     "dq of wgmma passed on before its additions": (
-        "tsan", "llmc/cuda/attention/backward_wgmma.h", "s.turns.end(warp, of_head);",
-        "s.turns.end(warp, of_head + 1);",
+        "tsan", "llmc/cuda/attention/backward_wgmma.h", "s.turns.end(warp_id(), of_head);",
+        "s.turns.end(warp_id(), of_head + 1);",
         "attention backward on wgmma", "bf16", r"data race[^$]*DqWarpgroup::add",
     ),
     "shared memory read before it is written": (

@@ -89,6 +89,10 @@ GPU uint32_t wait_until_above(const uint32_t* p, uint32_t x, Location where = Lo
     emulator::yield_at_random();
     return found;
 }
+GPU uint32_t load_acquire(const uint32_t* p, Location where = Location::current()) {
+    emulator::check_global(p, 4, "load_acquire", where);
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
 GPU void store_release(uint32_t* p, uint32_t value, Location where = Location::current()) {
     emulator::check_global(p, 4, "store_release", where);
     __atomic_store_n(p, value, __ATOMIC_RELEASE);

@@ -14,8 +14,8 @@
 //   exponentials   16                                                                                         512
 //   second-level cache: 16 KB of Q and dO, 16 KB of dq                                          25 bytes a clock
 //
-// A consumer issues the scores of a tile together with the gradients of the tile before, and computes the exponentials
-// while the latter run; its own dS is computed under the other one's products. Registers: 208, of which 64 are dk and
+// A consumer issues the scores of a tile together with the gradients of the tile before, and computes exponentials and dS
+// while the latter run. Registers: 208, of which 64 are dk and
 // dv, 64 S and dP, 32 P and dS in bf16, 16 the fragments of K. Those of V would take 16 more, and 128 clocks of shared
 // memory away; the third warpgroup has 88, and would have to do with 64. Heads of 128 channels need 128 registers for dk
 // and dv, and 64 for dq: ptxas spills in both roles, so they stay on mma.sync. One block fits on a multiprocessor, so
@@ -69,9 +69,7 @@ struct DqWarpgroup {
     const Heads& heads;
     BackwardPlace place;
     int row, column;  // of the head's first query and channel in the matrix (B T, C) of dout
-    Position<Traits::kStages> fill;
     Position<Traits::kDsBuffers> at;
-    int filled = 0;
 
     GPU DqWarpgroup(Traits::Shared& s, const TensorMap* qkv, const TensorMap* dout, const float* lse,
                     const float* delta, const Heads& heads, const BackwardPlace& place)
@@ -97,30 +95,24 @@ struct DqWarpgroup {
             load(s.values[i], qkv, &s.with_keys, 2, place.first + i * kTile);
         }
     }
-    // Starts the copies of the next tile, and returns this thread's statistic of it for `finish_fill`.
-    GPU float start_fill() {
-        if (filled == place.tiles) return 0;
-        const int query = place.first + filled * kTile;
-        if (threadIdx.x == 0) {
-            uint64_t* full = &s.full[fill.slot];
-            mbarrier_arrive_expect(full, 2 * int(sizeof(Traits::Operand)));
-            load(s.stages[fill.slot].q, qkv, full, 0, query);
-            load(s.stages[fill.slot].dout, dout, full, 0, query);
-        }
-        __syncwarp();
-        // Rows after the end of a sequence are those of the next one, or zeros: with these statistics P is 0.
-        if (query + this->query() >= heads.length) return is_lse() ? INFINITY : 0;
-        const float x = statistics[filled * kTile];
-        return is_lse() ? kLog2e * x : x;
+    // By one thread.
+    GPU void start_copies(int tile) const {
+        Traits::Stage& stage = s.stages[tile % Traits::kStages];
+        uint64_t* full = &s.full[tile % Traits::kStages];
+        mbarrier_arrive_expect(full, 2 * int(sizeof(Traits::Operand)));
+        load(stage.q, qkv, full, 0, place.first + tile * kTile);
+        load(stage.dout, dout, full, 0, place.first + tile * kTile);
     }
-    GPU void finish_fill(float statistic) {
-        if (filled == place.tiles) return;
-        (&s.stages[fill.slot].statistics[0][0])[threadIdx.x] = statistic;
+    // Rows after the end of a sequence are those of the next one, or zeros: with these statistics P is 0.
+    GPU float load_statistic(int tile) const {
+        if (place.first + tile * kTile + query() >= heads.length) return is_lse() ? INFINITY : 0;
+        return statistics[tile * kTile];
+    }
+    GPU void store_statistic(int tile, float x) const {
+        (&s.stages[tile % Traits::kStages].statistics[0][0])[threadIdx.x] = is_lse() ? kLog2e * x : x;
         __syncwarp();
-        if (lane_id() == 0) mbarrier_arrive(&s.full[fill.slot]);
+        if (lane_id() == 0) mbarrier_arrive(&s.full[tile % Traits::kStages]);
         __syncwarp();
-        fill.advance();
-        ++filled;
     }
     // dq (64 queries, 64 channels) = dS K.
     GPU void multiply(float (&dq)[kSize / 8][4]) const {
@@ -129,14 +121,12 @@ struct DqWarpgroup {
         wgmma_fence();
 #pragma unroll
         for (int k = 0; k < kBackwardKeys / 16; ++k)
-            wgmma_m64k16<kSize, true, true>(dq, a + k * 16 * 128 / 16, b + k * 16 * 128 / 16, true);
+            wgmma_m64k16<kSize, true, true>(dq, a + k * 16 * 128 / 16, b + k * 16 * 128 / 16, k > 0);
         wgmma_commit();
     }
-    GPU void add(bf16* dqkv, float (&dq)[1][kSize / 8][4], int tile, float logit_scale) {
+    GPU void add(bf16* dqkv, float (&dq)[1][kSize / 8][4], int tile, uint32_t of_head, float logit_scale) {
         const int warp = warp_id();
-        const uint32_t of_head = uint32_t(place.first / kTile + tile);
         const bool is_first = tile < Traits::kConsumers;
-        if (tile > 0) s.turns.end(warp, of_head);  // now that the additions of the tile before have ended
         s.turns.wait(warp, of_head, is_first);
         float* sums = s.turns.sums + ((of_head * Traits::kWarps + warp) * kVectors * kWarp + lane_id()) * 4;
         if (place.first == 0) {
@@ -160,24 +150,41 @@ struct DqWarpgroup {
         __syncwarp();  // the warp's stores are before its next release
     }
     GPU void run(bf16* dqkv, float logit_scale) {
-        if (threadIdx.x == 0) load_keys();
-        __syncwarp();
+        constexpr int kAhead = Traits::kStages - 1;
+        if (threadIdx.x == 0) {
+            load_keys();
 #pragma unroll 1
-        for (int i = 0; i < Traits::kStages - 1; ++i) finish_fill(start_fill());
+            for (int tile = 0; tile < smaller(kAhead, place.tiles); ++tile) start_copies(tile);
+        }
+        __syncwarp();
+        float statistic[kAhead];
+#pragma unroll
+        for (int tile = 0; tile < kAhead; ++tile) statistic[tile] = load_statistic(tile);
+#pragma unroll
+        for (int tile = 0; tile < kAhead; ++tile)
+            if (tile < place.tiles) store_statistic(tile, statistic[tile]);
 #pragma unroll 1
         for (int tile = 0; tile < place.tiles; ++tile) {
             mbarrier_wait(&s.ds_full[at.slot], at.parity);
             __syncwarp();
-            const float statistic = start_fill();
-            float dq[1][kSize / 8][4] = {};
+            float dq[1][kSize / 8][4];
             multiply(dq[0]);
+            // Under the product: the release waits until the additions of the tile before have ended, and the consumers
+            // are done with its stage.
+            const int next = tile + kAhead;
+            const uint32_t of_head = uint32_t(place.first / kTile + tile);
+            if (tile > 0) s.turns.end(warp_id(), of_head);
+            s.turns.look(warp_id(), of_head);
+            if (threadIdx.x == 0 && next < place.tiles) start_copies(next);
+            const float of_next = load_statistic(next);
+            __syncwarp();
             wgmma_wait<0>();
             wgmma_results(dq[0]);
             if (lane_id() == 0) mbarrier_arrive(&s.ds_empty[at.slot]);
             __syncwarp();
             at.advance();
-            finish_fill(statistic);
-            add(dqkv, dq, tile, logit_scale);
+            if (next < place.tiles) store_statistic(next, of_next);
+            add(dqkv, dq, tile, of_head, logit_scale);
         }
         s.turns.end(warp_id(), uint32_t(heads.length + kTile - 1) / kTile);
     }
@@ -294,10 +301,8 @@ struct DkvWarpgroup {
                 score[i][e] = exp2_approx(kLog2e * scales.logit_scale * score[i][e] - (e % 2 ? lse.y : lse.x));
         }
         if (kFirst) mask(score, ahead);
-        wait_for_ds();  // here, as its branch keeps ptxas from moving exponentials after the next wait
-        wgmma_wait<0>();
+        wgmma_wait<kFirst ? 0 : 1>();
         wgmma_results(dp);
-        pack(p, score);
 #pragma unroll
         for (int i = 0; i < kTiles; ++i) {
             const float2 delta = *reinterpret_cast<const float2*>(statistics + kTile + 8 * i);
@@ -306,6 +311,10 @@ struct DkvWarpgroup {
                 dp[i][e] = score[i][e] * (scales.out_scale * dp[i][e] - (e % 2 ? delta.y : delta.x));
         }
         if (kFirst) mask(dp, ahead);  // it may be NaN
+        wgmma_results(dp);
+        wait_for_ds();  // here, as its branch keeps ptxas from moving all of this after the next wait
+        wgmma_wait<0>();
+        pack(p, score);
         pack(ds, dp);
         store_ds();
         last_slot = at.slot;

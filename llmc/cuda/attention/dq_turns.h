@@ -39,6 +39,10 @@ struct DqTurns {
         }
         __syncwarp();  // what lane 0 waited for is visible to the others
     }
+    // A look ahead of `wait`, which then seldom has to load. Not for the first to add.
+    GPU void look(int warp, uint32_t tile) {
+        if (lane_id() == 0 && before && seen[warp] <= tile) seen[warp] = load_acquire(before + warp);
+    }
     // The warp has added to the dq of the tiles before this one. A release waits for its stores: not right after them.
     GPU void end(int warp, uint32_t tile) {
         if (lane_id() == 0) store_release(own + warp, tile);

@@ -202,7 +202,8 @@ GPU void lower_registers() {
 }
 
 // Adds 16 bytes, aligned, to global memory: where the sums are, in the second-level cache, and nothing is returned. The
-// order of the additions to a word is that of store_release and wait_until_above, as with ordinary stores.
+// order of the additions to a word is that of store_release and wait_until_above, as with ordinary stores. Subnormal sums
+// become 0.
 GPU void add_global(float* p, const float (&v)[4]) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(p)), "f"(v[0]),

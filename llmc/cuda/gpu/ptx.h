@@ -83,6 +83,12 @@ GPU uint32_t wait_until_above(const uint32_t* p, uint32_t x) {
     } while (found <= x);
     return found;
 }
+// *p, without waiting.
+GPU uint32_t load_acquire(const uint32_t* p) {
+    uint32_t found;
+    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
+    return found;
+}
 GPU void store_release(uint32_t* p, uint32_t value) {
     asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(value) : "memory");
 }
