@@ -201,7 +201,7 @@ class Config:
     threads: int = 0
     """CPU threads; 0: one per CPU that it may use"""
     matmul_kernel: Literal["auto", "mma", "wgmma"] = "auto"
-    """products of bf16 matrices on a GPU: by mma.sync, or by Hopper's wgmma; auto: the faster one for their sizes"""
+    """bf16 products and attention on a GPU: by mma.sync, or by Hopper's wgmma; auto: the faster one for their sizes"""
 
 
 class ModelOptions(TypedDict, total=False):

@@ -294,7 +294,7 @@ std::vector<Option> machine_options() {
         {.name = "threads", .group = kMachine, .help = "CPU threads; 0: one per CPU that it may use", .field = FIELD(machine.threads),
          .scope = kRun | kSample | kEval, .unit = "THREADS", .low = 0, .high = 4096},
         {.name = "matmul-kernel", .group = kMachine,
-         .help = "products of bf16 matrices on a GPU: by mma.sync, or by Hopper's wgmma; auto: the faster one for their sizes",
+         .help = "bf16 products and attention on a GPU: by mma.sync, or by Hopper's wgmma; auto: the faster one for their sizes",
          .field = FIELD(machine.matmul_kernel), .scope = kRun | kSample | kEval},
     };
 }
