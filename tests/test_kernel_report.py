@@ -15,17 +15,22 @@ H100 = GPUS["H100"]
 COMMITTED = json.loads((ROOT / FILE).read_text())
 
 
-@pytest.fixture(scope="module")
-def counted():
-    """Every op of a step of GPT-2 124M, counted again."""
+# The head's gradients run the kernels of the other layers, and take a third of the time to count.
+HEAD_GRADIENTS = "head d"
+
+
+@pytest.fixture(scope="module", params=[f"^(?!{HEAD_GRADIENTS})", pytest.param(HEAD_GRADIENTS, marks=pytest.mark.slow)])
+def counted(request):
+    """The ops of a step of GPT-2 124M, counted again."""
     if not (ROOT / MODULE).exists():
         pytest.skip("not built: run make module-count")
-    return finish(start("124M", H100.multiprocessors, H100.capability))
+    return finish(start("124M", H100.multiprocessors, H100.capability, cases=request.param))
 
 
 def test_no_count_is_worse_than_the_committed_one(counted):
     report = {"nvcc": "", "models": {"124M": Report(H100, {}, {}).model("124M", counted)}}
-    assert report["models"]["124M"]["ops"].keys() == COMMITTED["models"]["124M"]["ops"].keys()
+    assert len(report["models"]["124M"]["ops"]) == len(counted) >= 2
+    assert report["models"]["124M"]["ops"].keys() <= COMMITTED["models"]["124M"]["ops"].keys()
     assert worse(report, COMMITTED) == []
 
 
@@ -53,7 +58,7 @@ def test_the_report_has_every_op_of_a_step():
 
 def test_products_are_at_least_the_necessary_ones(counted):
     for case in model_cases("124M"):
-        if case.op.startswith(("matmul", "attention")):
+        if case.op.startswith(("matmul", "attention")) and case.name in counted:
             import llmc
 
             executed = sum(of.blocks * of.products for of in counted[case.name])
