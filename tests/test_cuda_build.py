@@ -366,7 +366,7 @@ def test_attention_on_wgmma(reports, sass, instructions):
         size = 64 if "<64>" in name else 128
         assert total(opcodes, r"HGMMA\.64x64x16\.F32\.BF16") == 16, f"{name}: {opcodes}"
         assert total(opcodes, r"HGMMA\.64x128x16\.F32\.BF16") == (0 if size == 64 else 8), f"{name}: {opcodes}"
-        assert opcodes["UTMALDG.2D"] >= 3 * size // 64 and total(opcodes, "LDL|STL|LDSM") == size // 16, (
+        assert opcodes["UTMALDG.3D"] >= 3 * size // 64 and total(opcodes, "LDL|STL|LDSM") == size // 16, (
             f"{name}: {opcodes}"
         )
         assert total(opcodes, r"MEMBAR\.ALL\.GPU") == 0, f"{name}: {opcodes}"
@@ -386,7 +386,7 @@ def test_attention_backward_on_wgmma(reports, sass, instructions):
         if architecture != "sm_90a":
             continue
         assert total(opcodes, r"HGMMA\.64x64x16\.F32\.BF16") == 8 + 16 + 8 + 8, f"{name}: {opcodes}"
-        assert opcodes["UTMALDG.2D"] >= 4 and total(opcodes, "LDSM") == 4, f"{name}: {opcodes}"
+        assert opcodes["UTMALDG.3D"] >= 4 and total(opcodes, "LDSM") == 4, f"{name}: {opcodes}"
         assert total(opcodes, "LDL|STL") == 0 and total(opcodes, "USETMAXREG") == 2, f"{name}: {opcodes}"
         assert total(opcodes, r"REDG\.E\.ADD\.F32x4") == 8, f"{name}: {opcodes}"
         assert reports[architecture, name]["registers"] == 168, f"{name}: {reports[architecture, name]}"

@@ -129,6 +129,24 @@ def test_gradients_are_the_same_bits_on_every_gpu():
         np.testing.assert_array_equal(results[0].view(np.uint32), other.view(np.uint32))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("T,D", [(70, 64), (70, 128), (33, 24)])
+def test_a_broken_sequence_does_not_touch_others(backend, dtype, T, D, bad):
+    """Tiles end after a sequence: what follows may be NaN."""
+    data = Data(18, dtype)
+    qkv, dout = data.normal(3, T, 3 * 2 * D), data.normal(3, T, 2 * D)
+    settings = {"logit_scale": 0.2, "dtype": dtype}
+    results = []
+    for broken in (False, True):
+        if broken:
+            qkv[1] = dout[1] = bad
+        out, lse = (backend.attention_forward(qkv, num_heads=2, **settings)[name] for name in ("out", "lse"))
+        dqkv = backend.attention_backward(dout, out, lse, qkv, **settings)
+        results.append([x[[0, 2]] for x in (out, lse, dqkv)])
+    for whole, beside in zip(*results, strict=True):
+        np.testing.assert_array_equal(whole, beside)
+
+
 @pytest.mark.parametrize("kernel", ["auto", "mma"])
 @pytest.mark.parametrize("scale", [0.3, -0.2, 0.0])
 @pytest.mark.parametrize("B,T,H,D", WGMMA_SHAPES)

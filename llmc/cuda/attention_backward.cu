@@ -34,12 +34,12 @@ void backward_bf16(const AttentionBackward& args, const Heads& heads, const Back
 void backward_wgmma(const AttentionBackward& args, const Heads& heads, const BackwardMemory& memory, int64_t all_heads,
                     float* sums, uint32_t* counters, const bf16* dout, const bf16* qkv, const float* delta) {
     using Traits = WgmmaBackward;
-    const int64_t rows = all_heads / heads.heads * heads.length, columns = int64_t(heads.heads) * Traits::kSize;
+    const int64_t sequences = all_heads / heads.heads, columns = int64_t(heads.heads) * Traits::kSize;
     launch({unsigned(all_heads * memory.tiles), unsigned(Traits::kThreads), sizeof(Traits::Shared)},
            attention_backward_wgmma_kernel, args.dqkv.as<bf16>(), sums, counters,
-           tensor_map(qkv, rows, 3 * columns, 3 * columns, Traits::kTile),
-           tensor_map(dout, rows, columns, columns, Traits::kTile), args.lse.as<float>(), delta, heads, memory.tiles,
-           int(memory.slots), BackwardScales{args.logit_scale, args.out_scale});
+           batch_map(qkv, sequences, heads.length, 3 * columns, Traits::kTile),
+           batch_map(dout, sequences, heads.length, columns, Traits::kTile), args.lse.as<float>(), delta, heads,
+           memory.tiles, int(memory.slots), BackwardScales{args.logit_scale, args.out_scale});
 }
 
 void backward_fp32(const AttentionBackward& args, const Heads& heads, int64_t all_heads, const float* delta) {

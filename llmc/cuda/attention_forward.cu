@@ -33,8 +33,8 @@ void attention_forward(const AttentionForward& args) {
             if (heads.size == kSize && has_wgmma()) {
                 const int64_t columns = 3 * shape.H * kSize;
                 return launch_kernel(attention_forward_wgmma_kernel<kSize>, args.out.as<bf16>(),
-                                     tensor_map(qkv.data, shape.B * shape.T, columns, columns, Traits::kTile),
-                                     Traits::kThreads, Traits::kQueries, sizeof(typename Traits::Shared));
+                                     batch_map(qkv.data, shape.B, shape.T, columns, Traits::kTile), Traits::kThreads,
+                                     Traits::kQueries, sizeof(typename Traits::Shared));
             }
         }
         using Traits = ForwardTraits<kSize>;

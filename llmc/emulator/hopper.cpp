@@ -131,13 +131,18 @@ void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where) {
     order_acquire(order_of(barrier, uint32_t(parity)));
 }
 
-void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* barrier, int column, int row,
+void start_bulk_copy(void* destination, const gpu::TensorMap& whole, uint64_t* barrier, int column, int row, int matrix,
                      uint16_t ranks, const Location& where) {
     need(gpu().bulk_copies, "cp.async.bulk.tensor", where);
     self().where = where;
+    if ((matrix >= 0) != (whole.matrices > 0)) fail("TMA: the copy has another number of dimensions than the map");
+    gpu::TensorMap map = whole;
+    if (matrix >= 0) map.matrix += std::min<int64_t>(matrix, map.matrices - 1) * map.rows * map.stride;
+    if (matrix >= map.matrices && matrix >= 0) map.rows = 0;  // outside: zeros
     const ptrdiff_t to = offset_of(destination), barrier_at = offset_of(barrier);
     if (self().block->unfenced_barriers) fail("TMA: no mbarrier_init_fence followed the initialisation of mbarriers");
-    if (!is_accessible(map.matrix, size_t((map.rows - 1) * map.stride + map.columns) * sizeof(bf16)))
+    const int64_t all_rows = whole.rows * std::max<int64_t>(whole.matrices, 1);
+    if (!is_accessible(whole.matrix, size_t((all_rows - 1) * whole.stride + whole.columns) * sizeof(bf16)))
         fail("TMA: the tensor map's matrix is not in memory of the GPU");
     if (to % 1024) fail("TMA: the tile is not 1024-byte aligned");
     const int64_t bytes = int64_t{map.box_rows} * 128;
@@ -267,6 +272,14 @@ TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t 
         refuse("a stride of ", stride, " elements is too small or too large");
     if (box_rows < 1 || box_rows > 256) refuse("a box has 1 to 256 rows, not ", box_rows);
     return {matrix, rows, columns, stride, box_rows};
+}
+
+TensorMap batch_map(const bf16* first, int64_t count, int64_t rows, int64_t columns, int box_rows) {
+    if (count < 1 || count > int64_t{1} << 32)
+        fail("cannot make a tensor map of ", count, " matrices (error 1): sizes are 1 to 2^32");
+    TensorMap map = tensor_map(first, rows, columns, columns, box_rows);
+    map.matrices = count;
+    return map;
 }
 
 }  // namespace llmc::gpu

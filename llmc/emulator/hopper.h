@@ -15,9 +15,11 @@ struct alignas(64) TensorMap {
     const bf16* matrix;
     int64_t rows, columns, stride;
     int box_rows;
+    int64_t matrices = 0;  // of a batch; 0: a map of two dimensions
 };
-// Refuses what cuTensorMapEncodeTiled refuses.
+// They refuse what cuTensorMapEncodeTiled refuses.
 TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows);
+TensorMap batch_map(const bf16* first, int64_t count, int64_t rows, int64_t columns, int box_rows);
 
 }  // namespace llmc::gpu
 
@@ -28,7 +30,8 @@ void fence_barriers(const Location& where);
 // rank: of the block in the cluster, -1: this one
 void mbarrier_arrive(uint64_t* barrier, int rank, int bytes, const Location& where);
 void mbarrier_wait_for(uint64_t* barrier, int parity, const Location& where);
-void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* barrier, int column, int row,
+// matrix: of a batch, -1: the map has two dimensions
+void start_bulk_copy(void* destination, const gpu::TensorMap& map, uint64_t* barrier, int column, int row, int matrix,
                      uint16_t ranks, const Location& where);
 std::vector<unsigned char>& async_view(Block& block);
 // The 128-byte swizzle of byte offsets: TMA writes by it, and wgmma reads.
@@ -73,11 +76,15 @@ inline void mbarrier_wait(uint64_t* barrier, int parity, Location where = Locati
 
 inline void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row,
                                uint16_t ranks, Location where = Location::current()) {
-    emulator::start_bulk_copy(destination, *map, barrier, column, row, ranks, where);
+    emulator::start_bulk_copy(destination, *map, barrier, column, row, -1, ranks, where);
 }
 inline void tma_load(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row,
                      Location where = Location::current()) {
-    emulator::start_bulk_copy(destination, *map, barrier, column, row, uint16_t(1u << cluster_rank()), where);
+    emulator::start_bulk_copy(destination, *map, barrier, column, row, -1, uint16_t(1u << cluster_rank()), where);
+}
+inline void tma_load(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row, int matrix,
+                     Location where = Location::current()) {
+    emulator::start_bulk_copy(destination, *map, barrier, column, row, matrix, uint16_t(1u << cluster_rank()), where);
 }
 
 inline void wgmma_fence(Location where = Location::current()) { emulator::fence_products(where); }

@@ -615,6 +615,39 @@ void test_operands(const char* name) {
     report(name, same);
 }
 
+// A box of 64 rows of the second of three matrices that have 40: zeros follow, not the third matrix.
+__global__ void __launch_bounds__(128) batch_kernel(float* d, const __grid_constant__ TensorMap map) {
+    launch_bounds<128>();
+#if LLMC_HAS_HOPPER
+    auto& s = shared<OperandsShared>();
+    if (threadIdx.x == 0) {
+        mbarrier_init(&s.full, 1);
+        mbarrier_init_fence();
+        mbarrier_arrive_expect(&s.full, 64 * 64 * 2);
+        tma_load(s.a, &map, &s.full, 0, 0, 1);
+    }
+    __syncthreads();
+    mbarrier_wait(&s.full, 0);
+    for (int i = int(threadIdx.x); i < 64 * 64; i += 128) {
+        const int row = i / 64, column = i % 64;
+        d[i] = float_of(uint32_t{s.a[row * 64 + (column / 8 ^ row % 8) * 8 + column % 8].bits} << 16);
+    }
+#endif
+}
+
+void test_batch() {
+    constexpr int kRows = 40, kColumns = 64;
+    const auto a = integers(3 * kRows * kColumns);
+    Array<bf16> da(a);
+    Array<float> d(64 * 64);
+    launch({1, 128, sizeof(OperandsShared)}, batch_kernel, d.data(), batch_map(da.data(), 3, kRows, kColumns, 64));
+    const std::vector<float> found = d.values();
+    bool same = true;
+    for (int i = 0; i < 64 * 64; ++i)
+        same &= found[size_t(i)] == (i < kRows * kColumns ? to_float(a[size_t(kRows * kColumns + i)]) : 0);
+    report("TMA of one matrix of a batch, zeros after its rows", same);
+}
+
 }  // namespace
 
 int main() {
@@ -642,6 +675,7 @@ int main() {
             test_registers<64, true>("wgmma with A in registers, 64 columns, B along N");
             test_registers<128, false>("wgmma with A in registers, 128 columns, B along K");
             test_registers<128, true>("wgmma with A in registers, 128 columns, B along N");
+            test_batch();
             test_operands<false, false>("wgmma of 64 columns, both operands along K; additions to global memory");
             test_operands<true, true>("wgmma of 64 columns, A along M, B along N; additions to global memory");
         } else {

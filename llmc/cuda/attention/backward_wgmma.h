@@ -68,7 +68,7 @@ struct DqWarpgroup {
     const float* statistics;  // of this thread: of query threadIdx.x % 64 of the first tile
     const Heads& heads;
     BackwardPlace place;
-    int row, column;  // of the head's first query and channel in the matrix (B T, C) of dout
+    int sequence, column;  // column of the head in dout
     Position<Traits::kDsBuffers> at;
 
     GPU DqWarpgroup(Traits::Shared& s, const TensorMap* qkv, const TensorMap* dout, const float* lse,
@@ -79,13 +79,13 @@ struct DqWarpgroup {
           statistics((is_lse() ? lse : delta) + heads.statistics(place.head, place.first) + query()),
           heads(heads),
           place(place),
-          row(place.head / heads.heads * heads.length),
+          sequence(place.head / heads.heads),
           column(place.head % heads.heads * kSize) {}
 
     GPU static bool is_lse() { return threadIdx.x < kTile; }
     GPU static int query() { return int(threadIdx.x % kTile); }
     GPU void load(Traits::Operand& to, const TensorMap* matrix, uint64_t* barrier, int part, int of_row) const {
-        tma_load(to.data, matrix, barrier, part * heads.heads * kSize + column, row + of_row);
+        tma_load(to.data, matrix, barrier, part * heads.heads * kSize + column, of_row, sequence);
     }
     GPU void load_keys() const {
         mbarrier_arrive_expect(&s.with_keys, 2 * Traits::kConsumers * int(sizeof(Traits::Operand)));
@@ -103,7 +103,7 @@ struct DqWarpgroup {
         load(stage.q, qkv, full, 0, place.first + tile * kTile);
         load(stage.dout, dout, full, 0, place.first + tile * kTile);
     }
-    // Rows after the end of a sequence are those of the next one, or zeros: with these statistics P is 0.
+    // Rows after the end of a sequence are zeros, and with these statistics P is 0.
     GPU float load_statistic(int tile) const {
         if (place.first + tile * kTile + query() >= heads.length) return is_lse() ? INFINITY : 0;
         return statistics[tile * kTile];

@@ -47,22 +47,21 @@ struct WgmmaForward {
     };
 };
 
-// The copies of a block, by one thread of its last warpgroup. Rows after the end of a sequence are those of the next one,
-// or zeros; they are masked.
+// The copies of a block, by one thread of its last warpgroup. Rows after the end of a sequence are zeros, and masked.
 template <int kSize>
 struct AttentionLoader {
     using Traits = WgmmaForward<kSize>;
     typename Traits::Shared& s;
     const TensorMap* qkv;
-    int row, column, channels;  // of the head's first query; C
-    int last, tile;             // of keys; the next one
+    int sequence, column, channels;  // column of the head; C
+    int last, tile;                  // of keys; the next one
     Position<Traits::kStages> at;
 
     GPU void load(typename Traits::Operand& to, uint64_t* barrier, int part, int of_tile) const {
 #pragma unroll
         for (int box = 0; box < Traits::kBoxes; ++box)
             tma_load(to.data + box * Traits::kTile * Traits::kTile, qkv, barrier,
-                     part * channels + column + box * Traits::kTile, row + of_tile * Traits::kTile);
+                     part * channels + column + box * Traits::kTile, of_tile * Traits::kTile, sequence);
     }
     GPU void load_queries(int first) const {
         mbarrier_arrive_expect(&s.queries, (last + 1 - first) * int(sizeof(typename Traits::Operand)));
@@ -215,7 +214,7 @@ __global__ void __launch_bounds__(WgmmaForward<kSize>::kThreads, WgmmaForward<kS
     if (diagonal > last) return;
 
     const int b = at.head / heads.heads, h = at.head % heads.heads;
-    AttentionLoader<kSize> loader{s, &qkv, b * heads.length, h * kSize, heads.heads * kSize, last, last};
+    AttentionLoader<kSize> loader{s, &qkv, b, h * kSize, heads.heads * kSize, last, last};
     const bool loads = diagonal == last && threadIdx.x % (Traits::kWarps * kWarp) == 0;
     if (loads) {
         loader.load_queries(first);

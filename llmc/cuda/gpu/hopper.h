@@ -76,6 +76,14 @@ GPU void tma_load(void* destination, const TensorMap* map, uint64_t* barrier, in
         "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row)
         : "memory");
 }
+// Of one matrix of a batch (batch_map).
+GPU void tma_load(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row, int matrix) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+        "[%2];" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "r"(matrix)
+        : "memory");
+}
 // To the same offset in all blocks of the cluster whose bit is set in `ranks`.
 GPU void tma_load_multicast(void* destination, const TensorMap* map, uint64_t* barrier, int column, int row,
                             uint16_t ranks) {
@@ -212,33 +220,43 @@ GPU void add_global(float* p, const float (&v)[4]) {
 #endif
 }
 
-// A map of a bf16 matrix (rows, columns) with `stride` elements from row to row, for boxes of box_rows x 64 columns.
 // cuTensorMapEncodeTiled comes from the driver by name: nothing has to be linked.
-inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
-    static const auto encode = [] {
-        void* function = nullptr;
-        cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+inline auto tensor_map_encoder() {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
-        const cudaError_t status_of_search = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                                              12000, cudaEnableDefault, &found);
+    const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                                cudaEnableDefault, &found);
 #else
-        const cudaError_t status_of_search = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function,
-                                                                     cudaEnableDefault, &found);
+    const cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
 #endif
-        cuda::check(status_of_search, "cannot find the driver's cuTensorMapEncodeTiled");
-        if (found != cudaDriverEntryPointSuccess || !function)
-            fail("the NVIDIA driver has no cuTensorMapEncodeTiled (query result ", int(found),
-                 "): tensor maps need a driver for CUDA 12.0 or newer; update it");
-        return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
-    }();
-    const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(stride) * 2};
-    const cuuint32_t box[2] = {64, cuuint32_t(box_rows)}, steps[2] = {1, 1};
+    cuda::check(status, "cannot find the driver's cuTensorMapEncodeTiled");
+    if (found != cudaDriverEntryPointSuccess || !function)
+        fail("the NVIDIA driver has no cuTensorMapEncodeTiled (query result ", int(found),
+             "): tensor maps need a driver for CUDA 12.0 or newer; update it");
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+}
+template <int kRank>
+TensorMap encode_map(const bf16* matrix, const cuuint64_t (&sizes)[kRank], const cuuint64_t (&strides)[kRank - 1],
+                     int box_rows) {
+    static const auto encode = tensor_map_encoder();
+    const cuuint32_t box[3] = {64, cuuint32_t(box_rows), 1}, steps[3] = {1, 1, 1};
     TensorMap map;
-    const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<bf16*>(matrix), sizes, strides,
-                                   box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+    const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kRank, const_cast<bf16*>(matrix), sizes,
+                                   strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (status != CUDA_SUCCESS) fail("cannot make a tensor map of ", rows, " x ", columns, " (error ", status, ")");
+    if (status != CUDA_SUCCESS)
+        fail("cannot make a tensor map of ", sizes[1], " x ", sizes[0], " (error ", int(status), ")");
     return map;
+}
+// A map of a bf16 matrix (rows, columns) with `stride` elements from row to row, for boxes of box_rows x 64 columns.
+inline TensorMap tensor_map(const bf16* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
+    return encode_map<2>(matrix, {cuuint64_t(columns), cuuint64_t(rows)}, {cuuint64_t(stride) * 2}, box_rows);
+}
+// Of `count` matrices (rows, columns) that follow each other: beyond the rows of one there are zeros, not the next one's.
+inline TensorMap batch_map(const bf16* first, int64_t count, int64_t rows, int64_t columns, int box_rows) {
+    return encode_map<3>(first, {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(count)},
+                         {cuuint64_t(columns) * 2, cuuint64_t(rows * columns) * 2}, box_rows);
 }
 
 #endif
