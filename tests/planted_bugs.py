@@ -372,15 +372,3 @@ BUGS = {
         "column_sums", "fp32", "wrong result: nan",
     ),
 }  # fmt: skip
-# In `make test-slow`: each has a twin above, of the same mechanism in another kernel.
-SLOW = {
-    "stage of the ring released before wgmma has read it",
-    "turn ended before all threads have added",
-    "stage of the ring released one product early",
-    "turn of a warpgroup ended before its threads have added",
-    "warpgroup that adds before its turn",
-    "turn ended without a release",
-    "dq released before all lanes have added",
-    "dq read by lanes that waited for nothing",
-    "dq added without a release",
-}

@@ -367,8 +367,9 @@ def test_products_of_this_project():
     for name, by_architecture in found.items():
         (of,) = by_architecture.values()
         loop, epilogue = of["loop"], of["epilogue"]
-        assert loop["tensor"] >= 16 and loop["tensor_flops"] == 4096 * loop["tensor"], name
+        small = "64, 64," in name  # warps of 32 x 32
+        assert loop["tensor"] >= (16 if small else 32) and loop["tensor_flops"] == 4096 * loop["tensor"], name
         assert loop["ldsm"] > 0 and loop["async_copies"] > 0 and loop["bar"] > 0 and loop["local"] == 0, name
-        assert loop["stores"] == 0 and loop["per_tensor"] < (6 if loop["tensor"] >= 32 else 8), name
+        assert loop["stores"] == 0 and loop["per_tensor"] < (8 if small else 6), name
         assert epilogue["elements"] >= 32 and 3 < epilogue["per_element"] < 45, name
         assert epilogue["store_bytes"] >= 2 * epilogue["elements"], name

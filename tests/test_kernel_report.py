@@ -15,22 +15,17 @@ H100 = GPUS["H100"]
 COMMITTED = json.loads((ROOT / FILE).read_text())
 
 
-# The head's gradients run the kernels of the other layers, and take a third of the time to count.
-HEAD_GRADIENTS = "head d"
-
-
-@pytest.fixture(scope="module", params=[f"^(?!{HEAD_GRADIENTS})", pytest.param(HEAD_GRADIENTS, marks=pytest.mark.slow)])
-def counted(request):
-    """The ops of a step of GPT-2 124M, counted again."""
+@pytest.fixture(scope="module")
+def counted():
+    """Every op of a step of GPT-2 124M, counted again."""
     if not (ROOT / MODULE).exists():
         pytest.skip("not built: run make module-count")
-    return finish(start("124M", H100.multiprocessors, H100.capability, cases=request.param))
+    return finish(start("124M", H100.multiprocessors, H100.capability))
 
 
 def test_no_count_is_worse_than_the_committed_one(counted):
     report = {"nvcc": "", "models": {"124M": Report(H100, {}, {}).model("124M", counted)}}
-    assert len(report["models"]["124M"]["ops"]) == len(counted) >= 2
-    assert report["models"]["124M"]["ops"].keys() <= COMMITTED["models"]["124M"]["ops"].keys()
+    assert report["models"]["124M"]["ops"].keys() == COMMITTED["models"]["124M"]["ops"].keys()
     assert worse(report, COMMITTED) == []
 
 
@@ -50,15 +45,15 @@ def test_a_worse_count_or_bound_is_named():
 def test_the_report_has_every_op_of_a_step():
     for model, of in COMMITTED["models"].items():
         assert list(of["ops"]) == [case.name for case in model_cases(model)]
-        # 101: the floor of an embedding has a row of the table for each token, and tokens repeat.
-        assert all(0 < op["percent"] <= 101 for op in of["ops"].values())
+        for name, op in of["ops"].items():  # the floor of an embedding has a row for each token, and tokens repeat
+            assert 0 < op["percent"] <= (101 if name == "embedding forward" else 100), name
         assert all(kernel["registers"]["sm_90a"] > 0 for op in of["ops"].values() for kernel in op["kernels"])
     assert COMMITTED["gpu"] == "H100"
 
 
 def test_products_are_at_least_the_necessary_ones(counted):
     for case in model_cases("124M"):
-        if case.op.startswith(("matmul", "attention")) and case.name in counted:
+        if case.op.startswith(("matmul", "attention")):
             import llmc
 
             executed = sum(of.blocks * of.products for of in counted[case.name])

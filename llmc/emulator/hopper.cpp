@@ -137,8 +137,10 @@ void start_bulk_copy(void* destination, const gpu::TensorMap& whole, uint64_t* b
     self().where = where;
     if ((matrix >= 0) != (whole.matrices > 0)) fail("TMA: the copy has another number of dimensions than the map");
     gpu::TensorMap map = whole;
-    if (matrix >= 0) map.matrix += std::min<int64_t>(matrix, map.matrices - 1) * map.rows * map.stride;
-    if (matrix >= map.matrices && matrix >= 0) map.rows = 0;  // outside: zeros
+    if (matrix >= whole.matrices)
+        map.rows = 0;  // outside: zeros
+    else if (matrix > 0)
+        map.matrix += matrix * map.rows * map.stride;
     const ptrdiff_t to = offset_of(destination), barrier_at = offset_of(barrier);
     if (self().block->unfenced_barriers) fail("TMA: no mbarrier_init_fence followed the initialisation of mbarriers");
     const int64_t all_rows = whole.rows * std::max<int64_t>(whole.matrices, 1);

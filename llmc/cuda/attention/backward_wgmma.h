@@ -15,11 +15,11 @@
 //   second-level cache: 16 KB of Q and dO, 16 KB of dq                                          25 bytes a clock
 //
 // A consumer issues the scores of a tile together with the gradients of the tile before, and computes exponentials and dS
-// while the latter run. Registers: 208, of which 64 are dk and
-// dv, 64 S and dP, 32 P and dS in bf16, 16 the fragments of K. Those of V would take 16 more, and 128 clocks of shared
-// memory away; the third warpgroup has 88, and would have to do with 64. Heads of 128 channels need 128 registers for dk
-// and dv, and 64 for dq: ptxas spills in both roles, so they stay on mma.sync. One block fits on a multiprocessor, so
-// nothing hides its start and its end, of 9 tiles on average at T = 1024.
+// while the latter run. Registers: 208, of which 64 are dk and dv, 64 S and dP, 32 P and dS in bf16, 16 the fragments of
+// K. Those of V would take 16 more, and 128 clocks of shared memory away; the third warpgroup has 88, and would have to
+// do with 64. Heads of 128 channels need 128 registers for dk and dv, and 64 for dq: ptxas spills in both roles, so they
+// stay on mma.sync. One block, of 9 tiles on average at T = 1024, fits on a multiprocessor: nothing hides its start and
+// its end.
 #pragma once
 #include "llmc/cuda/attention/backward_bf16.h"
 #include "llmc/cuda/matmul/pipeline.h"

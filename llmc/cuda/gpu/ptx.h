@@ -67,26 +67,22 @@ GPU void store4(void* p, uint32_t v) {
 
 // --- Between blocks: words of global memory that order the accesses before and after them ---
 
-// Waits until *p is `value`. What the thread that stored it had written or seen before is visible then, after a barrier
-// to the whole block. Only for values that blocks of lower index store: others may not have begun.
-GPU void wait_for_value(const uint32_t* p, uint32_t value) {
+// *p; what the thread that stored it had written or seen before is visible then, after a barrier to the whole block.
+GPU uint32_t load_acquire(const uint32_t* p) {
     uint32_t found;
-    do {
-        asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
-    } while (found != value);
+    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
+    return found;
+}
+// Waits until *p is `value`. Only for values that blocks of lower index store: others may not have begun.
+GPU void wait_for_value(const uint32_t* p, uint32_t value) {
+    while (load_acquire(p) != value) {}
 }
 // The same until *p is above x; returns what it is.
 GPU uint32_t wait_until_above(const uint32_t* p, uint32_t x) {
     uint32_t found;
     do {
-        asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
+        found = load_acquire(p);
     } while (found <= x);
-    return found;
-}
-// *p, without waiting.
-GPU uint32_t load_acquire(const uint32_t* p) {
-    uint32_t found;
-    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(__cvta_generic_to_global(p)) : "memory");
     return found;
 }
 GPU void store_release(uint32_t* p, uint32_t value) {

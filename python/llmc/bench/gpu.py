@@ -34,7 +34,7 @@ from llmc.errors import Error, ExitCode
 from llmc.paths import require_clone
 
 # Sequences of a micro-batch that fit an 80 GB GPU in PyTorch too.
-BATCH = {"124M": 32, "355M": 16, "774M": 8, "1558M": 4, "6658M": 1, "tiny": 2}
+BATCH = kernel_counts.BATCH | {"355M": 16, "774M": 8, "tiny": 2}
 PROGRAM = {"cuda": "train_gpt2cu", "cpu": "train_gpt2", "emulated": "train_gpt2emu"}
 
 

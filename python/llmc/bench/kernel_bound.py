@@ -110,9 +110,9 @@ def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> Phases:
     loop, epilogue = facts.get("loop") or {}, facts.get("epilogue") or {}
     if tensor and loop.get("tensor_flops"):
         issued = 2 * launch.products / loop["tensor_flops"] * loop["instructions"]  # rounds of a warp
-        in_loop = special if loop.get("mufu") else 0.0
+        in_loop = special if is_attention(facts) else 0.0
         main = {"tensor": tensor, "shared": wavefronts, "issue": issued / ISSUE, "special": in_loop}
-        times = epilogues(launch, epilogue, bool(loop.get("mufu")))  # a softmax
+        times = epilogues(launch, facts)
         after = {"issue": times * epilogue.get("instructions", 0) / ISSUE, "special": special - in_loop}
         return Phases(main, after, times)
     path = facts.get("path") or {}
@@ -123,12 +123,17 @@ def phases(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> Phases:
     return Phases({"shared": wavefronts, "issue": issued / ISSUE, "special": special}, {})
 
 
-def epilogues(launch: Launch, epilogue: dict[str, Any], in_attention: bool) -> float:
+def is_attention(facts: dict[str, Any]) -> bool:
+    """Of a kernel on tensor cores: its main loop has a softmax."""
+    return bool((facts.get("loop") or {}).get("mufu"))
+
+
+def epilogues(launch: Launch, facts: dict[str, Any]) -> float:
     """How often the warps of a block run the epilogue: its stores, counted, over those of once. Blocks of attention are
     not persistent, and store dq in their loop, too."""
-    stores, warps = epilogue.get("stores", 0), launch.threads / 32
+    stores, warps = (facts.get("epilogue") or {}).get("stores", 0), launch.threads / 32
     times = launch.total("global write", "requests") / stores if stores else warps
-    return min(times, warps) if in_attention else times
+    return min(times, warps) if is_attention(facts) else times
 
 
 def resident(launch: Launch, facts: dict[str, Any], gpu: Gpu, architecture: str = "") -> int:
@@ -153,7 +158,7 @@ def clocks_of(launch: Launch, facts: dict[str, Any], gpu: Gpu) -> tuple[float, d
         per_multiprocessor = math.ceil(per_multiprocessor / R) * min(R, math.ceil(per_multiprocessor))
     units = {unit: found.main.get(unit, 0.0) + found.epilogue.get(unit, 0.0) for unit in UNITS}
     overlapped = max(units.values())
-    if launch.events.get("wgmma") and found.epilogues and not facts["loop"]["mufu"]:  # a matmul
+    if launch.events.get("wgmma") and found.epilogues and not is_attention(facts):
         serial = consumers_clocks(found)
     else:
         serial = found.serial() / min(R, math.ceil(launch.blocks / gpu.multiprocessors))
