@@ -51,9 +51,9 @@ constexpr int64_t kLargestHead = 128;
 constexpr int64_t compiled_head_size(int64_t size) { return size <= 32 ? 32 : size <= 64 ? 64 : kLargestHead; }
 
 // Attention's backward pass in bf16: a block computes dk and dv of kBackwardKeys keys, for tiles of up to
-// kBackwardQueries queries, whose dq all blocks of a head add up in memory, in fp32. The blocks that run at a time, two
-// on a multiprocessor, belong to few heads, so later heads use the memory of earlier ones: a block lasts as long as it
-// takes to start those of so many heads.
+// kBackwardQueries queries, whose dq all blocks of a head add up in memory, in fp32. The blocks that run at a time, one
+// or two on a multiprocessor, belong to few heads, so later heads use the memory of earlier ones: a block lasts as long
+// as it takes to start those of so many heads.
 constexpr int kBackwardKeys = 128, kBackwardQueries = 64;
 struct BackwardMemory {
     int tiles;         // of keys in a head
