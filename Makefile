@@ -32,11 +32,12 @@ VENV     := .venv
 PYTHON   := $(VENV)/bin/python
 VERSION  := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' python/llmc/version.py)
 
-ROOMS   := core ops mup gpt2 data train  # the code that all backends share
-COMMON  := $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp llmc/train/options/*.cpp)
-CPU     := $(patsubst %,llmc/cpu/%.cpp,device dispatch onednn parallel scratch)
+ROOMS   := core ops comm mup gpt2 data train  # the code that all backends share
+COMMON  := $(filter-out llmc/comm/host_comm.cpp,\
+               $(wildcard $(ROOMS:%=llmc/%/*.cpp) llmc/train/checkpoint/*.cpp llmc/train/options/*.cpp))
+CPU     := $(patsubst %,llmc/cpu/%.cpp,device dispatch onednn parallel scratch) llmc/comm/host_comm.cpp
 CPU_KERNELS := $(filter-out $(CPU),$(wildcard llmc/cpu/*.cpp))  # compiled once for each of ISAS
-KERNELS := $(wildcard llmc/cuda/*.cu)
+KERNELS := $(wildcard llmc/cuda/*.cu) llmc/comm/nccl_comm.cu
 EMULATOR := $(wildcard llmc/emulator/*.cpp)
 BINDING := $(filter-out llmc/bind/bindings.cpp,$(wildcard llmc/bind/*.cpp))
 objects  = $(patsubst %,$(BUILD)/$(1)%.o,$(basename $(2)))
@@ -159,7 +160,7 @@ $(CUDA_BUILD)/flags: FORCE
 # --- Programs ---
 # oneDNN is Debian's shared library. In a wheel it is in llmc/lib, with its dependencies. Therefore RPATH, not RUNPATH:
 # it also applies to libraries of libraries.
-CPU_LIBS := -ldnnl -lpthread -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib'
+CPU_LIBS := -ldnnl -lpthread -ldl -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib'
 train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ $(CPU_LIBS)
 train_gpt2emu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
@@ -257,6 +258,7 @@ test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on th
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	@scripts/setup.sh cuda-toolkit && $(MAKE) --no-print-directory -j$(JOBS) $(CUDA_TESTS) cuda-tests \
 	    || echo "make: no CUDA toolkit: the tests of the compiled kernels will be skipped"
+	@scripts/setup.sh mpi || echo "make: no MPI: the tests of several processes will be skipped"
 	$(PYTEST) -m "not slow" tests
 test-slow: venv-dev   ## the long tests
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)

@@ -860,7 +860,7 @@ def train(line: CommandLine) -> int:
     begin, compiled = time.perf_counter(), bool(line.extra["compile"])
     device = pick_device(str(line.extra["device"]), line.config.threads)
     damaged: list[Damaged] = []
-    with process_group(device):
+    with process_group(device, line.config):
         while True:
             setup, rules = resolve(line, damaged)
             if line.dry_run:

@@ -6,7 +6,7 @@ from pathlib import Path
 from program import ROOT
 
 # From the bottom. Rooms on one line are backends, which do not include each other.
-ROOMS = [["core"], ["emulator"], ["ops"], ["cpu", "cuda"], ["mup"], ["gpt2"], ["data"], ["train"], ["bind"]]
+ROOMS = [["core"], ["emulator"], ["ops"], ["cpu", "cuda"], ["comm"], ["mup"], ["gpt2"], ["data"], ["train"], ["bind"]]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 INCLUDE = re.compile(r'^\s*#include "([^"]+)"', re.M)
 

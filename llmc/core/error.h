@@ -28,6 +28,11 @@ struct DamageError : Error {
     explicit DamageError(const std::string& message) : Error(kExitData, message) {}
 };
 
+// An error of another process of the run, which reports it.
+struct ElsewhereError : Error {
+    explicit ElsewhereError(const std::string& message) : Error(kExitFailure, message) {}
+};
+
 // Joins its arguments with operator<<: str("T is ", T, ", at most ", max).
 template <class... Args>
 std::string str(const Args&... args) {

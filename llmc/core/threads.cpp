@@ -54,12 +54,14 @@ int usable_cpus() {
     return std::max(1, quota < cpus ? int(std::ceil(quota)) : cpus);
 }
 
-int set_host_threads(int wanted) {
+int set_host_threads(int wanted, int sharing) {
     if (wanted < 0) fail_usage("the number of threads is ", wanted, ", it must be 0 (one per CPU) or more");
     const int by_openmp = number_in("OMP_NUM_THREADS");
-    const int machine = int(sysconf(_SC_NPROCESSORS_ONLN)), mask = cpus_of_mask(), usable = usable_cpus();
+    const int machine = int(sysconf(_SC_NPROCESSORS_ONLN)), mask = cpus_of_mask(), all = usable_cpus(),
+              usable = std::max(1, all / sharing);
     g_reason = wanted             ? "--threads"
                : by_openmp        ? "OMP_NUM_THREADS"
+               : usable < all     ? str("its share, of ", sharing, " processes")
                : usable < mask    ? str("the container's quota of ", usable, usable == 1 ? " CPU" : " CPUs")
                : usable < machine ? str("an affinity mask of ", usable, " of ", machine, " CPUs")
                                   : "";

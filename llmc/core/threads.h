@@ -8,8 +8,9 @@ namespace llmc {
 int usable_cpus();
 
 // Sets the number of OpenMP threads to `wanted`. 0: OMP_NUM_THREADS if it is set, otherwise usable_cpus(). Never more
-// than OMP_THREAD_LIMIT. Returns the number of threads. Usage error for negative numbers.
-int set_host_threads(int wanted);
+// than OMP_THREAD_LIMIT. Returns the number of threads. Usage error for negative numbers. sharing: processes that divide
+// these CPUs.
+int set_host_threads(int wanted, int sharing = 1);
 
 // Why there are so many threads, after set_host_threads: "OMP_NUM_THREADS", "the container's quota of 2 CPUs", ...;
 // empty if there is one for each CPU of the machine.

@@ -45,7 +45,7 @@ void prepare_process(char** argv) {
     execv(path, argv);  // returns only if it fails: then continue without
 }
 
-void initialize(int threads) { g_threads = set_host_threads(threads); }
+void initialize(int threads, const Place& place) { g_threads = set_host_threads(threads, place.sharing_cpus); }
 
 int threads() {
     if (g_threads == 0) initialize(0);

@@ -29,7 +29,7 @@ void store_rounded(const OptimizerStep& args, const ParameterUpdate& p, const fl
     if (!args.stochastic_rounding) return from_floats(param, weights, n);
     uint32_t random16[4 * kDraws];
     for (int64_t i = 0; i < n; i += 4 * kDraws) {
-        draw_rounding(random16, args.seed, p.stream, uint64_t(begin + i) / 4 + (uint64_t(args.step) << 40));
+        draw_rounding(random16, args.seed, p.stream, uint64_t(p.first + begin + i) / 4 + (uint64_t(args.step) << 40));
         int64_t count = std::min<int64_t>(4 * kDraws, n - i);
 #pragma omp simd
         for (int64_t j = 0; j < count; ++j) param[i + j] = to_bf16_stochastic(weights[i + j], random16[j]);

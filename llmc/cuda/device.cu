@@ -101,9 +101,9 @@ void announce_compilation(const State& s) {
 }
 
 // The device, or an error that says what is missing: driver, version, GPU or compute capability.
-State open_device(int threads) {
+State open_device(int threads, const device::Place& place) {
     State s;
-    s.threads = set_host_threads(threads);
+    s.threads = set_host_threads(threads, place.sharing_cpus);
     int count = 0;
     check(cudaRuntimeGetVersion(&s.runtime), "cannot ask for the version of CUDA's runtime");
     const cudaError_t driver_status = cudaDriverGetVersion(&s.driver);
@@ -117,8 +117,9 @@ State open_device(int threads) {
     need_driver(false);
     if (status != cudaSuccess || count == 0)
         no_gpu(str(cudaGetErrorString(status), " (is CUDA_VISIBLE_DEVICES set to hide it?)").c_str());
-    check(cudaSetDevice(0), "cannot use the GPU");
-    check(cudaGetDeviceProperties(&s.properties, 0), "cannot use the GPU");
+    const int device = place.local_rank % count;
+    check(cudaSetDevice(device), "cannot use the GPU");
+    check(cudaGetDeviceProperties(&s.properties, device), "cannot use the GPU");
     if (s.properties.major < 8)
         no_gpu(str(s.properties.name, " has compute capability ", s.properties.major, ".", s.properties.minor,
                    "; the kernels need 8.0 (Ampere) or newer")
@@ -134,7 +135,7 @@ State open_device(int threads) {
 std::optional<State> g_state;
 
 State& state() {
-    if (!g_state) g_state = open_device(0);
+    if (!g_state) g_state = open_device(0, {});
     return *g_state;
 }
 
@@ -208,7 +209,7 @@ using cuda::kGiB;
 using cuda::state;
 
 void prepare_process(char**) {}
-void initialize(int threads) { cuda::g_state = cuda::open_device(threads); }
+void initialize(int threads, const Place& place) { cuda::g_state = cuda::open_device(threads, place); }
 
 std::string name() {
     const cudaDeviceProp& p = state().properties;

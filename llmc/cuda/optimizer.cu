@@ -23,7 +23,7 @@ struct Entry {
     void* param;
     float *master, *m, *v;
     const float* grad;
-    int64_t count, first_block;
+    int64_t count, first_block, first;
     float lr, decay, eps;
     uint32_t stream;
     int is_bf16, aligned;
@@ -75,7 +75,7 @@ template <bool kWhole>
 GPU void store_bf16(const Step& s, const Entry& e, int64_t i, const float (&w)[kWidth]) {
     bf16* param = static_cast<bf16*>(e.param);
     if (!s.stochastic) return store_part<kWhole>(param, i, w, e);
-    const Philox x = draw(s.seed, Purpose::rounding, e.stream, uint64_t(i) / 4 + (uint64_t(s.step) << 40));
+    const Philox x = draw(s.seed, Purpose::rounding, e.stream, uint64_t(e.first + i) / 4 + (uint64_t(s.step) << 40));
     float rounded[kWidth];
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) rounded[k] = to_float(to_bf16_stochastic(w[k], x[k] & 0xffffu));
@@ -147,6 +147,7 @@ void step(const char* op, const OptimizerStep& args, const Step& step, bool adam
                            .grad = p.grad.as<float>(),
                            .count = p.param.numel(),
                            .first_block = 0,
+                           .first = p.first,
                            .lr = p.lr,
                            .decay = p.decay,
                            .eps = p.eps,

@@ -63,7 +63,7 @@ TrainLoader::~TrainLoader() {
 }
 
 void TrainLoader::read_ahead() {
-    for (int64_t position = position_;; position += options_.batch_size) {
+    for (int64_t position = position_;; position += int64_t{options_.ranks} * options_.batch_size) {
         std::optional<Batch> batch;
         std::exception_ptr error;
         try {
@@ -87,13 +87,14 @@ Batch TrainLoader::next() {
     if (error_) std::rethrow_exception(error_);
     Batch batch = *std::move(ready_);
     ready_.reset();
-    position_ += options_.batch_size;
+    position_ += int64_t{options_.ranks} * options_.batch_size;
     changed_.notify_all();
     return batch;
 }
 
 Batch TrainLoader::load(int64_t position) {
     if (options_.overfit_single_batch) return dataset_.in_file_order(0, options_.batch_size);
+    position += int64_t{options_.rank} * options_.batch_size;
     if (!options_.shuffle) return dataset_.in_file_order(position, options_.batch_size);
     Batch batch(options_.batch_size, dataset_.seq_len());
     for (int row = 0; row < batch.rows; ++row) {

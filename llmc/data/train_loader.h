@@ -41,8 +41,10 @@ public:
         int batch_size;
         bool shuffle, overfit_single_batch;
         uint64_t seed;
+        int rank = 0, ranks = 1;  // of ranks * batch_size samples at a time, rank r has the r-th batch_size
     };
-    // Starts at sample number `position`, the number of sequences returned so far: the loader has no other state.
+    // Starts at sample number `position`, the number of sequences returned so far to all ranks: the loader has no other
+    // state.
     TrainLoader(const Dataset& dataset, const Options& options, int64_t position);
     ~TrainLoader();
 

@@ -28,6 +28,7 @@ struct GPT2Options {
     bool train = true;  // allocate gradients
     Recompute recompute = Recompute::none;
     int64_t logits_rows = 0;  // rows of logits at a time; 0: chosen for the device
+    size_t part_bytes = 0;    // of gradients that are completed together (Parameters::parts_by_completion)
 };
 
 struct LayerNormActivations {

@@ -58,16 +58,24 @@ MatmulBackward linear_to_residual(const LinearParameters& p, Tensor dinp, Tensor
 }  // namespace
 
 void GPT2::backward() {
-    const Tensor dx = rows(acts_.dresidual);
-    call(layernorm_backward,
-         layernorm(parameters.ln_f, rows(acts_.ln_f), dx, rows(acts_.dbranch), rows(block_input(shape.depth))));
-    for (int l = shape.depth - 1; l >= 0; --l) {
+    backward_blocks(shape.depth, 0);
+    backward_embedding();
+}
+
+void GPT2::backward_blocks(int end, int begin) {
+    if (begin < end && end == shape.depth)
+        call(layernorm_backward, layernorm(parameters.ln_f, rows(acts_.ln_f), rows(acts_.dresidual),
+                                           rows(acts_.dbranch), rows(block_input(shape.depth))));
+    for (int l = end - 1; l >= begin; --l) {
         recompute(l, rows(block_input(l)));
         block_backward(l, rows(block_input(l)));
     }
+}
+
+void GPT2::backward_embedding() {
     call(embedding_backward, {.dwte = parameters.wte->grad,
                               .dwpe = parameters.wpe->grad,
-                              .dout = dx.reshape({B_, T_, shape.width}),
+                              .dout = rows(acts_.dresidual).reshape({B_, T_, shape.width}),
                               .tokens = acts_.tokens.reshape({B_, T_}),
                               .dwte_scale = rules.scales().wte_grad,
                               .dwpe_scale = rules.scales().wpe_grad});

@@ -17,6 +17,9 @@ GPT2::GPT2(const ModelShape& shape, const Parametrization& rules, const GPT2Opti
     arena_ = device::Buffer(needed.activations);
     lay_out(acts_, shape, options, arena_.data());
     device::reserve_scratch(needed.scratch);
+    parts_ = parameters.parts_by_completion(options.part_bytes);
+    first_micro_batch_ = std::vector<device::Recording>(parts_.size());
+    later_micro_batch_ = std::vector<device::Recording>(parts_.size());
 }
 
 GPT2::Memory GPT2::memory(const ModelShape& shape, const GPT2Options& options) {
@@ -60,21 +63,35 @@ int GPT2::batch_that_fits(const ModelShape& shape, GPT2Options options, size_t s
     return low;
 }
 
-void GPT2::train_micro_batch(int64_t total_tokens, bool first) {
-    const auto work = [&] {
-        if (first) {
-            zero_loss();
-            parameters.zero_other_grads();
-        }
-        overwrite_ = first;
-        forward();
-        loss_and_head_backward(float(1.0 / double(total_tokens)));
-        backward();
-        overwrite_ = false;
-    };
-    if (observer || Profile::on()) return work();  // one op at a time
+void GPT2::train_micro_batch(int64_t total_tokens, bool first, const std::function<void(size_t part)>& completed) {
     const uint64_t key = (uint64_t(total_tokens) * 0x9E3779B97F4A7C15u) ^ (uint64_t(B_) << 32) ^ uint64_t(T_);
-    (first ? first_micro_batch_ : later_micro_batch_).run(key, work);
+    for (size_t i = 0; i < parts_.size(); ++i) {
+        const auto work = [&] { run_part(i, total_tokens, first); };
+        if (observer || Profile::on())
+            work();  // one op at a time
+        else
+            (first ? first_micro_batch_ : later_micro_batch_)[i].run(key, work);
+        if (completed) completed(i);
+    }
+}
+
+// From where the part before it ended to what completes this one.
+void GPT2::run_part(size_t i, int64_t total_tokens, bool first) {
+    overwrite_ = first;
+    const int end = i == 0 ? shape.depth : parts_[i - 1].blocks, begin = std::max(0, parts_[i].blocks);
+    if (i == 0) start_micro_batch(total_tokens, first);
+    backward_blocks(end, begin);
+    if (i + 1 == parts_.size()) backward_embedding();
+    overwrite_ = false;
+}
+
+void GPT2::start_micro_batch(int64_t total_tokens, bool first) {
+    if (first) {
+        zero_loss();
+        parameters.zero_other_grads();
+    }
+    forward();
+    loss_and_head_backward(float(1.0 / double(total_tokens)));
 }
 
 double GPT2::flops_per_token(const ModelShape& s, int seq_len) {

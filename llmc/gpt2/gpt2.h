@@ -34,8 +34,10 @@ public:
     void backward();  // gradients of everything below the head, accumulated
 
     // One micro-batch of a training step: mean loss over `total_tokens` tokens and its gradients, added to those of the
-    // step's earlier micro-batches. `first`: the step's first micro-batch, which starts from zero.
-    void train_micro_batch(int64_t total_tokens, bool first);
+    // step's earlier micro-batches. `first`: the step's first micro-batch, which starts from zero. completed(i) is called
+    // once the work that completes the gradients of gradient_parts()[i] is enqueued.
+    void train_micro_batch(int64_t total_tokens, bool first, const std::function<void(size_t part)>& completed = {});
+    const std::vector<Parameters::Part>& gradient_parts() const { return parts_; }
     // Mean loss of the current batch's targets, nats per token, without gradients; waits for the device.
     float mean_loss();
     // Host copy of the loss of every target of the current batch, (B, T), nats, 0 for kNoTarget; computes the forward
@@ -86,6 +88,10 @@ private:
     };  // again: for the backward pass, without the last product, whose result is not needed
     void block_forward(int layer, Tensor x, Pass pass);
     void recompute(int layer, Tensor x);
+    void start_micro_batch(int64_t total_tokens, bool first);
+    void backward_blocks(int end, int begin);  // blocks end - 1, ..., begin
+    void backward_embedding();
+    void run_part(size_t part, int64_t total_tokens, bool first);
     void block_backward(int layer, Tensor x);
     void head(float loss_scale, bool backward);
     void head_logits(int64_t begin, int64_t rows, Tensor logits);
@@ -107,7 +113,8 @@ private:
     device::Buffer cache_;    // (depth, seq_len, 3C), or nothing
     device::Buffer arena_;
     Activations acts_;
-    device::Recording first_micro_batch_, later_micro_batch_;  // of a step
+    std::vector<Parameters::Part> parts_;
+    std::vector<device::Recording> first_micro_batch_, later_micro_batch_;  // of a step, one for each part
 };
 
 }  // namespace llmc

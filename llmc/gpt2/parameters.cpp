@@ -16,6 +16,12 @@ int64_t stored_rows(const TensorSpec& spec, const ModelShape& shape) {
     return tokens ? shape.padded_vocab() : spec.shape[0];
 }
 
+// Elements from one tensor to the next, so that tensors of both float types start at multiples of kAlignment.
+int64_t spaced(int64_t count) {
+    constexpr int64_t kSpace = kAlignment / int64_t(sizeof(bf16));
+    return (count + kSpace - 1) / kSpace * kSpace;
+}
+
 }  // namespace
 
 std::vector<TensorSpec> tensor_specs(const ModelShape& s) {
@@ -61,34 +67,34 @@ int64_t stored_count(const TensorSpec& spec, const ModelShape& shape) {
 }
 
 Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DType dtype) {
-    size_t value_bytes = 0, grad_bytes = 0;
+    int64_t elements = 0;
     for (TensorSpec& spec : tensor_specs(shape)) {
-        const size_t n = size_t(stored_count(spec, shape));
-        value_bytes += aligned(n * size_of(dtype));
-        grad_bytes += aligned(n * sizeof(float));
+        elements += spaced(stored_count(spec, shape));
         Rule rule = rules.rule(spec);
         all_.push_back({std::move(spec), rule, {}, {}});
     }
-    values_ = device::Buffer(value_bytes);
-    grads_ = device::Buffer(grad_bytes);
-    char *value = values_.data(), *grad = grads_.data();
-    auto take = [&](const Parameter& p, char*& next, DType type) {
+    values_ = device::Buffer(size_t(elements) * size_of(dtype));
+    grads_ = device::Buffer(size_t(elements) * sizeof(float));
+    int64_t next = 0;
+    auto place = [&](Parameter& p) {
         const int64_t rows = stored_rows(p.spec, shape);
-        const Tensor view = p.spec.shape.size() == 1 ? Tensor(next, type, {rows})
-                                                     : Tensor(next, type, {rows, p.spec.shape[1]});
-        next += aligned(view.bytes());
-        return view;
+        const auto view = [&](void* data, DType type) {
+            return p.spec.shape.size() == 1 ? Tensor(data, type, {rows}) : Tensor(data, type, {rows, p.spec.shape[1]});
+        };
+        p.value = view(element(values_, dtype, next), dtype);
+        p.grad = view(element(grads_, DType::f32, next), DType::f32);
+        p.offset = next;
+        next += spaced(p.grad.numel());
     };
     auto multiplies = [&](const Parameter& p) {
         return p.spec.role == Role::hidden || p.spec.role == Role::output ||
                (shape.tie_embeddings && p.spec.name == "wte.weight");
     };
-    for (Parameter& p : all_) p.value = take(p, value, dtype);
     for (Parameter& p : all_)
-        if (!multiplies(p)) p.grad = take(p, grad, DType::f32);
-    other_grad_bytes_ = size_t(grad - static_cast<char*>(grads_.data()));
+        if (!multiplies(p)) place(p);
+    other_grad_bytes_ = size_t(next) * sizeof(float);
     for (Parameter& p : all_)
-        if (multiplies(p)) p.grad = take(p, grad, DType::f32);
+        if (multiplies(p)) place(p);
 
     auto layer_norm = [&](const std::string& name) {
         return LayerNormParameters{&find(name + ".weight"), &find(name + ".bias")};
@@ -105,6 +111,25 @@ Parameters::Parameters(const ModelShape& shape, const Parametrization& rules, DT
     }
     ln_f = layer_norm("ln_f");
     lm_head = shape.tie_embeddings ? wte : &find("lm_head.weight");
+}
+
+std::vector<Parameters::Part> Parameters::parts_by_completion(size_t bytes) const {
+    const int depth = int(blocks.size());
+    const int64_t all = int64_t(grads_.bytes() / sizeof(float));
+    int64_t end = all;  // of what no part has yet
+    std::vector<Part> parts;
+    if (bytes > 0 && lm_head != wte) {
+        parts.push_back({{lm_head->offset, end - lm_head->offset}, depth});
+        end = lm_head->offset;
+    }
+    for (int block = depth - 1; bytes > 0 && block >= 0; --block) {  // its matrices are next to each other
+        const int64_t begin = blocks[size_t(block)].attn_c_attn.weight->offset;
+        if (size_t(end - begin) * sizeof(float) < bytes && block > 0) continue;
+        parts.push_back({{begin, end - begin}, block});
+        end = begin;
+    }
+    parts.push_back({{0, end}, -1});
+    return parts;
 }
 
 Parameter& Parameters::find(const std::string& name) {

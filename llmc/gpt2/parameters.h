@@ -22,11 +22,19 @@ struct ModelShape {
     bool operator==(const ModelShape&) const = default;
 };
 
+// Elements [begin, begin + count) of all parameters, in the order in which their values and gradients are in memory.
+struct ElementRange {
+    int64_t begin = 0, count = 0;
+    int64_t end() const { return begin + count; }
+};
+
 struct Parameter {
     TensorSpec spec;  // shape without padding: (V, C) for wte
     Rule rule;
-    Tensor value;  // fp32 or bf16, (Vp, C) for wte: padding rows are zero and stay zero
-    Tensor grad;   // fp32
+    Tensor value;        // fp32 or bf16, (Vp, C) for wte: padding rows are zero and stay zero
+    Tensor grad;         // fp32
+    int64_t offset = 0;  // of the first element of value and grad among all parameters'
+    ElementRange range() const { return {offset, grad.numel()}; }
 };
 
 struct LayerNormParameters {
@@ -61,6 +69,18 @@ public:
     DType dtype() const { return wte->value.dtype; }
     int64_t count() const;  // trainable numbers, without padding
     void zero_grad();
+    Tensor values(ElementRange range) const { return {element(values_, dtype(), range.begin), dtype(), {range.count}}; }
+    Tensor grads(ElementRange range) const {
+        return {element(grads_, DType::f32, range.begin), DType::f32, {range.count}};
+    }
+    // All gradients in ranges of at least `bytes` (or one block's, where these are more), in the order in which the
+    // backward pass completes them: an untied head, groups of blocks from the last to the first, everything else.
+    // bytes = 0: one range.
+    struct Part {
+        ElementRange range;
+        int blocks;  // the backward pass of blocks >= this completes it; depth: that of the head; -1: all of it
+    };
+    std::vector<Part> parts_by_completion(size_t bytes) const;
     // The same, except for weights of linear layers and of the head: a product can overwrite their gradients.
     void zero_other_grads() { device::fill_zero(grads_.data(), other_grad_bytes_); }
     // Initial weights by the rules, from the counter-based generator (doc/formats.md): the same on every backend.
@@ -76,8 +96,11 @@ public:
     Parameter* lm_head;  // (Vp, C); wte when tied
 
 private:
+    static void* element(const device::Buffer& buffer, DType dtype, int64_t index) {
+        return buffer.data() + index * int64_t(size_of(dtype));
+    }
     std::vector<Parameter> all_;
-    device::Buffer values_, grads_;  // in grads_, those of zero_other_grads() come first
+    device::Buffer values_, grads_;  // in the same order: first the parameters of zero_other_grads()
     size_t other_grad_bytes_ = 0;
 };
 

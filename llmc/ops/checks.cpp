@@ -224,6 +224,7 @@ void check_optimizer(const char* op, const OptimizerStep& args, bool second_mome
         require_count(op, "m", p.m, n, DType::f32);
         if (second_moment) require_count(op, "v", p.v, n, DType::f32);
         if (p.master) require_count(op, "master", p.master, n, DType::f32);
+        if (p.first < 0 || p.first % 4) fail(op, ": a part starts at element ", p.first, ", not at a multiple of 4");
     }
 }
 

@@ -31,9 +31,14 @@ namespace llmc::device {
 // Settings that have to be made before libraries are loaded. Call first in main; may start the program again.
 void prepare_process(char** argv);
 
-// Chooses the device and the number of host threads (0: one per core this process may use). Call once, before anything
-// else here.
-void initialize(int threads);
+// The place of this process among those of a run on this host.
+struct Place {
+    int local_rank = 0;    // chooses the GPU
+    int sharing_cpus = 1;  // processes that divide the CPUs of this one, itself included
+};
+// Chooses the device and the number of host threads (0: one per core this process may use, or its share of them). Call
+// once, before anything else here.
+void initialize(int threads, const Place& place = {});
 
 // Until the next call; a CPU ignores it. Throws Error with the reason if this GPU or program does not have it.
 void choose_matmul_kernel(MatmulKernel kernel);

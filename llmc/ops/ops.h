@@ -189,7 +189,7 @@ void global_norm(Tensor out, std::span<const Tensor> tensors);
 // dst = src, rounded to nearest if dst is bf16. Both may have either float type.
 void cast(Tensor dst, Tensor src);
 
-// One parameter tensor in an optimizer step, with its own numbers.
+// One parameter tensor in an optimizer step, or a part of one, with its own numbers.
 struct ParameterUpdate {
     Tensor param;     // fp32 or bf16, updated
     Tensor master{};  // fp32 master weights, updated and rounded into param; absent for fp32 params
@@ -200,6 +200,7 @@ struct ParameterUpdate {
     float decay;      // fraction of the weight removed at this step
     float eps = 0;
     uint32_t stream = 0;  // for stochastic rounding: random.h
+    int64_t first = 0;    // of a part: its first element in the tensor, a multiple of 4
 };
 struct OptimizerStep {
     std::span<const ParameterUpdate> parameters;

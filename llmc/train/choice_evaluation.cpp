@@ -36,10 +36,12 @@ void ChoiceEvaluation::add_rows(const std::vector<int32_t>& context, const std::
     }
 }
 
-std::optional<ChoiceScores> ChoiceEvaluation::run(GPT2& model, const std::function<bool(int64_t done)>& go_on) const {
+std::optional<ChoiceScores> ChoiceEvaluation::run(GPT2& model, const SharedWork& work) const {
     std::vector<double> losses(endings_);  // of whole endings, in nats
-    for (size_t first = 0; first < rows_.size(); first += batch_size_) {
-        if (!go_on(int64_t(first / batch_size_))) return {};
+    for (int64_t round = 0; round < batches(); round += work.ranks) {
+        if (!work.go_on(round, batches())) return {};
+        const size_t first = size_t(round + work.rank) * batch_size_;
+        if (first >= rows_.size()) continue;
         const size_t B = std::min(batch_size_, rows_.size() - first), T = rows_[first].tokens.size() - 1;
         std::vector<int32_t> tokens(B * T, 0), targets(B * T, kNoTarget);
         for (size_t b = 0; b < B; ++b) {
@@ -52,7 +54,7 @@ std::optional<ChoiceScores> ChoiceEvaluation::run(GPT2& model, const std::functi
         const std::vector<float> of_targets = model.losses();
         for (size_t i = 0; i < B * T; ++i) losses[rows_[first + i / T].ending] += double(of_targets[i]);
     }
-    return judge(losses);
+    return judge(work.sum(losses));
 }
 
 ChoiceScores ChoiceEvaluation::judge(const std::vector<double>& losses) const {

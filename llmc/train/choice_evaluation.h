@@ -1,12 +1,12 @@
 // The accuracy of a model on multiple-choice examples: an example is right if its right ending is the likeliest.
 #pragma once
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "llmc/data/multiple_choice.h"
 #include "llmc/gpt2/gpt2.h"
+#include "llmc/train/shared_work.h"
 
 namespace llmc {
 
@@ -24,8 +24,8 @@ public:
     ChoiceEvaluation(const std::vector<ChoiceExample>& examples, int seq_len, int batch_size);
 
     int64_t batches() const { return (int64_t(rows_.size()) + batch_size_ - 1) / batch_size_; }
-    // `go_on` is called before each batch with the number of those that are done; nothing is returned if it says no.
-    std::optional<ChoiceScores> run(GPT2& model, const std::function<bool(int64_t done)>& go_on) const;
+    // Nothing is returned if work.go_on says no.
+    std::optional<ChoiceScores> run(GPT2& model, const SharedWork& work) const;
 
 private:
     // Tokens of an example that are in one window, the last `scored` of which are of an ending and count.

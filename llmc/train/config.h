@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "llmc/comm/world.h"
 #include "llmc/core/tensor.h"
 #include "llmc/gpt2/activations.h"
 #include "llmc/mup/mup_options.h"
@@ -89,6 +90,12 @@ struct MachineOptions {
     MatmulKernel matmul_kernel = MatmulKernel::automatic;
 };
 
+// One of several processes that train together.
+struct ProcessOptions {
+    int zero_stage = 0;  // 1: each process has a part of the optimizer's state
+    WorldOptions world;
+};
+
 struct Config {
     DataOptions data;
     ModelOptions model;
@@ -100,8 +107,7 @@ struct Config {
     SamplingOptions sampling;
     OutputOptions output;
     MachineOptions machine;
-
-    int64_t micro_steps() const { return run.total_batch_size / (int64_t{run.batch_size} * model.seq_len); }
+    ProcessOptions processes;
 };
 
 // By option name with underscores; null: not given, the default depends on other options.

@@ -10,6 +10,8 @@
 namespace llmc {
 namespace {
 
+int sharing_state(const Setup& s) { return s.config.processes.zero_stage >= 1 ? s.ranks : 1; }
+
 struct MemoryNeeds {
     GPT2::Memory model;
     size_t optimizer;
@@ -17,15 +19,15 @@ struct MemoryNeeds {
 };
 MemoryNeeds memory_needs(const Setup& s) {
     return {GPT2::memory(s.shape, gpt2_options(s.config)),
-            Optimizer::state_bytes(s.shape, s.config.optimizer.kind, s.config.model.dtype)};
+            Optimizer::state_bytes(s.shape, s.config.optimizer.kind, s.config.model.dtype, sharing_state(s))};
 }
 
 // The largest batch that fits with other options; 0: none.
 int batch_with(const Setup& s, DType dtype, Recompute recompute, size_t available) {
     GPT2Options options = gpt2_options(s.config);
     options.dtype = dtype, options.recompute = recompute;
-    return GPT2::batch_that_fits(s.shape, options, Optimizer::state_bytes(s.shape, s.config.optimizer.kind, dtype),
-                                 available);
+    const size_t state = Optimizer::state_bytes(s.shape, s.config.optimizer.kind, dtype, sharing_state(s));
+    return GPT2::batch_that_fits(s.shape, options, state, available);
 }
 
 // The largest preset of which one sequence of the same length can be trained.
@@ -108,8 +110,9 @@ std::string describe(const Setup& s) {
     // Steps before a --resume may have had another batch size.
     const int64_t to_do = std::max<int64_t>(0, s.steps - s.start.step), B = c.run.total_batch_size;
     const int64_t tokens = s.start.tokens + to_do * B;
-    out += str("run     ", plural(s.steps, "step"), " of ", plural(B, "token"), " (", c.micro_steps(), " x ",
-               c.run.batch_size, " x ", c.model.seq_len, ") = ", plural(tokens, "token"));
+    out += str("run     ", plural(s.steps, "step"), " of ", plural(B, "token"), " (", s.micro_steps(), " x ",
+               c.run.batch_size, " x ", c.model.seq_len, s.ranks > 1 ? str(" x ", s.ranks, " processes") : "",
+               ") = ", plural(tokens, "token"));
     if (s.start.tokens != s.start.step * B)
         out += str(" (", with_commas(s.start.tokens), " in the ", plural(s.start.step, "step"), " done)");
     if (s.train) {

@@ -31,10 +31,15 @@ void check_tokens(const Dataset& data, const ModelFile& file) {
 // Shows how much is done: on a terminal, or else on stderr, because standard output has the result alone.
 class EvalProgress {
 public:
-    EvalProgress(const char* what, int64_t batches) : what_(what), batches_(batches) {}
+    explicit EvalProgress(const char* what) : what_(what) {}
 
-    bool show(int64_t done) {
-        const std::string text = str(what_, " ", done, "/", batches_);
+    SharedWork work() {
+        return {.go_on = [this](int64_t done, int64_t batches) { return show(done, batches); }};
+    }
+
+private:
+    bool show(int64_t done, int64_t batches) {
+        const std::string text = str(what_, " ", done, "/", batches);
         if (isatty(STDOUT_FILENO)) {
             Progress::step({.steps = -1, .activity = text}, Progress::Line::fleeting);
         } else if (const auto now = std::chrono::steady_clock::now(); now - shown_ >= std::chrono::seconds(5)) {
@@ -44,9 +49,7 @@ public:
         return true;
     }
 
-private:
     const char* what_;
-    int64_t batches_;
     std::chrono::steady_clock::time_point shown_ = std::chrono::steady_clock::now();
 };
 
@@ -62,8 +65,8 @@ std::string windows_text(const Config& config) {
 // Both write `heading` and their result, and throw if that is not finite.
 void evaluate_data(CheckpointModel& opened, const Dataset& data, const std::string& heading) {
     const std::vector<Segment> segments = evaluation_segments(data, opened.config);
-    EvalProgress progress("evaluating", int64_t(segments.size()));
-    const auto evaluation = evaluate(*opened.model, data, segments, [&](int64_t done) { return progress.show(done); });
+    EvalProgress progress("evaluating");
+    const auto evaluation = evaluate(*opened.model, data, segments, progress.work());
     const int64_t all = data.tokens() - int64_t(data.shards().size());
     std::string text = str(heading, "data    ", with_commas(evaluation->targets), " of ", plural(all, "token"));
     if (evaluation->targets < all) text += " (--eval-tokens 0: all)";
@@ -80,8 +83,8 @@ void evaluate_data(CheckpointModel& opened, const Dataset& data, const std::stri
 void evaluate_choices(CheckpointModel& opened, const std::vector<ChoiceExample>& examples, const std::string& heading) {
     const Config& config = opened.config;
     const ChoiceEvaluation choices(examples, config.model.seq_len, config.run.batch_size);
-    EvalProgress progress("hellaswag", choices.batches());
-    const auto scores = choices.run(*opened.model, [&](int64_t done) { return progress.show(done); });
+    EvalProgress progress("hellaswag");
+    const auto scores = choices.run(*opened.model, progress.work());
     Progress::note(heading + report(*scores, config.evaluation.hellaswag));
     if (!std::isfinite(scores->loss))
         throw Error(kExitDiverged,

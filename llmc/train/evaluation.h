@@ -1,11 +1,11 @@
 // The loss of a model on a data set.
 #pragma once
-#include <functional>
 #include <optional>
 #include <vector>
 
 #include "llmc/data/dataset.h"
 #include "llmc/gpt2/gpt2.h"
+#include "llmc/train/shared_work.h"
 
 namespace llmc {
 
@@ -15,8 +15,8 @@ struct Evaluation {
     int64_t targets;
 };
 
-// `go_on` is called before each segment with the number of those that are done; nothing is returned if it says no.
+// Nothing is returned if work.go_on says no. The same bits for any number of ranks.
 std::optional<Evaluation> evaluate(GPT2& model, const Dataset& data, const std::vector<Segment>& segments,
-                                   const std::function<bool(int64_t done)>& go_on);
+                                   const SharedWork& work);
 
 }  // namespace llmc

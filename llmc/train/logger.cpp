@@ -11,7 +11,7 @@ namespace llmc {
 
 using nlohmann::ordered_json;
 
-Logger::Logger(const std::string& out, int64_t resume_step) : path_(out + "/log.jsonl") {
+Logger::Logger(const std::string& out, int64_t resume_step, bool writes) : path_(out + "/log.jsonl") {
     std::string kept;
     if (resume_step >= 0) {
         std::ifstream in(path_);
@@ -22,6 +22,10 @@ Logger::Logger(const std::string& out, int64_t resume_step) : path_(out + "/log.
             kept += line + "\n";
             if (event["step"] == resume_step) at_resume_[event["event"].get<std::string>()] = event;
         }
+    }
+    if (!writes) {
+        path_.clear();
+        return;
     }
     const std::string temporary = path_ + ".tmp";
     file_.open(temporary, std::ios::trunc);

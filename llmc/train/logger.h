@@ -11,7 +11,8 @@ class Logger {
 public:
     Logger() = default;  // writes nothing
     // Appends to OUT/log.jsonl, after dropping what an interrupted run wrote past `resume_step` (-1: nothing is kept).
-    Logger(const std::string& out, int64_t resume_step);
+    // With `writes` false it only reads what at_resume() knows: for processes that do not write the log.
+    Logger(const std::string& out, int64_t resume_step, bool writes = true);
 
     // Adds "event" and "step" in front, writes the line and flushes.
     void write(const std::string& event, int64_t step, const nlohmann::ordered_json& fields);

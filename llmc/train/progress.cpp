@@ -24,7 +24,7 @@ bool can_rewrite() {
 struct Screen {
     std::mutex mutex;
     const bool rewrites = can_rewrite();
-    bool open_line = false;
+    bool open_line = false, silent = false;
     Clock::time_point last = Clock::now() - std::chrono::hours(1);
 };
 Screen& screen() {
@@ -99,6 +99,7 @@ std::string status_line(const Status& s, size_t width) {
 void Progress::step(const Status& status, Line line) {
     Screen& s = screen();
     const std::lock_guard lock(s.mutex);
+    if (s.silent) return;
     const double since = std::chrono::duration<double>(Clock::now() - s.last).count();
     if (line == Line::fleeting && since < (s.rewrites ? 0.1 : 5.0)) return;
     s.last = Clock::now();
@@ -113,9 +114,15 @@ void Progress::step(const Status& status, Line line) {
 void Progress::note(const std::string& text) {
     Screen& s = screen();
     const std::lock_guard lock(s.mutex);
+    if (s.silent) return;
     std::printf("%s%s\n", s.open_line ? "\n" : "", text.c_str());
     std::fflush(stdout);
     s.open_line = false;
+}
+
+void Progress::silence() {
+    const std::lock_guard lock(screen().mutex);
+    screen().silent = true;
 }
 
 void Progress::close() {

@@ -27,6 +27,7 @@ public:
     };
     static void step(const Status& status, Line line);
     static void note(const std::string& text);  // a separate line
+    static void silence();                      // nothing is shown from now on: the output is another process's
     static void close();                        // ends an open line, so that an error message has a line of its own
 };
 

@@ -144,12 +144,13 @@ void check_unused(const Config& config) {
                    "another folder");
 }
 
-Setup prepare(const CommandLine& line, const std::vector<DamagedCheckpoint>& damaged) {
+Setup prepare(const CommandLine& line, const World& world, const std::vector<DamagedCheckpoint>& damaged) {
     Setup s;
+    s.rank = world.rank, s.ranks = world.size;
     s.config = line.config;
     Config& c = s.config;
     const std::string& out = c.output.out;
-    if (!line.dry_run) s.lock.take_existing(out);
+    if (!line.dry_run && s.rank == 0) s.lock.take_existing(out);
     if (c.output.resume) find_checkpoint(s, damaged);
     if (s.resume_from)
         s.weights = ModelFile::open(*s.resume_from);
@@ -162,11 +163,14 @@ Setup prepare(const CommandLine& line, const std::vector<DamagedCheckpoint>& dam
         if (!taken.empty()) s.notes.push_back(taken);
         for (const std::string& note : assumptions(*s.weights, line.given)) s.notes.push_back(note);
     }
-    resolve_batch(c);
+    resolve_batch(c, s.ranks);
     open_data(s, !line.dry_run && c.run.steps != 0);
     if (!s.weights) s.shape = new_shape(c, s.train ? s.train->vocab_size() : 0);
     check_vocabulary(s);
     check_stride(c);
+    if (!c.output.coord_check.empty() && s.ranks > 1)
+        fail_usage("--coord-check ", c.output.coord_check, " looks at one process, this run has ", s.ranks,
+                   ": start one");
     choose_tokenizer(s);
     s.choices = open_choices(c.evaluation, s.tokenizer, s.tokenizer_path, c.model.vocab_size);
     if (s.resume_from) s.start = read_training_state(*s.resume_from);

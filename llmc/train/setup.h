@@ -28,9 +28,14 @@ struct Setup {
     std::string tokenizer, tokenizer_path;   // "byte", "gpt2" or "unknown"; tokenizer.bin
     std::unique_ptr<Parametrization> rules;
     std::vector<ChoiceExample> choices;  // of --hellaswag
+    int rank = 0, ranks = 1;             // of this process, and how many share each step
     std::vector<std::string> warnings;
     std::vector<std::string> notes;    // what was assumed or taken from a checkpoint, a sentence each
     std::vector<std::string> changed;  // options that differ from the checkpoint, "lr: 0.01 -> 0.02"
+
+    int64_t micro_steps() const {  // micro-batches of each process in a step
+        return config.run.total_batch_size / (int64_t{config.run.batch_size} * config.model.seq_len * ranks);
+    }
 };
 
 // Steps at the end of a run that starts at `start`. train: null if there is none.
@@ -44,7 +49,8 @@ std::vector<Segment> evaluation_segments(const Dataset& val, const Config& confi
 // Usage error if --out holds an earlier run and neither --resume nor --overwrite is given.
 void check_unused(const Config& config);
 // Throws usage and data errors before anything is written. damaged: checkpoints that --resume passes over.
-Setup prepare(const CommandLine& line, const std::vector<DamagedCheckpoint>& damaged = {});
+// world: the processes of the run; rank 0 alone takes the lock of --out.
+Setup prepare(const CommandLine& line, const World& world, const std::vector<DamagedCheckpoint>& damaged = {});
 
 nlohmann::ordered_json rules_json(const Setup& setup);
 // The tokenizer for samples and prompts; null: there is none, for the reason in `why`.

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 
 #include "llmc/core/error.h"
 #include "llmc/core/format.h"
@@ -21,23 +22,24 @@ namespace llmc {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-Trainer::Trainer(Setup setup, const std::string& command)
+namespace {
+
+GPT2Options options_of(const Setup& setup) {
+    GPT2Options options = checked_memory(setup);
+    options.part_bytes = setup.ranks > 1 ? kExchangedBytes : 0;
+    return options;
+}
+
+}  // namespace
+
+Trainer::Trainer(Setup setup, const std::string& command, Group* group)
     : setup_(std::move(setup)),
-      model_(setup_.shape, *setup_.rules, checked_memory(setup_)),
-      optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed)) {
-    if (setup_.resume_from)
-        load_weights(*setup_.weights, model_);
-    else if (setup_.weights)
-        naming_intact(setup_.weights->path, [&] { load_weights(*setup_.weights, model_); });
-    else
-        model_.parameters.initialise(uint64_t(config_.machine.seed));
-    optimizer_.masters_from_parameters();
-    if (setup_.resume_from) {
-        state_ = load_training_state(*setup_.resume_from, optimizer_);
-        loss_outliers_.restore(state_.loss_window);
-        norm_outliers_.restore(state_.grad_norm_window);
-        saved_at_ = state_.step;
-    }
+      model_(setup_.shape, *setup_.rules, options_of(setup_)),
+      optimizer_(model_, config_.optimizer, config_.rounding, uint64_t(config_.machine.seed),
+                 owned_elements(model_, config_.processes.zero_stage, setup_.rank, setup_.ranks)) {
+    if (group) ranks_ = std::make_unique<DataParallel>(*group, model_, optimizer_, config_.processes.zero_stage);
+    if (!writes()) Progress::silence();
+    load();
     first_step_ = state_.step;
     state_.train_data = fingerprint(setup_.train.get());
     state_.val_data = fingerprint(setup_.val.get());
@@ -45,7 +47,7 @@ Trainer::Trainer(Setup setup, const std::string& command)
         loader_ = std::make_unique<TrainLoader>(
             *setup_.train,
             TrainLoader::Options{config_.run.batch_size, config_.data.shuffle, config_.data.overfit_single_batch,
-                                 uint64_t(config_.machine.seed)},
+                                 uint64_t(config_.machine.seed), setup_.rank, setup_.ranks},
             state_.samples);
     if (!setup_.choices.empty())
         choices_ = std::make_unique<ChoiceEvaluation>(setup_.choices, config_.model.seq_len, config_.run.batch_size);
@@ -60,6 +62,38 @@ Trainer::Trainer(Setup setup, const std::string& command)
         check_ = std::make_unique<CoordinateCheck>(config_.output.coord_check, model_, optimizer_, config_.machine.seed,
                                                    config_.optimizer.lr);
     announce(command);
+}
+
+// The first weights and state. Damage that one process finds is an error of all, which go on from an older checkpoint.
+void Trainer::load() {
+    std::string damage;
+    try {
+        if (setup_.resume_from)
+            load_weights(*setup_.weights, model_);
+        else if (setup_.weights)
+            naming_intact(setup_.weights->path, [&] { load_weights(*setup_.weights, model_); });
+        else
+            model_.parameters.initialise(uint64_t(config_.machine.seed));
+        optimizer_.masters_from_parameters();
+        if (setup_.resume_from) {
+            state_ = load_training_state(*setup_.resume_from, optimizer_);
+            loss_outliers_.restore(state_.loss_window);
+            norm_outliers_.restore(state_.grad_norm_window);
+            saved_at_ = state_.step;
+        }
+    } catch (const DamageError& error) {
+        if (!several()) throw;
+        damage = error.what();
+    }
+    if (!several()) return;
+    for (const std::string& found : ranks_->group().control().all_gather(damage))
+        if (!found.empty()) fail_damaged(found);
+}
+
+int Trainer::signal() const { return several() ? signal_ : received_signal(); }
+
+void Trainer::agree_on_signal() {
+    if (several()) signal_ = ranks_->agree_on_signal(signal_ ? signal_ : received_signal());
 }
 
 // Creates --out and takes its lock. Another run may have come first since prepare() looked.
@@ -77,8 +111,10 @@ void Trainer::open_folder() {
 }
 
 void Trainer::announce(const std::string& command) {
-    open_folder();
-    if (!config_.output.out.empty()) {
+    if (writes()) open_folder();
+    if (several()) ranks_->check_all("");  // an error of rank 0 ended all; now the folder is there
+    if (!config_.output.out.empty() && !writes()) logger_ = Logger(config_.output.out, state_.step, false);
+    if (!config_.output.out.empty() && writes()) {
         if (config_.output.overwrite) fs::remove_all(fs::path(config_.output.out) / "checkpoints");
         tidy_checkpoints(config_.output.out, setup_.damaged);
         logger_ = Logger(config_.output.out, setup_.resume_from ? state_.step : -1);
@@ -90,10 +126,17 @@ void Trainer::announce(const std::string& command) {
                          {"parameters", model_.parameters.count()},
                          {"command", command}};
     if (setup_.resume_from) line["resumed_from"] = *setup_.resume_from;
+    if (several()) line["ranks"] = setup_.ranks;
     logger_.write("config", state_.step, line);
     std::string text = describe(setup_);
     text.pop_back();
     Progress::note(text);
+    if (several()) {
+        std::set<std::string> hosts(ranks_->group().hosts().begin(), ranks_->group().hosts().end());
+        Progress::note(str("ranks   ", setup_.ranks, " processes on ", plural(int64_t(hosts.size()), "host"), " by ",
+                           ranks_->group().comm().name(),
+                           config_.processes.zero_stage ? ", each with its part of the optimizer's state" : ""));
+    }
     char rule[200];
     std::snprintf(rule, sizeof rule,
                   "rules   %s, width_mult %g, attention scale %g, output scale %g (--dry-run shows every tensor)",
@@ -122,7 +165,7 @@ int Trainer::run() {
     saved_time_ = std::chrono::steady_clock::now();
     continue_evaluations();
     if (state_.step == setup_.steps || setup_.resume_from) do_what_is_due(nullptr);
-    while (state_.step < setup_.steps && !received_signal() && !stopped_early()) {
+    while (state_.step < setup_.steps && !signal() && !stopped_early()) {
         const std::optional<StepResult> result = train_step();
         if (!result) break;
         state_.step++;
@@ -132,7 +175,7 @@ int Trainer::run() {
                          "; lower --lr or raise --warmup-steps"));
         do_what_is_due(&*result);
     }
-    const int signal = received_signal();
+    const int signal = this->signal();
     checkpoint();
     finish(signal ? "signal" : stopped_early() ? "early_stop" : "done");
     if (signal)
@@ -149,16 +192,21 @@ void Trainer::diverged(const std::string& numbers) {
 }
 
 bool Trainer::checkpoint_due() const {
+    if (several()) return due(config_.output.checkpoint_every) || save_now_;
+    return due(config_.output.checkpoint_every) || time_to_save();
+}
+
+bool Trainer::time_to_save() const {
     const std::chrono::duration<double> since = std::chrono::steady_clock::now() - saved_time_;
     const double minutes = config_.output.checkpoint_minutes.value_or(15);
-    return due(config_.output.checkpoint_every) || (minutes > 0 && since.count() >= 60 * minutes);
+    return minutes > 0 && since.count() >= 60 * minutes;
 }
 
 // After a step, or without one (null). The checkpoint comes first: evaluation and sample may take longer than the time
 // between SIGTERM and SIGKILL.
 void Trainer::do_what_is_due(const StepResult* result) {
     const bool last = state_.step == setup_.steps;
-    if (!received_signal() && (last || checkpoint_due())) checkpoint();
+    if (!signal() && (last || checkpoint_due())) checkpoint();
     if (last || due(config_.evaluation.every)) {
         evaluate();
         evaluate_choices();
@@ -203,6 +251,7 @@ void Trainer::judge_evaluation(double val_loss) {
     state_.best = {state_.step, val_loss, 0};
     if (!config_.output.keep_best || logger_.at_resume("best").value("step", int64_t{-1}) == state_.step) return;
     checkpoint();
+    if (!writes()) return;
     mark_best_checkpoint(config_.output.out, state_.step);
     prune_checkpoints(config_.output.out, config_.output.keep, state_.step);
     const fs::path folder = fs::path(config_.output.out) / "checkpoints" / checkpoint_name(state_.step);
@@ -213,38 +262,52 @@ bool Trainer::stopped_early() const {
     return config_.evaluation.early_stop > 0 && state_.best.evaluations_since >= config_.evaluation.early_stop;
 }
 
-// Nothing after SIGTERM between two micro-batches: the weights are still those of the step before.
+// Nothing after SIGTERM between two micro-batches: the weights are still those of the step before. Several ranks, which
+// may get it at different moments, finish the step.
 std::optional<Trainer::StepResult> Trainer::train_step() {
     Profile::enable(config_.output.profile && state_.step > first_step_);
     const auto begin = std::chrono::steady_clock::now();
     const double schedule = schedule_factor(config_.run.schedule, state_.step, setup_.steps);
     if (check_) check_->begin_step();
-    for (int64_t micro = 0; micro < config_.micro_steps(); ++micro) {
-        if (micro > 0 && received_signal() == SIGTERM) {
+    const int64_t micro_steps = setup_.micro_steps();
+    for (int64_t micro = 0; micro < micro_steps; ++micro) {
+        if (micro > 0 && !several() && received_signal() == SIGTERM) {
             Profile::enable(false);
             return {};
         }
-        if (micro > 0) show_activity("micro-batch", micro, config_.micro_steps());
+        if (micro > 0) show_activity("micro-batch", micro, micro_steps);
         const Batch batch = loader_->next();
         model_.set_batch(batch.inputs.data(), batch.targets.data(), config_.run.batch_size, config_.model.seq_len);
-        model_.train_micro_batch(config_.run.total_batch_size, micro == 0);
+        const bool exchanges = several() && micro == micro_steps - 1;
+        model_.train_micro_batch(
+            config_.run.total_batch_size, micro == 0,
+            exchanges ? [this](size_t part) { ranks_->exchange(part); } : std::function<void(size_t)>());
     }
+    if (several()) ranks_->finish_exchange();
     if (check_) check_->end_step();
     optimizer_.compute_grad_norm();
 
     StepResult r{.lr = config_.optimizer.lr * schedule, .skipped = false};
     const bool watch = config_.run.skip_loss_zscore > 0 || config_.run.skip_grad_zscore > 0;
-    if (watch) {  // otherwise the host does not need these before the update
-        const double loss = model_.loss(), norm = optimizer_.grad_norm();
-        if (std::isfinite(loss) && std::isfinite(norm)) {
-            const bool loss_outlier = loss_outliers_.observe(loss, config_.run.skip_loss_zscore),
-                       norm_outlier = norm_outliers_.observe(norm, config_.run.skip_grad_zscore);
-            r.skipped = loss_outlier || norm_outlier;
-        }
+    if (several()) {
+        const DataParallel::Step step = ranks_->agree(model_.loss(), received_signal(), time_to_save());
+        r.loss = step.loss, r.grad_norm = step.grad_norm;
+        signal_ = step.signal, save_now_ = step.save;
+    } else if (watch) {  // otherwise the host does not need these before the update
+        r.loss = model_.loss(), r.grad_norm = optimizer_.grad_norm();
+    }
+    if (watch && std::isfinite(r.loss) && std::isfinite(r.grad_norm)) {
+        const bool loss_outlier = loss_outliers_.observe(r.loss, config_.run.skip_loss_zscore),
+                   norm_outlier = norm_outliers_.observe(r.grad_norm, config_.run.skip_grad_zscore);
+        r.skipped = loss_outlier || norm_outlier;
     }
     if (!r.skipped) optimizer_.step(schedule, ++state_.updates);
-    r.loss = without_sign_of_nan(model_.loss());
-    r.grad_norm = without_sign_of_nan(optimizer_.grad_norm());
+    if (several()) {
+        if (!r.skipped) ranks_->share_weights();
+    } else {
+        r.loss = model_.loss(), r.grad_norm = optimizer_.grad_norm();
+    }
+    r.loss = without_sign_of_nan(r.loss), r.grad_norm = without_sign_of_nan(r.grad_norm);
     state_.samples = loader_->position();
     state_.tokens += config_.run.total_batch_size;
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -274,7 +337,7 @@ void Trainer::show(const StepResult& r) {
     // the first step includes first accesses to memory and oneDNN's planning
     const double mean_rate = double((later ? later : 1) * config_.run.total_batch_size) /
                              (training_seconds_ - (later ? first_step_seconds_ : 0));
-    const double flops = mean_rate * model_.executed_flops_per_token(config_.model.seq_len);
+    const double flops = mean_rate * model_.executed_flops_per_token(config_.model.seq_len) / setup_.ranks;
     if (flops > peak_flops_)
         peak_flops_ = device::peak_flops(config_.model.dtype, flops);  // the measured peak was too low
     Status status{.step = state_.step,
@@ -291,9 +354,9 @@ void Trainer::show(const StepResult& r) {
     const bool chosen = chosen_at_ == state_.step;
     if (chosen) status.acc = last_["hellaswag"]["acc"].get<double>();
     if (chosen) status.acc_norm = last_["hellaswag"]["acc_norm_tokens"].get<double>();
-    Progress::step(status, evaluated || chosen || last || received_signal() ? Progress::Line::stays
-                           : done == 1                                      ? Progress::Line::now
-                                                                            : Progress::Line::fleeting);
+    Progress::step(status, evaluated || chosen || last || signal() ? Progress::Line::stays
+                           : done == 1                             ? Progress::Line::now
+                                                                   : Progress::Line::fleeting);
     if (r.skipped)
         Progress::note(str("step ", state_.step, ": update skipped, loss ", r.loss, " or gradient norm ", r.grad_norm,
                            " is an outlier"));
@@ -306,14 +369,24 @@ void Trainer::show_activity(const char* what, int64_t done, int64_t all) {
     Progress::step(status, Progress::Line::fleeting);
 }
 
+// How evaluations divide their batches among the ranks, and when they stop.
+SharedWork Trainer::shared_work(const char* what) {
+    return {.rank = setup_.rank,
+            .ranks = setup_.ranks,
+            .go_on =
+                [this, what](int64_t done, int64_t all) {
+                    agree_on_signal();
+                    if (signal()) return false;
+                    show_activity(what, done, all);
+                    return true;
+                },
+            .sum = [this](const std::vector<double>& own) { return several() ? ranks_->sum(own) : own; }};
+}
+
 void Trainer::evaluate() {
     if (!setup_.val || evaluated_at_ == state_.step) return;
     const std::vector<Segment> segments = evaluation_segments(*setup_.val, config_);
-    const auto evaluation = llmc::evaluate(model_, *setup_.val, segments, [&](int64_t done) {
-        if (received_signal()) return false;
-        show_activity("evaluating", done, int64_t(segments.size()));
-        return true;
-    });
+    const auto evaluation = llmc::evaluate(model_, *setup_.val, segments, shared_work("evaluating"));
     if (!evaluation) return;
     evaluated_at_ = state_.step;
     const double loss = evaluation->loss;
@@ -331,11 +404,7 @@ void Trainer::evaluate() {
 
 void Trainer::evaluate_choices() {
     if (!choices_ || chosen_at_ == state_.step) return;
-    const std::optional<ChoiceScores> scores = choices_->run(model_, [&](int64_t done) {
-        if (received_signal()) return false;
-        show_activity("hellaswag", done, choices_->batches());
-        return true;
-    });
+    const std::optional<ChoiceScores> scores = choices_->run(model_, shared_work("hellaswag"));
     if (!scores) return;
     if (!std::isfinite(scores->loss)) {
         saved_at_ = -1;  // the weights of this step make such scores
@@ -348,6 +417,16 @@ void Trainer::evaluate_choices() {
 }
 
 void Trainer::sample_text() {
+    if (several()) {
+        if (writes()) write_sample();
+        ranks_->check_all("");
+        agree_on_signal();
+    } else {
+        write_sample();
+    }
+}
+
+void Trainer::write_sample() {
     if (!tokenizer_ || sampled_at_ == state_.step) return;
     bool stopped = false;
     const SampleOptions options{.prompt = config_.sampling.prompt,
@@ -378,8 +457,9 @@ void Trainer::checkpoint() {
     if (config_.output.out.empty() || saved_at_ == state_.step) return;
     state_.loss_window = loss_outliers_.window();
     state_.grad_norm_window = norm_outliers_.window();
-    const std::string folder = save_checkpoint(config_.output.out, model_, optimizer_, state_, metadata_);
-    prune_checkpoints(config_.output.out, config_.output.keep, config_.output.keep_best ? state_.best.step : -1);
+    const std::string folder = save_checkpoint(config_.output.out, model_, optimizer_, state_, metadata_, ranks_.get());
+    if (writes())
+        prune_checkpoints(config_.output.out, config_.output.keep, config_.output.keep_best ? state_.best.step : -1);
     saved_at_ = state_.step;
     saved_time_ = std::chrono::steady_clock::now();
     logger_.write("checkpoint", state_.step, {{"path", folder}});

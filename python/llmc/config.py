@@ -203,6 +203,18 @@ class Config:
     matmul_kernel: Literal["auto", "mma", "wgmma"] = "auto"
     """bf16 products and attention on a GPU: by mma.sync, or by Hopper's wgmma; auto: the faster one for their sizes"""
 
+    # Several processes (doc/distributed.md)
+    zero_stage: int = 0
+    """1: each process keeps and updates its part of the optimizer's state (ZeRO-1)"""
+    rank: int = -1
+    """number of this process, from 0, where no mpirun, torchrun or srun says it [the launcher's]"""
+    world_size: int = 0
+    """number of processes of the run; with --dry-run, to plan for [the launcher's, or 1]"""
+    master: str = ""
+    """host and free port where rank 0 waits for the others [the launcher's]"""
+    rank_timeout: float = 25.0
+    """seconds to wait for a process that does not come or gives no sign of life, before all end"""
+
 
 class ModelOptions(TypedDict, total=False):
     """Keyword arguments: the options of a model and its optimizer. Omitted ones have the defaults of Config."""

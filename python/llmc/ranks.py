@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from llmc import cpus
+from llmc.config import Config
 from llmc.errors import UsageError
 
 
@@ -36,9 +37,23 @@ def pick_device(wanted: str, threads: int) -> torch.device:
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and wanted != "cpu" else "cpu")
 
 
+def _take_options(config: Config) -> None:
+    """--rank, --world-size and --master, where no launcher set the variables that PyTorch reads."""
+    if config.zero_stage:
+        raise UsageError("--zero-stage 1: train_gpt2.py keeps the whole optimizer state on every rank; use train_gpt2")
+    if config.world_size < 2 or "WORLD_SIZE" in os.environ:
+        return
+    host, _, port = config.master.rpartition(":")
+    if config.rank < 0 or not host or not port.isdigit():
+        raise UsageError(f"--world-size {config.world_size} needs --rank and --master HOST:PORT")
+    settings = {"RANK": config.rank, "WORLD_SIZE": config.world_size, "MASTER_ADDR": host, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in settings.items()})
+
+
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device, config: Config) -> Iterator[None]:
     """The process group of all ranks, if there are several."""
+    _take_options(config)
     if world_size() == 1 or dist.is_initialized():
         yield
         return

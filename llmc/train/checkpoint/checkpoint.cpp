@@ -59,47 +59,160 @@ void write_text(const fs::path& path, const std::string& text) {
     if (!(out << text << std::flush)) fail("cannot write ", path.string(), "; earlier checkpoints are intact");
 }
 
-// model.safetensors, and config.json for a plain GPT-2.
-void write_model(const fs::path& folder, GPT2& model, const TrainingState& state, const CheckpointMetadata& metadata) {
-    const std::string outside = factors_outside(metadata.parametrization, model.shape.head_dim());
-    if (outside.empty())
-        write_text(folder / "config.json", config_json(model.shape, model.parameters.dtype(), metadata.tokenizer));
-    std::vector<SafetensorsEntry> entries;
-    for (Parameter& p : model.parameters.all())
-        entries.push_back(entry_of(p.spec.name, p.spec, p.value.dtype, p.value));
-    write_safetensors(folder / "model.safetensors", entries,
-                      {{"format", kFormat},
-                       {"writer", kWriter},
-                       {"plain_gpt2", outside.empty() ? "yes" : "no: " + outside},
-                       {"step", std::to_string(state.step)},
-                       {"config", metadata.config.dump()},
-                       {"model", metadata.model.dump()},
-                       {"parametrization", metadata.parametrization.dump()},
-                       {"tokenizer", metadata.tokenizer},
-                       {"provenance", metadata.provenance.dump()}});
-}
+// A checkpoint that is being written: both files with their tensors.
+struct Files {
+    fs::path folder;
+    std::string outside;  // why it is no plain GPT-2; empty if it is one
+    std::vector<SafetensorsEntry> model, optimizer;
+    std::map<std::string, std::string> model_metadata, optimizer_metadata;
+    std::string model_path() const { return folder / "model.safetensors"; }
+    std::string optimizer_path() const { return folder / "optimizer.safetensors"; }
+};
 
 json to_json(const Best& best) {
     if (best.step < 0) return nullptr;
     return {{"step", best.step}, {"val_loss", best.val_loss}, {"evaluations_since", best.evaluations_since}};
 }
 
-void write_optimizer(const fs::path& path, const Optimizer& optimizer, const TrainingState& state, const json& config) {
-    std::vector<SafetensorsEntry> entries;
+json remembered(const TrainingState& state, const json& config) {
+    return {{"samples", state.samples},
+            {"tokens", state.tokens},
+            {"updates", state.updates},
+            {"seed", config.at("seed")},
+            {"optimizer", config.at("optimizer")},
+            {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}},
+            {"data", {{"train", state.train_data}, {"val", state.val_data}}},
+            {"evaluated_at", state.evaluated_at},
+            {"best", to_json(state.best)}};
+}
+
+Files files_of(const fs::path& folder, GPT2& model, const Optimizer& optimizer, const TrainingState& state,
+               const CheckpointMetadata& metadata) {
+    Files files{folder, factors_outside(metadata.parametrization, model.shape.head_dim()), {}, {}, {}, {}};
+    for (Parameter& p : model.parameters.all())
+        files.model.push_back(entry_of(p.spec.name, p.spec, p.value.dtype, p.value));
     for (const Optimizer::State& s : optimizer.state())
-        entries.push_back(entry_of(s.name, s.parameter->spec, DType::f32, s.value));
-    const json remembered = {{"samples", state.samples},
-                             {"tokens", state.tokens},
-                             {"updates", state.updates},
-                             {"seed", config.at("seed")},
-                             {"optimizer", config.at("optimizer")},
-                             {"outlier", {{"loss", state.loss_window}, {"grad_norm", state.grad_norm_window}}},
-                             {"data", {{"train", state.train_data}, {"val", state.val_data}}},
-                             {"evaluated_at", state.evaluated_at},
-                             {"best", to_json(state.best)}};
-    write_safetensors(
-        path, entries,
-        {{"format", kFormat}, {"writer", kWriter}, {"step", std::to_string(state.step)}, {"state", remembered.dump()}});
+        files.optimizer.push_back(entry_of(s.name, s.parameter->spec, DType::f32, s.value));
+    const std::string step = std::to_string(state.step);
+    files.model_metadata = {{"format", kFormat},
+                            {"writer", kWriter},
+                            {"plain_gpt2", files.outside.empty() ? "yes" : "no: " + files.outside},
+                            {"step", step},
+                            {"config", metadata.config.dump()},
+                            {"model", metadata.model.dump()},
+                            {"parametrization", metadata.parametrization.dump()},
+                            {"tokenizer", metadata.tokenizer},
+                            {"provenance", metadata.provenance.dump()}};
+    files.optimizer_metadata = {
+        {"format", kFormat}, {"writer", kWriter}, {"step", step}, {"state", remembered(state, metadata.config).dump()}};
+    return files;
+}
+
+// The folder, and the files beside the two with tensors: config.json for a plain GPT-2, tokenizer.bin.
+void begin(const Files& files, const GPT2& model, const CheckpointMetadata& metadata) {
+    fs::create_directories(files.folder.parent_path());
+    fs::remove_all(files.folder);
+    fs::create_directory(files.folder);
+    if (files.outside.empty())
+        write_text(files.folder / "config.json",
+                   config_json(model.shape, model.parameters.dtype(), metadata.tokenizer));
+    if (!metadata.tokenizer_path.empty())
+        Tokenizer::load(metadata.tokenizer_path).save((files.folder / "tokenizer.bin").string());
+}
+
+void end(const Files& files, const fs::path& final) {
+    sync_folder(files.folder);
+    commit(files.folder, final);
+    sync_folder(final.parent_path());
+}
+
+// The entries that each rank writes: the largest first, each to the rank that has the fewest bytes to write.
+std::vector<std::vector<size_t>> divide(const std::vector<SafetensorsEntry>& entries, int ranks) {
+    const auto size = [&](size_t i) {
+        int64_t n = 1;
+        for (int64_t d : entries[i].shape) n *= d;
+        return n;
+    };
+    std::vector<size_t> order(entries.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return size(a) > size(b); });
+    std::vector<std::vector<size_t>> lists(static_cast<size_t>(ranks));
+    std::vector<int64_t> written(static_cast<size_t>(ranks));
+    for (size_t i : order) {
+        const size_t least = size_t(std::min_element(written.begin(), written.end()) - written.begin());
+        lists[least].push_back(i);
+        written[least] += size(i);
+    }
+    return lists;
+}
+
+// A tensor that is on the host.
+SafetensorsEntry entry_of_host(const std::string& name, const TensorSpec& spec, std::vector<float> values) {
+    if (stored_transposed(spec)) values = transposed(values, spec.shape[0], spec.shape[1]);
+    return {name, DType::f32, stored_shape(spec), spec.count(),
+            [values = std::move(values)](int64_t, int64_t) { return values; }};
+}
+
+// Runs `work`; what it throws is a text.
+template <class Work>
+std::string problem_of(Work&& work) {
+    try {
+        work();
+    } catch (const fs::filesystem_error& error) {
+        return str(error.path1().string(), ": ", error.code().message());
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+    return "";
+}
+
+// What this rank writes. All ranks collect the same tensors in the same order, also after a problem: as many at a time as
+// there are ranks, so that all write at the same time.
+std::string write_own_part(Files& files, const Optimizer& optimizer, DataParallel& ranks) {
+    const size_t self = size_t(ranks.rank());
+    std::unique_ptr<SafetensorsWriter> writer;
+    std::string problem = problem_of([&] {
+        SafetensorsWriter model(files.model_path(), files.model);
+        const std::vector<std::vector<size_t>> lists = divide(files.model, ranks.size());
+        for (size_t i : lists[self]) model.write(i);
+        model.finish();
+        writer = std::make_unique<SafetensorsWriter>(files.optimizer_path(), files.optimizer);
+    });
+    const std::vector<std::vector<size_t>> lists = divide(files.optimizer, ranks.size());
+    for (size_t round = 0; round < files.optimizer.size(); ++round) {
+        for (size_t r = 0; r < lists.size(); ++r) {
+            if (round >= lists[r].size()) continue;
+            const Optimizer::State& state = optimizer.state()[lists[r][round]];
+            std::vector<float> values = ranks.collect(state, int(r));
+            if (r == self)
+                files.optimizer[lists[r][round]] = entry_of_host(state.name, state.parameter->spec, std::move(values));
+        }
+        if (!problem.empty() || round >= lists[self].size()) continue;
+        SafetensorsEntry& own = files.optimizer[lists[self][round]];
+        problem = problem_of([&] { writer->write(lists[self][round]); });
+        own.values = nullptr;  // its memory
+    }
+    if (problem.empty()) problem = problem_of([&] { writer->finish(); });
+    return problem;
+}
+
+void write_together(Files& files, const fs::path& final, GPT2& model, const Optimizer& optimizer,
+                    const CheckpointMetadata& metadata, DataParallel& ranks) {
+    const bool first = ranks.rank() == 0;
+    const auto by_first = [&](auto&& work) { ranks.check_all(first ? problem_of(work) : ""); };
+    try {
+        by_first([&] {
+            begin(files, model, metadata);
+            SafetensorsWriter::create(files.model_path(), files.model, files.model_metadata);
+            SafetensorsWriter::create(files.optimizer_path(), files.optimizer, files.optimizer_metadata);
+        });
+        ranks.check_all(write_own_part(files, optimizer, ranks));
+        by_first([&] { end(files, final); });
+    } catch (const Error&) {
+        std::error_code ignored;
+        if (first) fs::remove_all(files.folder, ignored);
+        throw;
+    }
 }
 
 }  // namespace
@@ -110,20 +223,19 @@ nlohmann::ordered_json to_json(const ModelShape& s) {
 }
 
 std::string save_checkpoint(const std::string& out, GPT2& model, const Optimizer& optimizer, const TrainingState& state,
-                            const CheckpointMetadata& metadata) {
+                            const CheckpointMetadata& metadata, DataParallel* ranks) {
     const std::string name = checkpoint_name(state.step);
     const fs::path folder = fs::path(out) / "checkpoints", final = folder / name, temporary = folder / (".tmp-" + name);
+    Files files = files_of(temporary, model, optimizer, state, metadata);
+    if (ranks) {
+        write_together(files, final, model, optimizer, metadata, *ranks);
+        return final.string();
+    }
     try {
-        fs::create_directories(folder);
-        fs::remove_all(temporary);
-        fs::create_directory(temporary);
-        write_model(temporary, model, state, metadata);
-        write_optimizer(temporary / "optimizer.safetensors", optimizer, state, metadata.config);
-        if (!metadata.tokenizer_path.empty())
-            Tokenizer::load(metadata.tokenizer_path).save((temporary / "tokenizer.bin").string());
-        sync_folder(temporary);
-        commit(temporary, final);
-        sync_folder(folder);
+        begin(files, model, metadata);
+        write_safetensors(files.model_path(), files.model, files.model_metadata);
+        write_safetensors(files.optimizer_path(), files.optimizer, files.optimizer_metadata);
+        end(files, final);
     } catch (const fs::filesystem_error& error) {
         std::error_code ignored;
         fs::remove_all(temporary, ignored);
@@ -198,7 +310,10 @@ TrainingState load_training_state(const std::string& folder, Optimizer& optimize
     const TrainingState state = state_in(file);
     for (const Optimizer::State& s : optimizer.state()) {
         const TensorSpec& spec = s.parameter->spec;
-        upload(s.value, from_stored(spec, file.read(s.name, stored_shape(spec))));
+        const std::vector<float> values = from_stored(spec, file.read(s.name, stored_shape(spec)));
+        const int64_t begin = std::min(s.first, spec.count()),  // padding rows are not in the file
+            end = std::min(s.first + s.value.numel(), spec.count());
+        if (begin < end) upload(s.value, {values.begin() + begin, values.begin() + end});
     }
     return state;
 }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 #include "llmc/gpt2/gpt2.h"
+#include "llmc/train/data_parallel.h"
 #include "llmc/train/optimizer.h"
 
 namespace llmc {
@@ -70,14 +71,16 @@ struct CheckpointMetadata {
     std::string tokenizer, tokenizer_path;
 };
 // Writes OUT/checkpoints/step_XXXXXXXX. Returns the folder. If it fails, the checkpoints are unchanged.
+// ranks: the processes that write it together, each its part at the same time; all of them call this. The files do not
+// depend on their number.
 std::string save_checkpoint(const std::string& out, GPT2& model, const Optimizer& optimizer, const TrainingState& state,
-                            const CheckpointMetadata& metadata);
+                            const CheckpointMetadata& metadata, DataParallel* ranks = nullptr);
 // The state without its tensors, from a checkpoint folder.
 TrainingState read_training_state(const std::string& folder);
 // Throws a DamageError unless the model and the optimizer file beside it are of one step and have all tensors; with
 // `values`, all tensors are read, because one may hold a number that is not finite.
 void check_complete(const ModelFile& model, bool values);
-// Moments, masters and state, after load_weights.
+// Moments, masters (the parts that the optimizer has) and state, after load_weights.
 TrainingState load_training_state(const std::string& folder, Optimizer& optimizer);
 
 nlohmann::ordered_json to_json(const ModelShape& shape);

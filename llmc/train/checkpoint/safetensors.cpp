@@ -53,6 +53,11 @@ void convert(const char* data, std::vector<float>& values, F to) {
 
 std::string shape_string(const std::vector<int64_t>& shape) { return json(shape).dump(); }
 
+[[noreturn]] void fail_to_write(const std::string& path) {
+    fail("cannot write ", path, ": ", std::strerror(errno),
+         "; free some space, or choose another --out; earlier checkpoints are intact");
+}
+
 class Output {  // a file descriptor whose writes either succeed or throw
 public:
     explicit Output(const std::string& path)
@@ -66,12 +71,16 @@ public:
         for (const char* p = static_cast<const char*>(data); bytes > 0;) {
             const ssize_t n = ::write(fd_, p, bytes);
             if (n < 0 && errno == EINTR) continue;
-            if (n <= 0)
-                fail("cannot write ", path_, ": ", std::strerror(errno),
-                     "; free some space, or choose another --out; earlier checkpoints are intact");
+            if (n <= 0) fail_to_write(path_);
             p += n;
             bytes -= size_t(n);
         }
+    }
+    // Makes the file as long as this; a disk that is too full is an error now where the file system can tell.
+    void reserve(size_t bytes) {
+        if (fallocate(fd_, 0, 0, off_t(bytes)) == 0) return;
+        if (errno != EOPNOTSUPP && errno != ENOSYS) fail_to_write(path_);
+        if (ftruncate(fd_, off_t(bytes)) != 0) fail_to_write(path_);
     }
     void finish() {
         if (fsync(fd_) != 0)
@@ -234,39 +243,100 @@ void check_finite(const std::vector<float>& values, const std::string& path, con
                  ": the run that wrote it had diverged, or the file is damaged; use an earlier checkpoint");
 }
 
-void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
-                       const std::map<std::string, std::string>& metadata) {
+namespace {
+
+size_t bytes_of(const SafetensorsEntry& e) { return size_t(count_of(e.shape)) * size_of(e.dtype); }
+
+// Length and header, as they are in the file.
+std::string head_of(const std::vector<SafetensorsEntry>& entries, const std::map<std::string, std::string>& metadata) {
     nlohmann::ordered_json header;
     header["__metadata__"] = metadata;
     size_t offset = 0;
     for (const SafetensorsEntry& e : entries) {
-        const size_t bytes = size_t(count_of(e.shape)) * size_of(e.dtype);
         header[e.name] = {{"dtype", e.dtype == DType::f32 ? "F32" : "BF16"},
                           {"shape", e.shape},
-                          {"data_offsets", {offset, offset + bytes}}};
-        offset += bytes;
+                          {"data_offsets", {offset, offset + bytes_of(e)}}};
+        offset += bytes_of(e);
     }
     // Bytes that are not UTF-8 (in a prompt, for example) are replaced: they must not make a checkpoint fail.
     std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);
     text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data is aligned
     const uint64_t length = text.size();
-    Output out(path);
-    out.write(&length, 8);
-    out.write(text.data(), text.size());
-    for (const SafetensorsEntry& e : entries) {
-        const int64_t all = count_of(e.shape);
-        for (int64_t begin = 0; begin < all; begin += e.piece) {
-            const std::vector<float> values = e.values(begin, std::min(e.piece, all - begin));
-            if (e.dtype == DType::f32) {
-                out.write(values.data(), values.size() * 4);
-            } else {
-                std::vector<bf16> rounded(values.size());
-                std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
-                out.write(rounded.data(), rounded.size() * 2);
-            }
+    return std::string(reinterpret_cast<const char*>(&length), 8) + text;
+}
+
+// Calls write(bytes, count) with the data of an entry, piece by piece.
+template <class Write>
+void write_entry(const SafetensorsEntry& e, Write&& write) {
+    const int64_t all = count_of(e.shape);
+    for (int64_t begin = 0; begin < all; begin += e.piece) {
+        const std::vector<float> values = e.values(begin, std::min(e.piece, all - begin));
+        if (e.dtype == DType::f32) {
+            write(values.data(), values.size() * 4);
+        } else {
+            std::vector<bf16> rounded(values.size());
+            std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
+            write(rounded.data(), rounded.size() * 2);
         }
     }
+}
+
+}  // namespace
+
+void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
+                       const std::map<std::string, std::string>& metadata) {
+    const std::string head = head_of(entries, metadata);
+    Output out(path);
+    out.write(head.data(), head.size());
+    for (const SafetensorsEntry& e : entries)
+        write_entry(e, [&](const void* data, size_t bytes) { out.write(data, bytes); });
     out.finish();
+}
+
+void SafetensorsWriter::create(const std::string& path, const std::vector<SafetensorsEntry>& entries,
+                               const std::map<std::string, std::string>& metadata) {
+    const std::string head = head_of(entries, metadata);
+    size_t bytes = head.size();
+    for (const SafetensorsEntry& e : entries) bytes += bytes_of(e);
+    Output out(path);
+    out.write(head.data(), head.size());
+    out.reserve(bytes);
+    out.finish();
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<SafetensorsEntry>& entries)
+    : path_(path), entries_(entries), fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {
+    if (fd_ < 0)
+        fail("cannot open ", path, ": ", std::strerror(errno),
+             ": --out must be a folder that all hosts of the run share");
+    uint64_t length = 0;
+    if (pread(fd_, &length, sizeof length, 0) != sizeof length) fail("cannot read ", path, ": ", std::strerror(errno));
+    size_t offset = 8 + length;
+    for (const SafetensorsEntry& e : entries) {
+        offsets_.push_back(offset);
+        offset += bytes_of(e);
+    }
+}
+
+SafetensorsWriter::~SafetensorsWriter() {
+    if (fd_ >= 0) close(fd_);
+}
+
+void SafetensorsWriter::write(size_t entry) {
+    size_t offset = offsets_[entry];
+    write_entry(entries_[entry], [&](const void* data, size_t bytes) {
+        for (const char* p = static_cast<const char*>(data); bytes > 0;) {
+            const ssize_t n = pwrite(fd_, p, bytes, off_t(offset));
+            if (n < 0 && errno == EINTR) continue;
+            if (n <= 0) fail_to_write(path_);
+            p += n, offset += size_t(n), bytes -= size_t(n);
+        }
+    });
+}
+
+void SafetensorsWriter::finish() {
+    if (fsync(fd_) != 0)
+        fail("cannot write ", path_, " to disk: ", std::strerror(errno), "; earlier checkpoints are intact");
 }
 
 }  // namespace llmc

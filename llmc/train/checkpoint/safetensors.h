@@ -54,6 +54,24 @@ struct SafetensorsEntry {
     int64_t piece;
     std::function<std::vector<float>(int64_t begin, int64_t count)> values;
 };
+// A file that several processes write together: one creates it, then each writes some of its tensors, then each finishes.
+class SafetensorsWriter {
+public:
+    // The file with its header and its final size. Throws an Error that names the path, also if the disk is too full.
+    static void create(const std::string& path, const std::vector<SafetensorsEntry>& entries,
+                       const std::map<std::string, std::string>& metadata);
+    SafetensorsWriter(const std::string& path, const std::vector<SafetensorsEntry>& entries);
+    ~SafetensorsWriter();
+    void write(size_t entry);
+    void finish();  // fsync
+
+private:
+    std::string path_;
+    const std::vector<SafetensorsEntry>& entries_;
+    std::vector<size_t> offsets_;
+    int fd_ = -1;
+};
+
 // Writes and fsyncs. Throws an Error that names the path, for a full disk for example; the file may then be partial.
 void write_safetensors(const std::string& path, const std::vector<SafetensorsEntry>& entries,
                        const std::map<std::string, std::string>& metadata);

@@ -201,15 +201,15 @@ void resolve_heads(Config& config) {
     if (m.width % m.heads) fail_usage("--heads ", m.heads, " does not divide --width ", m.width, "; choose a divisor");
 }
 
-void resolve_batch(Config& c) {
+void resolve_batch(Config& c, int ranks) {
     if (!c.optimizer.grad_clip) c.optimizer.grad_clip = Parametrization::scheme(c.mup.scheme).grad_clip;
-    const int64_t micro = int64_t{c.run.batch_size} * c.model.seq_len;
+    const int64_t micro = int64_t{c.run.batch_size} * c.model.seq_len * ranks;
     int64_t& total = c.run.total_batch_size;
     if (total == 0) total = micro;
     if (total % micro)
-        fail_usage("--total-batch-size ", total, " is not a multiple of --batch-size x --seq-len = ", micro,
-                   " tokens; the nearest are ", std::max<int64_t>(1, total / micro) * micro, " and ",
-                   (total / micro + 1) * micro);
+        fail_usage("--total-batch-size ", total, " is not a multiple of --batch-size x --seq-len",
+                   ranks > 1 ? " x processes" : "", " = ", micro, " tokens; the nearest are ",
+                   std::max<int64_t>(1, total / micro) * micro, " and ", (total / micro + 1) * micro);
     if (!c.output.coord_check.empty() && total != micro)
         fail_usage("--coord-check ", c.output.coord_check, " looks at one micro-batch a step, this run has ",
                    total / micro, ": leave --total-batch-size out");

@@ -51,7 +51,7 @@ void check_value(const Option& option, const nlohmann::json& value, const std::s
 // Resolve values that depend on several options or on the shape of a checkpoint. resolve_batch sets --total-batch-size
 // and the scheme's --grad-clip, and checks that micro-batches divide the batch; resolve_heads turns --head-dim into
 // --heads and checks that they divide the width.
-void resolve_batch(Config& config);
+void resolve_batch(Config& config, int ranks = 1);
 void resolve_heads(Config& config);
 
 // A value in a message: a text without quotes, whole numbers without a point, [1, 2], true; "..." for what no option

@@ -10,7 +10,8 @@ constexpr double kCount = 1 << 30;
 
 constexpr const char *kData = "Data", *kModelGroup = "Model", *kLength = "Batch and length",
                      *kMup = "Parametrization (mup.md)", *kOptimizer = "Optimizer",
-                     *kEvaluation = "Evaluation and samples", *kOutput = "Output", *kMachine = "Machine";
+                     *kEvaluation = "Evaluation and samples", *kOutput = "Output", *kMachine = "Machine",
+                     *kProcesses = "Several processes (doc/distributed.md)";
 
 constexpr const char* kUnitScale = "which starts everything at unit scale";
 constexpr const char* kUnitMultipliers =
@@ -298,6 +299,26 @@ std::vector<Option> machine_options() {
          .field = FIELD(machine.matmul_kernel), .scope = kRun | kSample | kEval},
     };
 }
+
+std::vector<Option> process_options() {
+    return {
+        {.name = "zero-stage", .group = kProcesses,
+         .help = "1: each process keeps and updates its part of the optimizer's state (ZeRO-1)",
+         .field = FIELD(processes.zero_stage), .unit = "STAGE", .low = 0, .high = 1},
+        {.name = "rank", .group = kProcesses,
+         .help = "number of this process, from 0, where no mpirun, torchrun or srun says it",
+         .field = FIELD(processes.world.rank), .unit = "RANK", .low = -1, .high = 1 << 20, .default_text = "the launcher's",
+         .off = -1, .stored = false},
+        {.name = "world-size", .group = kProcesses, .help = "number of processes of the run; with --dry-run, to plan for",
+         .field = FIELD(processes.world.world_size), .unit = "PROCESSES", .low = 0, .high = 1 << 20,
+         .default_text = "the launcher's, or 1", .off = 0, .stored = false},
+        {.name = "master", .group = kProcesses, .help = "host and free port where rank 0 waits for the others",
+         .field = FIELD(processes.world.master), .unit = "HOST:PORT", .default_text = "the launcher's", .stored = false},
+        {.name = "rank-timeout", .group = kProcesses,
+         .help = "seconds to wait for a process that does not come or gives no sign of life, before all end",
+         .field = FIELD(processes.world.timeout), .unit = "SECONDS", .low = 1, .high = 1e6, .stored = false},
+    };
+}
 // clang-format on
 
 #undef FIELD
@@ -308,7 +329,7 @@ const std::vector<Option>& options() {
     static const std::vector<Option> table = [] {
         std::vector<Option> all;
         for (auto group : {data_options, model_options, length_options, mup_options, optimizer_options,
-                           evaluation_options, output_options, machine_options})
+                           evaluation_options, output_options, machine_options, process_options})
             for (Option& option : group()) all.push_back(std::move(option));
         return all;
     }();
