@@ -32,9 +32,9 @@ def need(launcher):
         pytest.skip(f"no {program}: scripts/setup.sh mpi installs it")
 
 
-def commands(launcher, ranks, *arguments):
+def commands(launcher, ranks, *arguments, binary=BINARY):
     """The command lines of a run: one for a launcher, or one for each rank."""
-    words = [str(BINARY), *map(str, last_wins(arguments))]
+    words = [str(binary), *map(str, last_wins(arguments))]
     if launcher in ("openmpi", "mpich"):
         return [[f"mpirun.{launcher}", "-n", str(ranks), *words]]
     if launcher == "torchrun":
@@ -45,14 +45,14 @@ def commands(launcher, ranks, *arguments):
     return [[*words, *options] for options in own]
 
 
-def start(launcher, ranks, *arguments, **kwargs):
+def start(launcher, ranks, *arguments, env=None, binary=BINARY):
     need(launcher)
     return [
         subprocess.Popen(
-            command, cwd=ROOT, env=ENVIRONMENT | kwargs.get("env", {}), text=True, errors="replace",
+            command, cwd=ROOT, env=ENVIRONMENT | (env or {}), text=True, errors="replace",
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True,
         )
-        for command in commands(launcher, ranks, *arguments)
+        for command in commands(launcher, ranks, *arguments, binary=binary)
     ]  # fmt: skip
 
 

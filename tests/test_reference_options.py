@@ -154,7 +154,7 @@ def test_options_of_this_program_alone(tmp_path, capsys):
     for options, printed in (([], ""), (["--device", "cpu"], 'device = "cpu"\n'), (["--compile"], "compile = true\n")):
         with pytest.raises(SystemExit):
             parse(*options, "--print-config")
-        assert capsys.readouterr().out.split('matmul-kernel = "auto"\n')[1] == printed
+        assert capsys.readouterr().out.split("zero-stage = 0\n")[1] == printed
     assert main(["--device", "gpu"]) == 2
     assert "--device: 'gpu' is not one of auto|cpu|cuda" in capsys.readouterr().err
     assert parse("sample", "x", "--device", "cpu").extra["device"] == "cpu"

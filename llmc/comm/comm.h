@@ -48,6 +48,9 @@ public:
     struct Times {
         double all = 0, waited = 0;
         double bytes = 0;  // of the tensors
+        Times operator-(const Times& other) const {
+            return {all - other.all, waited - other.waited, bytes - other.bytes};
+        }
     };
     virtual Times times() = 0;
 

@@ -35,6 +35,8 @@ public:
     Control(const Control&) = delete;
     Control& operator=(const Control&) = delete;
 
+    int rank() const { return world_.rank; }
+    int size() const { return world_.size; }
     const std::vector<std::string>& hosts() const { return hosts_; }  // of all ranks
     // The texts of all ranks. All ranks call it, in the same order.
     std::vector<std::string> all_gather(const std::string& own);

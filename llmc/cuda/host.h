@@ -77,7 +77,8 @@ void launch(const Launch& shape, void (*kernel)(Parameters...), Arguments&&... a
         if constexpr (std::is_pointer_v<T>) pointers.push_back(argument);
     };
     (add(Parameters(arguments)), ...);
-    check_launch(emulator::enqueue_grid({shape.grid, shape.block, shape.shared, shape.cluster, shape.where,
+    check_launch(emulator::enqueue_grid(stream(),
+                                        {shape.grid, shape.block, shape.shared, shape.cluster, shape.where,
                                          reinterpret_cast<const void*>(kernel)},
                                         std::move(call), std::move(pointers)),
                  reinterpret_cast<const void*>(kernel), shape);

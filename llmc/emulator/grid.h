@@ -92,6 +92,7 @@ struct Options {
     size_t memory = 0;               // bytes of device memory; 0: the host's
     std::string driver = "ok";       // or "none", "old", or the version of CUDA that it reports: 12040
     int launch_error = 0;            // of every launch, for tests of messages
+    bool streams_early = false;      // work on streams other than the first: as early as it may be, not as late
     std::string numerics = "exact";  // or "hardware": tensor cores and approximations as inexact as a GPU's
 };
 Options& options();  // from the environment variable LLMC_EMULATOR ("shuffle=1 seed=7 ...") at first use

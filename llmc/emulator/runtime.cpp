@@ -26,14 +26,25 @@ struct EmulatedGraph {
     std::vector<Work> work;
 };
 struct EmulatedEvent {
-    int pending = 0;  // records that are enqueued and not done
+    int64_t recorded = 0, done = 0;    // how often it was enqueued, and reached
+    EmulatedStream* stream = nullptr;  // of the last record
     Clock::time_point when;
+};
+struct EmulatedStream {
+    struct Item {
+        Work work;
+        EmulatedEvent* awaited = nullptr;  // instead of work: until this event is reached
+        int64_t record = 0;                // for the so-manyth time
+        bool ready() const { return !awaited || awaited->done >= record; }
+    };
+    std::deque<Item> queue;
 };
 
 namespace {
 
 struct State {
-    std::deque<Work> queue;
+    std::deque<EmulatedStream> streams;  // the first is also CUDA's default stream
+    bool advancing = false;
     EmulatedGraph* capturing = nullptr;
     bool capture_invalid = false;
     cudaError_t sticky = cudaSuccess;  // a kernel's failure, which every later call returns
@@ -68,36 +79,77 @@ bool ends_capture() {
     return s.capturing;
 }
 
-cudaError_t enqueue(Work work) {
+EmulatedStream& stream_of(cudaStream_t stream) {
     State& s = state();
-    if (s.sticky != cudaSuccess) return s.sticky;
-    if (s.capturing)
-        s.capturing->work.push_back(std::move(work));
-    else
-        s.queue.push_back(std::move(work));
-    return cudaSuccess;
+    if (s.streams.empty()) s.streams.emplace_back();
+    return stream ? *stream : s.streams.front();
 }
 
-// Does the enqueued work in order while unfinished() is true. The first failure drops the rest.
-template <class Unfinished>
-cudaError_t work_while(Unfinished&& unfinished) {
+// Does the next item of a stream, and before it what it waits for.
+void run_next(EmulatedStream& stream) {
+    const EmulatedStream::Item item = std::move(stream.queue.front());
+    stream.queue.pop_front();
+    while (!item.ready()) {
+        if (item.awaited->stream->queue.empty()) throw std::runtime_error("streams wait for each other");
+        run_next(*item.awaited->stream);
+    }
+    if (item.work) item.work();
+}
+
+// With streams=early: does on all streams but the first what can be done.
+void advance_others() {
     State& s = state();
-    if (ends_capture()) return result(cudaErrorStreamCaptureUnsupported);
-    while (!s.queue.empty() && unfinished()) {
-        const Work work = std::move(s.queue.front());
-        s.queue.pop_front();
-        try {
-            work();
-        } catch (const std::exception& error) {
-            s.failure = error.what();
-            s.queue.clear();
-            s.sticky = cudaErrorLaunchFailure;
-        }
+    if (!llmc::emulator::options().streams_early || s.advancing) return;
+    s.advancing = true;
+    for (size_t i = 1; i < s.streams.size(); ++i)
+        while (!s.streams[i].queue.empty() && s.streams[i].queue.front().ready()) run_next(s.streams[i]);
+    s.advancing = false;
+}
+
+// Runs `work`; the first failure drops all that is enqueued.
+template <class Run>
+cudaError_t guarded(Run&& work) {
+    State& s = state();
+    try {
+        work();
+    } catch (const std::exception& error) {
+        s.failure = error.what();
+        for (EmulatedStream& stream : s.streams) stream.queue.clear();
+        s.sticky = cudaErrorLaunchFailure;
+        s.advancing = false;
     }
     return result(cudaSuccess);
 }
-cudaError_t finish_queue() {
-    return work_while([] { return true; });
+
+cudaError_t enqueue(cudaStream_t stream, EmulatedStream::Item item) {
+    State& s = state();
+    if (s.sticky != cudaSuccess) return s.sticky;
+    if (s.capturing && item.work) {
+        s.capturing->work.push_back(std::move(item.work));
+        return cudaSuccess;
+    }
+    stream_of(stream).queue.push_back(std::move(item));
+    return guarded(advance_others);
+}
+cudaError_t enqueue(cudaStream_t stream, Work work) {
+    return enqueue(stream, EmulatedStream::Item{std::move(work), nullptr, 0});
+}
+
+// Does the work of a stream in order while unfinished() is true.
+template <class Unfinished>
+cudaError_t work_while(EmulatedStream& stream, Unfinished&& unfinished) {
+    if (ends_capture()) return result(cudaErrorStreamCaptureUnsupported);
+    return guarded([&] {
+        while (!stream.queue.empty() && unfinished()) {
+            run_next(stream);
+            advance_others();
+        }
+    });
+}
+cudaError_t finish_all() {
+    for (EmulatedStream& stream : state().streams)
+        if (const cudaError_t status = work_while(stream, [] { return true; }); status != cudaSuccess) return status;
+    return result(cudaSuccess);
 }
 
 cudaError_t driver_status() {
@@ -164,10 +216,17 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-    *stream = &state();
+    *stream = &state().streams.emplace_back();
     return driver_status();
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return finish_queue(); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    return work_while(stream_of(stream), [] { return true; });
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    if (event->recorded == 0) return cudaSuccess;
+    return enqueue(stream, EmulatedStream::Item{{}, event, event->recorded});
+}
 cudaError_t cudaGetLastError() { return result(std::exchange(state().last, cudaSuccess)); }
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
@@ -192,7 +251,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
-    const cudaError_t status = finish_queue();
+    const cudaError_t status = finish_all();
     State& s = state();
     auto found = s.allocations.find(pointer);
     if (found == s.allocations.end()) return pointer ? cudaErrorInvalidValue : status;
@@ -209,7 +268,7 @@ cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
     return result(*pointer ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFreeHost(void* pointer) {
-    const cudaError_t status = finish_queue();
+    const cudaError_t status = finish_all();
     llmc::emulator::forget_allocation(pointer);
     std::free(pointer);
     return status;
@@ -219,11 +278,11 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     *free = *total - state().allocated;
     return result(driver_status());
 }
-cudaError_t cudaMemcpyAsync(void* destination, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-    return enqueue([=] { std::memcpy(destination, source, bytes); });
+cudaError_t cudaMemcpyAsync(void* destination, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+    return enqueue(stream, [=] { std::memcpy(destination, source, bytes); });
 }
-cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t) {
-    return enqueue([=] { std::memset(pointer, value, bytes); });
+cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t stream) {
+    return enqueue(stream, [=] { std::memset(pointer, value, bytes); });
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
@@ -232,19 +291,21 @@ cudaError_t cudaEventCreate(cudaEvent_t* event) {
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    const cudaError_t status = finish_queue();
+    const cudaError_t status = finish_all();
     delete event;
     return status;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-    ++event->pending;
-    return enqueue([=] {
-        --event->pending;
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    ++event->recorded;
+    event->stream = &stream_of(stream);
+    return enqueue(stream, [=] {
+        ++event->done;
         event->when = Clock::now();
     });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    return work_while([=] { return event->pending > 0; });
+    if (event->recorded == 0) return result(cudaSuccess);
+    return work_while(*event->stream, [=] { return event->done < event->recorded; });
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
     *milliseconds = std::chrono::duration<float, std::milli>(stop->when - start->when).count();
@@ -268,8 +329,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
     *executable = new EmulatedGraph(*graph);
     return cudaSuccess;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
-    for (const Work& work : executable->work) enqueue(work);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    for (const Work& work : executable->work) enqueue(stream, work);
     return result(cudaSuccess);
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -283,11 +344,12 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 
 namespace llmc::emulator {
 
-cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body, std::vector<const void*> pointers) {
+cudaError_t enqueue_grid(cudaStream_t stream, const Launch& launch, std::function<void()> body,
+                         std::vector<const void*> pointers) {
     if (options().launch_error) return result(cudaError_t(options().launch_error));
     state().launch_problem = launch_problem(launch);
     if (!state().launch_problem.empty()) return result(cudaErrorInvalidConfiguration);
-    return enqueue([launch, body = std::move(body), pointers = std::move(pointers)] {
+    return enqueue(stream, [launch, body = std::move(body), pointers = std::move(pointers)] {
         for (const void* p : pointers)
             if (p && !is_accessible(p, 0))
                 throw std::runtime_error(std::string("a pointer among the arguments of the kernel launched at ") +
@@ -296,5 +358,7 @@ cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body, std::
         run_grid(launch, body);
     });
 }
+
+cudaError_t enqueue_host(cudaStream_t stream, std::function<void()> work) { return enqueue(stream, std::move(work)); }
 
 }  // namespace llmc::emulator

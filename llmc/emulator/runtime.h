@@ -1,7 +1,9 @@
 // The part of the CUDA runtime that this project uses, on the CPU, under CUDA's names. Work on a stream is not done
 // when it is enqueued but when the host waits for it, as late as a GPU may do it: host code that reads a result too
-// early, or reuses a buffer that a copy still needs, gets a wrong result here too. One device; all streams share one
-// queue. After a kernel's failure every call fails, as on a GPU, until the process ends.
+// early, or reuses a buffer that a copy still needs, gets a wrong result here too. One device; each stream has a queue of
+// its own. Work of a stream is done when the host or another stream waits for it, so a wait that is missing gives a wrong
+// result; with streams=early, what is enqueued on streams other than the first is done as soon as the events that it
+// waits for allow. After a kernel's failure every call fails, as on a GPU, until the process ends.
 #pragma once
 #include <cstddef>
 #include <functional>
@@ -36,10 +38,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
 
-using cudaStream_t = void*;
+using cudaStream_t = struct EmulatedStream*;
 constexpr unsigned cudaStreamNonBlocking = 1;
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaGetLastError();
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes);  // not zeroed: NaN
@@ -58,6 +61,7 @@ cudaError_t cudaEventCreate(cudaEvent_t* event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop);
 
@@ -74,6 +78,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 namespace llmc::emulator {
 
 // Enqueues a kernel, for launch() of llmc/cuda/host.h. pointers: those among its arguments.
-cudaError_t enqueue_grid(const Launch& launch, std::function<void()> body, std::vector<const void*> pointers);
+cudaError_t enqueue_grid(cudaStream_t stream, const Launch& launch, std::function<void()> body,
+                         std::vector<const void*> pointers);
+// Enqueues work of the host, as cudaLaunchHostFunc.
+cudaError_t enqueue_host(cudaStream_t stream, std::function<void()> work);
 
 }  // namespace llmc::emulator

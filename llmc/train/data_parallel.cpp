@@ -73,6 +73,7 @@ std::vector<double> DataParallel::sum(const std::vector<double>& own) {
 }
 
 void DataParallel::check_all(const std::string& problem) {
+    device::synchronize();  // others may wait for an operation that is only enqueued here
     const std::vector<std::string> all = group_.control().all_gather(problem);
     if (!problem.empty()) fail(problem);
     for (const std::string& theirs : all)

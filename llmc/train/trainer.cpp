@@ -11,6 +11,7 @@
 #include "llmc/ops/profile.h"
 #include "llmc/train/describe.h"
 #include "llmc/train/evaluation.h"
+#include "llmc/train/profile_report.h"
 #include "llmc/train/provenance.h"
 #include "llmc/train/resume.h"
 #include "llmc/train/sampler.h"
@@ -313,6 +314,7 @@ std::optional<Trainer::StepResult> Trainer::train_step() {
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     training_seconds_ += r.seconds;
     if (Profile::on()) profiled_seconds_ += r.seconds;
+    if (several() && state_.step == first_step_) first_exchange_ = ranks_->times();
     Profile::enable(false);
     return r;
 }
@@ -469,19 +471,10 @@ void Trainer::checkpoint() {
 void Trainer::report_profile() {
     const int64_t steps = state_.step - first_step_ - 1;
     if (!config_.output.profile || steps < 1) return;
-    ordered_json ops = ordered_json::array();
-    for (const Profile::Entry& e : Profile::entries())
-        ops.push_back({{"op", e.op},
-                       {"calls", double(e.calls) / double(steps)},
-                       {"ms", 1e3 * e.seconds / double(steps)},
-                       {"share", e.seconds / profiled_seconds_},
-                       {"gflops", e.flops / e.seconds / 1e9},
-                       {"gb_per_second", e.bytes / e.seconds / 1e9}});
-    logger_.write("profile", state_.step,
-                  {{"steps", steps}, {"ms", 1e3 * profiled_seconds_ / double(steps)}, {"ops", ops}});
-    std::string table = Profile::table(steps, profiled_seconds_);
-    table.pop_back();
-    Progress::note(table);
+    std::optional<Comm::Times> exchanged;
+    if (several()) exchanged = ranks_->times() - first_exchange_;
+    logger_.write("profile", state_.step, profile_json(steps, profiled_seconds_, exchanged));
+    Progress::note(profile_text(steps, profiled_seconds_, exchanged));
 }
 
 void Trainer::finish(const char* reason) {

@@ -75,8 +75,9 @@ private:
     nlohmann::ordered_json last_;  // the last value of each field, for the final line
     double first_step_end_ = 0, first_step_seconds_ = 0, training_seconds_ = 0, profiled_seconds_ = 0;
     std::chrono::steady_clock::time_point saved_time_ = start_;
-    int signal_ = 0;         // that the ranks agreed on
-    bool save_now_ = false;  // by the clock of rank 0
+    Comm::Times first_exchange_;  // up to the end of the first step
+    int signal_ = 0;              // that the ranks agreed on
+    bool save_now_ = false;       // by the clock of rank 0
     int64_t first_step_ = 0, evaluated_at_ = -1, chosen_at_ = -1, sampled_at_ = -1, saved_at_ = -1;
 };
 
