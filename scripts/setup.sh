@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing: scripts/setup.sh headers | toolchain | python PATH | venv | venv-dev | cuda-toolkit |
-# browser | lm-eval | llama-cpp | mpi
+# browser | lm-eval | llama-cpp | mpi | nccl
 #   headers       g++; CLI11, nlohmann-json and toml++ from Debian's or Ubuntu's packages, copied to build/deps/include
 #                 for use on machines without a network
 #   toolchain     the same, and oneDNN (as root, or with sudo)
@@ -11,6 +11,7 @@
 #   browser       Chromium, for tests of the pages of llmc report (Debian; not part of make test)
 #   lm-eval       .venv with requirements-eval.txt, too: lm-evaluation-harness (0.6 GB)
 #   mpi           Open MPI and MPICH, for runs of several processes on CPUs (one of them is enough) and their tests
+#   nccl          NVIDIA's NCCL for CUDA 13 into .venv, for runs on several GPUs
 #   llama-cpp     llama-cpp-python into .venv, built from source (minutes)
 # CXX is the compiler [g++]; nvcc is looked for on PATH and in CUDA_HOME; CMAKE_ARGS are for the build of llama-cpp.
 # Takes milliseconds if nothing is missing. On systems other than Debian and Ubuntu it lists what to install.
@@ -144,6 +145,11 @@ for_modules() { # of this Python
 
 mpi() { command -v mpirun.openmpi >/dev/null && command -v mpirun.mpich >/dev/null || install_packages openmpi-bin mpich; }
 
+nccl() {
+    [[ -x .venv/bin/python ]] || venv requirements.txt
+    .venv/bin/pip install -q --disable-pip-version-check nvidia-nccl-cu13
+}
+
 browser() { command -v chromium chromium-browser google-chrome >/dev/null || install_packages chromium; }
 
 case ${1:-} in
@@ -157,6 +163,7 @@ case ${1:-} in
     venv-dev) venv requirements-dev.txt; python_headers .venv/bin/python ;;
     browser) browser ;;
     mpi) mpi ;;
-    -h | --help) sed -n 2,17p "$0" ;;
-    *) sed -n 2,17p "$0" >&2; exit 2 ;;
+    nccl) nccl ;;
+    -h | --help) sed -n 2,18p "$0" ;;
+    *) sed -n 2,18p "$0" >&2; exit 2 ;;
 esac

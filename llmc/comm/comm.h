@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "llmc/core/element_range.h"
 #include "llmc/core/tensor.h"
 
 namespace llmc {
@@ -17,10 +18,7 @@ class Control;
 class Mpi;
 
 // The parts of `elements` that the ranks own, one after the other, at multiples of 16 elements.
-struct ElementPart {
-    int64_t begin, count;
-};
-std::vector<ElementPart> parts_of(int64_t elements, int ranks);
+std::vector<ElementRange> parts_of(int64_t elements, int ranks);
 
 class Comm {
 public:
@@ -33,9 +31,9 @@ public:
     // Handles, for wait().
     virtual int64_t all_reduce(Tensor data) = 0;  // data = its sum over the ranks; fp32
     // The same, but only part `rank` of the data is the sum; what the other parts hold is not known.
-    virtual int64_t reduce_scatter(Tensor data, const std::vector<ElementPart>& parts) = 0;
+    virtual int64_t reduce_scatter(Tensor data, const std::vector<ElementRange>& parts) = 0;
     // Part r of the data comes from rank r. fp32 or bf16.
-    virtual int64_t all_gather(Tensor data, const std::vector<ElementPart>& parts) = 0;
+    virtual int64_t all_gather(Tensor data, const std::vector<ElementRange>& parts) = 0;
     virtual int64_t broadcast(Tensor data, int root) = 0;
     // Work that is enqueued on the device after this sees the result of the operation.
     virtual void wait(int64_t handle) = 0;

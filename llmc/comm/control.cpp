@@ -275,7 +275,6 @@ void Control::watch() {
             to_all({kFailed, pack({std::to_string(failure->first), failure->second})});
             if (world_.rank == 0) stop(failure->first, failure->second, 0);
             // rank 0's answer ends this process, in the words that all print
-            if (!peers_[0].socket) stop(failure->first, failure->second, world_.rank);
             const std::lock_guard lock(mutex_);
             failure_.reset();
             std::thread([this, f = *failure] {

@@ -46,13 +46,6 @@ Group::Group(const World& world, const std::string& build, const std::string& pr
     look_around();
 }
 
-Group::~Group() {
-    comm_.reset();
-    mpi_.reset();
-    pmi_.reset();
-    control_.reset();
-}
-
 // Where rank 0 waits. If MPI started the processes, it tells the others where that is, and a token.
 MeetingPoint Group::meeting_point() {
     MeetingPoint point{{}, world_.master_host, world_.master_port};

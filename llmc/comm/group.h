@@ -13,9 +13,9 @@ namespace llmc {
 
 class Group {
 public:
-    // Meets the other processes. program: for messages. build: what must be equal, version and commit.
+    // Meets the other processes. program: for messages. build: what must be equal, version and commit. The destructor,
+    // after all work is done, waits for the others.
     Group(const World& world, const std::string& build, const std::string& program);
-    ~Group();  // waits for the others; after all work is done
 
     int rank() const { return world_.rank; }
     int size() const { return world_.size; }
@@ -34,7 +34,7 @@ private:
 
     World world_;
     int local_rank_ = 0, sharing_cpus_ = 1;
-    std::unique_ptr<Control> control_;
+    std::unique_ptr<Control> control_;  // each of these is used by those below it
     std::unique_ptr<PmiServer> pmi_;
     std::unique_ptr<Mpi> mpi_;
     std::unique_ptr<Comm> comm_;

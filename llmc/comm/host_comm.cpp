@@ -20,15 +20,15 @@ public:
     int64_t all_reduce(Tensor data) override {
         return post(data, [=](MpiLibrary& m) { m.all_reduce(data.as<float>(), int(data.numel())); });
     }
-    int64_t reduce_scatter(Tensor data, const std::vector<ElementPart>& parts) override {
+    int64_t reduce_scatter(Tensor data, const std::vector<ElementRange>& parts) override {
         return post(data, [=, this](MpiLibrary& m) {
-            const ElementPart own = parts[size_t(rank())];
+            const ElementRange own = parts[size_t(rank())];
             own_part_.resize(std::max(own_part_.size(), size_t(own.count)));  // MPI forbids that the two overlap
             m.reduce_scatter(data.as<float>(), own_part_.data(), counts_of(parts));
             std::memcpy(data.as<float>() + own.begin, own_part_.data(), size_t(own.count) * sizeof(float));
         });
     }
-    int64_t all_gather(Tensor data, const std::vector<ElementPart>& parts) override {
+    int64_t all_gather(Tensor data, const std::vector<ElementRange>& parts) override {
         return post(data, [=](MpiLibrary& m) { m.all_gather(data.data, counts_of(parts), size_of(data.dtype)); });
     }
     int64_t broadcast(Tensor data, int root) override {
@@ -52,9 +52,9 @@ public:
     Times times() override { return {busy_, waited_, bytes_}; }
 
 private:
-    static std::vector<int> counts_of(const std::vector<ElementPart>& parts) {
+    static std::vector<int> counts_of(const std::vector<ElementRange>& parts) {
         std::vector<int> counts;
-        for (const ElementPart& part : parts) counts.push_back(int(part.count));
+        for (const ElementRange& part : parts) counts.push_back(int(part.count));
         return counts;
     }
     template <class Work>

@@ -12,8 +12,6 @@
 namespace llmc {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // Ends the program if it is not called off in time.
 class Watchdog {
 public:
@@ -93,7 +91,6 @@ void Mpi::serve(MpiKind kind, double timeout, const std::string& program) {
         const std::function<void(MpiLibrary&)> work = std::move(waiting_.front());
         waiting_.pop_front();
         lock.unlock();
-        const auto begin = Clock::now();
         std::exception_ptr error;
         try {
             work(*library);
@@ -101,7 +98,6 @@ void Mpi::serve(MpiKind kind, double timeout, const std::string& program) {
             error = std::current_exception();
         }
         lock.lock();
-        busy_ += std::chrono::duration<double>(Clock::now() - begin).count();
         if (error) {
             error_ = error;
             changed_.notify_all();
@@ -129,11 +125,6 @@ void Mpi::wait(int64_t number) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return done_ >= number || error_; });
     if (done_ < number) std::rethrow_exception(error_);
-}
-
-double Mpi::busy_seconds() {
-    const std::lock_guard lock(mutex_);
-    return busy_;
 }
 
 }  // namespace llmc

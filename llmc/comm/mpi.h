@@ -30,7 +30,6 @@ public:
     // Until that work is done. Throws its error.
     void wait(int64_t number);
     void run(std::function<void(MpiLibrary&)> work) { wait(post(std::move(work))); }
-    double busy_seconds();  // that the thread has worked so far
 
 private:
     void serve(MpiKind kind, double timeout, const std::string& program);
@@ -41,7 +40,6 @@ private:
     std::condition_variable changed_;
     std::deque<std::function<void(MpiLibrary&)>> waiting_;
     int64_t posted_ = 0, done_ = 0;
-    double busy_ = 0;
     std::exception_ptr error_;  // the first: nothing is done after it
     bool started_ = false, leaving_ = false;
     std::thread thread_;

@@ -55,7 +55,7 @@ public:
     int64_t all_reduce(Tensor data) override {
         return start(data, [&] { nccl_->all_reduce(data.as<float>(), size_t(data.numel()), stream_); });
     }
-    int64_t reduce_scatter(Tensor data, const std::vector<ElementPart>& parts) override {
+    int64_t reduce_scatter(Tensor data, const std::vector<ElementRange>& parts) override {
         return start(data, [&] {
             if (equal(parts, data)) return nccl_->reduce_scatter(data.as<float>(), size_t(parts[0].count), stream_);
             nccl_->group_start();
@@ -65,7 +65,7 @@ public:
             nccl_->group_end();
         });
     }
-    int64_t all_gather(Tensor data, const std::vector<ElementPart>& parts) override {
+    int64_t all_gather(Tensor data, const std::vector<ElementRange>& parts) override {
         return start(data, [&] {
             if (equal(parts, data)) return nccl_->all_gather(data.data, size_t(parts[0].count), data.dtype, stream_);
             nccl_->group_start();
@@ -96,7 +96,7 @@ public:
         if (numbers_.bytes() < bytes) numbers_ = device::Buffer(bytes);
         const Tensor all(numbers_.data(), DType::f32, {floats * size()});
         device::copy_to_device(all.slice(floats * rank(), floats).data, own.data(), own.size_bytes());
-        std::vector<ElementPart> parts;
+        std::vector<ElementRange> parts;
         for (int64_t r = 0; r < size(); ++r) parts.push_back({r * floats, floats});
         const double before = bytes_;
         all_gather(all, parts);
@@ -128,7 +128,7 @@ private:
         cudaEvent_t begun, done, reached;  // reached: when the compute stream came to the wait
     };
 
-    bool equal(const std::vector<ElementPart>& parts, Tensor data) const {
+    bool equal(const std::vector<ElementRange>& parts, Tensor data) const {
         return parts[0].count * size() == data.numel() &&
                std::all_of(parts.begin(), parts.end(), [&](const auto& p) { return p.count == parts[0].count; });
     }

@@ -26,13 +26,6 @@ int number_of(const char* name, int low, int high) {
 
 constexpr int kMostRanks = 1 << 20;
 
-void rank_and_size(World& w, const char* rank, const char* size) {
-    w.size = number_of(size, 1, kMostRanks);
-    w.rank = number_of(rank, 0, w.size - 1);
-}
-
-int local_rank_of(const char* name) { return variable(name) ? number_of(name, 0, kMostRanks) : -1; }
-
 std::string token_of(const char* job) {
     if (const char* own = variable("LLMC_JOB_TOKEN")) return own;
     const char* number = job ? variable(job) : nullptr;
@@ -66,11 +59,17 @@ World of_options(const WorldOptions& options) {
     return w;
 }
 
+World launched(Launcher launcher, const char* rank, const char* size, const char* local_rank) {
+    World w{.launcher = launcher};
+    w.size = number_of(size, 1, kMostRanks);
+    w.rank = number_of(rank, 0, w.size - 1);
+    if (variable(local_rank)) w.local_rank = number_of(local_rank, 0, kMostRanks);
+    return w;
+}
+
 // torchrun's own store listens at MASTER_PORT.
 World of_torchrun() {
-    World w{.launcher = Launcher::torchrun};
-    rank_and_size(w, "RANK", "WORLD_SIZE");
-    w.local_rank = local_rank_of("LOCAL_RANK");
+    World w = launched(Launcher::torchrun, "RANK", "WORLD_SIZE", "LOCAL_RANK");
     const char* host = variable("MASTER_ADDR");
     if (!host) fail_usage("RANK and WORLD_SIZE are set, but not MASTER_ADDR: start the processes with torchrun");
     w.master_host = host;
@@ -82,9 +81,7 @@ World of_torchrun() {
 
 // A batch script has SLURM_PROCID too, but only srun sets the variables of a step.
 World of_slurm() {
-    World w{.launcher = Launcher::slurm};
-    rank_and_size(w, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS");
-    w.local_rank = local_rank_of("SLURM_LOCALID");
+    World w = launched(Launcher::slurm, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID");
     const char* nodes = variable("SLURM_STEP_NODELIST");
     if (!nodes) fail_usage("SLURM_STEP_NUM_TASKS is set, but not SLURM_STEP_NODELIST: start the processes with srun");
     w.master_host = first_host(nodes);
@@ -92,13 +89,6 @@ World of_slurm() {
     const long number = std::atol(job ? job : "0") * 7 + std::atol(step ? step : "0");
     w.master_port = 15000 + int(number % 15000);  // below the ports that Linux gives to clients
     w.token = token_of("SLURM_JOB_ID");
-    return w;
-}
-
-World of_mpi(Launcher launcher, const char* rank, const char* size, const char* local_rank) {
-    World w{.launcher = launcher};
-    rank_and_size(w, rank, size);
-    w.local_rank = local_rank_of(local_rank);
     return w;
 }
 
@@ -116,9 +106,9 @@ World find_world(const WorldOptions& options) {
     if (options.rank >= 0 || options.world_size > 1)
         w = of_options(options);
     else if (variable("OMPI_COMM_WORLD_SIZE"))
-        w = of_mpi(Launcher::open_mpi, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK");
+        w = launched(Launcher::open_mpi, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK");
     else if (variable("PMI_RANK") && (variable("PMI_FD") || variable("PMI_PORT")))
-        w = of_mpi(Launcher::mpich, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID");
+        w = launched(Launcher::mpich, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID");
     else if (variable("WORLD_SIZE") && variable("RANK"))
         w = of_torchrun();
     else if (variable("SLURM_STEP_NUM_TASKS"))

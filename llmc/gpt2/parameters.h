@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <vector>
+#include "llmc/core/element_range.h"
 #include "llmc/core/tensor.h"
 #include "llmc/mup/parametrization.h"
 #include "llmc/ops/device.h"
@@ -20,12 +21,6 @@ struct ModelShape {
     int head_dim() const { return width / heads; }
     Geometry geometry() const { return {depth, width, heads, head_dim(), vocab_size, tie_embeddings}; }
     bool operator==(const ModelShape&) const = default;
-};
-
-// Elements [begin, begin + count) of all parameters, in the order in which their values and gradients are in memory.
-struct ElementRange {
-    int64_t begin = 0, count = 0;
-    int64_t end() const { return begin + count; }
 };
 
 struct Parameter {
@@ -69,6 +64,9 @@ public:
     DType dtype() const { return wte->value.dtype; }
     int64_t count() const;  // trainable numbers, without padding
     void zero_grad();
+    // The same, except for weights of linear layers and of the head: a product can overwrite their gradients.
+    void zero_other_grads() { device::fill_zero(grads_.data(), other_grad_bytes_); }
+    // Ranges are of all parameters, in the order in which their values and gradients are in memory.
     Tensor values(ElementRange range) const { return {element(values_, dtype(), range.begin), dtype(), {range.count}}; }
     Tensor grads(ElementRange range) const {
         return {element(grads_, DType::f32, range.begin), DType::f32, {range.count}};
@@ -81,8 +79,6 @@ public:
         int blocks;  // the backward pass of blocks >= this completes it; depth: that of the head; -1: all of it
     };
     std::vector<Part> parts_by_completion(size_t bytes) const;
-    // The same, except for weights of linear layers and of the head: a product can overwrite their gradients.
-    void zero_other_grads() { device::fill_zero(grads_.data(), other_grad_bytes_); }
     // Initial weights by the rules, from the counter-based generator (doc/formats.md): the same on every backend.
     void initialise(uint64_t seed);
 

@@ -11,7 +11,7 @@ std::vector<ElementRange> owned_elements(const GPT2& model, int zero_stage, int 
     if (zero_stage == 0 || ranks == 1) return {};
     std::vector<ElementRange> owned;
     for (const Parameters::Part& part : model.gradient_parts()) {
-        const ElementPart own = parts_of(part.range.count, ranks)[size_t(rank)];
+        const ElementRange own = parts_of(part.range.count, ranks)[size_t(rank)];
         owned.push_back({part.range.begin + own.begin, own.count});
     }
     return owned;
@@ -87,11 +87,11 @@ std::vector<float> DataParallel::collect(const Optimizer::State& state, int root
     };
     if (zero_stage_ == 0) return download_here(state.value);
     // The parts of the range of gradients that the parameter is in, as far as they are in the parameter.
-    std::vector<ElementPart> own_parts;
+    std::vector<ElementRange> own_parts;
     for (size_t i = 0; i < model_.gradient_parts().size(); ++i) {
         const ElementRange range = model_.gradient_parts()[i].range;
         if (p.offset < range.begin || p.offset >= range.end()) continue;
-        for (const ElementPart& part : parts(i)) {
+        for (const ElementRange& part : parts(i)) {
             const int64_t begin = std::clamp(range.begin + part.begin - p.offset, int64_t{0}, p.grad.numel()),
                           end = std::clamp(range.begin + part.begin + part.count - p.offset, int64_t{0},
                                            p.grad.numel());

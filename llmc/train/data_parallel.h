@@ -53,7 +53,7 @@ public:
     Comm::Times times() { return comm_.times(); }
 
 private:
-    std::vector<ElementPart> parts(size_t part) const {
+    std::vector<ElementRange> parts(size_t part) const {
         return parts_of(model_.gradient_parts()[part].range.count, size());
     }
     Group& group_;
