@@ -143,7 +143,10 @@ for_modules() { # of this Python
     python_headers "$1"
 }
 
-mpi() { command -v mpirun.openmpi >/dev/null && command -v mpirun.mpich >/dev/null || install_packages openmpi-bin mpich; }
+mpi() {
+    if command -v mpirun.openmpi >/dev/null && command -v mpirun.mpich >/dev/null; then return; fi
+    install_packages openmpi-bin mpich
+}
 
 nccl() {
     [[ -x .venv/bin/python ]] || venv requirements.txt
@@ -151,6 +154,8 @@ nccl() {
 }
 
 browser() { command -v chromium chromium-browser google-chrome >/dev/null || install_packages chromium; }
+
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
 case ${1:-} in
     headers) headers ;;
@@ -164,6 +169,6 @@ case ${1:-} in
     browser) browser ;;
     mpi) mpi ;;
     nccl) nccl ;;
-    -h | --help) sed -n 2,18p "$0" ;;
-    *) sed -n 2,18p "$0" >&2; exit 2 ;;
+    -h | --help) usage ;;
+    *) usage >&2; exit 2 ;;
 esac
