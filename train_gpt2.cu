@@ -37,7 +37,6 @@ int train(const CommandLine& line, const World& world, const std::string& comman
     for (;;) {
         Setup setup = prepare(line, world, damaged);
         if (line.dry_run) {
-            if (world.rank > 0) return kExitOk;
             std::printf("%s\n%s", describe(setup).c_str(), rule_table(rules_json(setup), line.all_tensors).c_str());
             std::fflush(stdout);
             checked_memory(setup);  // what does not fit fails here, too

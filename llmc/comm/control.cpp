@@ -238,7 +238,7 @@ void Control::read_from(int rank) {
             peer.heard = Clock::now();
             handle(rank, message);
         }
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
         stop(kExitFailure, error.what(), rank);
     }
     if (open || peer.gone) return;

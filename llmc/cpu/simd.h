@@ -105,7 +105,7 @@ inline void store_as(T* to, Vector x, int64_t count) {
 }
 #endif
 
-// 2^x: relative error below 2e-7 for x in [-126, 127]. Below, 0 or 2^-126; above, infinity or 2^127. NaN gives NaN.
+// 2^x: relative error below 2e-7 for x in [-126, 127]. Below, 0 or 2^-126; from 128 on, infinity. NaN gives NaN.
 // x = n + r, |r| <= 1/2; 2^r by the best polynomial of degree 5 that is 1 at 0 (largest error 9.1e-8).
 inline Vector exp2(Vector x) {
 #if defined(LLMC_AVX512)
@@ -114,7 +114,7 @@ inline Vector exp2(Vector x) {
     const Vector r = Vector(_mm512_reduce_ps(__m512(x), kNearest));  // x - n, and 0 for infinities
 #else
     x = x < -126.0f ? all(-126.0f) : x;
-    x = x > 127.0f ? all(127.0f) : x;
+    x = x > 128.0f ? all(128.0f) : x;                                   // n = 128 makes the bits of infinity
     const Vector shifted = x + 12582912.0f, n = shifted - 12582912.0f;  // 1.5 * 2^23 leaves an integer in the low bits
     const Vector r = x - n;
 #endif

@@ -23,10 +23,11 @@ struct Entry {
     void* param;
     float *master, *m, *v;
     const float* grad;
-    int64_t count, first_block, first;
+    int64_t count, first_block;
     float lr, decay, eps;
     uint32_t stream;
-    int is_bf16, aligned;
+    uint32_t first_draw;  // a draw of random numbers serves 4 elements of the tensor, of which this may be a part
+    int16_t is_bf16, aligned;
 };
 
 struct Step {
@@ -75,7 +76,8 @@ template <bool kWhole>
 GPU void store_bf16(const Step& s, const Entry& e, int64_t i, const float (&w)[kWidth]) {
     bf16* param = static_cast<bf16*>(e.param);
     if (!s.stochastic) return store_part<kWhole>(param, i, w, e);
-    const Philox x = draw(s.seed, Purpose::rounding, e.stream, uint64_t(e.first + i) / 4 + (uint64_t(s.step) << 40));
+    const Philox x = draw(s.seed, Purpose::rounding, e.stream,
+                          e.first_draw + uint64_t(i) / 4 + (uint64_t(s.step) << 40));
     float rounded[kWidth];
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) rounded[k] = to_float(to_bf16_stochastic(w[k], x[k] & 0xffffu));
@@ -147,11 +149,11 @@ void step(const char* op, const OptimizerStep& args, const Step& step, bool adam
                            .grad = p.grad.as<float>(),
                            .count = p.param.numel(),
                            .first_block = 0,
-                           .first = p.first,
                            .lr = p.lr,
                            .decay = p.decay,
                            .eps = p.eps,
                            .stream = p.stream,
+                           .first_draw = uint32_t(p.first / 4),
                            .is_bf16 = p.param.dtype == DType::bf16,
                            .aligned = aligned});
     }
