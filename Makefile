@@ -161,7 +161,8 @@ $(CUDA_BUILD)/flags: FORCE
 # oneDNN is Debian's shared library. In a wheel it is in llmc/lib, with its dependencies. Therefore RPATH, not RUNPATH:
 # it also applies to libraries of libraries.
 CPU_LIBS := -ldnnl -lpthread -ldl -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib'
-train_gpt2: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
+PROGRAM := train_gpt2
+$(PROGRAM): $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ $(CPU_LIBS)
 train_gpt2emu: $(BUILD)/train_gpt2.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
 	$(CXX) $(FLAGS) $^ -o $@ -lpthread
@@ -171,6 +172,16 @@ train_gpt2cu: $(CUDA_BUILD)/train_gpt2cu
 	cp $< $@
 cuda-objects: $(CUDA_OBJECTS)
 cuda-tests: $(CUDA_BUILD)/train_gpt2cu $(CUDA_BUILD)/conformance
+
+# Every collective of several processes, checked (tests/test_collectives.py)
+$(BUILD)/collectives: $(BUILD)/tests/comm/collectives.o $(COMMON_OBJECTS) $(CPU_OBJECTS)
+	$(CXX) $(FLAGS) $^ -o $@ $(CPU_LIBS)
+$(BUILD)/emu/collectives: $(BUILD)/tests/comm/collectives.o $(COMMON_OBJECTS) $(EMU_OBJECTS)
+	$(CXX) $(FLAGS) $^ -o $@ -lpthread
+# The whole CPU program under ThreadSanitizer, for runs of one thread beside that of MPI: OpenMP's is not instrumented
+race:
+	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/race DEPS=$(DEPS) PROGRAM=$(BUILD)/race/train_gpt2 ISAS=avx2 \
+	    CXXFLAGS="-O1 -g1 $(ARCH) -fsanitize=thread" $(BUILD)/race/train_gpt2 $(BUILD)/race/collectives
 
 # Tests of every instruction wrapper, on the CPU and on a GPU
 $(foreach kind,emu asan tsan,$(eval $(BUILD)/$(kind)/conformance: $(BUILD)/$(kind)/tests/cuda/conformance.o \
@@ -227,8 +238,8 @@ $(BUILD)/tsan/_emu.so $(BUILD)/tsan/conformance: RUNTIME := -fsanitize=thread
 $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so $(BUILD)/count/_emu.so: $(PY_BUILD)/bindings_emu.o $(BINDING_OBJECTS)
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
-.PHONY: run test cuda-objects cuda-tests kernel-report test-slow test-avx2 test-sanitizers figures gpu-check bench lint \
-        help clean FORCE module module-emu module-cuda module-asan module-tsan module-count headers toolchain \
+.PHONY: run test race cuda-objects cuda-tests kernel-report test-slow test-avx2 test-sanitizers figures gpu-check \
+        bench bench-ranks lint help clean FORCE module module-emu module-cuda module-asan module-tsan module-count headers toolchain \
         cuda-toolkit python venv venv-dev options stubs tidy
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
@@ -251,8 +262,8 @@ run: venv             ## train a small muP GPT-2 on your Python's standard libra
 JOBS   ?= $(shell nproc)
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SANITIZED := $(foreach kind,emu asan tsan,$(BUILD)/$(kind)/conformance) module-asan module-tsan
-BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(BUILD)/emu/faults $(SANITIZED) \
-                   module-count $(BUILD)/count/counting
+BUILT_FOR_TESTS := train_gpt2 train_gpt2emu module module-emu $(BUILD)/collectives $(BUILD)/emu/collectives \
+                   $(BUILD)/emu/faults $(SANITIZED) module-count $(BUILD)/count/counting
 CUDA_TESTS := CUDA_BUILD=$(BUILD)/cuda-tests CUDA_ARCH="80 90a"  # for tests/test_cuda_build.py
 test: venv-dev        ## every test, against PyTorch too; the CUDA kernels on the CPU
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
@@ -264,6 +275,8 @@ test-slow: venv-dev   ## the long tests
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILT_FOR_TESTS)
 	@scripts/setup.sh cuda-toolkit || echo "make: no CUDA toolkit: the tests of newer architectures will be skipped"
 	@scripts/setup.sh llama-cpp || echo "make: no llama-cpp-python: the tests that load models into it will be skipped"
+	@scripts/setup.sh mpi && $(MAKE) --no-print-directory -j$(JOBS) race \
+	    || echo "make: no MPI: the tests of several processes will be skipped"
 	@scripts/setup.sh lm-eval || echo "make: no lm_eval: its tests will be skipped"
 	$(PYTEST) -m slow tests
 test-avx2:            ## every test as on a processor without AVX-512: the kernels, oneDNN and NumPy
@@ -285,6 +298,10 @@ kernel-report: venv-dev  ## counts what the CUDA kernels ask of a GPU, without o
 bench: venv-dev       ## times this program and train_gpt2.py in turn, at the same sizes (half an hour on two cores)
 	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2 module
 	$(PYTHON) dev/bench.py
+bench-ranks: venv-dev  ## two processes against one, and against torchrun and DDP (20 minutes on two cores)
+	@$(MAKE) --no-print-directory -j$(JOBS) train_gpt2
+	@scripts/setup.sh mpi
+	$(PYTHON) dev/bench_ranks.py
 options: train_gpt2   ## python/llmc/options.json and config.py, after a change in the table of options
 	./train_gpt2 --options-json > $(BUILD)/options.json && mv $(BUILD)/options.json python/llmc/options.json
 	$(PYTHON) dev/generate_options.py
@@ -300,7 +317,7 @@ lint: venv-dev        ## style of the sources, types of the package
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell git ls-files '*.cpp' '*.h' '*.cu')
-	@for f in scripts/*.sh dev/eval/*.sh .ci/run; do bash -n $$f || exit 1; done
+	@for f in scripts/*.sh scripts/multi_node/* dev/eval/*.sh .ci/run; do bash -n $$f || exit 1; done
 
 help:                 ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 18

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from llmc.batches import Batches
 from llmc.check_writer import CheckWriter
-from llmc.checkpoint import Damaged, Rule, Rules, Shape, load_training_state, naming_intact
+from llmc.checkpoint import Damaged, Rule, Rules, Shape, naming_intact
 from llmc.choice_evaluation import ChoiceEvaluation
 from llmc.command_line import TORCH_OPTIONS, CommandLine, Program, parse_command_line
 from llmc.commands import run_command
@@ -49,7 +49,7 @@ from llmc.errors import DamageError, Error, ExitCode, UsageError
 from llmc.options import base_shape
 from llmc.outliers import Outliers
 from llmc.random import ROUNDING, draw, normals, stream_of
-from llmc.ranks import data_parallel, exit_process, largest, pick_device, process_group, rank, world_size
+from llmc.ranks import data_parallel, exit_process, largest, process_group, rank, world_size
 from llmc.rule_table import table_lines
 from llmc.run_folder import stored_config
 from llmc.run_log import RunLog, report
@@ -59,6 +59,7 @@ from llmc.sampling import NotFinite, generate, open_tokenizer
 from llmc.saver import Saver
 from llmc.signals import Received, stop_signals
 from llmc.torch_profile import StepProfiler
+from llmc.zero import Shards
 
 # --- Schemes: the numbers of a tensor as powers of m = width / base width, by role. The effective weight is A w with
 # w ~ N(0, (B std)^2), learning rate C lr, Adam's epsilon E eps.
@@ -547,9 +548,10 @@ class Optimizer:
         self.model, self.config, self.updates = model, config, 0
         self.adam = config.optimizer == "adamw"
         self.parameters = list(model.parameters())
+        self.shards = Shards(model, config)
         by_rule: dict[tuple[float, float, float], list[nn.Parameter]] = {}
         for rule, parameter in model.named_rules():
-            by_rule.setdefault((rule["lr"], rule["weight_decay"], rule["eps"]), []).append(parameter)
+            by_rule.setdefault((rule["lr"], rule["weight_decay"], rule["eps"]), []).append(self.shards.own[parameter])
         groups: list[dict[str, Any]] = [
             {"params": parameters, "lr": lr, "peak_lr": lr, "rule_decay": decay} | ({"eps": eps} if self.adam else {})
             for (lr, decay, eps), parameters in by_rule.items()
@@ -560,7 +562,7 @@ class Optimizer:
         else:
             self.torch = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
         self.names = {"m": "exp_avg", "v": "exp_avg_sq"} if self.adam else {"m": "momentum_buffer"}
-        for parameter in self.parameters:
+        for parameter in self.shards.own.values():
             state = {key: torch.zeros_like(parameter) for key in self.names.values()}
             step = {"step": torch.zeros((), device=parameter.device)} if self.adam else {}
             self.torch.state[parameter] = state | step
@@ -590,18 +592,15 @@ class Optimizer:
         clip = self.config.grad_clip
         if clip and clip < norm:
             torch._foreach_mul_(self.gradients(), clip / norm)
+        self.shards.take_gradients()
         self.torch.step()
+        self.shards.exchange()
         if self.config.dtype == "bf16":
             self.model.round_copies(self.updates if self.config.rounding == "stochastic" else None)
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's tensors of a checkpoint, by name."""
-        out: dict[str, Tensor] = {}
-        for name, parameter in self.model.named_parameters():
-            out |= {f"{short}.{name}": self.torch.state[parameter][long] for short, long in self.names.items()}
-            if self.config.dtype == "bf16":
-                out["master." + name] = parameter.detach()
-        return out
+        """The optimizer's tensors of a checkpoint, by name, on rank 0; all ranks call this together."""
+        return self.shards.whole_state(self.torch.state, self.names)
 
     def set_updates(self, updates: int) -> None:
         self.updates = updates
@@ -672,7 +671,8 @@ class Trainer:
         self.coord_check = CoordCheck(config, setup.shape, rules) if config.coord_check else None
         state: dict[str, Any] = {"samples": 0, "tokens": 0, "updates": 0, "outlier": {"loss": [], "grad_norm": []}}
         if setup.resume_from and setup.weights:
-            state = load_training_state(setup.resume_from, self.optimizer.state(), rules)
+            optimizer = self.optimizer
+            state = optimizer.shards.load(setup.resume_from, rules, optimizer.torch.state, optimizer.names)
             self.step = self.saved_at = setup.weights.step
         self.samples, self.tokens_done = state["samples"], state["tokens"]
         self.optimizer.set_updates(state["updates"])
@@ -695,7 +695,7 @@ class Trainer:
         after SIGTERM between two micro-batches: the weights are still those of the step before."""
         config, micro_steps, ranks = self.config, self.setup.micro_steps, self.setup.ranks
         start, factor = time.perf_counter(), lr_factor(config, self.step, self.setup.steps)
-        self.optimizer.torch.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for micro in range(micro_steps):
             if micro and ranks == 1 and self.received.signal == SIGTERM:
@@ -801,7 +801,7 @@ class Trainer:
         def due(every: int) -> bool:
             return last or (every > 0 and self.step % every == 0)
 
-        if not self.stopping() and (last or self.saver.due(self.step)):
+        if not self.stopping() and (last or largest(self.saver.due(self.step), self.device)):  # clocks differ
             self.checkpoint()
         if due(config.eval_every):
             self.evaluate()
@@ -850,7 +850,7 @@ def resolve(line: CommandLine, damaged: Sequence[Damaged] = ()) -> tuple[Setup, 
     """The setup of a run and its rules. Raises UsageErrors and DataErrors; writes nothing. damaged: checkpoints that
     --resume passes over."""
     scheme = SCHEMES[line.config.parametrization]
-    setup = prepare(line, scheme.tie, scheme.grad_clip, world_size(), damaged)
+    setup = prepare(line, scheme.tie, scheme.grad_clip, damaged)
     setup.warnings.extend(warnings_of(setup, lr_factor))
     return setup, parametrization(setup.config, setup.shape)
 
@@ -858,9 +858,8 @@ def resolve(line: CommandLine, damaged: Sequence[Damaged] = ()) -> tuple[Setup, 
 def train(line: CommandLine) -> int:
     """Trains; returns the exit code."""
     begin, compiled = time.perf_counter(), bool(line.extra["compile"])
-    device = pick_device(str(line.extra["device"]), line.config.threads)
     damaged: list[Damaged] = []
-    with process_group(device, line.config):
+    with process_group(line.config, str(line.extra["device"]), line.dry_run) as device:
         while True:
             setup, rules = resolve(line, damaged)
             if line.dry_run:

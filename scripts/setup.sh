@@ -11,7 +11,7 @@
 #   browser       Chromium, for tests of the pages of llmc report (Debian; not part of make test)
 #   lm-eval       .venv with requirements-eval.txt, too: lm-evaluation-harness (0.6 GB)
 #   mpi           Open MPI and MPICH, for runs of several processes on CPUs (one of them is enough) and their tests
-#   nccl          NVIDIA's NCCL for CUDA 13 into .venv, for runs on several GPUs
+#   nccl          NVIDIA's NCCL for CUDA 13 into .venv, for runs on several GPUs (0.4 GB)
 #   llama-cpp     llama-cpp-python into .venv, built from source (minutes)
 # CXX is the compiler [g++]; nvcc is looked for on PATH and in CUDA_HOME; CMAKE_ARGS are for the build of llama-cpp.
 # Takes milliseconds if nothing is missing. On systems other than Debian and Ubuntu it lists what to install.
@@ -149,7 +149,9 @@ mpi() {
 }
 
 nccl() {
+    if compgen -G '.venv/lib/python3*/site-packages/nvidia/nccl/lib/libnccl.so.2' >/dev/null; then return; fi
     [[ -x .venv/bin/python ]] || venv requirements.txt
+    echo "setup: installing nvidia-nccl-cu13 into .venv (0.4 GB)"
     .venv/bin/pip install -q --disable-pip-version-check nvidia-nccl-cu13
 }
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from program import BINARY, ROOT, last_wins
+from program import BINARY, ROOT, TINY, last_wins
 
 LAUNCHERS = ["openmpi", "mpich", "torchrun", "options"]
+# A batch of 320 tokens is two micro-batches of two processes.
+SMALL = [*TINY, "--batch-size", 2, "--total-batch-size", 320, "--parametrization", "mup", "--base-width", 16]
+SMALL += ["--steps", 6, "--eval-every", 3, "--eval-tokens", 1600, "--lr", 3e-3]
 # Open MPI refuses root, binds to cores and counts them; UCX probes for network cards
 ENVIRONMENT = os.environ | {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -66,9 +69,15 @@ def finish(processes, timeout=60):
     finally:
         for process in processes:
             if process.poll() is None:
-                os.killpg(process.pid, 9)
+                for pid in [*children(process.pid), process.pid]:  # torchrun's are in sessions of their own
+                    os.killpg(os.getpgid(pid), 9)
                 process.wait()
     return results
+
+
+def outputs(launcher, ranks, *arguments, timeout=60, **kwargs):
+    """What they wrote, however they ended."""
+    return [out + err for _, out, err in finish(start(launcher, ranks, *arguments, **kwargs), timeout)]
 
 
 def run(launcher, ranks, *arguments, expect=0, timeout=60, **kwargs):

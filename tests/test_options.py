@@ -106,6 +106,22 @@ def test_refusals(arguments, words):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rank", 1], "--rank 1 needs --world-size"),
+        (["--world-size", 2], "--world-size 2 needs --rank: 0 to 1"),
+        (["--rank", 2, "--world-size", 2, "--dry-run"], "--rank 2 is not below --world-size 2"),
+        (["--rank", 0, "--world-size", 2], "--world-size 2 needs --master HOST:PORT"),
+        (["--rank", 0, "--world-size", 2, "--master", "here"], "--master here: give the host and a free port"),
+        (["--rank", 0, "--world-size", 2, "--master", "[::1]:99999", "--dry-run"], "--master [::1]:99999: give"),
+        (["--world-size", 4, "--dry-run", "--total-batch-size", 100], "--batch-size x --seq-len x processes = "),
+    ],
+)
+def test_places_that_are_refused(arguments, words):
+    assert words in both(*arguments)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--prompt", "--lr"],

@@ -53,6 +53,7 @@ LEVELS = [
         "llmc.info",
         "llmc.run_log",
         "llmc.saver",
+        "llmc.zero",
     ],
     ["llmc.commands"],  # this line and the two above: used by train_gpt2.py
     ["llmc.export.arguments", "llmc.export.fold", "llmc.export.run_facts", "llmc.export.vocabulary"],

@@ -15,8 +15,7 @@ from program import run as run_program
 
 pytestmark = pytest.mark.skipif(os.environ.get("LLMC_TEST_BACKEND", "cpu") != "cpu", reason="for the CPU's program")
 
-COMMON = [*TINY, "--batch-size", 2, "--total-batch-size", 320, "--parametrization", "mup", "--base-width", 16]
-COMMON += ["--steps", 6, "--eval-every", 3, "--eval-tokens", 1600, "--lr", 3e-3]
+COMMON = ranks.SMALL
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_same_ranks_same_bits_and_zero_1_is_zero_0(data, tmp_path):
     outs = [tmp_path / name for name in ("a", "b", "zero")]
     for out, zero in zip(outs, (0, 0, 1), strict=True):
         ranks.run("openmpi", 2, *data, *COMMON, "--dtype", "bf16", "--rounding", "stochastic", "--zero-stage", zero,
-                  "--out", out)  # fmt: skip
+                  "--out", out, env={"LLMC_EXCHANGED_BYTES": "20000"})  # fmt: skip
     a, b, zero = (tensors(checkpoints(out)[-1]) for out in outs)
     assert losses(outs[0]) == losses(outs[1])
     assert all(np.array_equal(a[name], b[name]) for name in a)
@@ -88,7 +87,7 @@ def test_the_cuda_path(data, tmp_path, one, streams, zero):
     run_program(*common, "--out", whole)
     out = tmp_path / "out"
     binary = ranks.ROOT / "train_gpt2emu"
-    environment = {"LLMC_EMULATOR": f"streams={streams}"}
+    environment = {"LLMC_EMULATOR": f"streams={streams}", "LLMC_EXCHANGED_BYTES": "20000"}  # several ranges
     ranks.run("mpich", 2, *common, "--zero-stage", zero, "--out", out, env=environment, binary=binary)
     assert losses(out) == pytest.approx(losses(whole), rel=1e-5)
     assert [e["grad_norm"] for e in log(out, "train")] == pytest.approx(

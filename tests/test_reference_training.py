@@ -6,8 +6,11 @@ import sys
 
 import pytest
 import torch
-from program import ROOT
-from reference_tools import ALL, COMPLETEP, MUP, ODD_UNIT, TINY, assert_same, log, losses, run, tensors
+from measures import relative_error
+from program import ROOT, last_wins
+from ranks import finish, free_port
+from reference_tools import ALL, COMPLETEP, MUP, ODD_UNIT, TINY, assert_same, log, losses, main, run, tensors
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SWITCHES = "--no-tie-embeddings --zero-init-query --zero-init-head".split()
@@ -232,6 +235,60 @@ def test_two_ranks_are_one_under_every_scheme(data, tmp_path):
     assert done.returncode == 0, done.stderr
     for key in ("loss", "grad_norm"):
         assert [x[key] for x in log(tmp_path / "two")] == pytest.approx([x[key] for x in one], rel=1e-4)
+
+
+def two_ranks(launcher, *options):
+    """Trains in two processes, started by torchrun or by hand; what they print."""
+    words = [str(ROOT / "train_gpt2.py"), *map(str, options)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    place = ["--world-size", "2", "--master", f"127.0.0.1:{free_port()}", "--rank"]
+    commands = [[*torchrun, *words]] if launcher == "torchrun" else [[*words, *place, str(rank)] for rank in (0, 1)]
+    results = finish(
+        [
+            subprocess.Popen(
+                [sys.executable, *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            for command in commands
+        ],
+        timeout=120,
+    )
+    assert all(status == 0 for status, _, _ in results), results
+    return "".join(out + err for _, out, err in results)
+
+
+def test_zero_1_is_zero_0(data, tmp_path):
+    """Also where 2 ranks have saved and 1 goes on, and back, and where no launcher started them. Pieces of a vector of
+    35 elements have two lengths."""
+    common = [*data, *TINY, "--width", 35, "--heads", 5, "--parametrization", "mup", "--base-width", 7]
+    common += ["--dtype", "bf16", "--rounding", "stochastic", "--grad-clip", "0.5", "--weight-decay", "0.1"]
+    common += ["--schedule", "constant", "--total-batch-size", 16 * 8, "--threads", 1, "--device", "cpu"]
+    common = last_wins(map(str, common))
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    text = two_ranks("torchrun", *common, "--steps", 4, "--checkpoint-every", 2, "--out", whole)
+    assert "2 processes by gloo" in text and "part of the optimizer's state" not in text
+    text = two_ranks("torchrun", *common, "--steps", 2, "--zero-stage", 1, "--out", part)
+    assert "each with its part of the optimizer's state" in text and "Warning" not in text
+    for key in ("loss", "grad_norm"):
+        first = [x[key] for x in log(whole)[:2]]
+        assert [x[key] for x in log(part)] == pytest.approx(first, rel=1e-6)
+    for name in ("model", "optimizer"):
+        file = f"checkpoints/step_00000002/{name}.safetensors"
+        then, now = load_file(whole / file), load_file(part / file)
+        assert list(then) == list(now)
+        assert all(relative_error(now[name].float().numpy(), then[name].float().numpy()) < 1e-6 for name in then)
+    run(part, *common, "--steps", "3", "--resume")
+    two_ranks("hand", *common, "--steps", 4, "--resume", "--zero-stage", 1, "--out", part)
+    assert losses(log(part)) == pytest.approx(losses(log(whole)), rel=1e-5)
+
+
+def test_the_plan_of_several_processes(capsys):
+    plan = [*TINY, "--dry-run", "--world-size", "4", "--total-batch-size", str(2 * 2 * 16 * 4)]
+    assert main(plan) == 0
+    assert "(2 x 2 x 16 x 4 processes)" in capsys.readouterr().out
 
 
 def test_compiling_is_announced(data, tmp_path, monkeypatch):

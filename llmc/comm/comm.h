@@ -34,6 +34,8 @@ public:
     virtual int64_t reduce_scatter(Tensor data, const std::vector<ElementRange>& parts) = 0;
     // Part r of the data comes from rank r. fp32 or bf16.
     virtual int64_t all_gather(Tensor data, const std::vector<ElementRange>& parts) = 0;
+    // The same, but only rank `root` gets the other parts.
+    virtual int64_t gather_to(Tensor data, const std::vector<ElementRange>& parts, int root) = 0;
     virtual int64_t broadcast(Tensor data, int root) = 0;
     // Work that is enqueued on the device after this sees the result of the operation.
     virtual void wait(int64_t handle) = 0;

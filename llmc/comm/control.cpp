@@ -71,29 +71,36 @@ Control::Control(const World& world, MeetingPoint point, const std::string& buil
     thread_ = std::thread([this] { watch(); });
 }
 
-// Rank 0 waits for the others. Who does not know the token, or is no rank of this run, is refused and does no harm.
+// Rank 0 waits for the others. Who does not know the token, or is no rank of this run, is refused and does no harm. If one
+// does not fit, all others are waited for, too: they are told why the run ends.
 void Control::meet(MeetingPoint point, const std::string& build) {
     const Deadline deadline = Clock::now() + seconds(world_.timeout);
+    Refused refused;
     try {
-        while (int(peers_.size()) + 1 < world_.size) admit(point.listening.accept(deadline), build);
+        while (int(peers_.size()) + 1 < world_.size) admit(point.listening.accept(deadline), build, refused);
     } catch (const Error& error) {
-        std::string missing;
-        int count = 0;
-        for (int r = 1; r < world_.size; ++r)
-            if (!peers_.contains(r) && ++count <= 8) missing += (missing.empty() ? "" : ", ") + std::to_string(r);
-        std::string reason = error.what();
-        if (Clock::now() >= deadline)
-            reason = str(count == 1 ? "rank " : "ranks ", missing, count > 8 ? ", ..." : "", " of ", world_.size,
-                         " did not come to ", hosts_[0], " within ", world_.timeout,
-                         " s: ", "were they started, and do they reach it? (--rank-timeout)");
-        to_all({kRefuse, reason});
-        llmc::fail(reason);
+        if (refused.misfit.empty()) refused.misfit = Clock::now() < deadline ? error.what() : missing(refused);
     }
-    to_all({kWelcome, pack(hosts_)});
+    if (refused.misfit.empty()) return to_all({kWelcome, pack(hosts_)});
+    to_all({kRefuse, refused.misfit});
+    llmc::fail(refused.misfit);
+}
+
+std::string Control::missing(const Refused& refused) const {
+    std::string list;
+    int count = 0;
+    for (int r = 1; r < world_.size; ++r)
+        if (!peers_.contains(r) && ++count <= 8) list += (list.empty() ? "" : ", ") + std::to_string(r);
+    std::string reason = str(count == 1 ? "rank " : "ranks ", list, count > 8 ? ", ..." : "", " of ", world_.size,
+                             " did not come to ", hosts_[0], " within ", world_.timeout,
+                             " s: were they started, and do they reach it? (--rank-timeout)");
+    if (refused.without_token > 0)
+        reason += str("; connections without the job's token that were refused: ", refused.without_token);
+    return reason;
 }
 
 // A stranger may connect and say nothing: two seconds are enough for a hello.
-void Control::admit(Socket socket, const std::string& build) {
+void Control::admit(Socket socket, const std::string& build, Refused& refused) {
     const std::string challenge = random_token();
     const auto refuse = [&](const std::string& reason) { socket.send({kRefuse, reason}, 1); };
     std::vector<std::string> hello;
@@ -105,20 +112,19 @@ void Control::admit(Socket socket, const std::string& build) {
     } catch (const Error&) {
         return;
     }
-    if (hello.size() != 5 || hello[0] != proof(challenge, world_.token))
+    if (hello.size() != 5 || hello[0] != proof(challenge, world_.token)) {
+        ++refused.without_token;
         return refuse("this process does not have the job's token: give all of them the same LLMC_JOB_TOKEN");
+    }
     const int rank = std::atoi(hello[1].c_str());
     if (hello[2] != std::to_string(world_.size))
         return refuse(str("rank ", rank, " is of ", hello[2], " processes, rank 0 of ", world_.size));
     if (rank < 1 || rank >= world_.size || peers_.contains(rank))
         return refuse(str("there is a rank ", rank, " already, on ", hosts_[size_t(rank) % hosts_.size()]));
     hosts_[size_t(rank)] = hello[3];
-    if (hello[4] != build) {
-        const std::string reason = str("rank ", rank, " on ", hello[3], " is another build, ", hello[4], ", rank 0 on ",
-                                       hosts_[0], " is ", build, ": start the same program on all hosts");
-        refuse(reason);
-        llmc::fail(reason);
-    }
+    if (hello[4] != build && refused.misfit.empty())
+        refused.misfit = str("rank ", rank, " on ", hello[3], " is another build, ", hello[4], ", rank 0 on ",
+                             hosts_[0], " is ", build, ": start the same program on all hosts");
     peers_[rank].socket = std::move(socket);
 }
 

@@ -53,7 +53,12 @@ private:
         bool gone = false;  // said goodbye
     };
     void meet(MeetingPoint point, const std::string& build);
-    void admit(Socket socket, const std::string& build);
+    struct Refused {
+        std::string misfit;  // why the run cannot be; empty: it can
+        int without_token = 0;
+    };
+    void admit(Socket socket, const std::string& build, Refused& refused);
+    std::string missing(const Refused& refused) const;
     void come(const MeetingPoint& point, const std::string& build);
     void watch();
     void read_from(int rank);

@@ -9,8 +9,19 @@
 #include "llmc/comm/mpi.h"
 #include "llmc/core/error.h"
 
+#ifdef __SANITIZE_THREAD__
+extern "C" void __tsan_write_range(void*, unsigned long);
+#endif
+
 namespace llmc {
 namespace {
+
+// MPI's library is not instrumented: tells ThreadSanitizer that it writes the tensor.
+void written_by_mpi([[maybe_unused]] Tensor data) {
+#ifdef __SANITIZE_THREAD__
+    __tsan_write_range(data.data, data.bytes());
+#endif
+}
 
 class HostComm : public Comm {
 public:
@@ -30,6 +41,9 @@ public:
     }
     int64_t all_gather(Tensor data, const std::vector<ElementRange>& parts) override {
         return post(data, [=](MpiLibrary& m) { m.all_gather(data.data, counts_of(parts), size_of(data.dtype)); });
+    }
+    int64_t gather_to(Tensor data, const std::vector<ElementRange>& parts, int root) override {
+        return post(data, [=](MpiLibrary& m) { m.gather_to(data.data, counts_of(parts), size_of(data.dtype), root); });
     }
     int64_t broadcast(Tensor data, int root) override {
         return post(data, [=](MpiLibrary& m) { m.broadcast(data.data, int(data.numel()), size_of(data.dtype), root); });
@@ -63,6 +77,7 @@ private:
         bytes_ += double(data.bytes());
         return mpi_.post([=, this](MpiLibrary& m) {
             const auto begin = std::chrono::steady_clock::now();
+            written_by_mpi(data);
             work(m);
             busy_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         });

@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 
 #include "llmc/comm/socket.h"
 #include "llmc/core/error.h"
@@ -40,10 +42,20 @@ private:
     std::thread thread_;
 };
 
-// Both libraries poll while they wait. Where processes have no CPU to spare, that takes it from those who compute.
-void give_way_when_idle() {
+void set_defaults() {
+    // Both libraries poll while they wait. Where processes have no CPU to spare, that takes it from those who compute.
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
     setenv("MPIR_CVAR_POLLS_BEFORE_YIELD", "1", 0);
+    setenv("UCX_HANDLE_ERRORS", "none", 0);  // not its backtrace
+}
+
+// UCX, below MPICH, aborts the process if one that it reads from is gone. The control connections tell why that is, and
+// end this process with a line that says so: abort() waits for that.
+thread_local bool t_calls_mpi = false;
+
+void wait_for_the_reason(int) {
+    const timespec time{5, 0};
+    if (t_calls_mpi) nanosleep(&time, nullptr);
 }
 
 }  // namespace
@@ -70,7 +82,9 @@ Mpi::~Mpi() {
 void Mpi::serve(MpiKind kind, double timeout, const std::string& program) {
     std::unique_ptr<MpiLibrary> library;
     try {
-        give_way_when_idle();
+        set_defaults();
+        t_calls_mpi = true;
+        std::signal(SIGABRT, wait_for_the_reason);
         library = MpiLibrary::load(kind);
         const Watchdog watchdog(timeout, str(program, ": this process on ", host_name(), " waited ", timeout,
                                              " s for the others to start MPI: one of them did not come"));

@@ -18,7 +18,8 @@ public:
         set(rank_, "MPI_Comm_rank"), set(size_, "MPI_Comm_size"), set(version_, "MPI_Get_library_version");
         set(set_errhandler_, "MPI_Comm_set_errhandler"), set(error_string_, "MPI_Error_string");
         set(all_reduce_, "MPI_Allreduce"), set(reduce_scatter_, "MPI_Reduce_scatter");
-        set(all_gather_, "MPI_Allgatherv"), set(broadcast_, "MPI_Bcast"), set(barrier_, "MPI_Barrier");
+        set(all_gather_, "MPI_Allgatherv"), set(gather_, "MPI_Gatherv"), set(broadcast_, "MPI_Bcast"),
+            set(barrier_, "MPI_Barrier");
     }
 
     void init() override {
@@ -44,7 +45,9 @@ public:
         int length = 0;
         check(version_(text, &length), "MPI_Get_library_version");
         const std::string all = text;
-        return all.substr(0, all.find_first_of(",\n"));
+        const std::string line = all.substr(0, all.find_first_of(",\n"));
+        const size_t number = line.find(":\t");  // MPICH: "MPICH Version:\t4.0.2"
+        return number == std::string::npos ? line : "MPICH " + line.substr(number + 2);
     }
     void all_reduce(float* data, int count) override {
         check(all_reduce_(in_place_, data, count, float_, sum_, world_), "MPI_Allreduce");
@@ -53,10 +56,18 @@ public:
         check(reduce_scatter_(data, own, counts.data(), float_, sum_, world_), "MPI_Reduce_scatter");
     }
     void all_gather(void* data, const std::vector<int>& counts, size_t element) override {
-        std::vector<int> places(counts.size());
-        for (size_t i = 1; i < counts.size(); ++i) places[i] = places[i - 1] + counts[i - 1];
+        const std::vector<int> places = places_of(counts);
         const Handle type = type_of(element);
         check(all_gather_(in_place_, 0, type, data, counts.data(), places.data(), type, world_), "MPI_Allgatherv");
+    }
+    void gather_to(void* data, const std::vector<int>& counts, size_t element, int root) override {
+        const std::vector<int> places = places_of(counts);
+        const Handle type = type_of(element);
+        const size_t self = size_t(rank());
+        char* const own = static_cast<char*>(data) + size_t(places[self]) * element;
+        check(gather_(int(self) == root ? in_place_ : own, counts[self], type, data, counts.data(), places.data(), type,
+                      root, world_),
+              "MPI_Gatherv");
     }
     void broadcast(void* data, int count, size_t element, int root) override {
         check(broadcast_(data, count, type_of(element), root, world_), "MPI_Bcast");
@@ -76,6 +87,11 @@ private:
     template <class F>
     void set(F& function, const char* name) {
         function = reinterpret_cast<F>(symbol(name));
+    }
+    static std::vector<int> places_of(const std::vector<int>& counts) {
+        std::vector<int> places(counts.size());
+        for (size_t i = 1; i < counts.size(); ++i) places[i] = places[i - 1] + counts[i - 1];
+        return places;
     }
     Handle type_of(size_t element) const { return element == 4 ? float_ : element == 2 ? short_ : byte_; }
     void check(int status, const char* function) {
@@ -97,6 +113,7 @@ private:
     int (*all_reduce_)(const void*, void*, int, Handle, Handle, Handle);
     int (*reduce_scatter_)(const void*, void*, const int*, Handle, Handle, Handle);
     int (*all_gather_)(const void*, int, Handle, void*, const int*, const int*, Handle, Handle);
+    int (*gather_)(const void*, int, Handle, void*, const int*, const int*, Handle, int, Handle);
     int (*broadcast_)(void*, int, Handle, int, Handle);
     int (*barrier_)(Handle);
 };

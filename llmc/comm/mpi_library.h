@@ -26,9 +26,10 @@ public:
     virtual std::string version() = 0;
 
     // Counts are of elements; at most 2^31 - 1.
-    virtual void all_reduce(float* data, int count) = 0;                                             // sum, in place
-    virtual void reduce_scatter(const float* data, float* own, const std::vector<int>& counts) = 0;  // sum
-    virtual void all_gather(void* data, const std::vector<int>& counts, size_t element) = 0;         // in place
+    virtual void all_reduce(float* data, int count) = 0;                                               // sum, in place
+    virtual void reduce_scatter(const float* data, float* own, const std::vector<int>& counts) = 0;    // sum
+    virtual void all_gather(void* data, const std::vector<int>& counts, size_t element) = 0;           // in place
+    virtual void gather_to(void* data, const std::vector<int>& counts, size_t element, int root) = 0;  // in place
     virtual void broadcast(void* data, int count, size_t element, int root) = 0;
     virtual void barrier() = 0;
 };

@@ -76,6 +76,9 @@ public:
             nccl_->group_end();
         });
     }
+    int64_t gather_to(Tensor data, const std::vector<ElementRange>& parts, int root) override {
+        return start(data, [&] { nccl_->gather_to(data.data, parts, data.dtype, root, stream_); });
+    }
     int64_t broadcast(Tensor data, int root) override {
         return start(data, [&] { nccl_->broadcast(data.data, size_t(data.numel()), data.dtype, root, stream_); });
     }

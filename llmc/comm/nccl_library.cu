@@ -34,6 +34,7 @@ public:
         set(unique_id_, "ncclGetUniqueId"), set(init_, "ncclCommInitRank"), set(abort_, "ncclCommAbort");
         set(all_reduce_, "ncclAllReduce"), set(reduce_, "ncclReduce"), set(reduce_scatter_, "ncclReduceScatter");
         set(all_gather_, "ncclAllGather"), set(broadcast_, "ncclBroadcast");
+        set(send_, "ncclSend"), set(receive_, "ncclRecv");
         set(group_start_, "ncclGroupStart"), set(group_end_, "ncclGroupEnd");
     }
     ~Nccl() override {
@@ -72,6 +73,21 @@ public:
         check(all_gather_(own, data, count_each, type == DType::f32 ? kFloat : kBfloat16, comm_, stream),
               "ncclAllGather");
     }
+    void gather_to(void* data, const std::vector<ElementRange>& parts, DType type, int root,
+                   cudaStream_t stream) override {
+        const int nccl_type = type == DType::f32 ? kFloat : kBfloat16;
+        group_start();
+        for (int r = 0; r < size_; ++r) {
+            const ElementRange part = parts[size_t(r)];
+            char* const place = static_cast<char*>(data) + size_t(part.begin) * size_of(type);
+            if (r == root || part.count == 0) continue;
+            if (rank_ == root)
+                check(receive_(place, size_t(part.count), nccl_type, r, comm_, stream), "ncclRecv");
+            else if (rank_ == r)
+                check(send_(place, size_t(part.count), nccl_type, root, comm_, stream), "ncclSend");
+        }
+        group_end();
+    }
     void broadcast(void* data, size_t count, DType type, int root, cudaStream_t stream) override {
         check(broadcast_(data, data, count, type == DType::f32 ? kFloat : kBfloat16, root, comm_, stream),
               "ncclBroadcast");
@@ -104,6 +120,8 @@ private:
     int (*reduce_scatter_)(const void*, void*, size_t, int, int, Communicator, cudaStream_t);
     int (*all_gather_)(const void*, void*, size_t, int, Communicator, cudaStream_t);
     int (*broadcast_)(const void*, void*, size_t, int, int, Communicator, cudaStream_t);
+    int (*send_)(const void*, size_t, int, int, Communicator, cudaStream_t);
+    int (*receive_)(void*, size_t, int, int, Communicator, cudaStream_t);
     int (*group_start_)();
     int (*group_end_)();
 };
@@ -167,6 +185,12 @@ public:
         enqueue(stream, [=, size = size_t(mpi_.size())](MpiLibrary& m) {
             m.all_gather(data, std::vector<int>(size, int(count_each)), size_of(type));
         });
+    }
+    void gather_to(void* data, const std::vector<ElementRange>& parts, DType type, int root,
+                   cudaStream_t stream) override {
+        std::vector<int> counts;
+        for (const ElementRange& part : parts) counts.push_back(int(part.count));
+        enqueue(stream, [=](MpiLibrary& m) { m.gather_to(data, counts, size_of(type), root); });
     }
     void broadcast(void* data, size_t count, DType type, int root, cudaStream_t stream) override {
         enqueue(stream, [=](MpiLibrary& m) { m.broadcast(data, int(count), size_of(type), root); });

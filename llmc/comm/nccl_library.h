@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "llmc/core/element_range.h"
 #include "llmc/core/tensor.h"
 #include "llmc/cuda/host.h"
 
@@ -27,6 +29,9 @@ public:
     virtual void reduce(float* data, size_t count, int root, cudaStream_t stream) = 0;            // sum, in place
     virtual void reduce_scatter(float* data, size_t count_each, cudaStream_t stream) = 0;         // sum, in place
     virtual void all_gather(void* data, size_t count_each, DType type, cudaStream_t stream) = 0;  // in place
+    // The parts are those of the ranks, one after the other; rank `root` gets those of the others.
+    virtual void gather_to(void* data, const std::vector<ElementRange>& parts, DType type, int root,
+                           cudaStream_t stream) = 0;
     virtual void broadcast(void* data, size_t count, DType type, int root, cudaStream_t stream) = 0;
     // Operations between the two are one.
     virtual void group_start() = 0;

@@ -26,7 +26,7 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kHead = 5;  // bytes of length and kind
 
 int milliseconds_to(Deadline deadline) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     return int(std::max<int64_t>(0, std::min<int64_t>(left, 1 << 30)));
 }
 

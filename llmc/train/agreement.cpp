@@ -1,6 +1,7 @@
 #include "llmc/train/agreement.h"
 
 #include "llmc/core/error.h"
+#include "llmc/train/data_parallel.h"
 #include "llmc/train/resume.h"
 
 namespace llmc {
@@ -12,6 +13,7 @@ json record_of(const Setup& s) {
     json options = to_json(s.config);
     for (const char* key : {"threads", "train_data", "val_data"}) options.erase(key);  // may differ: paths
     return {{"options", options},
+            {"exchanged_bytes", exchanged_bytes()},
             {"steps", s.steps},
             {"finished", s.finished},
             {"model", to_json(s.shape)},
@@ -35,6 +37,9 @@ std::string difference_of(const json& theirs, const json& ours) {
     if (theirs.at("checkpoint") != ours.at("checkpoint"))
         return str("starts from the checkpoint of step ", theirs.at("checkpoint").dump(), ", not ",
                    ours.at("checkpoint").dump(), ": all hosts must see the same --out");
+    if (theirs.at("exchanged_bytes") != ours.at("exchanged_bytes"))
+        return str("has LLMC_EXCHANGED_BYTES ", theirs.at("exchanged_bytes").dump(), ", not ",
+                   ours.at("exchanged_bytes").dump());
     return theirs == ours ? "" : "differs in its length or model";
 }
 

@@ -1,11 +1,26 @@
 #include "llmc/train/data_parallel.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <string_view>
 
 #include "llmc/core/error.h"
 
 namespace llmc {
+
+size_t exchanged_bytes() {
+    const char* text = std::getenv("LLMC_EXCHANGED_BYTES");
+    if (!text || !*text) return size_t{8} << 20;
+    size_t bytes = 0;
+    const std::string_view all = text;
+    const auto [end, problem] = std::from_chars(all.data(), all.data() + all.size(), bytes);
+    if (problem != std::errc() || end != all.data() + all.size() || bytes == 0)
+        fail_usage("the variable LLMC_EXCHANGED_BYTES is '", all,
+                   "': give the bytes of gradients that are exchanged together, or unset it");
+    return bytes;
+}
 
 std::vector<ElementRange> owned_elements(const GPT2& model, int zero_stage, int rank, int ranks) {
     if (zero_stage == 0 || ranks == 1) return {};
@@ -102,7 +117,7 @@ std::vector<float> DataParallel::collect(const Optimizer::State& state, int root
     if (collected_.bytes() < bytes) collected_ = device::Buffer(bytes);
     const Tensor whole(collected_.data(), DType::f32, {p.grad.numel()});
     if (state.value.numel() > 0) cast(whole.slice(state.first, state.value.numel()), state.value);
-    comm_.wait(comm_.all_gather(whole, own_parts));
+    comm_.wait(comm_.gather_to(whole, own_parts, root));
     return download_here(whole);
 }
 

@@ -11,9 +11,10 @@
 
 namespace llmc {
 
-// Gradients that are exchanged together: large enough that the start of an operation does not matter, small enough that
-// most of them are exchanged while others are computed.
-constexpr size_t kExchangedBytes = size_t{8} << 20;
+// Bytes of gradients that are exchanged together: large enough that the start of an operation does not matter, small
+// enough that most of them are exchanged while others are computed. The variable LLMC_EXCHANGED_BYTES, or 8 MiB. Usage
+// error for another value than a positive number.
+size_t exchanged_bytes();
 
 // The elements whose state rank `rank` has: its part of each range of gradients under stage 1, otherwise none, which
 // means all.

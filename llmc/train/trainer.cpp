@@ -27,7 +27,7 @@ namespace {
 
 GPT2Options options_of(const Setup& setup) {
     GPT2Options options = checked_memory(setup);
-    options.part_bytes = setup.ranks > 1 ? kExchangedBytes : 0;
+    options.part_bytes = setup.ranks > 1 ? exchanged_bytes() : 0;
     return options;
 }
 

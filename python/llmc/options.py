@@ -302,7 +302,7 @@ def resolve_batch(config: Config, grad_clip: float, ranks: int = 1) -> Config:
     total = config.total_batch_size or micro
     if total % micro:
         raise UsageError(
-            f"--total-batch-size {total} is not a multiple of --batch-size x --seq-len{' x ranks' * (ranks > 1)} = "
+            f"--total-batch-size {total} is not a multiple of --batch-size x --seq-len{' x processes' * (ranks > 1)} = "
             f"{micro} tokens; the nearest are {max(1, total // micro) * micro} and {(total // micro + 1) * micro}"
         )
     if config.coord_check and total != micro // ranks:

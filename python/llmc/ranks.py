@@ -1,9 +1,10 @@
-"""The processes of a run under torchrun: rank, device, process group."""
+"""The processes of a run, under torchrun or started by hand: rank, device, process group."""
 
 from __future__ import annotations
 
 import inspect
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -34,34 +35,56 @@ def pick_device(wanted: str, threads: int) -> torch.device:
         raise UsageError("--device cuda: PyTorch finds no CUDA device; use --device cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     torch.set_num_threads(cpus.threads(threads)[0])
-    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda and wanted != "cpu" else "cpu")
+    if not cuda or wanted == "cpu":
+        return torch.device("cpu")
+    local = os.environ.get("LOCAL_RANK", rank() % torch.cuda.device_count())  # by hand: ranks of a host are neighbours
+    return torch.device(f"cuda:{local}")
 
 
-def _take_options(config: Config) -> None:
-    """--rank, --world-size and --master, where no launcher set the variables that PyTorch reads."""
-    if config.zero_stage:
-        raise UsageError("--zero-stage 1: train_gpt2.py keeps the whole optimizer state on every rank; use train_gpt2")
-    if config.world_size < 2 or "WORLD_SIZE" in os.environ:
+def take_options(config: Config, dry_run: bool) -> None:
+    """--rank, --world-size and --master, where torchrun did not set the variables that PyTorch reads. A dry run only
+    checks them: its processes need not exist. The messages are those of llmc/comm/world.cpp."""
+    own, ranks = config.rank, config.world_size
+    if "WORLD_SIZE" in os.environ or (own < 0 and (ranks < 2 or dry_run)):
         return
+    if ranks < 1:
+        raise UsageError(f"--rank {own} needs --world-size: the number of processes")
+    if ranks == 1:
+        return
+    if own < 0:
+        raise UsageError(f"--world-size {ranks} needs --rank: 0 to {ranks - 1}, one each")
+    if own >= ranks:
+        raise UsageError(f"--rank {own} is not below --world-size {ranks}: ranks count from 0")
+    if not config.master:
+        raise UsageError(f"--world-size {ranks} needs --master HOST:PORT: where rank 0 waits for the others")
     host, _, port = config.master.rpartition(":")
-    if config.rank < 0 or not host or not port.isdigit():
-        raise UsageError(f"--world-size {config.world_size} needs --rank and --master HOST:PORT")
-    settings = {"RANK": config.rank, "WORLD_SIZE": config.world_size, "MASTER_ADDR": host, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in settings.items()})
+    if host.startswith("[") and host.endswith("]"):  # IPv6
+        host = host[1:-1]
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise UsageError(f"--master {config.master}: give the host and a free port of rank 0, such as 10.0.0.1:29400")
+    if not dry_run:
+        settings = {"RANK": own, "WORLD_SIZE": ranks, "MASTER_ADDR": host, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in settings.items()})
+
+
+def number_of_processes(config: Config, dry_run: bool) -> int:
+    """Of this run, or of the one that a dry run plans."""
+    return config.world_size if dry_run and config.world_size else world_size()
 
 
 @contextmanager
-def process_group(device: torch.device, config: Config) -> Iterator[None]:
-    """The process group of all ranks, if there are several."""
-    _take_options(config)
-    if world_size() == 1 or dist.is_initialized():
-        yield
+def process_group(config: Config, device_wanted: str, dry_run: bool) -> Iterator[torch.device]:
+    """The device of this process, in the group of all ranks, if there are several and they train."""
+    take_options(config, dry_run)
+    device = pick_device(device_wanted, config.threads)
+    if world_size() == 1 or dry_run or dist.is_initialized():
+        yield device
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield
+        yield device
         dist.barrier()  # no rank ends the group while another still uses it
     finally:
         if dist.is_initialized():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from llmc.checkpoint import Rules, newest_checkpoint
 from llmc.errors import Error, ExitCode
@@ -81,6 +82,9 @@ class RunLog:
         record |= {"parameters": parameter_count(rules), "command": shlex.join(sys.argv)}
         self.write("config", step, record | ({"resumed_from": str(setup.resume_from)} if setup.resume_from else {}))
         self.note(describe(setup, rules, f"{device}, compiled" if compiled else str(device)))
+        if setup.ranks > 1:
+            parts = ", each with its part of the optimizer's state" if setup.config.zero_stage else ""
+            self.note(f"ranks   {setup.ranks} processes by {dist.get_backend()}{parts}")
         if not setup.config.out:
             self.note("no --out: nothing of this run is kept, neither log nor checkpoints")
         for change in changed:

@@ -29,7 +29,7 @@ from llmc.data.multiple_choice import Example
 from llmc.data.windows import Dataset
 from llmc.errors import DataError, Error, UsageError
 from llmc.options import OPTIONS, Value, check_scheme, of_type, resolve_batch, resolve_heads, stored_options
-from llmc.ranks import rank
+from llmc.ranks import number_of_processes, rank
 from llmc.resume import compare_data, why_finished
 from llmc.run_folder import RunLock
 from llmc.tokenizer import GPT2_VOCAB_SIZE, UNKNOWN
@@ -68,15 +68,14 @@ class Setup:
         return self.config.total_batch_size // (self.config.batch_size * self.config.seq_len * self.ranks)
 
 
-def prepare(
-    line: CommandLine, ties: bool, grad_clip: float, ranks: int = 1, passed_over: Sequence[Damaged] = ()
-) -> Setup:
+def prepare(line: CommandLine, ties: bool, grad_clip: float, passed_over: Sequence[Damaged] = ()) -> Setup:
     """Raises UsageErrors and DataErrors before anything is written.
 
     ties, grad_clip     the scheme's defaults of --tie-embeddings and --grad-clip
     passed_over         damaged checkpoints that --resume does not take
     """
     config, weights, notes = line.config, None, []
+    ranks = number_of_processes(config, line.dry_run)
     lock, resume_from, damaged = RunLock(), None, list[Damaged]()
     if not line.dry_run and rank() == 0:
         lock.take_existing(config.out)
@@ -344,7 +343,7 @@ def describe(setup: Setup, rules: Rules, device: str) -> str:
         lines.append(f"choices {plural(len(setup.choices), 'example')} of {config.hellaswag}")
     lines.append(
         f"run     {plural(setup.steps, 'step')} of {plural(config.total_batch_size, 'token')} ({micro}"
-        + (f" x {setup.ranks} ranks) = " if setup.ranks > 1 else ") = ")
+        + (f" x {setup.ranks} processes) = " if setup.ranks > 1 else ") = ")
         + _tokens_text(setup)
     )
     depth = f", depth_mult {rules['depth_mult']:g}" if rules["depth_mult"] != 1 else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmc.checkpoint import Rules, Tensors, save_checkpoint
-from llmc.ranks import rank
+from llmc.ranks import of_first_rank, rank
 from llmc.resume import fingerprint
 from llmc.run_folder import checkpoint_name, mark_best_checkpoint, prune_checkpoints
 from llmc.run_log import RunLog
@@ -25,7 +25,7 @@ class Saver:
         self.evaluated_at: int = state.get("evaluated_at", -1)
         self.best: dict[str, Any] | None = state.get("best")  # step, val_loss, evaluations_since
         self.data = {"train": fingerprint(setup.train), "val": fingerprint(setup.val)}
-        if self.config.keep_best and self.best and not self._folder(self.best["step"]).exists():
+        if self.config.keep_best and self.best and of_first_rank(not self._folder(self.best["step"]).exists()):
             step = self.best["step"]
             log.note(f"the checkpoint of step {step}, the best, is gone: the next counts as best")
             self.best = None
