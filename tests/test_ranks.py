@@ -95,6 +95,13 @@ def test_the_cuda_path(data, tmp_path, one, streams, zero):
     )
 
 
+def test_two_ranks_on_one_gpu(data, tmp_path):
+    environment = {"LLMC_EMULATOR": "uuid=GPU-1"}
+    binary = ranks.ROOT / "train_gpt2emu"
+    text = ranks.run("options", 2, *data, *COMMON, "--out", tmp_path, env=environment, binary=binary, expect=1)
+    assert f"ranks 0 and 1 are on one GPU of {socket.gethostname()}: start as many processes" in text
+
+
 def failed(processes, *, expect=1, within=30.0):
     """Waits for the end of all; what they wrote on stderr."""
     begin = time.monotonic()

@@ -1,6 +1,7 @@
 // The GPU backends' collectives: NCCL's, on a stream of their own. Events make that stream wait for the gradients that
 // the compute stream has enqueued so far, and the compute stream for the result.
 #include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 #include "llmc/comm/comm.h"
@@ -43,6 +44,7 @@ public:
     NcclComm(Control& control, Mpi* mpi) : Comm(control.rank(), control.size()), nccl_(NcclLibrary::load(mpi)) {
         check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot make a stream");
         check(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "cannot make an event");
+        check_gpus(control);
         const std::string own = rank() == 0 ? nccl_->unique_id() : "";
         nccl_->init(control.all_gather(own)[0], size(), rank());
     }
@@ -130,6 +132,24 @@ private:
     struct Wait {
         cudaEvent_t begun, done, reached;  // reached: when the compute stream came to the wait
     };
+
+    // NCCL refuses two ranks on one GPU, and does not say which. Newer ones take them if this variable is set.
+    static void check_gpus(Control& control) {
+        if (std::getenv("NCCL_MULTI_RANK_GPU_ENABLE")) return;
+        int device = 0;
+        cudaDeviceProp properties{};
+        check(cudaGetDevice(&device), "cannot ask for the GPU");
+        check(cudaGetDeviceProperties(&properties, device), "cannot ask for the GPU");
+        const std::string own(properties.uuid.bytes,
+                              sizeof properties.uuid.bytes);  // a part of a GPU (MIG) has its own
+        const std::vector<std::string> gpus = control.all_gather(own);
+        for (size_t r = 0; r < gpus.size(); ++r)
+            for (size_t other = r + 1; other < gpus.size(); ++other)
+                if (gpus[r] == gpus[other] && gpus[r] != std::string(own.size(), '\0'))  // emulated: all zeros
+                    fail("ranks ", r, " and ", other, " are on one GPU of ", control.hosts()[r],
+                         ": start as many processes on each host as it has GPUs, or give each a GPU of its own by "
+                         "CUDA_VISIBLE_DEVICES");
+    }
 
     bool equal(const std::vector<ElementRange>& parts, Tensor data) const {
         return parts[0].count * size() == data.numel() &&

@@ -89,6 +89,7 @@ struct Options {
     int multiprocessors = 3;
     int capability = 90;
     std::string name = "emulated GPU";
+    std::string uuid;                // of this GPU; "": zeros, the same for all processes
     size_t memory = 0;               // bytes of device memory; 0: the host's
     std::string driver = "ok";       // or "none", "old", or the version of CUDA that it reports: 12040
     int launch_error = 0;            // of every launch, for tests of messages

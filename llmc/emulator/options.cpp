@@ -35,12 +35,14 @@ Options from_environment() {
             o.numerics = value;
         else if (key == "streams")
             o.streams_early = value == "early";
+        else if (key == "uuid")
+            o.uuid = value;
         else if (key == "name")
             (o.name = value), std::replace(o.name.begin(), o.name.end(), '_', ' ');
         else
             throw std::runtime_error("LLMC_EMULATOR: unknown key '" + key +
                                      "': workers, shuffle, seed, multiprocessors, capability, memory_mib, driver, "
-                                     "launch_error, numerics, streams, name");
+                                     "launch_error, numerics, streams, uuid, name");
     }
     if (o.numerics != "exact" && o.numerics != "hardware")
         throw std::runtime_error("LLMC_EMULATOR: numerics=" + o.numerics + ": exact or hardware");

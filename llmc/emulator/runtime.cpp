@@ -192,9 +192,12 @@ cudaError_t cudaGetDeviceCount(int* count) {
     return driver_status();
 }
 cudaError_t cudaSetDevice(int) { return driver_status(); }
+cudaError_t cudaGetDevice(int* device) { return *device = 0, driver_status(); }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
     const llmc::emulator::Options& o = llmc::emulator::options();
     std::snprintf(p->name, sizeof p->name, "%s", o.name.c_str());
+    p->uuid = {};
+    o.uuid.copy(p->uuid.bytes, sizeof p->uuid.bytes);
     p->major = o.capability / 10;
     p->minor = o.capability % 10;
     p->multiProcessorCount = o.multiprocessors;
