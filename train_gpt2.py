@@ -40,7 +40,7 @@ from torch import Tensor
 
 from llmc.batches import Batches
 from llmc.check_writer import CheckWriter
-from llmc.checkpoint import Damaged, Rule, Rules, Shape, naming_intact
+from llmc.checkpoint import Damaged, Rule, Rules, Shape, load_training_state, naming_intact
 from llmc.choice_evaluation import ChoiceEvaluation
 from llmc.command_line import TORCH_OPTIONS, CommandLine, Program, parse_command_line
 from llmc.commands import run_command
@@ -59,7 +59,7 @@ from llmc.sampling import NotFinite, generate, open_tokenizer
 from llmc.saver import Saver
 from llmc.signals import Received, stop_signals
 from llmc.torch_profile import StepProfiler
-from llmc.zero import Shards
+from llmc.zero import States, optimizer_of, own_part, whole_state
 
 # --- Schemes: the numbers of a tensor as powers of m = width / base width, by role. The effective weight is A w with
 # w ~ N(0, (B std)^2), learning rate C lr, Adam's epsilon E eps.
@@ -548,24 +548,22 @@ class Optimizer:
         self.model, self.config, self.updates = model, config, 0
         self.adam = config.optimizer == "adamw"
         self.parameters = list(model.parameters())
-        self.shards = Shards(model, config)
         by_rule: dict[tuple[float, float, float], list[nn.Parameter]] = {}
         for rule, parameter in model.named_rules():
-            by_rule.setdefault((rule["lr"], rule["weight_decay"], rule["eps"]), []).append(self.shards.own[parameter])
+            by_rule.setdefault((rule["lr"], rule["weight_decay"], rule["eps"]), []).append(parameter)
         groups: list[dict[str, Any]] = [
             {"params": parameters, "lr": lr, "peak_lr": lr, "rule_decay": decay} | ({"eps": eps} if self.adam else {})
             for (lr, decay, eps), parameters in by_rule.items()
         ]
-        self.torch: torch.optim.Optimizer
-        if self.adam:
-            self.torch = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), weight_decay=0.0, fused=True)
-        else:
-            self.torch = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        kind = torch.optim.AdamW if self.adam else torch.optim.SGD
+        own = {"betas": (config.beta1, config.beta2)} if self.adam else {"lr": config.lr, "momentum": config.momentum}
+        self.torch = optimizer_of(kind, groups, config.zero_stage, weight_decay=0.0, fused=True, **own)
+        self.own = own_part(self.torch)
         self.names = {"m": "exp_avg", "v": "exp_avg_sq"} if self.adam else {"m": "momentum_buffer"}
-        for parameter in self.shards.own.values():
+        for parameter in [parameter for group in self.own.param_groups for parameter in group["params"]]:
             state = {key: torch.zeros_like(parameter) for key in self.names.values()}
             step = {"step": torch.zeros((), device=parameter.device)} if self.adam else {}
-            self.torch.state[parameter] = state | step
+            self.own.state[parameter] = state | step
 
     def set_rates(self, factor: float) -> None:
         """Sets the rates of this step: factor = lr_t / lr_peak."""
@@ -592,19 +590,23 @@ class Optimizer:
         clip = self.config.grad_clip
         if clip and clip < norm:
             torch._foreach_mul_(self.gradients(), clip / norm)
-        self.shards.take_gradients()
         self.torch.step()
-        self.shards.exchange()
         if self.config.dtype == "bf16":
             self.model.round_copies(self.updates if self.config.rounding == "stochastic" else None)
 
-    def state(self) -> dict[str, Tensor]:
-        """The optimizer's tensors of a checkpoint, by name, on rank 0; all ranks call this together."""
-        return self.shards.whole_state(self.torch.state, self.names)
+    def tensors(self, states: States) -> dict[str, Tensor]:
+        """The tensors of a checkpoint that these states, and the weights, have."""
+        out: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            state = states.get(parameter, {})
+            out |= {f"{short}.{name}": state[long] for short, long in self.names.items() if state}
+            if self.config.dtype == "bf16":
+                out["master." + name] = parameter.detach()
+        return out
 
     def set_updates(self, updates: int) -> None:
         self.updates = updates
-        for state in self.torch.state.values():
+        for state in self.own.state.values():
             if self.adam:
                 state["step"].fill_(updates)
 
@@ -671,8 +673,7 @@ class Trainer:
         self.coord_check = CoordCheck(config, setup.shape, rules) if config.coord_check else None
         state: dict[str, Any] = {"samples": 0, "tokens": 0, "updates": 0, "outlier": {"loss": [], "grad_norm": []}}
         if setup.resume_from and setup.weights:
-            optimizer = self.optimizer
-            state = optimizer.shards.load(setup.resume_from, rules, optimizer.torch.state, optimizer.names)
+            state = load_training_state(setup.resume_from, self.optimizer.tensors(self.optimizer.own.state), rules)
             self.step = self.saved_at = setup.weights.step
         self.samples, self.tokens_done = state["samples"], state["tokens"]
         self.optimizer.set_updates(state["updates"])
@@ -791,7 +792,8 @@ class Trainer:
         weights = dict(self.model.named_parameters()) | {name: copy for name, _, copy in self.model.copies}
         windows = {"loss": self.loss_outliers.window, "grad_norm": self.norm_outliers.window}
         state = {"samples": self.samples, "tokens": self.tokens_done, "updates": self.optimizer.updates}
-        self.saver.save(self.step, weights, self.optimizer.state(), state | {"outlier": windows})
+        optimizer = self.optimizer.tensors(whole_state(self.optimizer.torch))
+        self.saver.save(self.step, weights, optimizer, state | {"outlier": windows})
 
     def do_what_is_due(self, stepped: bool) -> None:
         """After a step, or without one. The checkpoint comes first: evaluation and sample may take longer than the time

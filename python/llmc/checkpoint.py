@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -405,18 +405,16 @@ def read_start(folder: Path) -> Start:
         raise DamageError(f"{path} is missing or damaged: {error}") from None
 
 
-def load_training_state(
-    folder: Path, receivers: Mapping[str, Callable[[torch.Tensor], None]], rules: Rules
-) -> dict[str, Any]:
-    """Gives each receiver the optimizer file's tensor of its name ("m.wte.weight", ...); returns the file's state."""
+def load_training_state(folder: Path, tensors: Mapping[str, torch.Tensor], rules: Rules) -> dict[str, Any]:
+    """Copies the optimizer file's tensors into `tensors` ("m.wte.weight", ...); returns its state."""
     path = folder / "optimizer.safetensors"
     by_name = {rule["name"]: rule for rule in rules["tensors"]}
     try:
         with open_safetensors(path) as file, torch.no_grad():
             state: dict[str, Any] = json.loads(file.metadata()["state"])
-            for name, receive in receivers.items():
+            for name, tensor in tensors.items():
                 rule = by_name[name.split(".", 1)[1]]
-                receive(from_stored(read_finite(file, path, name, stored_shape(rule)), rule))
+                tensor[: rule["shape"][0]].copy_(from_stored(read_finite(file, path, name, stored_shape(rule)), rule))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamageError(f"{path} is missing or damaged: {error}") from None
     return state
