@@ -77,6 +77,42 @@ def test_checkpoints_know_no_ranks(data, tmp_path, one):
     assert losses(part) == pytest.approx(losses(whole), rel=1e-5)
 
 
+def sockets(pid):
+    """The inodes of a process's sockets."""
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+        except OSError:
+            continue
+    return found
+
+
+def listening(own):
+    """The addresses, as the kernel writes them, at which these sockets wait for connections."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        with open(f"/proc/net/{table}") as file:
+            rows = [line.split() for line in file.read().splitlines()[1:]]
+        found |= {words[1].split(":")[0] for words in rows if words[3] == "0A" and f"socket:[{words[9]}]" in own}
+    return found
+
+
+@pytest.mark.parametrize("launcher", ranks.LAUNCHERS)
+def test_processes_of_one_host_open_no_ports_to_others(data, tmp_path, launcher):
+    processes = ranks.start(launcher, 2, *data, *COMMON, "--steps", 100000, "--out", tmp_path)
+    train_until(tmp_path, 2)
+    pids = [p.pid for p in processes] if launcher == "options" else ranks.children(processes[0].pid)
+    own = set().union(*map(sockets, pids))
+    if launcher != "options":
+        own -= sockets(processes[0].pid)  # MPICH's mpirun leaves its own open in them
+    found = listening(own)
+    for process in processes:
+        process.terminate()
+    ranks.finish(processes)
+    assert len(pids) == 2 and found <= {"0100007F", "00000000000000000000000001000000"}, found
+
+
 @pytest.mark.parametrize("zero", [0, 1])
 @pytest.mark.parametrize("streams", ["early", "late"])
 def test_the_cuda_path(data, tmp_path, one, streams, zero):

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "llmc/core/error.h"
@@ -28,9 +29,18 @@ std::vector<std::string> gather_by_mpi(Mpi& mpi, const std::string& own) {
     return out;
 }
 
+// MPI and NCCL listen on ports of their own, which ask for no token: by default on all addresses of a host, even if all
+// processes are on it. A user's own setting stays.
+void open_no_ports_to_others() {
+    setenv("UCX_NET_DEVICES", "lo", 0);     // MPICH
+    setenv("OMPI_MCA_btl", "^tcp,ofi", 0);  // btl_tcp_if_include=lo would still listen at 0.0.0.0
+    setenv("NCCL_SOCKET_IFNAME", "lo", 0);
+}
+
 }  // namespace
 
 Group::Group(const World& world, const std::string& build, const std::string& program) : world_(world) {
+    if (world_.one_host) open_no_ports_to_others();
     if (world_.by_mpi()) {
         const MpiKind kind = world_.launcher == Launcher::open_mpi ? MpiKind::open_mpi : MpiKind::mpich;
         mpi_ = std::make_unique<Mpi>(kind, world_.timeout, program);

@@ -59,17 +59,18 @@ World of_options(const WorldOptions& options) {
     return w;
 }
 
-World launched(Launcher launcher, const char* rank, const char* size, const char* local_rank) {
+World launched(Launcher launcher, const char* rank, const char* size, const char* local_rank, const char* local_size) {
     World w{.launcher = launcher};
     w.size = number_of(size, 1, kMostRanks);
     w.rank = number_of(rank, 0, w.size - 1);
     if (variable(local_rank)) w.local_rank = number_of(local_rank, 0, kMostRanks);
+    if (local_size && variable(local_size)) w.one_host = number_of(local_size, 1, kMostRanks) == w.size;
     return w;
 }
 
 // torchrun's own store listens at MASTER_PORT.
 World of_torchrun() {
-    World w = launched(Launcher::torchrun, "RANK", "WORLD_SIZE", "LOCAL_RANK");
+    World w = launched(Launcher::torchrun, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE");
     const char* host = variable("MASTER_ADDR");
     if (!host) fail_usage("RANK and WORLD_SIZE are set, but not MASTER_ADDR: start the processes with torchrun");
     w.master_host = host;
@@ -81,10 +82,12 @@ World of_torchrun() {
 
 // A batch script has SLURM_PROCID too, but only srun sets the variables of a step.
 World of_slurm() {
-    World w = launched(Launcher::slurm, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID");
+    World w = launched(Launcher::slurm, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", nullptr);
     const char* nodes = variable("SLURM_STEP_NODELIST");
     if (!nodes) fail_usage("SLURM_STEP_NUM_TASKS is set, but not SLURM_STEP_NODELIST: start the processes with srun");
     w.master_host = first_host(nodes);
+    const char* number_of_nodes = variable("SLURM_STEP_NUM_NODES");
+    w.one_host = number_of_nodes && std::strcmp(number_of_nodes, "1") == 0;
     const char *job = variable("SLURM_JOB_ID"), *step = variable("SLURM_STEP_ID");
     const long number = std::atol(job ? job : "0") * 7 + std::atol(step ? step : "0");
     w.master_port = 15000 + int(number % 15000);  // below the ports that Linux gives to clients
@@ -106,15 +109,17 @@ World find_world(const WorldOptions& options) {
     if (options.rank >= 0 || options.world_size > 1)
         w = of_options(options);
     else if (variable("OMPI_COMM_WORLD_SIZE"))
-        w = launched(Launcher::open_mpi, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK");
+        w = launched(Launcher::open_mpi, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+                     "OMPI_COMM_WORLD_LOCAL_SIZE");
     else if (variable("PMI_RANK") && (variable("PMI_FD") || variable("PMI_PORT")))
-        w = launched(Launcher::mpich, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID");
+        w = launched(Launcher::mpich, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS");
     else if (variable("WORLD_SIZE") && variable("RANK"))
         w = of_torchrun();
     else if (variable("SLURM_STEP_NUM_TASKS"))
         w = of_slurm();
     if (w.size == 1) w = World{};
     if (w.size > 1 && !options.master.empty()) set_master(w, options.master);
+    if (w.master_host == "localhost" || w.master_host == "::1" || w.master_host.starts_with("127.")) w.one_host = true;
     w.timeout = options.timeout;
     return w;
 }

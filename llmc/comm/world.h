@@ -24,6 +24,7 @@ struct World {
     Launcher launcher = Launcher::none;
     int rank = 0, size = 1;
     int local_rank = -1;      // among the processes of this host; -1: not known
+    bool one_host = false;    // all processes are on this one, as far as the launcher says
     std::string master_host;  // where rank 0 is reached; empty: MPI tells
     int master_port = 0;
     std::string token;  // that all processes of the job know
