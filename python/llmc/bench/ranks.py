@@ -92,25 +92,31 @@ class Bench:
         return {"model": name, "rates": rates, "exchange": exchange, "tokens": model.batch_size * model.seq_len}
 
 
-def step_seconds(compute: float, total: float, ranks: int, link: float) -> float:
-    """The model of a step: `total` bytes of gradients in equal ranges, which the backward pass (two thirds of `compute`
-    seconds) completes one after the other; each range is all-reduced over a ring as soon as it is complete and the one
-    before it is done. link: bytes/s that each host sends and receives."""
-    ranges = max(1, round(total / RANGE))
-    each = 2 * (ranks - 1) / ranks * total / ranges / link + 2 * (ranks - 1) * LATENCY
+def step_seconds(compute: float, total: float, last: float, ranks: int, link: float) -> float:
+    """The model of a step. Of `total` bytes of gradients all but the `last` are in equal ranges, which the backward
+    pass (two thirds of `compute` seconds) completes one after the other; the last are those of the embedding, at its
+    end. Each range is all-reduced over a ring as soon as it is complete and the one before it is done. link: bytes/s
+    that each host sends and receives."""
+    if ranks == 1:
+        return compute
+    count = max(1, round((total - last) / RANGE))
+    each = (total - last) / count
+    ranges = [(compute * (1 + 2 * (i + 1) / count) / 3, each) for i in range(count)] + [(compute, last)]
     end = 0.0
-    for i in range(1, ranges + 1):
-        end = max(end, compute * (1 + 2 * i / ranges) / 3) + each
-    return max(compute, end) if ranks > 1 else compute
+    for complete, size in ranges:
+        end = max(end, complete) + 2 * (ranks - 1) * (size / ranks / link + LATENCY)
+    return end
 
 
 def print_simulation(row: dict[str, Any], ranks: int) -> None:
     exchange = row["exchange"]
     step = row["tokens"] / statistics.median(row["rates"]["ranks"])
     compute = step - exchange["waited_ms"] / 1e3
+    model = MODELS[row["model"]]
+    last = 4.0 * model.vocab_size * model.width
     here = 2 * (ranks - 1) / ranks * exchange["bytes"] / (exchange["ms"] / 1e3)
     for name, link in {"as between the ranks here": here, **LINKS}.items():
-        shares = [compute / step_seconds(compute, exchange["bytes"], n, link) for n in (2, 4, 8)]
+        shares = [compute / step_seconds(compute, exchange["bytes"], last, n, link) for n in (2, 4, 8)]
         print(f"{row['model']:6}{name:28}" + "".join(f"{share:8.0%}" for share in shares))
 
 
