@@ -48,7 +48,9 @@ def finish(process, timeout=60):
     """(exit code, stdout, stderr). Nothing that it started is left."""
     try:
         out, err = process.communicate(timeout=timeout)
-        left = members(process.pid)
+        deadline = time.monotonic() + 10  # what was told to end may need a moment
+        while (left := members(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert not left, left
     finally:
         for pid in members(process.pid):
