@@ -239,8 +239,8 @@ $(BUILD)/asan/_emu.so $(BUILD)/tsan/_emu.so $(BUILD)/count/_emu.so: $(PY_BUILD)/
 	$(CXX) $(FLAGS) $(RUNTIME) -shared $^ -o $@ -lpthread
 
 .PHONY: run test race cuda-objects cuda-tests kernel-report test-slow test-avx2 test-sanitizers figures gpu-check \
-        bench bench-ranks lint help clean FORCE module module-emu module-cuda module-asan module-tsan module-count headers toolchain \
-        cuda-toolkit python venv venv-dev options stubs tidy
+        bench bench-ranks lint help clean FORCE module module-emu module-cuda module-asan module-tsan module-count \
+        headers toolchain cuda-toolkit python venv venv-dev options stubs tidy
 FORCE:
 headers:              ## install a C++ compiler and the header-only libraries where they are missing
 	@scripts/setup.sh headers

@@ -5,6 +5,7 @@ import os
 import pytest
 from program import BACKEND, BINARY, ROOT
 from shards import random_text, write_text_shards
+from slurm_cluster import CannotStart, Cluster
 
 import llmc
 from llmc.cpus import before_torch, usable_cpus
@@ -78,3 +79,14 @@ def data(tmp_path_factory):
     write_text_shards(folder, random_text(3000, 1), 1, "val")
     train = write_text_shards(folder, random_text(9000), 3, "train")
     return ["--train-data", train, "--val-data", str(folder / "val_*.bin")]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A SLURM of one node."""
+    try:
+        cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    except CannotStart as reason:
+        pytest.skip(f"no SLURM on this machine: {reason}")
+    yield cluster
+    cluster.close()

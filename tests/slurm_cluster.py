@@ -135,6 +135,9 @@ class Cluster:
     def state(self, number: str) -> str:
         return self.job(number)["JobState"]
 
+    def ended(self, number: str) -> bool:
+        return self.state(number) not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")
+
     def close(self) -> None:
         if len(self.daemons) == 3:
             self.call("scancel", "--signal=KILL", "-f", "--user", getpass.getuser(), check=False)

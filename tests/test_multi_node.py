@@ -13,7 +13,6 @@ import pytest
 import ranks
 from program import ROOT, checkpoints, last_wins, log, losses
 from program import run as run_program
-from slurm_cluster import CannotStart, Cluster
 from test_ranks import same_run, train_until
 
 pytestmark = pytest.mark.skipif(os.environ.get("LLMC_TEST_BACKEND", "cpu") != "cpu", reason="for the CPU's program")
@@ -199,25 +198,11 @@ def test_shellcheck():
 # ---- SLURM
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    try:
-        cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    except CannotStart as reason:
-        pytest.skip(f"no SLURM on this machine: {reason}")
-    yield cluster
-    cluster.close()
-
-
 def wait_for(what, seconds=90):
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.2)
-
-
-def has_ended(cluster, number):
-    return cluster.state(number) not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
 
 
 def submit(cluster, output, options, words):
@@ -231,7 +216,7 @@ def test_slurm_two_tasks_are_one_process(cluster, data, tmp_path):
     out, text = tmp_path / "out", tmp_path / "text"
     # no variable of the shell that submits: the token must reach the tasks all the same
     number = submit(cluster, text, ["--export=NONE"], [*data, *ranks.SMALL, "--out", out])
-    wait_for(lambda: has_ended(cluster, number))
+    wait_for(lambda: cluster.ended(number))
     assert cluster.state(number) == "COMPLETED", text.read_text()
     assert "2 processes on 1 host" in text.read_text()
     run_program(*data, *ranks.SMALL, "--out", tmp_path / "one")
@@ -253,7 +238,7 @@ def test_slurm_ends_a_run(cluster, data, tmp_path, how):
     else:
         cluster.call("scancel", "--signal=KILL", f"{number}.0")
     begin = time.monotonic()
-    wait_for(lambda: has_ended(cluster, number))
+    wait_for(lambda: cluster.ended(number))
     assert time.monotonic() - begin < 25
     job = cluster.job(number)
     if how == "killed":
@@ -270,7 +255,7 @@ def test_slurm_ends_a_run(cluster, data, tmp_path, how):
 def test_slurm_says_what_is_missing(cluster, tmp_path):
     text = tmp_path / "text"
     number = cluster.submit("--nodes=1", f"--output={text}", SBATCH, cwd=ROOT, env={"LLMC_BINARY": "./nothing"})
-    wait_for(lambda: has_ended(cluster, number))
+    wait_for(lambda: cluster.ended(number))
     assert cluster.job(number)["ExitCode"] == "2:0"
     assert "has no program ./nothing" in text.read_text()
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from program import BACKEND, BINARY, ROOT
 from shards import random_text, write_text_shards
-from slurm_cluster import CannotStart, Cluster
 from sweep_tools import clean_environment, fake_sweep, job_list, option, runs, sweep
 
 from llmc.errors import UsageError
@@ -222,20 +221,6 @@ def test_a_run_that_was_stopped_continues_from_its_checkpoint(long_run):
 # ---- a real SLURM
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    try:
-        cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    except CannotStart as reason:
-        pytest.skip(f"no SLURM on this machine: {reason}")
-    yield cluster
-    cluster.close()
-
-
-def ended(cluster: Cluster, number: str) -> bool:
-    return cluster.state(number) not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")
-
-
 @pytest.mark.slow
 def test_slurm_runs_a_split_sweep_and_keeps_its_output(cluster, fake):
     folder, env = fake
@@ -243,7 +228,7 @@ def test_slurm_runs_a_split_sweep_and_keeps_its_output(cluster, fake):
     sweep(env, "--slurm", folder / "a.sbatch", "--max-array-size", 9, "--time", "5", "--mem", "100M")
     numbers = [cluster.submit(folder / name, cwd=ROOT) for name in ("a.sbatch", "a.2.sbatch")]
     tasks = [f"{numbers[0]}_{task}" for task in range(1, 9)] + [f"{numbers[1]}_{task}" for task in range(1, 5)]
-    wait_for(lambda: all(ended(cluster, task) for task in tasks), 120)
+    wait_for(lambda: all(cluster.ended(task) for task in tasks), 120)
     assert sorted(runs(folder)) == sorted(option(words, "--out") for words in job_list(env))
     states = [cluster.state(task) for task in tasks]
     assert (states.count("COMPLETED"), states.count("FAILED")) == (8, 4)
@@ -287,7 +272,7 @@ def test_a_requeued_task_continues_and_appends_its_output(cluster, long_run):
     wait_for(lambda: any(e.get("resumed_from") for e in events(folder)), 180)
     wait_for(lambda: len(events(folder)) > before + 5)
     cluster.call("scancel", identity)  # SIGTERM: saves, and is not requeued
-    wait_for(lambda: ended(cluster, task), 90)
+    wait_for(lambda: cluster.ended(task), 90)
     assert cluster.state(task) == "CANCELLED"
     wait_for(lambda: events(folder)[-1].get("reason") == "signal", 40)  # SLURM kills after 30 seconds
     trained = [e["step"] for e in events(folder) if e["event"] == "train"]
@@ -314,7 +299,7 @@ def test_at_the_time_limit_every_run_saves(cluster, tmp_path):
             script.write_text(f"#!/bin/bash\n{launcher} {shlex.join(command)}\n")
             limit = ["--time=1", f"--output={out}.txt", "--cpus-per-task=1", "--chdir", ROOT, "--oversubscribe"]
             numbers[out] = cluster.submit(*limit, script, env={"OMP_NUM_THREADS": "1"})
-    wait_for(lambda: all(ended(cluster, number) for number in numbers.values()), 400)
+    wait_for(lambda: all(cluster.ended(number) for number in numbers.values()), 400)
     lost = {}
     for out, number in numbers.items():
         assert cluster.state(number) == "TIMEOUT"

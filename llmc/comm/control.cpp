@@ -71,8 +71,8 @@ Control::Control(const World& world, MeetingPoint point, const std::string& buil
     thread_ = std::thread([this] { watch(); });
 }
 
-// Rank 0 waits for the others. Who does not know the token, or is no rank of this run, is refused and does no harm. If one
-// does not fit, all others are waited for, too: they are told why the run ends.
+// Rank 0 waits for the others. Who does not know the token, or is no rank of this run, is refused and does no harm. If
+// one does not fit, all others are waited for, too: they are told why the run ends.
 void Control::meet(MeetingPoint point, const std::string& build) {
     const Deadline deadline = Clock::now() + seconds(world_.timeout);
     Refused refused;

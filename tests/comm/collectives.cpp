@@ -26,8 +26,8 @@ public:
     Tests(Comm& comm, bool waits) : comm_(comm), waits_(waits) {}
     int done() const { return done_; }
 
-    // Five operations on tensors of their own run at the same time; they are waited for in another order. The device has
-    // only been told to write what they send when they start, and to read what they bring when the host goes on.
+    // Five operations on tensors of their own run at the same time; they are waited for in another order. The device
+    // has only been told to write what they send when they start, and to read what they bring when the host goes on.
     void run(int64_t elements, int round) {
         const std::vector<ElementRange> parts = parts_of(elements, comm_.size());
         const int root = round % comm_.size();
