@@ -49,7 +49,7 @@ def after_steps_of_gradient_one(dtype, steps):
         parameter.grad = torch.ones_like(parameter)
     for _ in range(steps):
         optimizer.step(1.0, 1.0)
-    return optimizer.state()
+    return optimizer.tensors(optimizer.own.state)
 
 
 def test_moments_are_fp32():
