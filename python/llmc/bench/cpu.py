@@ -68,11 +68,9 @@ class Bench:
     def command(self, program: str, model: Model, dtype: str, threads: int, out: Path) -> list[str]:
         return train_command(
             PROGRAMS[program],
+            model,
             shard=self.folder / f"{model.vocab_size}.bin",
             out=out,
-            depth=model.depth,
-            width=model.width,
-            heads=model.heads,
             seq_len=model.seq_len,
             batch_size=model.batch_size,
             steps=model.steps,

@@ -191,14 +191,12 @@ class Bench:
 
     def run_program(self, program: list[str], model: str, shard: Path, out: Path) -> float:
         """Tokens/s; Error with the last line of its stderr."""
-        m, options = MODELS[model], self.options
+        options = self.options
         command = train_command(
             program,
+            MODELS[model],
             shard=shard,
             out=out,
-            depth=m.depth,
-            width=m.width,
-            heads=m.heads,
             seq_len=options.seq_len,
             batch_size=self.batch_size(model),
             steps=options.steps,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -12,14 +13,23 @@ from llmc.data.shards import write_shard
 from llmc.log import read_events
 
 
+class Shape(Protocol):
+    """What a run needs of a benchmark's model."""
+
+    @property
+    def depth(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+
+
 def train_command(
     program: Sequence[str],
+    model: Shape,
     *,
     shard: Path,
     out: Path,
-    depth: int,
-    width: int,
-    heads: int,
     seq_len: int,
     batch_size: int,
     steps: int,
@@ -28,9 +38,9 @@ def train_command(
 ) -> list[str]:
     options = {
         "train-data": shard,
-        "depth": depth,
-        "width": width,
-        "heads": heads,
+        "depth": model.depth,
+        "width": model.width,
+        "heads": model.heads,
         "seq-len": seq_len,
         "batch-size": batch_size,
         "steps": steps,

@@ -56,11 +56,9 @@ class Bench:
         parts = 1 if program == "one" else self.ranks
         command = train_command(
             self.launcher(program),
+            model,
             shard=self.folder / f"{model.vocab_size}.bin",
             out=out,
-            depth=model.depth,
-            width=model.width,
-            heads=model.heads,
             seq_len=model.seq_len,
             batch_size=model.batch_size // parts,
             steps=model.steps,
