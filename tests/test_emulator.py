@@ -234,6 +234,7 @@ def test_ops_with_hardware_numerics():
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-6000:]
 
 
-def test_unknown_numerics_are_refused():
-    code, output = fault("launch bounds", "numerics=exactly")
-    assert code and "numerics=exactly: exact or hardware" in output
+def test_unknown_choices_are_refused():
+    for setting, choices in ("numerics=exactly", "exact or hardware"), ("streams=soon", "early or late"):
+        code, output = fault("launch bounds", setting)
+        assert code and f"{setting}: {choices}" in output

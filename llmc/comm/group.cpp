@@ -56,6 +56,11 @@ Group::Group(const World& world, const std::string& build, const std::string& pr
     look_around();
 }
 
+// An operation is done on this rank while others still read this rank's buffers.
+Group::~Group() {
+    if (comm_) control_->all_gather("");
+}
+
 // Where rank 0 waits. If MPI started the processes, it tells the others where that is, and a token.
 MeetingPoint Group::meeting_point() {
     MeetingPoint point{{}, world_.master_host, world_.master_port};

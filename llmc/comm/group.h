@@ -16,6 +16,9 @@ public:
     // Meets the other processes. program: for messages. build: what must be equal, version and commit. The destructor,
     // after all work is done, waits for the others.
     Group(const World& world, const std::string& build, const std::string& program);
+    ~Group();
+    Group(const Group&) = delete;
+    Group& operator=(const Group&) = delete;
 
     int rank() const { return world_.rank; }
     int size() const { return world_.size; }

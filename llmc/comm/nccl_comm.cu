@@ -49,6 +49,7 @@ public:
         nccl_->init(control.all_gather(own)[0], size(), rank());
     }
     ~NcclComm() override {
+        nccl_.reset();  // before the stream that it was given
         cudaEventDestroy(ready_);
         cudaStreamDestroy(stream_);
     }

@@ -8,6 +8,12 @@
 namespace llmc::emulator {
 namespace {
 
+std::string one_of(const std::string& key, const std::string& value, const std::string& a, const std::string& b) {
+    if (value != a && value != b)
+        throw std::runtime_error("LLMC_EMULATOR: " + key + "=" + value + ": " + a + " or " + b);
+    return value;
+}
+
 Options from_environment() {
     Options o;
     const char* text = std::getenv("LLMC_EMULATOR");
@@ -32,9 +38,9 @@ Options from_environment() {
         else if (key == "launch_error")
             o.launch_error = std::atoi(value.c_str());
         else if (key == "numerics")
-            o.numerics = value;
+            o.numerics = one_of(key, value, "exact", "hardware");
         else if (key == "streams")
-            o.streams_early = value == "early";
+            o.streams_early = one_of(key, value, "early", "late") == "early";
         else if (key == "uuid")
             o.uuid = value;
         else if (key == "name")
@@ -44,8 +50,6 @@ Options from_environment() {
                                      "': workers, shuffle, seed, multiprocessors, capability, memory_mib, driver, "
                                      "launch_error, numerics, streams, uuid, name");
     }
-    if (o.numerics != "exact" && o.numerics != "hardware")
-        throw std::runtime_error("LLMC_EMULATOR: numerics=" + o.numerics + ": exact or hardware");
     return o;
 }
 
