@@ -10,13 +10,16 @@ import subprocess
 import time
 
 import network
+import numpy as np
 import pytest
 import ranks
+from data_tools import SHARED
 from program import BINARY, checkpoints, log, losses
 from program import run as run_program
-from test_ranks import same_run, train_until
+from test_ranks import same_run, train_until, val_losses
 
 from llmc.bench.programs import write_random_shard
+from llmc.data import tinyshakespeare
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,6 +52,42 @@ def test_four_ranks_are_one(data, tmp_path, launcher, zero):
     run_program(*data, *FOUR, "--out", tmp_path / "one")
     ranks.run(launcher, 4, *data, *FOUR, "--zero-stage", zero, "--out", tmp_path / "four")
     same_run(tmp_path / "one", tmp_path / "four")
+
+
+def largest_difference(one, other):
+    return np.max(np.abs(np.array(other) / np.array(one) - 1))
+
+
+def test_ranks_against_losses(tmp_path):
+    """The table of doc/distributed.md: 100 steps of a muP model, the largest relative differences to one process."""
+    source = SHARED / "tinyshakespeare.txt"
+    if not source.exists():
+        pytest.skip("../shared/data/tinyshakespeare.txt is not there")
+    tinyshakespeare.main(["--file", str(source), "--out", str(tmp_path / "data"), "--tokenizer", "byte"])
+    common = [
+        *("--train-data", tmp_path / "data/tinyshakespeare_train_*.bin"),
+        "--overwrite",
+        "--out",
+        tmp_path / "run",
+    ]
+    common += ["--val-data", tmp_path / "data/tinyshakespeare_val_*.bin", "--eval-tokens", 8192, "--eval-every", 100]
+    common += ["--depth", 4, "--width", 128, "--heads", 4, "--seq-len", 64, "--parametrization", "mup"]
+    common += ["--base-width", 64, "--steps", 100, "--lr", 1e-3, "--total-batch-size", 1024, "--threads", 1]
+
+    def results(out):
+        return losses(out), val_losses(out), [event["grad_norm"] for event in log(out, "train")]
+
+    run_program(*common, "--batch-size", 4)
+    one = results(tmp_path / "run")
+    print(f"\none process: last loss {one[0][-1]:.8f}")
+    plans = [(2, launcher, 0) for launcher in ("openmpi", "mpich", "torchrun")]
+    for count, launcher, zero in [*plans, (2, "mpich", 1), (4, "openmpi", 0), (4, "mpich", 1)]:
+        ranks.run(launcher, count, *common, "--batch-size", 4, "--zero-stage", zero, timeout=300)
+        several = results(tmp_path / "run")
+        loss, val, norm = (largest_difference(a, b) for a, b in zip(one, several, strict=True))
+        print(f"{count} ranks, {launcher}, stage {zero}: loss {loss:.1e}, validation {val:.1e}, norm {norm:.1e}, "
+              f"last loss {several[0][-1]:.8f}")  # fmt: skip
+        assert len(several[0]) == 100 and loss < 1e-5 and val < 1e-5
 
 
 def test_killed_again_and_again(data, tmp_path):
