@@ -19,10 +19,11 @@ pytestmark = pytest.mark.skipif(os.environ.get("LLMC_TEST_BACKEND", "cpu") != "c
 
 SSH, SBATCH = ROOT / "scripts/multi_node/ssh.sh", ROOT / "scripts/multi_node/slurm.sbatch"
 MANY = ["--steps", 1000000, "--eval-every", 0, "--checkpoint-every", 1000000]
-# Notes its process and what can be seen of it; a host named "broken" cannot be reached.
+# Notes what can be seen of it. A host named "broken" cannot be reached; "late" says a second later what ended.
 FAKE_SSH = """#!/bin/sh
 [ "$1" != broken ] || {{ echo "ssh: connect to host broken: no route" >&2; exit 255; }}
 echo "$@" >>{folder}/commands
+[ "$1" != late ] || {{ sh -c "$2"; code=$?; sleep 1; exit $code; }}
 shift
 exec sh -c "$1"
 """
@@ -125,9 +126,11 @@ def test_stopped_it_saves_and_leaves_nothing(fake_ssh, two, how):
     assert log(out)[-1]["reason"] == "signal"
 
 
-def test_a_killed_rank_ends_all(fake_ssh, two):
+@pytest.mark.parametrize("host", ["localhost", "late"])
+def test_a_killed_rank_ends_all(fake_ssh, two, host):
+    """Rank 1 is named, also if rank 0 has ended before that is known."""
     out, words = two
-    process = start(fake_ssh, *words(*MANY))
+    process = start(fake_ssh, f"127.0.0.1,{host}", *words(*MANY)[1:])
     train_until(out, 5)
     [victim] = [
         pid for pid in members(process.pid)
@@ -137,7 +140,7 @@ def test_a_killed_rank_ends_all(fake_ssh, two):
     os.kill(victim, signal.SIGKILL)
     status, _, err = finish(process)
     assert status == 137, err
-    assert "ssh.sh: rank 1 on localhost ended with exit code 137: all end" in err
+    assert f"ssh.sh: rank 1 on {host} ended with exit code 137: all end" in err
     assert "ended without a word" in err
 
 

@@ -8,7 +8,8 @@
 #   --master HOST[:PORT]   where the others reach rank 0 [the first host, a random port from 15000 to 29999]
 # ssh must need no password. Ctrl-C and SIGTERM go on to all processes: they save and end. If one fails, all end; if a
 # connection breaks or this script is killed, they save and end. Exit code: that of rank 0, or of the first process that
-# failed; 255 is ssh's own. Output: that of rank 0, and what other ranks say, with rank and host before it.
+# failed, or was killed if one was; 255 is ssh's own. Output: that of rank 0, and what other ranks say, with rank and
+# host before it.
 # Variables:
 #   LLMC_BINARY  the program [./train_gpt2]
 #   LLMC_SSH     the command that gets a host and a command line for its shell
@@ -146,15 +147,22 @@ for ((rank = 0; rank < size; ++rank)); do start "$rank" "$@"; done
 rm -rf "$temporary"
 
 declare -A codes=()
-failed='' give_up=''
+failed='' culprit='' give_up=''
+announce() {
+    [[ -n $culprit ]] || return 0
+    echo "ssh.sh: rank $culprit on ${hosts[$((culprit / slots))]} ended with exit code $failed: all end" >&2
+    culprit=
+}
 while [[ ${#codes[@]} -lt $size ]]; do
     if read -r -t 1 -u "$ends" rank code; then
         [[ -z ${codes[$rank]:-} ]] || continue
         codes[$rank]=$code
-        if [[ $code != 0 && -z $stopped && -z $failed ]]; then
-            failed=$code
+        [[ $code == 0 || -n $stopped ]] && continue
+        if [[ -z $failed ]]; then
+            failed=$code culprit=$rank
             give_up=$((SECONDS + 5)) # the others notice it themselves, and say so, unless they wait for the first step
-            echo "ssh.sh: rank $rank on ${hosts[$((rank / slots))]} ended with exit code $code: all end" >&2
+        elif [[ -n $give_up && $failed -le 128 && $code -gt 128 ]]; then
+            failed=$code culprit=$rank # the one that was killed may be heard of after those that report it
         fi
     else
         for ((rank = 0; rank < size; ++rank)); do # one whose shell here was killed writes no line
@@ -163,8 +171,10 @@ while [[ ${#codes[@]} -lt $size ]]; do
     fi
     if [[ -n $give_up && $SECONDS -ge $give_up ]]; then
         give_up=
+        announce
         send TERM
     fi
 done
+announce
 wait || true # a signal ends it early
 exit "${failed:-${codes[0]}}"
