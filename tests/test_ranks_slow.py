@@ -206,7 +206,8 @@ def test_ranks_that_do_not_fit(data, tmp_path, what, other_build):
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_memory(shard, tmp_path, dtype):
-    """Peak memory of a rank with and without its part of the state: as much less as --dry-run says."""
+    """Peak memory of a rank with and without its part of the state: as much less as --dry-run says, but for what
+    stage 1 needs in addition: its part of a range of gradients, and a whole tensor of the state while that is saved."""
     sizes = ["--depth", 6, "--width", 512, "--heads", 8, "--seq-len", 64, "--batch-size", 1, "--threads", 1]
     common = ["--train-data", shard, *sizes, "--steps", 3, "--eval-every", 0, "--dtype", dtype, "--overwrite"]
     peak, state = {}, {}
@@ -224,7 +225,9 @@ def test_memory(shard, tmp_path, dtype):
             peaks.append(usage.ru_maxrss / 1024)
         peak[stage] = min(peaks)  # others may hold a page more of the libraries
     assert state[1] == pytest.approx(state[0] / 2, rel=0.01)
-    assert peak[0] - peak[1] == pytest.approx(state[0] - state[1], rel=0.1)
+    block, largest_tensor = 12 * 512**2 + 13 * 512, 4 * 512**2  # elements; a block's gradients are one range
+    buffers = 4 * (block / 2 + largest_tensor) / 2**20
+    assert peak[0] - peak[1] == pytest.approx(state[0] - state[1] - buffers, rel=0.1)
 
 
 # --- Two hosts ---
